@@ -1,0 +1,2 @@
+"""Headstart."""
+__version__ = "0.1.0"
