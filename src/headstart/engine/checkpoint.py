@@ -1,0 +1,147 @@
+"""The last full state of a run, for resume only, and the signals that ask a run to stop.
+
+A training loop hands over its state after each step; this module decides when to save it. A checkpoint is one file
+with the stage in progress, a checksum in front, and the previous one kept beside it until the next is whole.
+"""
+
+import hashlib
+import io
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import torch
+
+from headstart.errors import Interrupted
+from headstart.runs import Metrics, write
+
+State = dict[str, Any]
+MAGIC = b"headstart-checkpoint-1\n"
+
+
+class Checkpoints:
+    """Saves and restores the state of the stage in progress.
+
+    Args:
+        path: RUN/checkpoint.pt.
+        metrics: cut back to what the restored state had seen, and written with every save.
+        minutes: save after this many minutes (0: after every step).
+        epochs: save at the end of every so many epochs as well.
+        deadline: `time.monotonic()` after which the run saves and raises `Interrupted`.
+        writes: whether this process writes (rank 0 only).
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        metrics: Metrics,
+        minutes: float = 0.5,
+        epochs: int | None = None,
+        deadline: float | None = None,
+        writes: bool = True,
+    ) -> None:
+        self.path = path
+        self.metrics = metrics
+        self.minutes = minutes
+        self.epochs = epochs
+        self.deadline = deadline
+        self.writes = writes
+        self.saved_at = time.monotonic()
+        self.saved = self._read()
+
+    def load(self, stage: str) -> State | None:
+        """The saved state of `stage`, or None when it has not begun."""
+        if self.saved is None or self.saved["stage"] != stage:
+            return None
+        self.metrics.truncate(self.saved["metrics"])
+        return self.saved["state"]
+
+    def after_step(self, stage: str, state: Callable[[], State]) -> None:
+        """Save when due; save and raise `Interrupted` when asked to stop.
+
+        In several processes each step ends alike on every rank, because `Stop.requested` was agreed on.
+        """
+        stopping = self.stop_requested()
+        if stopping or time.monotonic() - self.saved_at >= 60 * self.minutes:
+            self.save(stage, state())
+        if stopping:
+            raise Interrupted("stopped after saving; the same command goes on from here")
+
+    def after_epoch(self, stage: str, epoch: int, state: Callable[[], State]) -> None:
+        """Save at the end of epoch `epoch` (from 1) when the interval in epochs says so."""
+        if self.epochs and epoch % self.epochs == 0:
+            self.save(stage, state())
+
+    def stop_requested(self) -> bool:
+        """Whether a signal came or the time is up."""
+        return _stop.is_set() or (self.deadline is not None and time.monotonic() >= self.deadline)
+
+    def save(self, stage: str, state: State) -> None:
+        """Write the state now."""
+        if self.writes:
+            self.metrics.flush()
+            buffer = io.BytesIO()
+            torch.save({"stage": stage, "state": state, "metrics": len(self.metrics.lines)}, buffer)
+            body = buffer.getbuffer()
+            previous = self.path.with_suffix(".previous.pt")
+            if self.path.exists():
+                self.path.replace(previous)
+            write(self.path, lambda file: (file.write(MAGIC + hashlib.sha256(body).digest()), file.write(body)))
+        self.saved_at = time.monotonic()
+
+    def discard(self) -> None:
+        """Remove the files: the stage is finished and its weights are saved."""
+        self.saved = None
+        for path in (self.path, self.path.with_suffix(".previous.pt")):
+            path.unlink(missing_ok=True)
+
+    def _read(self) -> dict[str, Any] | None:
+        for path in (self.path, self.path.with_suffix(".previous.pt")):
+            saved = _read_one(path)
+            if saved is not None:
+                return saved
+        return None
+
+
+def _read_one(path: Path) -> dict[str, Any] | None:
+    """A checkpoint file's content, or None when it is missing, torn or has flipped bytes."""
+    if not path.exists():
+        return None
+    data = path.read_bytes()
+    head = len(MAGIC) + 32
+    if data[: len(MAGIC)] != MAGIC or hashlib.sha256(data[head:]).digest() != data[len(MAGIC) : head]:
+        return None
+    return torch.load(io.BytesIO(data[head:]), map_location="cpu", weights_only=True)
+
+
+# -------------------------------------------------------------------------------------------------------- signals
+
+_stop = threading.Event()
+
+
+@contextmanager
+def stop_on_signals() -> Iterator[None]:
+    """Within this context SIGINT, SIGTERM and SIGUSR1 ask the run to save and stop; a second SIGINT stops at once."""
+
+    def ask(number: int, frame: FrameType | None) -> None:
+        if number == signal.SIGINT and _stop.is_set():
+            raise KeyboardInterrupt
+        _stop.set()
+
+    names = [name for name in ("SIGINT", "SIGTERM", "SIGUSR1") if hasattr(signal, name)]
+    if threading.current_thread() is not threading.main_thread():
+        yield  # only the main thread may set handlers; a caller that runs Headstart in a thread keeps its own
+        return
+    before = {name: signal.signal(getattr(signal, name), ask) for name in names}
+    _stop.clear()
+    try:
+        yield
+    finally:
+        for name, handler in before.items():
+            signal.signal(getattr(signal, name), handler)
+        _stop.clear()

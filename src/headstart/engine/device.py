@@ -1,0 +1,77 @@
+"""Where a run computes, and in which precision."""
+
+import contextlib
+import os
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+
+import torch
+
+from headstart.errors import InputError
+
+
+@dataclass(frozen=True)
+class Compute:
+    """A device and the precision of its matrix products.
+
+    Attributes:
+        device: where tensors live.
+        dtype: torch.bfloat16 (autocast; weights stay float32) or torch.float32.
+    """
+
+    device: torch.device
+    dtype: torch.dtype
+
+    def autocast(self) -> AbstractContextManager[object]:
+        """The context in which forward passes run."""
+        if self.dtype == torch.float32:
+            return contextlib.nullcontext()
+        return torch.autocast(self.device.type, dtype=self.dtype)
+
+    @property
+    def precision(self) -> str:
+        """`bfloat16` or `float32`."""
+        return "bfloat16" if self.dtype == torch.bfloat16 else "float32"
+
+
+def choose(device: str = "auto", precision: str = "auto", threads: int | None = None) -> Compute:
+    """The device and precision that the options and the machine give; sets the number of CPU threads.
+
+    Raises InputError when the named device is not there.
+    """
+    torch.set_num_threads(threads or available_cores())
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    chosen = torch.device(device)
+    if chosen.type == "cuda" and (chosen.index or 0) >= torch.cuda.device_count():
+        raise InputError(f"device is {device}, but this machine has {torch.cuda.device_count()} CUDA devices; use cpu")
+    if chosen.type == "mps" and not torch.backends.mps.is_available():
+        raise InputError("device is mps, but this machine has no Apple GPU; use cpu")
+    if chosen.type == "cuda":
+        torch.cuda.set_device(chosen)
+        torch.backends.cuda.matmul.allow_tf32 = True
+        torch.backends.cudnn.allow_tf32 = True
+        torch.backends.cudnn.benchmark = True
+    if precision == "auto":
+        precision = "bfloat16" if _native_bfloat16(chosen) else "float32"
+    return Compute(chosen, torch.bfloat16 if precision == "bfloat16" else torch.float32)
+
+
+def available_cores() -> int:
+    """Cores this process may use, which in a container are fewer than the machine has."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _native_bfloat16(device: torch.device) -> bool:
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device) >= (8, 0)
+    # Without these instructions bfloat16 on a CPU is emulated and slower than float32.
+    return device.type == "cpu" and torch.ops.mkldnn._is_mkldnn_bf16_supported() and _cpu_multiplies_bfloat16()
+
+
+def _cpu_multiplies_bfloat16() -> bool:
+    capabilities = torch.backends.cpu.get_cpu_capability()
+    if capabilities.startswith("SVE") or capabilities == "NEON":
+        return True
+    supported = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
+    return bool(supported())

@@ -1,0 +1,181 @@
+"""The run folder: its names, and the one function through which everything is written (design section 5).
+
+Nothing here imports torch, so `study status` and `report` start at once.
+"""
+
+import contextlib
+import json
+import os
+import unicodedata
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from headstart.errors import InputError, RunError
+
+SCHEMA = 1
+
+
+def write(path: str | Path, content: bytes | str | Callable[[BinaryIO], object]) -> None:
+    """Write a whole file or leave what was there: temporary file, fsync, rename, fsync of the folder.
+
+    `content` is bytes, text (UTF-8), or a function that writes to an open binary file. A crash, a kill or a full
+    disk at any moment leaves either the old file or the new one, never a torn one.
+    Raises RunError naming the file when the disk is full or the folder cannot be written.
+    """
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(temporary, "wb") as file:
+            if callable(content):
+                content(file)
+            else:
+                file.write(content.encode() if isinstance(content, str) else content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+        _sync_folder(path.parent)
+    except OSError as error:
+        raise RunError(f"{path} could not be written: {error.strerror or error}; nothing already there was lost") from error
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def _sync_folder(folder: Path) -> None:
+    # A rename survives a power cut only once the folder itself is on disk; Windows cannot open folders.
+    if os.name == "posix":
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def write_json(path: str | Path, value: Any) -> None:
+    """Write a value as JSON; NaN and infinities are refused, so every reader can parse it."""
+    write(path, json.dumps(value, indent=2, allow_nan=False, ensure_ascii=False) + "\n")
+
+
+def read_json(path: str | Path) -> Any:
+    """Parse a JSON file; raises InputError naming it when it is missing or damaged."""
+    try:
+        return json.loads(Path(path).read_bytes())
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}") from None
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path} is not valid JSON ({error}); delete it or restore it from a copy") from None
+
+
+def safe_cell(text: str) -> str:
+    """Text that a spreadsheet shows instead of running, and a terminal prints instead of obeying.
+
+    Control characters are shown escaped; a leading = + - @ (which spreadsheets take for a formula) gets a quote.
+    """
+    text = printable(text)
+    return f"'{text}" if text[:1] in ("=", "+", "-", "@") else text
+
+
+def printable(text: str) -> str:
+    """Text with control and undecodable characters escaped, so that no file name can steer a terminal."""
+    return "".join(
+        c if unicodedata.category(c)[0] != "C" else c.encode("unicode_escape", "surrogatepass").decode()
+        for c in text
+    )
+
+
+class RunFolder:
+    """A run's files by name.
+
+    Attributes:
+        path: the folder itself.
+        config, splits, skipped, metrics, autoencoder, head, backbone, checkpoint, samples, evaluations, card,
+        result, report: the files and folders of design section 5.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self.config = self.path / "config.yaml"
+        self.splits = self.path / "splits.npz"
+        self.skipped = self.path / "skipped.csv"
+        self.metrics = self.path / "metrics.jsonl"
+        self.autoencoder = self.path / "autoencoder.safetensors"
+        self.head = self.path / "head.safetensors"
+        self.backbone = self.path / "backbone.safetensors"
+        self.checkpoint = self.path / "checkpoint.pt"
+        self.samples = self.path / "samples"
+        self.evaluations = self.path / "evaluations"
+        self.card = self.path / "MODEL_CARD.md"
+        self.result = self.path / "result.json"
+        self.report = self.path / "report.html"
+        self.failed = self.path / "failed.json"
+
+    def open(self) -> None:
+        """Make the folder and prove that it can be written.
+
+        Raises InputError when a file stands in its place or it cannot be written.
+        """
+        if self.path.exists() and not self.path.is_dir():
+            raise InputError(f"--out {self.path} is a file; give a folder")
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            probe = self.path / f".writable.{os.getpid()}"
+            probe.write_bytes(b"")
+            probe.unlink()
+        except OSError as error:
+            raise InputError(f"--out {self.path} cannot be written: {error.strerror}; give another folder") from None
+
+    def is_complete(self) -> bool:
+        """Whether the run was finished up to its `stage`."""
+        return self.result.exists()
+
+    def read_result(self) -> dict[str, Any]:
+        """result.json; raises InputError when the folder holds no finished run."""
+        if not self.path.is_dir():
+            raise InputError(f"{self.path} is not a run folder: there is no such folder")
+        if not self.result.exists():
+            raise InputError(f"{self.path} holds no finished run: it has no result.json")
+        return read_json(self.result)
+
+
+class Metrics:
+    """metrics.jsonl: one object a line, rewritten whole so that a kill never leaves half a line.
+
+    Kept in memory; `flush` writes. On resume the lines after the restored checkpoint are forgotten, because the
+    steps they speak of are done again.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.lines: list[dict[str, Any]] = read_metrics(path)
+
+    def log(self, **values: Any) -> None:
+        """Add one line; numbers that JSON cannot hold become null."""
+        self.lines.append({k: _finite(v) for k, v in values.items()})
+
+    def truncate(self, keep: int) -> None:
+        """Forget all but the first `keep` lines."""
+        del self.lines[keep:]
+
+    def flush(self) -> None:
+        """Write what is in memory."""
+        write(self.path, jsonl(self.lines))
+
+
+def jsonl(lines: Iterable[Mapping[str, Any]]) -> str:
+    """One JSON object a line."""
+    return "".join(json.dumps(line, allow_nan=False) + "\n" for line in lines)
+
+
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """The lines of a metrics.jsonl; none where there is no file."""
+    if not path.exists():
+        return []
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float) and not (value - value == 0.0):
+        return None
+    return value
