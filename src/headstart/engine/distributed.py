@@ -1,0 +1,83 @@
+"""Several processes under torchrun: who am I, and the few things they say to each other.
+
+`torchrun --nproc-per-node K -m headstart pretrain ...` starts K of these; without torchrun everything here is a
+process alone. The global batch is the setting; each rank takes its slice of it.
+"""
+
+import datetime
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+import torch.distributed as dist
+
+from headstart.engine.device import Compute
+
+TIMEOUT = datetime.timedelta(seconds=60)
+"""A rank that died ends the others with its reason within a minute."""
+
+
+def launched() -> bool:
+    """Whether torchrun started this process."""
+    return "RANK" in os.environ and "WORLD_SIZE" in os.environ and int(os.environ["WORLD_SIZE"]) > 1
+
+
+def rank() -> int:
+    """This process's number, 0 where it is alone."""
+    return dist.get_rank() if dist.is_initialized() else 0
+
+
+def world_size() -> int:
+    """Number of processes."""
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
+@contextmanager
+def process_group(compute: Compute) -> Iterator[None]:
+    """Join the group that torchrun describes, for the time of a run."""
+    if not launched() or dist.is_initialized():
+        yield
+        return
+    dist.init_process_group("nccl" if compute.device.type == "cuda" else "gloo", timeout=TIMEOUT)
+    try:
+        yield
+    finally:
+        dist.destroy_process_group()
+
+
+def local_device(device: str) -> str:
+    """The device of this rank: under torchrun `auto` and `cuda` become the local rank's GPU."""
+    if launched() and device in ("auto", "cuda") and torch.cuda.is_available():
+        return f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
+    return device
+
+
+def slice_of(n: int) -> slice:
+    """This rank's part of a global batch of n pairs; the parts differ by at most one pair."""
+    share, rest = divmod(n, world_size())
+    start = rank() * share + min(rank(), rest)
+    return slice(start, start + share + (rank() < rest))
+
+
+def any_rank(flag: bool) -> bool:
+    """Whether the flag is set on any rank (each must ask)."""
+    if world_size() == 1:
+        return flag
+    vote = torch.tensor(int(flag), device="cuda" if dist.get_backend() == "nccl" else "cpu")
+    dist.all_reduce(vote, op=dist.ReduceOp.MAX)
+    return bool(vote)
+
+
+def mean_over_ranks(value: torch.Tensor) -> torch.Tensor:
+    """Mean of a scalar over all ranks."""
+    if world_size() > 1:
+        dist.all_reduce(value)
+        value = value / world_size()
+    return value
+
+
+def wait_for_rank_0() -> None:
+    """A barrier: what rank 0 wrote before it is there for everyone after it."""
+    if world_size() > 1:
+        dist.barrier()
