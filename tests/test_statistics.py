@@ -1,0 +1,117 @@
+"""Intervals and tests against scipy, statsmodels and simulation."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats
+from statsmodels.stats.multitest import multipletests
+from statsmodels.stats.proportion import proportion_confint
+
+from headstart import statistics
+
+
+@given(st.integers(1, 20_000).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
+def test_wilson_agrees_with_statsmodels(counted: tuple[int, int]) -> None:
+    correct, n = counted
+    low, high = statistics.wilson(correct, n)
+    expected = proportion_confint(correct, n, method="wilson")
+    assert (low, high) == pytest.approx(expected, abs=1e-12)
+    assert 0 <= low <= correct / n <= high <= 1
+
+
+@pytest.mark.parametrize(("correct", "n"), [(1, 0), (-1, 5), (6, 5)])
+def test_wilson_refuses_what_is_no_share(correct: int, n: int) -> None:
+    with pytest.raises(ValueError, match="is not a share"):
+        statistics.wilson(correct, n)
+
+
+def test_t_interval_agrees_with_scipy() -> None:
+    values = np.random.default_rng(1).normal(0.6, 0.1, 8)
+    expected = stats.t.interval(0.95, 7, values.mean(), stats.sem(values))
+    assert statistics.t_interval(values) == pytest.approx(expected)
+    assert np.isnan(statistics.t_interval([0.5])).all()
+
+
+@pytest.mark.parametrize("statistic", ["mean", "median"])
+def test_bootstrap_agrees_with_scipy(statistic: str) -> None:
+    values = np.random.default_rng(2).normal(1, 2, 60)
+    expected = stats.bootstrap(
+        (values,),
+        getattr(np, statistic),
+        n_resamples=20_000,
+        method="percentile",
+        rng=np.random.default_rng(3),
+    ).confidence_interval
+    ours = statistics.bootstrap_interval(values, statistic, draws=20_000)
+    assert ours == pytest.approx((expected.low, expected.high), abs=0.03)
+    assert ours == statistics.bootstrap_interval(values, statistic, draws=20_000), (
+        "the same values, the same interval"
+    )
+
+
+def test_wilcoxon_agrees_with_scipy_and_drops_zeros() -> None:
+    values = np.random.default_rng(4).normal(0.3, 1, 40)
+    assert statistics.wilcoxon(values) == pytest.approx(stats.wilcoxon(values).pvalue)
+    assert statistics.wilcoxon(np.append(values, [0, 0])) == pytest.approx(stats.wilcoxon(values).pvalue)
+    assert statistics.wilcoxon([0, 0, 0]) == 1
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=20))
+def test_holm_agrees_with_statsmodels(p_values: list[float]) -> None:
+    assert statistics.holm(p_values) == pytest.approx(multipletests(p_values, method="holm")[1])
+
+
+def test_holm_leaves_undefined_p_values_out_of_the_family() -> None:
+    adjusted = statistics.holm([0.02, float("nan"), 0.03])
+    assert adjusted[[0, 2]] == pytest.approx([0.04, 0.04])
+    assert np.isnan(adjusted[1])
+
+
+def test_one_kind_of_sharing_is_the_t_test_over_cluster_means() -> None:
+    differences = np.random.default_rng(5).normal(0.5, 1, 24)
+    autoencoder = np.repeat(["a", "b", "c"], 8)
+    means = differences.reshape(3, 8).mean(axis=1)
+    result = statistics.clustered(differences, ["seed 0"] * 24, autoencoder)
+    assert result.interval == pytest.approx(stats.t.interval(0.95, 2, means.mean(), stats.sem(means)))
+    assert result.p == pytest.approx(stats.ttest_1samp(means, 0).pvalue)
+    assert (result.clusters, result.independent) == ((1, 3), 3)
+
+
+def test_autoencoders_nested_in_seeds_leave_the_seeds_as_clusters() -> None:
+    differences = np.random.default_rng(6).normal(0.5, 1, 24)
+    seed, autoencoder = np.repeat(range(4), 6), np.repeat(range(12), 2)
+    means = differences.reshape(4, 6).mean(axis=1)
+    result = statistics.clustered(differences, seed, autoencoder)
+    assert result.interval == pytest.approx(stats.t.interval(0.95, 3, means.mean(), stats.sem(means)))
+    assert result.independent == 4
+
+
+def test_one_cluster_decides_nothing() -> None:
+    result = statistics.clustered([0.1, 0.2, 0.3], ["s"] * 3, ["a"] * 3)
+    assert result.mean == pytest.approx(0.2)
+    assert np.isnan([*result.interval, result.p]).all()
+    assert result.independent == 1
+
+
+@pytest.mark.parametrize(("seeds", "autoencoders"), [(5, 3), (5, 5), (1, 6), (6, 1)])
+@pytest.mark.parametrize("shared", ["cell", "seed", "autoencoder", "both"])
+def test_coverage_where_noise_is_shared(seeds: int, autoencoders: int, shared: str) -> None:
+    # What never varies (the one seed's own effect) cannot be seen in the data: such noise is not simulated.
+    rng = np.random.default_rng(7)
+    by_seed = float(shared in ("seed", "both") and seeds > 1)
+    by_autoencoder = float(shared in ("autoencoder", "both") and autoencoders > 1)
+    seed, autoencoder = (grid.ravel() for grid in np.mgrid[:seeds, :autoencoders])
+    seed, autoencoder = np.repeat(seed, 2), np.repeat(autoencoder, 2)
+    covered = 0
+    for _ in range(500):
+        noise = (
+            by_seed * rng.normal(size=seeds)[seed]
+            + by_autoencoder * rng.normal(size=autoencoders)[autoencoder]
+        )
+        cells = rng.normal(size=(seeds, autoencoders))[seed, autoencoder]
+        low, high = statistics.clustered(
+            1.0 + noise + 0.3 * cells + 0.1 * rng.normal(size=seed.size), seed, autoencoder
+        ).interval
+        covered += low <= 1.0 <= high
+    assert covered / 500 >= 0.93
