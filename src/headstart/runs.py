@@ -37,7 +37,9 @@ def write(path: str | Path, content: bytes | str | Callable[[BinaryIO], object])
         os.replace(temporary, path)
         _sync_folder(path.parent)
     except OSError as error:
-        raise RunError(f"{path} could not be written: {error.strerror or error}; nothing already there was lost") from error
+        raise RunError(
+            f"{path} could not be written: {error.strerror or error}; nothing already there was lost"
+        ) from error
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
@@ -80,8 +82,7 @@ def safe_cell(text: str) -> str:
 def printable(text: str) -> str:
     """Text with control and undecodable characters escaped, so that no file name can steer a terminal."""
     return "".join(
-        c if unicodedata.category(c)[0] != "C" else c.encode("unicode_escape", "surrogatepass").decode()
-        for c in text
+        c if unicodedata.category(c)[0] != "C" else c.encode("unicode_escape", "surrogatepass").decode() for c in text
     )
 
 

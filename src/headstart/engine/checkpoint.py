@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 
+from headstart.engine import distributed
 from headstart.errors import Interrupted
 from headstart.runs import Metrics, write
 
@@ -52,6 +53,8 @@ class Checkpoints:
         self.deadline = deadline
         self.writes = writes
         self.saved_at = time.monotonic()
+        self.steps = 0
+        self.agree_every = 1 if distributed.world_size() == 1 else 8
         self.saved = self._read()
 
     def load(self, stage: str) -> State | None:
@@ -64,9 +67,10 @@ class Checkpoints:
     def after_step(self, stage: str, state: Callable[[], State]) -> None:
         """Save when due; save and raise `Interrupted` when asked to stop.
 
-        In several processes each step ends alike on every rank, because `Stop.requested` was agreed on.
+        Several processes must stop after the same step: they agree on it, every few steps because agreeing waits.
         """
-        stopping = self.stop_requested()
+        self.steps += 1
+        stopping = distributed.any_rank(self.stop_requested()) if self.steps % self.agree_every == 0 else False
         if stopping or time.monotonic() - self.saved_at >= 60 * self.minutes:
             self.save(stage, state())
         if stopping:

@@ -77,6 +77,15 @@ def mean_over_ranks(value: torch.Tensor) -> torch.Tensor:
     return value
 
 
+def sum_over_ranks(values: torch.Tensor) -> torch.Tensor:
+    """Elementwise sum over all ranks."""
+    if world_size() > 1:
+        on_backend = values.cuda() if dist.get_backend() == "nccl" else values
+        dist.all_reduce(on_backend)
+        values = on_backend.cpu()
+    return values
+
+
 def wait_for_rank_0() -> None:
     """A barrier: what rank 0 wrote before it is there for everyone after it."""
     if world_size() > 1:

@@ -1,0 +1,60 @@
+"""Prepare the next batches in a thread while the device works on this one, and measure the waiting."""
+
+import queue
+import threading
+import time
+from collections.abc import Iterable, Iterator
+from typing import Generic, TypeVar
+
+T = TypeVar("T")
+_END = object()
+
+
+class Prefetch(Generic[T]):
+    """Iterate over `source`, which runs `depth` items ahead in a thread of its own.
+
+    Attributes:
+        waited: seconds the consumer has spent waiting for data.
+
+    An exception in the source is raised at the consumer; leaving the loop early stops the thread.
+    """
+
+    def __init__(self, source: Iterable[T], depth: int = 2) -> None:
+        self.waited = 0.0
+        self._queue: queue.Queue[object] = queue.Queue(depth)
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, args=(source,), daemon=True)
+        self._thread.start()
+
+    def _run(self, source: Iterable[T]) -> None:
+        try:
+            for item in source:
+                if not self._put(item):
+                    return
+            self._put(_END)
+        except BaseException as error:  # carried over to the consumer, whatever it is
+            self._put(error)
+
+    def _put(self, item: object) -> bool:
+        while not self._stop.is_set():
+            try:
+                self._queue.put(item, timeout=0.1)
+                return True
+            except queue.Full:
+                continue
+        return False
+
+    def __iter__(self) -> Iterator[T]:
+        try:
+            while True:
+                started = time.perf_counter()
+                item = self._queue.get()
+                self.waited += time.perf_counter() - started
+                if item is _END:
+                    return
+                if isinstance(item, BaseException):
+                    raise item
+                yield item  # type: ignore[misc]
+        finally:
+            self._stop.set()
+            self._thread.join()
