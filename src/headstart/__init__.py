@@ -1,2 +1,69 @@
-"""Headstart."""
+"""Headstart: SimCLR pretraining whose projection head starts from a pretrained autoencoder embedding.
+
+    run = headstart.pretrain("photos/", out="runs/photos", head=dict(init="autoencoder", frozen=True))
+    run = headstart.load("runs/photos")
+    h = run.embed("photos/")
+
+Importing the package does not import torch; the first call does.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from headstart.use.load import Run
+
 __version__ = "0.1.0"
+__all__ = ["__version__", "load", "pretrain"]
+
+
+def pretrain(
+    data: str | Path | Sequence[str | Path],
+    out: str | Path,
+    *,
+    preset: str | None = None,
+    overwrite: bool = False,
+    extend: bool = False,
+    quiet: bool = False,
+    **sections: Any,
+) -> "Run":
+    """Do one run: autoencoder, head, SimCLR, and probes where there are labels.
+
+    Args:
+        data: folders of pictures, a list file, or a named set with its root (`cifar10:ROOT`).
+        out: the run folder.
+        preset: `paper` for the authors' setting.
+        overwrite: replace a finished run in `out`.
+        extend: go on with a finished run for more epochs.
+        quiet: no progress bars.
+        sections: the config's sections as dicts (`head=dict(init="random", frozen=False)`,
+            `contrastive=dict(epochs=100)`) and its plain settings (`seed=1`, `device="cpu"`).
+
+    Returns:
+        Run: the finished run.
+
+    Raises:
+        headstart.errors.InputError: bad input, an unknown setting, or an occupied folder.
+    """
+    from dataclasses import replace
+
+    from headstart import config as configs
+    from headstart.pretrain import run
+    from headstart.use.load import load
+
+    sources = tuple(map(str, (data,) if isinstance(data, (str, Path)) else data))
+    base = configs.preset(preset, sources)
+    config = configs.from_dict(sections, base, where="headstart.pretrain")
+    config = replace(config, data=replace(config.data, sources=sources))
+    return load(run(config, out, overwrite=overwrite, extend=extend, quiet=quiet))
+
+
+def load(path: str | Path) -> "Run":
+    """Open a finished run: `.backbone` (nn.Module), `.embed(pictures)` ((N, num_features) float32), `.result`.
+
+    Raises headstart.errors.InputError when the folder holds no finished run.
+    """
+    from headstart.use.load import load
+
+    return load(path)

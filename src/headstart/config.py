@@ -339,6 +339,14 @@ PAPER_FOLDER_BATCH = 1280
 PRESETS = {"paper": paper}
 
 
+def preset(name: str | None, sources: tuple[str, ...] = ()) -> Config:
+    """The named preset, or the house's defaults; raises InputError for an unknown name."""
+    if name is None:
+        return Config(data=DataConfig(sources=sources))
+    check(name in PRESETS, "preset", name, f"one of {', '.join(PRESETS)}")
+    return PRESETS[name](sources)
+
+
 # ------------------------------------------------------------------------------------------- dictionaries, YAML, hash
 
 
@@ -360,7 +368,7 @@ def read_yaml(path: str | Path) -> Any:
     """
     try:
         text = Path(path).read_text(encoding="utf-8")
-        return yaml.load(text, Loader=_Loader)  # noqa: S506 - a SafeLoader
+        return yaml.load(text, Loader=_Loader)
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror}") from None
     except (yaml.YAMLError, UnicodeDecodeError, ValueError, RecursionError) as error:
@@ -372,6 +380,24 @@ def read_yaml(path: str | Path) -> Any:
 def to_dict(config: Any) -> dict[str, Any]:
     """Nested plain dict of a config (tuples become lists), as written to config.yaml."""
     return json.loads(json.dumps(dataclasses.asdict(config)))
+
+
+def to_yaml(config: Config, about: Mapping[str, Any]) -> str:
+    """config.yaml: every setting, and under `about` what it was decided with (version, data fingerprint)."""
+    return yaml.safe_dump({"about": dict(about), **to_dict(config)}, sort_keys=False, allow_unicode=True)
+
+
+def load(path: str | Path, base: Config | None = None) -> tuple[Config, dict[str, Any]]:
+    """A run's config.yaml, or a file with some of its settings, over `base`; and its `about`.
+
+    Raises InputError naming the file: unreadable, not YAML, unknown keys, wrong values.
+    """
+    values = read_yaml(path) or {}
+    if not isinstance(values, Mapping):
+        raise InputError(f"{path} must hold options by section, such as `head: {{init: random}}`")
+    about = values.get("about", {})
+    settings = {name: value for name, value in values.items() if name != "about"}
+    return from_dict(settings, base, where=str(path)), dict(about)
 
 
 def flatten(nested: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -136,6 +136,12 @@ def batches(
         yield Batch(chosen[mine], frames.to(compute.device, non_blocking=True), params[both_views].to(compute.device))
 
 
+def normalize(pictures: Tensor, mean: Tensor | None, std: Tensor | None) -> Tensor:
+    """uint8 (N, 3, S, S) -> float32 in [0, 1], Z-scored where mean and std (3,) are given."""
+    x = pictures.float() / 255
+    return x if mean is None or std is None else (x - mean.to(x.device)[:, None, None]) / std.to(x.device)[:, None, None]
+
+
 def draw_pairs(augment: SimCLRAugment, images: Images, chosen: Tensor, draws: torch.Generator) -> Draw:
     """Draws for two views of each chosen picture: 2n rows, rows i and i + n a pair."""
     heights, widths = torch.as_tensor(images.sizes)[chosen].repeat(2, 1).unbind(1)
@@ -156,7 +162,7 @@ class Stepper:
 
     def __init__(self, model: SimCLR, augment: SimCLRAugment, config: Config, compute: Compute) -> None:
         self.model, self.augment, self.config, self.compute = model, augment, config, compute
-        self.optimizer = optimizers.build(model.named_parameters(), config.contrastive)
+        self.optimizer = optimizers.build(model.parameters(), config.contrastive)
         self.parallel = self._wrap()
 
     def _wrap(self) -> nn.Module:
@@ -169,14 +175,13 @@ class Stepper:
         first = self.model.head.first
         assert isinstance(first, nn.Linear)
         first.requires_grad_(True)
-        for group in optimizers.groups(first.named_parameters(), self.config.contrastive):
+        for group in optimizers.build(first.parameters(), self.config.contrastive).param_groups:
             self.optimizer.add_param_group(group)
         self.parallel = self._wrap()
 
     def __call__(self, batch: Batch, lr: float, position: tuple[int, int]) -> tuple[Tensor, Tensor]:
         """Take one step at learning rate `lr`; returns the detached loss () and h (2n, num_features)."""
-        for group in self.optimizer.param_groups:
-            group["lr"] = lr
+        optimizers.set_learning_rate(self.optimizer, lr)
         self.optimizer.zero_grad(set_to_none=True)
         chunk = self.config.contrastive.chunk
         step = self._whole if chunk is None or chunk >= len(batch.frames) else self._chunked
@@ -369,6 +374,7 @@ def train(
     steps = count_steps(len(pictures), settings.batch_size)
     release_at = None if config.head.unfreeze_at is None else math.ceil(config.head.unfreeze_at * settings.epochs)
     now = Position(loss_sum=torch.zeros((), dtype=torch.float64, device=compute.device))
+    peak = optimizers.peak_learning_rate(settings, settings.batch_size)
     best: dict[str, Any] = {}
 
     def state() -> State:
@@ -402,7 +408,7 @@ def train(
             feed = Prefetch(batches(images, permuted, augment, settings.batch_size, compute, draws, now.step))
             clock = Clock(settings.batch_size)
             for batch in feed:
-                lr = optimizers.learning_rate(settings, now.epoch * steps + now.step, steps)
+                lr = optimizers.learning_rate(now.epoch * steps + now.step, steps, settings, peak)
                 loss, h = stepper(batch, lr, (now.epoch, now.step))
                 now.add(loss, lr)
                 for observer in observers:

@@ -5,6 +5,7 @@ Nothing here imports torch, so `study status` and `report` start at once.
 
 import contextlib
 import json
+import math
 import os
 import unicodedata
 from collections.abc import Callable, Iterable, Mapping
@@ -111,6 +112,7 @@ class RunFolder:
         self.result = self.path / "result.json"
         self.report = self.path / "report.html"
         self.failed = self.path / "failed.json"
+        self.stages = self.path / "stages.json"  # what finished stages found, until result.json tells it
 
     def open(self) -> None:
         """Make the folder and prove that it can be written.
@@ -177,6 +179,6 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
 
 
 def _finite(value: Any) -> Any:
-    if isinstance(value, float) and not (value - value == 0.0):
+    if isinstance(value, float) and not math.isfinite(value):
         return None
     return value
