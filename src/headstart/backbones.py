@@ -61,8 +61,9 @@ def build(
         backbone = _seeded(generator, lambda: _timm_network(name, stem, size, fetched))
         width, last = getattr(backbone, "head_hidden_size", None) or backbone.num_features, ""
     else:
-        width, last = _outline(name)
+        _known(name, torchvision.models.list_models(module=torchvision.models), "torchvision")
         backbone = _seeded(generator, lambda: _torchvision_network(name, stem, size))
+        width, last = _last_layer(backbone)
         backbone.set_submodule(last, nn.Identity())
         if fetched:
             _load(backbone, _torchvision_weights(name), f"{name}'s ImageNet weights", {f"{last}."})
@@ -152,7 +153,12 @@ def _outline(name: str) -> tuple[int, str]:
     except NotImplementedError:  # RegNets compute their widths with tensors
         with torch.random.fork_rng(devices=[]):
             network = make()
-    linear = [(layer.in_features, n) for n, layer in network.named_modules() if isinstance(layer, nn.Linear)]
+    return _last_layer(network)
+
+
+def _last_layer(network: nn.Module) -> tuple[int, str]:
+    """Input width and name of the layer that makes class scores of features."""
+    linear = [(layer.in_features, name) for name, layer in network.named_modules() if isinstance(layer, nn.Linear)]
     if linear:
         return linear[-1]
     classifier = network.get_submodule("classifier.1")  # SqueezeNet's is a 1x1 convolution

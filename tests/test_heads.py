@@ -1,0 +1,396 @@
+"""Projection heads: what defines each init, what freezing means, and the authors' own parameter counts."""
+
+import copy
+import math
+import os
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from safetensors.torch import save_file
+from sklearn.decomposition import PCA
+from torch import nn
+from torch.nn import functional as F
+
+from headstart.config import ContrastiveConfig
+from headstart.errors import InputError
+from headstart.heads import ACTIVATIONS, FROM_EMBEDDING, ProjectionHead, head_statistics
+from headstart.optimizers import build, groups
+
+INITS = ("random", "autoencoder", "orthogonal", "spectrum", "shuffled", "pca")
+IN, HIDDEN, OUT = 40, 24, 10
+
+
+def seeded(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+@pytest.fixture(scope="module")
+def autoencoder() -> dict[str, torch.Tensor]:
+    """State of a small MLP autoencoder with a decaying spectrum, as trained ones have."""
+    g = seeded(7)
+    layers = {"encoder.hidden": (IN, 30), "encoder.embedding": (HIDDEN, IN), "decoder.hidden": (IN, HIDDEN)}
+    state = {}
+    for name, shape in layers.items():
+        left, _, right = torch.linalg.svd(torch.randn(shape, generator=g), full_matrices=False)
+        state[f"{name}.weight"] = left * 2.0 ** -torch.arange(min(shape)) @ right
+        state[f"{name}.bias"] = torch.randn(shape[0], generator=g)
+    return state
+
+
+@pytest.fixture(scope="module")
+def features() -> torch.Tensor:
+    g = seeded(3)
+    return torch.randn(100, IN, generator=g) * torch.linspace(0.1, 3, IN) + torch.randn(IN, generator=g)
+
+
+@pytest.fixture
+def head_of(autoencoder, features):
+    def make(init: str, **options) -> ProjectionHead:
+        options = {"hidden_dim": HIDDEN, "output_dim": OUT, "activation": "tanh", "generator": seeded()} | options
+        return ProjectionHead.from_init(IN, init=init, autoencoder=autoencoder, features=features, **options)
+
+    return make
+
+
+# ----------------------------------------------- what defines each init
+
+
+def test_random_is_the_default_init_of_linear():
+    torch.manual_seed(11)
+    plain = nn.Sequential(nn.Linear(IN, HIDDEN), nn.ReLU(), nn.Linear(HIDDEN, OUT))
+    torch.manual_seed(11)
+    head = ProjectionHead(IN, HIDDEN, OUT)
+    x = torch.randn(5, IN)
+    assert torch.equal(head(x), plain(x))
+    assert not head.frozen
+
+
+def test_autoencoder_is_the_embedding_layer_bit_for_bit(autoencoder, tmp_path):
+    save_file(autoencoder, tmp_path / "autoencoder.safetensors")
+    head = ProjectionHead.from_autoencoder(tmp_path / "autoencoder.safetensors", output_dim=OUT, activation="sigmoid")
+    assert torch.equal(head.first.weight, autoencoder["encoder.embedding.weight"])
+    assert torch.equal(head.first.bias, autoencoder["encoder.embedding.bias"])
+    assert (head.first.in_features, head.first.out_features, head.output.out_features) == (IN, HIDDEN, OUT)
+    assert head.frozen
+    assert isinstance(head.activation, nn.Sigmoid)
+
+
+@pytest.mark.parametrize(("in_features", "hidden_dim"), [(40, 24), (24, 40), (512, 256), (30, 30)])
+def test_orthogonal_is_orthogonal(in_features, hidden_dim):
+    weight = ProjectionHead.from_init(
+        in_features, init="orthogonal", hidden_dim=hidden_dim, generator=seeded()
+    ).first.weight.double()
+    short = weight if hidden_dim <= in_features else weight.T
+    assert (short @ short.T - torch.eye(len(short))).abs().max() < 1e-6
+
+
+def test_orthogonal_is_drawn_uniformly():
+    """The first entry of a uniformly drawn orthogonal matrix has mean 0 and variance 1/n; a QR without the sign fix
+    gives it one sign."""
+    g = seeded()
+    entries = torch.tensor(
+        [
+            ProjectionHead.from_init(4, init="orthogonal", hidden_dim=4, generator=g).first.weight[0, 0].item()
+            for _ in range(600)
+        ]
+    )
+    assert abs(entries.mean()) < 4 * 0.5 / math.sqrt(600)
+    assert entries.square().mean().item() == pytest.approx(0.25, rel=0.2)
+
+
+def test_spectrum_keeps_the_singular_values_and_nothing_of_their_directions(head_of, autoencoder):
+    head, source = head_of("spectrum"), autoencoder["encoder.embedding.weight"]
+    values = torch.linalg.svdvals(source.double())
+    assert torch.allclose(torch.linalg.svdvals(head.first.weight.double()), values, rtol=1e-5, atol=1e-7)
+    assert torch.equal(head.first.bias, autoencoder["encoder.embedding.bias"])
+    leading = [torch.linalg.svd(w.double()).Vh[0] for w in (head.first.weight.detach(), source)]
+    assert abs(leading[0] @ leading[1]) < 0.6  # two random directions in 40 dimensions: 0.16 expected
+
+
+def test_shuffled_keeps_the_entries_and_changes_the_spectrum(head_of, autoencoder):
+    head, weight = head_of("shuffled"), autoencoder["encoder.embedding.weight"]
+    assert torch.equal(head.first.weight.flatten().sort().values, weight.flatten().sort().values)
+    assert torch.equal(head.first.bias.sort().values, autoencoder["encoder.embedding.bias"].sort().values)
+    assert not torch.equal(head.first.bias, autoencoder["encoder.embedding.bias"])
+    before, after = torch.linalg.svdvals(weight), torch.linalg.svdvals(head.first.weight)
+    assert after[0] < 0.8 * before[0]
+
+
+def test_pca_is_scikit_learns_transform(head_of, features):
+    head = head_of("pca")
+    pca = PCA(n_components=HIDDEN, svd_solver="full").fit(features.double().numpy())
+    np.testing.assert_allclose(head.first.weight.detach().numpy(), pca.components_, atol=1e-5)
+    expected = pca.transform(features.double().numpy())
+    np.testing.assert_allclose(head.first(features).detach().numpy(), expected, atol=1e-4)
+
+
+# --------------------------------------------------------------------------------------------- what they have in common
+
+
+@pytest.mark.parametrize("init", INITS)
+@pytest.mark.parametrize("frozen", [True, False])
+def test_every_init_exists_frozen_and_trainable(head_of, init, frozen):
+    head = head_of(init, frozen=frozen)
+    assert head.frozen is frozen
+    head(torch.randn(6, IN)).square().sum().backward()
+    assert (head.first.weight.grad is None) is frozen
+    assert (head.first.bias.grad is None) is frozen
+    assert head.output.weight.grad is not None
+
+
+@pytest.mark.parametrize("init", INITS)
+def test_layers_behind_the_first_do_not_depend_on_the_init(head_of, init):
+    head, random = head_of(init, depth=4), head_of("random", depth=4)
+    for name, tensor in head.state_dict().items():
+        if not name.startswith("first."):
+            assert torch.equal(tensor, random.state_dict()[name]), name
+
+
+@pytest.mark.parametrize("init", INITS)
+def test_only_the_given_generator_is_drawn_from(head_of, init):
+    before = torch.get_rng_state()
+    one, two, other = head_of(init), head_of(init), head_of(init, generator=seeded(1))
+    assert torch.equal(torch.get_rng_state(), before)
+    x = torch.randn(3, IN)
+    assert torch.equal(one(x), two(x))
+    assert not torch.equal(one(x), other(x))
+
+
+@pytest.mark.parametrize("activation", list(ACTIVATIONS))
+def test_every_activation_stands_between_first_and_output(activation):
+    head = ProjectionHead(IN, HIDDEN, OUT, activation)
+    x = torch.randn(5, IN)
+    function = (lambda v: v) if activation == "identity" else getattr(F, activation)
+    assert torch.allclose(head(x), head.output(function(head.first(x))))
+
+
+@given(
+    in_features=st.integers(1, 30), hidden_dim=st.integers(1, 30), output_dim=st.integers(1, 30),
+    depth=st.integers(1, 4), batch_norm=st.booleans(),
+)  # fmt: skip
+@settings(max_examples=40, deadline=None)
+def test_any_sizes(in_features, hidden_dim, output_dim, depth, batch_norm):
+    if depth == 1:
+        hidden_dim = output_dim
+    head = ProjectionHead(in_features, hidden_dim, output_dim, "silu", depth=depth, batch_norm=batch_norm)
+    assert head(torch.randn(4, in_features)).shape == (4, output_dim)
+    layers = {name.rpartition(".")[0] for name in head.state_dict() if not name.startswith("norms.")}
+    between = {f"hidden.{i}" for i in range(depth - 2)}
+    assert layers == ({"first"} if depth == 1 else {"first", "output"} | between)
+    assert sum(isinstance(m, nn.BatchNorm1d) for m in head.modules()) == (depth - 1 if batch_norm else 0)
+
+
+def test_batch_norm_stands_before_the_activation():
+    head = ProjectionHead(IN, HIDDEN, OUT, "sigmoid", depth=3, batch_norm=True)
+    x = torch.randn(16, IN)
+    expected = F.sigmoid(F.batch_norm(head.first(x), None, None, training=True))
+    expected = head.output(F.sigmoid(F.batch_norm(head.hidden[0](expected), None, None, training=True)))
+    assert torch.allclose(head(x), expected, atol=1e-5)
+
+
+# ------------------------------------------------------------------------------------------------------------ matching
+
+
+@pytest.mark.parametrize("init", INITS)
+def test_match_scale_gives_every_init_the_output_scale_of_random(head_of, features, init):
+    def rms(head):
+        return head.first(features).square().mean().sqrt().item()
+
+    assert rms(head_of(init, match_scale=True)) == pytest.approx(rms(head_of("random")), rel=1e-4)
+    plain, matched = head_of(init).first, head_of(init, match_scale=True).first
+    ratio = (matched.weight / plain.weight).median()
+    assert torch.allclose(matched.weight, plain.weight * ratio, rtol=1e-4, atol=1e-7)
+    assert torch.allclose(matched.bias, plain.bias * ratio, rtol=1e-4, atol=1e-7)
+
+
+@pytest.mark.parametrize("init", ["random", "autoencoder", "orthogonal", "spectrum", "shuffled"])
+def test_match_scale_without_features_matches_frobenius_norms(autoencoder, init):
+    norms = [
+        ProjectionHead.from_init(
+            IN, init=i, hidden_dim=HIDDEN, autoencoder=autoencoder, generator=seeded(), match_scale=True
+        ).first.weight.norm()
+        for i in (init, "random")
+    ]
+    assert norms[0].item() == pytest.approx(norms[1].item(), rel=1e-5)
+
+
+# ----------------------------------------------- the whole head at once
+
+
+def test_pretrained_all_keeps_the_decoders_inner_products_best(head_of, autoencoder):
+    head = head_of("autoencoder", pretrained="all")
+    assert torch.equal(head.first.weight, autoencoder["encoder.embedding.weight"])
+    decoder = autoencoder["decoder.hidden.weight"].double()
+    left, values, right = torch.linalg.svd(decoder, full_matrices=False)
+    best = right[:OUT].T * values[:OUT].square() @ right[:OUT]  # of rank OUT (Eckart, Young)
+    output = head.output.weight.detach().double()
+    assert torch.allclose(output.T @ output, best, atol=1e-5)
+    expected_bias = left[:, :OUT].T @ autoencoder["decoder.hidden.bias"].double()
+    assert torch.allclose(head.output.bias.detach().double(), expected_bias, atol=1e-5)
+    assert head.output.weight.requires_grad
+
+
+@pytest.mark.parametrize("init", list(FROM_EMBEDDING))
+def test_pretrained_all_is_controlled_like_the_first_layer(head_of, init):
+    full, control = head_of("autoencoder", pretrained="all").output, head_of(init, pretrained="all").output
+    if init == "spectrum":
+        assert torch.allclose(torch.linalg.svdvals(control.weight), torch.linalg.svdvals(full.weight), atol=1e-5)
+    assert torch.equal(control.bias.sort().values, full.bias.sort().values)
+    if init == "shuffled":
+        assert torch.equal(control.weight.flatten().sort().values, full.weight.flatten().sort().values)
+    assert torch.equal(control.weight, full.weight) is (init == "autoencoder")
+
+
+# ------------------------------------------------------------------------------------------------------------- freezing
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw", "lars"])
+@pytest.mark.parametrize("init", INITS)
+def test_a_frozen_layer_is_byte_identical_after_training_and_resume(head_of, init, optimizer):
+    config = ContrastiveConfig(optimizer=optimizer, weight_decay=0.1, decay_norms_and_biases=True)
+    head = head_of(init)
+    start = head.first.weight.numpy(force=True).tobytes(), head.first.bias.numpy(force=True).tobytes()
+    trained = {id(p) for group in groups(head.named_parameters(), config) for p in group["params"]}
+    assert trained == {id(head.output.weight), id(head.output.bias)}
+
+    def train(head, optimizer, steps):
+        for _ in range(steps):
+            for group in optimizer.param_groups:
+                group["lr"] = 0.05
+            optimizer.zero_grad()
+            head(torch.ones(4, IN)).square().mean().backward()
+            optimizer.step()
+
+    first = build(head.named_parameters(), config)
+    train(head, first, 5)
+    resumed = head_of("random", frozen=True)
+    resumed.load_state_dict(head.state_dict())
+    second = build(resumed.named_parameters(), config)
+    second.load_state_dict(copy.deepcopy(first.state_dict()))
+    train(resumed, second, 5)
+    end = resumed.first.weight.numpy(force=True).tobytes(), resumed.first.bias.numpy(force=True).tobytes()
+    assert end == start
+    assert not torch.equal(resumed.output.weight, head_of(init).output.weight)
+
+
+# ---------------------------------------------------------------------------------------------------------- statistics
+
+
+def plain_nt_xent(z: torch.Tensor, temperature: float) -> torch.Tensor:
+    u = F.normalize(z, dim=1)
+    logits = (u @ u.T / temperature).fill_diagonal_(-math.inf)
+    return F.cross_entropy(logits, torch.arange(len(z)).roll(len(z) // 2))
+
+
+def test_head_statistics(head_of, features):
+    head = head_of("autoencoder", activation="sigmoid")
+    views = torch.randn(12, IN, generator=seeded(5))
+    before = copy.deepcopy(head.state_dict())
+    found = head_statistics(head, features, views, temperature=0.2)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in head.state_dict().items())
+    assert head.frozen
+    np.testing.assert_allclose(
+        found["singular_values"],
+        np.linalg.svd(head.first.weight.numpy(force=True), compute_uv=False),
+        rtol=1e-3,
+        atol=1e-6,
+    )
+    hidden = torch.sigmoid(head.first(features))
+    assert found["hidden_mean"] == pytest.approx(hidden.mean().item(), rel=1e-5)
+    assert found["hidden_std"] == pytest.approx(hidden.std().item(), rel=1e-5)
+    assert found["preactivation_rms"] == pytest.approx(head.first(features).square().mean().sqrt().item(), rel=1e-5)
+    h = views.clone().requires_grad_()
+    loss = plain_nt_xent(head(h), 0.2)
+    loss.backward()
+    assert found["loss"] == pytest.approx(loss.item(), rel=1e-5)
+    assert found["gradient_norm"] == pytest.approx(12 * h.grad.norm(dim=1).mean().item(), rel=1e-4)
+
+
+def test_dead_and_saturated_units_are_counted():
+    head = ProjectionHead(4, 4, 2, "relu")
+    with torch.no_grad():
+        head.first.weight.copy_(torch.eye(4))
+        head.first.bias.copy_(torch.tensor([10.0, -10.0, 0.0, 0.0]))
+    features = torch.tensor([[1.0, 1, 1, -1], [1, 1, -1, -1]])
+    found = head_statistics(head, features)
+    assert found["hidden_dead"] == 0.5  # the second unit and the fourth
+    assert found["hidden_flat"] == pytest.approx(5 / 8)
+    assert found["gradient_norm"] is None
+    head.activation = nn.Sigmoid()
+    assert head_statistics(head, features * 0)["hidden_flat"] == pytest.approx(0.5)  # sigmoid(+-10) is flat
+    head.activation = nn.LeakyReLU()
+    assert head_statistics(head, features)["hidden_flat"] == 0
+
+
+def test_statistics_leave_batch_norm_alone(features):
+    head = ProjectionHead(IN, HIDDEN, OUT, batch_norm=True).eval()
+    head_statistics(head, features)
+    assert head.norms[0].num_batches_tracked == 0
+    assert not head.training
+
+
+# ------------------------------------------------------------------------------------------------------------ bad input
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"init": "xavier"}, "init is 'xavier'"),
+        ({"init": "spectrum", "autoencoder": None}, "needs an autoencoder"),
+        ({"init": "autoencoder", "hidden_dim": 25}, "40 features into 24"),
+        ({"init": "pca", "features": None}, "needs features"),
+        ({"init": "pca", "features": torch.randn(HIDDEN, IN)}, "24 directions"),
+        ({"init": "pca", "features": torch.randn(99, IN - 1)}, "shape"),
+        ({"init": "random", "features": torch.full((9, IN), math.nan)}, "finite"),
+        ({"init": "random", "activation": "swish"}, "activation is 'swish'"),
+        ({"init": "random", "depth": 5}, "depth is 5"),
+        ({"init": "random", "depth": 1}, "must be equal"),
+        ({"init": "random", "hidden_dim": 0}, "hidden_dim is 0"),
+        ({"init": "pca", "pretrained": "all"}, "pretrained all"),
+        ({"init": "autoencoder", "pretrained": "all", "depth": 3}, "depth 3"),
+        ({"init": "autoencoder", "pretrained": "all", "output_dim": 25}, "at most 24 outputs"),
+    ],
+)
+def test_bad_input_is_one_sentence(autoencoder, features, options, message):
+    options = {"autoencoder": autoencoder, "features": features, "hidden_dim": HIDDEN, "output_dim": OUT} | options
+    with pytest.raises(InputError, match=message):
+        ProjectionHead.from_init(IN, **options)
+
+
+def test_an_autoencoder_without_a_decoder_cannot_start_the_output_layer(autoencoder):
+    embedding = {name: tensor for name, tensor in autoencoder.items() if "embedding" in name}
+    with pytest.raises(InputError, match="decoder"):
+        ProjectionHead.from_autoencoder(embedding, output_dim=OUT, pretrained="all")
+
+
+# ----------------------------------------------- the authors' published runs
+
+
+def published_runs() -> pd.DataFrame:
+    folder = Path(os.environ.get("HEADSTART_DATA", "")) / "reference"
+    if not (folder / "simclr-train.csv").is_file():
+        pytest.skip("needs HEADSTART_DATA with the authors' runs")
+    files = [folder / "simclr-train.csv", folder / "simclr-train-ae-nonfrozen.csv"]
+    return pd.concat([pd.read_csv(file, decimal=",") for file in files], ignore_index=True)
+
+
+def test_parameter_counts_of_all_published_runs():
+    from headstart import backbones
+
+    runs = published_runs()
+    assert len(runs) == 765
+    with torch.device("meta"):
+        backbone = sum(p.numel() for p in backbones.build("resnet34").parameters())
+    for row in runs.itertuples():
+        frozen = row.projection_head == "ae" and row.freeze_projection_head
+        # The constructor and the flag are all it takes; which weights they are does not change their number.
+        head = ProjectionHead(512, row.projection_head_embedding_dim, row.latent_dimensions)
+        head.frozen = frozen
+        counts = {flag: sum(p.numel() for p in head.parameters() if p.requires_grad is flag) for flag in (True, False)}
+        assert backbone + counts[True] == row.simclr_trainable_params, row.run_name
+        assert counts[False] == row.simclr_non_trainable_params, row.run_name
