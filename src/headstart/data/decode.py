@@ -1,0 +1,254 @@
+"""One picture file -> its correct 8-bit RGB pixels, or the reason why there are none.
+
+Comes in: the bytes of a file in any format people have. Goes out: uint8 (height, width, 3), upright, over white.
+The pixels are Pillow's, so they are what the authors' loaders saw (design section 6).
+"""
+
+import io
+import os
+import stat
+import sys
+import threading
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image, UnidentifiedImageError
+from torchvision.io import ImageReadMode, decode_jpeg
+
+SUFFIXES = frozenset(
+    (
+        ".jpg",
+        ".jpeg",
+        ".jpe",
+        ".jfif",
+        ".png",
+        ".webp",
+        ".avif",
+        ".bmp",
+        ".dib",
+        ".tif",
+        ".tiff",
+        ".gif",
+        ".heic",
+        ".heif",
+    )
+)
+"""Endings (lower case) of the files that count as pictures."""
+
+MAX_PIXELS = 178_956_970
+"""A header that claims more (Pillow's own limit for a decompression bomb) is not believed."""
+MAX_BYTES = 1 << 30
+"""A longer file is not read."""
+GIANT = 32_000_000
+"""Pixels from which on pictures take turns."""
+SMALL_PIXELS = 256 * 256
+"""Up to here a plain JPEG goes the short way: Pillow's overhead per file would outweigh the decoding."""
+
+try:
+    import pillow_heif
+
+    pillow_heif.register_heif_opener()
+    HEIF = True
+except ImportError:
+    HEIF = False
+
+
+_turns = threading.Lock()
+
+
+class UnreadableError(Exception):
+    """This file holds no picture we can read; the message is the reason."""
+
+
+def read_picture(path: Path) -> tuple[np.ndarray, bytes]:
+    """Pixels uint8 (height, width, 3) of a picture file, and the bytes it was read from.
+
+    Pictures of more than `GIANT` pixels are decoded one at a time, so that a few of them do not fill the memory.
+
+    Raises UnreadableError with the reason: missing, not a regular file, empty, truncated, oversized, not a picture.
+    """
+    try:
+        # A pipe or a device named like a picture would block for ever, or never end.
+        status = os.stat(path)
+        if not stat.S_ISREG(status.st_mode):
+            raise UnreadableError("not a regular file")
+        if status.st_size > MAX_BYTES:
+            raise UnreadableError(f"file of {status.st_size:,} bytes, more than {MAX_BYTES:,}")
+        data = path.read_bytes()
+    except OSError as error:
+        raise UnreadableError(f"cannot be read: {error.strerror or error}") from None
+    return to_rgb(data), data
+
+
+def to_rgb(data: bytes) -> np.ndarray:
+    """Pixels uint8 (height, width, 3) of an encoded picture: first frame, upright, transparency over white.
+
+    16-bit samples become value / 257, rounded. Colour profiles are not applied (nor do torchvision's loaders).
+    Raises UnreadableError with the reason.
+    """
+    if not data:
+        raise UnreadableError("empty file")
+    if _is_small_plain_jpeg(data):
+        try:
+            # Both sit on libjpeg-turbo: the same pixels (tests/data/test_decode.py), in a third of the time.
+            encoded = torch.frombuffer(bytearray(data), dtype=torch.uint8)
+            return decode_jpeg(encoded, mode=ImageReadMode.RGB).numpy().transpose(1, 2, 0)
+        except RuntimeError:
+            pass  # Pillow decides, and names the reason
+    try:
+        return _with_pillow(data)
+    except UnreadableError:
+        raise
+    except UnidentifiedImageError:
+        raise UnreadableError(_what_is_it(data)) from None
+    except MemoryError:
+        raise UnreadableError("not enough memory to decode it") from None
+    except Exception as error:  # a decoder fed with garbage raises whatever it likes
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise UnreadableError(reason) from None
+
+
+def _is_small_plain_jpeg(data: bytes) -> bool:
+    """Whether this is a complete baseline JPEG, grey or YCbCr, without EXIF or Adobe markers, and small."""
+    if data[:2] != b"\xff\xd8" or data[-2:] != b"\xff\xd9":
+        return False
+    at = 2
+    while at + 10 <= len(data) and data[at] == 0xFF:
+        marker = data[at + 1]
+        if marker in (0xE1, 0xEE):
+            return False
+        if marker == 0xC0:
+            height, width = data[at + 5] << 8 | data[at + 6], data[at + 7] << 8 | data[at + 8]
+            return data[at + 4] == 8 and data[at + 9] in (1, 3) and 0 < height * width <= SMALL_PIXELS
+        if marker == 0xDA or 0xC1 <= marker <= 0xC3 or 0xC5 <= marker <= 0xC7 or 0xC9 <= marker <= 0xCF:
+            return False
+        at += 2 + (data[at + 2] << 8 | data[at + 3])
+    return False
+
+
+def _with_pillow(data: bytes) -> np.ndarray:
+    with Image.open(io.BytesIO(data)) as image:
+        width, height = image.size
+        if width * height > MAX_PIXELS:
+            raise UnreadableError(f"{width} x {height} pixels, more than {MAX_PIXELS:,} (a decompression bomb?)")
+        with _turns if width * height > GIANT else nullcontext():
+            return _decoded(data, image)
+
+
+def _decoded(data: bytes, image: Image.Image) -> np.ndarray:
+    low = _low_bytes(data, image)
+    image.load()
+    # Asked after loading, because Pillow turns TIFF files itself. A damaged EXIF block costs no picture.
+    try:
+        orientation = image.getexif().get(0x0112, 1)
+    except Exception:
+        orientation = 1
+    pixels = _samples(image) if low is None else _eight_bits(_wide(image, low))
+    return np.ascontiguousarray(_upright(pixels, orientation))
+
+
+def _samples(image: Image.Image) -> np.ndarray:
+    """uint8 (height, width, 3) of a loaded picture of any Pillow mode."""
+    if image.mode == "RGB" and "transparency" not in image.info:
+        return np.asarray(image)
+    if image.mode.startswith("I") or image.mode == "F":
+        return _grey(_eight_bit_numbers(np.asarray(image)))
+    if image.mode in ("LA", "PA", "La", "RGBA", "RGBa") or "transparency" in image.info:
+        above = image if image.mode == "RGBA" else image.convert("RGBA")
+        return np.asarray(Image.alpha_composite(Image.new("RGBA", image.size, "white"), above).convert("RGB"))
+    if image.mode == "LAB":
+        raise UnreadableError("CIELAB colours are not supported; convert it to RGB")
+    return np.asarray(image.convert("RGB"))
+
+
+def _eight_bit_numbers(values: np.ndarray) -> np.ndarray:
+    """uint8 of grey samples wider than 8 bits: uint16, int32 in the range of uint16, or floats in [0, 1]."""
+    if values.size and not np.isfinite(values).all():
+        raise UnreadableError("pixels that are not finite numbers")
+    low, high = (values.min(), values.max()) if values.size else (0, 0)
+    if values.dtype.kind == "f":
+        if low < 0 or high > 1:
+            raise UnreadableError(f"floating-point pixels from {low:.4g} to {high:.4g}; expected 0 to 1")
+        return np.rint(values * 255).astype(np.uint8)
+    if low < 0 or high > 65535:
+        raise UnreadableError(f"32-bit pixels from {low} to {high}; expected 0 to 65535")
+    return _eight_bits(values.astype(np.uint16))
+
+
+def _eight_bits(values: np.ndarray) -> np.ndarray:
+    return ((values.astype(np.uint32) + 128) // 257).astype(np.uint8)
+
+
+def _grey(values: np.ndarray) -> np.ndarray:
+    return np.repeat(values[..., None], 3, axis=2)
+
+
+# Pillow reads 16-bit colour by dropping the low byte of every sample, which is value // 256. To get value / 257 we
+# let it decode a second time with the byte order turned round: the byte it then keeps is the low one.
+_TURNED = {"B": "L", "L": "B", "N": "B" if sys.byteorder == "little" else "L"}
+_WIDE_MODES = ("LA", "RGB", "RGBA", "RGBX")
+
+
+def _low_bytes(data: bytes, image: Image.Image) -> np.ndarray | None:
+    """The low bytes of 16-bit colour samples (height, width, channels); None for every other picture."""
+    tiles = getattr(image, "tile", None) or []
+    if image.mode not in _WIDE_MODES or not tiles or not _is_wide(_raw_mode(tiles[0])):
+        return None
+    twin: Any = Image.open(io.BytesIO(data))
+    with twin:
+        twin.tile = [_turned(tile) for tile in twin.tile]
+        twin.load()
+        return np.asarray(twin)
+
+
+def _raw_mode(tile: Any) -> str:
+    arguments = tile[3]
+    return arguments if isinstance(arguments, str) else str(arguments[0]) if arguments else ""
+
+
+def _is_wide(raw_mode: str) -> bool:
+    return raw_mode.split(";")[0] in _WIDE_MODES and raw_mode[-4:-1] == ";16"
+
+
+def _turned(tile: Any) -> Any:
+    raw_mode = _raw_mode(tile)
+    raw_mode = raw_mode[:-1] + _TURNED[raw_mode[-1]]
+    arguments = raw_mode if isinstance(tile[3], str) else (raw_mode, *tile[3][1:])
+    return type(tile)(*tile[:3], arguments)
+
+
+def _wide(image: Image.Image, low: np.ndarray) -> np.ndarray:
+    """uint16 (height, width, 3) over white, from the high bytes Pillow kept and the low ones."""
+    values = np.asarray(image).astype(np.uint16) << 8 | low
+    if image.mode == "RGBX":
+        return values[..., :3]
+    if image.mode == "RGB":
+        return values
+    colour, alpha = values[..., :-1].astype(np.float64), values[..., -1:].astype(np.float64) / 65535
+    over_white = np.rint(colour * alpha + 65535 * (1 - alpha)).astype(np.uint16)
+    return np.repeat(over_white, 3, axis=2) if over_white.shape[2] == 1 else over_white
+
+
+def _upright(pixels: np.ndarray, orientation: Any) -> np.ndarray:
+    """The picture as EXIF orientation 1 to 8 wants it shown."""
+    turns = {
+        2: lambda p: p[:, ::-1],
+        3: lambda p: p[::-1, ::-1],
+        4: lambda p: p[::-1],
+        5: lambda p: p.swapaxes(0, 1),
+        6: lambda p: np.rot90(p, -1),
+        7: lambda p: p.swapaxes(0, 1)[::-1, ::-1],
+        8: lambda p: np.rot90(p),
+    }
+    return turns.get(orientation, lambda p: p)(pixels)
+
+
+def _what_is_it(data: bytes) -> str:
+    if data[4:8] == b"ftyp" and data[8:12] in (b"heic", b"heix", b"hevc", b"mif1", b"msf1", b"heim", b"heis"):
+        return "HEIC: reading it needs `pip install headstart[heif]`" if not HEIF else "damaged HEIC"
+    if not data.strip(b"\0"):
+        return "nothing but zero bytes"
+    return "not a picture in a known format, or its header is damaged"

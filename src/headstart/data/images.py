@@ -1,0 +1,480 @@
+"""Every source becomes one `Images`: decoded once, in parallel, then held in memory or memory-mapped.
+
+Comes in: `config.data`. Goes out: uint8 pictures with their own sizes, names, labels and official split. SimCLR's crop
+reads pictures at their native size, everything else squashed to a square, as in the authors' runs (design section 6).
+"""
+
+import hashlib
+import io
+import itertools
+import math
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import numpy as np
+import PIL
+import torch
+from PIL import Image
+
+from headstart.config import DataConfig
+from headstart.data import cache, catalog
+from headstart.data.decode import HEIF, UnreadableError, read_picture
+from headstart.engine.progress import say, stage
+from headstart.errors import InputError, RunError
+from headstart.runs import printable
+from headstart.runs import write as write_file
+
+AUTO_SIZE = 128
+"""Training size of pictures that are larger or not of one size (paper Table 1)."""
+TOLERATED = 10
+"""So many bad files never stop a run; beyond them `data.max_skipped` counts."""
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+class Images:
+    """Decoded pictures; cheap to share between the runs of one process, safe to read from several threads.
+
+    Attributes:
+        names: unique, relative, with `/`; sorted within their source.
+        labels: int64 (n,), -1 where there is none.
+        classes: names of the labels.
+        official: (n,) of 'train', 'val', 'test' or '' where the source gives no split.
+        fingerprint: 16 hex digits that name the content: file bytes, names, labels, official split; not the place.
+        skipped: (name, reason) of the pictures that were set aside.
+        size: the native side in pixels if all pictures are one square size, else None.
+    """
+
+    def __init__(self, source: catalog.Source, store: cache.Store) -> None:
+        kept = store.index
+        self.names = [source.names[i] for i in kept]
+        self.labels = source.labels[kept]
+        self.classes = list(source.classes)
+        self.official = source.official[kept]
+        self.skipped = source.skipped + [(source.names[i], reason) for i, reason in store.skipped]
+        self.native = store.native
+        self.size = _one_square(store.native)
+        self.fingerprint = _fingerprint(self, store.digests)
+        self._store = store
+        self._uniform = len(kept) > 0 and bool((store.sizes == store.sizes[0]).all())
+        self._trusted = np.full(len(kept), store.resident)
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    @property
+    def resident(self) -> bool:
+        """Whether the pictures are in memory; otherwise they are read from a memory-mapped file."""
+        return self._store.resident
+
+    @property
+    def sizes(self) -> np.ndarray:
+        """(n, 2) heights and widths in pixels at which `batch` gives the pictures."""
+        return self._store.sizes
+
+    def training_size(self, size: int | Literal["auto"]) -> int:
+        """The side S of training pictures for `data.size`."""
+        if size != "auto":
+            return size
+        return self.size if self.size is not None and self.size <= AUTO_SIZE else AUTO_SIZE
+
+    def batch(self, indices: Any) -> tuple[torch.Tensor, torch.Tensor]:
+        """Pictures at the size they are kept in, for the random crop.
+
+        Returns frames uint8 (N, 3, H, W), padded with zeros at the right and bottom up to the batch's largest, and
+        valid int64 (N, 2): each picture's height and width.
+        Raises RunError when the memory-mapped file behind them turns out to be damaged.
+        """
+        rows = _rows(indices)
+        self._verify(rows)
+        store = self._store
+        sizes = store.sizes[rows]
+        if self._uniform:
+            height, width = store.sizes[0]
+            frames = store.frames.reshape(-1, 3, height, width)[rows]
+        else:
+            height, width = sizes.max(axis=0) if len(rows) else (0, 0)
+            frames = np.zeros((len(rows), 3, height, width), np.uint8)
+            for frame, row, (h, w) in zip(frames, rows, sizes, strict=True):
+                frame[:, :h, :w] = self._frame(row)
+        return torch.from_numpy(np.asarray(frames)), torch.from_numpy(sizes)
+
+    def squashed(self, indices: Any, size: int) -> torch.Tensor:
+        """Un-augmented pictures, uint8 (N, 3, size, size), squashed to the square as torchvision's
+        `Resize((size, size))` does it on the PIL picture (antialiased bilinear).
+
+        Exact, byte for byte, at the training size the pictures were opened for and for pictures kept at their native
+        size. At another size, of pictures that were reduced, it is computed from the reduced ones.
+        """
+        rows = _rows(indices)
+        store = self._store
+        if self._uniform and len(store.sizes) and tuple(store.sizes[0]) == (size, size) == tuple(store.native[0]):
+            return self.batch(rows)[0]
+        self._verify(rows)
+        if store.side == size:
+            return torch.from_numpy(np.asarray(store.squashed.reshape(-1, 3, size, size)[rows]))
+        squares = np.empty((len(rows), 3, size, size), np.uint8)
+
+        def fill(at: int) -> None:
+            squares[at] = _squash(self._frame(rows[at]).transpose(1, 2, 0), size)
+
+        if len(rows) < 64:
+            for at in range(len(rows)):
+                fill(at)
+        else:
+            with ThreadPoolExecutor(_cores()) as pool:
+                deque(pool.map(fill, range(len(rows)), chunksize=64), maxlen=0)
+        return torch.from_numpy(squares)
+
+    def moments(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Per picture, over its native pixels: how many (n,), and per channel the sum and the sum of squares (n, 3)."""
+        return self.native.prod(axis=1), self._store.sums, self._store.squares
+
+    def _frame(self, row: int) -> np.ndarray:
+        store = self._store
+        return store.frames[store.offsets[row] : store.offsets[row + 1]].reshape(3, *store.sizes[row])
+
+    def _verify(self, rows: np.ndarray) -> None:
+        """Check pictures of a memory map the first time they are read: checking all at the start would read it all."""
+        if self.resident:
+            return
+        new = rows[~self._trusted[rows]]
+        bad = self._store.damaged(new)
+        if bad is not None:
+            assert self._store.path is not None
+            cache.remove(self._store.path)
+            raise RunError(
+                f"the picture cache {self._store.path} is damaged at {printable(self.names[bad])} and was removed; "
+                "the same command decodes the pictures again"
+            )
+        self._trusted[new] = True
+
+
+def open_images(data: DataConfig, crop_scale: float = 0.08, crop_ratio: float = 3 / 4) -> Images:
+    """Read every picture that `data.sources` name, or map what an earlier call decoded.
+
+    crop_scale, crop_ratio: the smallest crop of the augmentation; pictures are kept large enough for it to show
+    `data.detail` pixels per pixel of the training size.
+    Raises InputError when there are no pictures, or more than ten files and more than `data.max_skipped` of all are
+    unreadable.
+    """
+    source = catalog.find(data)
+    plan = _Plan(
+        size=AUTO_SIZE if data.size == "auto" else data.size,
+        auto=data.size == "auto",
+        pixels=(AUTO_SIZE if data.size == "auto" else data.size) ** 2 * data.detail**2 / (crop_scale * crop_ratio),
+        crop_bottom=source.crop_bottom,
+    )
+    memory = int(data.memory_gib * 2**30)
+    in_memory = isinstance(source.pictures, np.ndarray) and source.pictures.nbytes <= memory
+    store = _decode_in_memory(source, plan, "") if in_memory else _cached(source, plan, _folder(data), memory)
+    images = Images(source, store)
+    _report(images, data.max_skipped)
+    return images
+
+
+def prefetch(function: Callable[[Item], Result], items: Iterable[Item], ahead: int = 2) -> Iterator[Result]:
+    """`function(item)` for each item in order, computed in a thread up to `ahead` items before it is asked for.
+
+    `for frames, valid in prefetch(images.batch, batches_of_indices)` keeps a device busy while pages of a
+    memory-mapped set are read.
+    """
+    with ThreadPoolExecutor(1) as pool:
+        waiting: deque[Future[Result]] = deque()
+        remaining = iter(items)
+        try:
+            for item in remaining:
+                waiting.append(pool.submit(function, item))
+                if len(waiting) > ahead:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            for future in waiting:
+                future.cancel()
+
+
+# --------------------------------------------------------------------------------------------------------- decoding
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """How pictures are kept: squashed to `size`, and frames of no more pixels than `pixels` (0: native).
+
+    uniform: the side that all pictures are expected to have, in which case nothing is squashed; 0: not expected.
+    """
+
+    size: int
+    auto: bool
+    pixels: float
+    crop_bottom: int
+    uniform: int = 0
+
+    @property
+    def side(self) -> int:
+        return 0 if self.uniform else self.size
+
+
+class _NotUniformError(Exception):
+    """A picture of another size after all."""
+
+
+def _cached(source: catalog.Source, plan: _Plan, folder: Path | None, memory: int) -> cache.Store:
+    """The store of a source from its file, which is written first where there is none or it is out of date."""
+    key = _key(source, plan)
+    if folder is None:
+        return _decode_in_memory(source, plan, key, memory)
+    what = [source.where, plan.size, plan.auto, plan.pixels]
+    path = folder / f"{hashlib.sha256(repr(what).encode('utf-8', 'replace')).hexdigest()[:24]}.pictures"
+    if (store := _current(path, key, memory)) is not None:
+        return store
+    with cache.lock(path):
+        if (store := _current(path, key, memory)) is None:
+            _decode(
+                source, plan, lambda rows, side: write_file(path, lambda f: cache.write(f, key, rows, side, folder))
+            )
+            store = _current(path, key, memory)
+    if store is None:
+        raise RunError(f"the picture cache {path} could not be read back; is something else writing there?")
+    return store
+
+
+def _current(path: Path, key: str, memory: int) -> cache.Store | None:
+    """The store at `path` if it is whole and of this very source."""
+    try:
+        store = cache.read(path, memory)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise RunError(f"the picture cache {path} cannot be read: {error.strerror}") from None
+    except cache.DamagedError as error:
+        say(f"the picture cache {path} is damaged ({error}); decoding the pictures again")
+        return None
+    if store.key != key:
+        say("the pictures have changed since they were decoded; decoding them again")
+        return None
+    return store
+
+
+def _decode_in_memory(source: catalog.Source, plan: _Plan, key: str, memory: float = math.inf) -> cache.Store:
+    buffer = io.BytesIO()
+
+    def write(rows: Iterable[cache.Row | tuple[int, str]], side: int) -> None:
+        buffer.seek(0)
+        buffer.truncate()
+        cache.write(buffer, key, _limited(rows, memory), side, None)
+
+    _decode(source, plan, write)
+    return cache.parse(np.frombuffer(buffer.getbuffer(), np.uint8), None, True)
+
+
+def _limited(rows: Iterable[cache.Row | tuple[int, str]], memory: float) -> Iterator[cache.Row | tuple[int, str]]:
+    total = 0
+    for row in rows:
+        if isinstance(row, cache.Row):
+            total += row.frame.nbytes + (0 if row.squashed is None else row.squashed.nbytes)
+        if total > memory:
+            raise InputError("the pictures do not fit in data.memory-gib; give a data.cache-dir that can be written")
+        yield row
+
+
+def _decode(
+    source: catalog.Source, plan: _Plan, write: Callable[[Iterator[cache.Row | tuple[int, str]], int], None]
+) -> None:
+    """Decode everything into `write`, guessing from the first picture whether all are squares of one size.
+
+    Such a set needs no squashed copies. A wrong guess starts over: that happens once, and early, in mixed sets.
+    """
+    first = next((r for r in _rows_of(source, plan, range(len(source.names))) if isinstance(r, cache.Row)), None)
+    uniform = 0
+    if first is not None and first.native[0] == first.native[1]:
+        side = first.native[0]
+        uniform = side if side == plan.size or (plan.auto and side <= AUTO_SIZE) else 0
+    guess = replace(plan, uniform=uniform)
+    try:
+        write(_all_rows(source, guess), guess.side)
+    except _NotUniformError:
+        write(_all_rows(source, plan), plan.side)
+
+
+def _all_rows(source: catalog.Source, plan: _Plan) -> Iterator[cache.Row | tuple[int, str]]:
+    """Every picture in order, decoded by several threads that run a bounded distance ahead."""
+    chunks = _chunks(source.pictures)
+    threads = _decoding_threads(source.pictures)
+    with stage("pictures", len(source.names)) as bar, ThreadPoolExecutor(threads) as pool:
+        waiting: deque[Future[list[cache.Row | tuple[int, str]]]] = deque()
+        try:
+            for chunk in itertools.chain(chunks, [None] * (threads + 2)):
+                if chunk is not None:
+                    waiting.append(pool.submit(lambda c: list(_rows_of(source, plan, c)), chunk))
+                if waiting and (chunk is None or len(waiting) > threads + 2):
+                    rows = waiting.popleft().result()
+                    yield from rows
+                    bar.advance(len(rows))
+        finally:
+            for future in waiting:
+                future.cancel()
+
+
+def _chunks(pictures: catalog.Pictures) -> Iterator[range]:
+    """Runs of pictures: at most 256, and about 2 MB of files, so that what is in flight stays small."""
+    start, size = 0, 0
+    for i, picture in enumerate(pictures):
+        size += _bytes_of(picture)
+        if i + 1 - start == 256 or size > 2_000_000:
+            yield range(start, i + 1)
+            start, size = i + 1, 0
+    if start < len(pictures):
+        yield range(start, len(pictures))
+
+
+def _bytes_of(picture: Path | np.ndarray) -> int:
+    if isinstance(picture, np.ndarray):
+        return picture.nbytes
+    try:
+        return os.stat(picture).st_size
+    except OSError:
+        return 0
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _decoding_threads(pictures: catalog.Pictures) -> int:
+    """One thread for tiny files, where threads only fight over the interpreter; else one a core."""
+    some = [_bytes_of(picture) for picture in itertools.islice(pictures, 0, None, max(1, len(pictures) // 100))]
+    return 1 if sum(some) < 16_000 * len(some) else _cores()
+
+
+def _rows_of(source: catalog.Source, plan: _Plan, indices: Iterable[int]) -> Iterator[cache.Row | tuple[int, str]]:
+    """Decode some pictures of a source: a row each, or the reason why there is none."""
+    for index in indices:
+        picture = source.pictures[index]
+        try:
+            if isinstance(picture, np.ndarray):
+                pixels, data = picture, np.ascontiguousarray(picture).tobytes()
+            else:
+                pixels, data = read_picture(picture)
+        except UnreadableError as error:
+            yield index, str(error)
+            continue
+        if plan.crop_bottom and len(pixels) > plan.crop_bottom:
+            pixels = pixels[: -plan.crop_bottom]
+        height, width = pixels.shape[:2]
+        if plan.uniform and (height, width) != (plan.uniform, plan.uniform):
+            raise _NotUniformError
+        native = np.ascontiguousarray(pixels.transpose(2, 0, 1))
+        sums, squares = _sums(native)
+        yield cache.Row(
+            index=index,
+            frame=_reduced(native, plan),
+            squashed=_squash(pixels, plan.size) if plan.side else None,
+            native=(height, width),
+            sums=sums,
+            squares=squares,
+            digest=hashlib.blake2b(data, digest_size=16).digest(),
+        )
+
+
+def _sums(picture: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Per channel of uint8 (3, h, w): the sum of values and of their squares, exact, float64 (3,)."""
+    flat = torch.from_numpy(picture).reshape(3, -1)
+    squares = flat.to(torch.int32)
+    return flat.sum(1).double().numpy(), squares.mul_(squares).sum(1).double().numpy()
+
+
+def _reduced(picture: np.ndarray, plan: _Plan) -> np.ndarray:
+    """The frame that is kept of uint8 (3, h, w): itself, or with fewer pixels where the smallest crop needs fewer.
+
+    A crop of share s and aspect ratio r of an h x w picture has a shorter side of sqrt(s r h w). That stays at least
+    `detail` times the training size, and so does the picture's own shorter side.
+    """
+    _, height, width = picture.shape
+    if not plan.pixels or height * width <= plan.pixels:
+        return picture
+    scale = max(math.sqrt(plan.pixels / (height * width)), plan.size / min(height, width))
+    if scale >= 1:
+        return picture
+    size = (round(width * scale), round(height * scale))
+    return _resized(picture.transpose(1, 2, 0), size, Image.Resampling.BICUBIC)
+
+
+def _squash(pixels: np.ndarray, size: int) -> np.ndarray:
+    """uint8 (3, size, size) of uint8 (h, w, 3); this very call is what torchvision's Resize makes on a PIL picture."""
+    return _resized(pixels, (size, size), Image.Resampling.BILINEAR)
+
+
+def _resized(pixels: np.ndarray, size: tuple[int, int], method: Image.Resampling) -> np.ndarray:
+    picture = Image.fromarray(np.ascontiguousarray(pixels)).resize(size, method)
+    return np.ascontiguousarray(np.asarray(picture).transpose(2, 0, 1))
+
+
+# ---------------------------------------------------------------------------------------- identity, reports, indices
+
+
+def _key(source: catalog.Source, plan: _Plan) -> str:
+    """What a store depends on: each file's name, length and times, how it is decoded, and by what."""
+    digest = hashlib.sha256(repr((plan, PIL.__version__, HEIF, cache.VERSION)).encode())
+    files: Iterable[Any] = source.files or source.pictures
+    for path in files:
+        try:
+            status = os.stat(path)
+            # The time of change cannot be set back by a copy that keeps the time of modification.
+            known = f"{path}\0{status.st_size}\0{status.st_mtime_ns}\0{status.st_ctime_ns}\n"
+        except OSError:
+            known = f"{path}\0missing\n"
+        digest.update(known.encode("utf-8", "surrogateescape"))
+    return digest.hexdigest()
+
+
+def _fingerprint(images: Images, digests: np.ndarray) -> str:
+    names = [*images.classes, ""]
+    digest = hashlib.sha256()
+    for name, label, split, content in zip(images.names, images.labels, images.official, digests, strict=True):
+        digest.update(f"{name}\0{names[label]}\0{split}\0".encode() + content.tobytes())
+    return digest.hexdigest()[:16]
+
+
+def _one_square(native: np.ndarray) -> int | None:
+    return int(native[0, 0]) if len(native) and bool((native == native[0, 0]).all()) else None
+
+
+def _folder(data: DataConfig) -> Path | None:
+    """The cache folder, made if need be; None, with a word on the screen, where it cannot be written."""
+    path = Path(data.cache_dir or os.environ.get("HEADSTART_CACHE") or "~/.cache/headstart").expanduser()
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        writable = os.access(path, os.W_OK)
+    except OSError:
+        writable = False
+    if not writable:
+        say(f"{path} cannot be written: the decoded pictures are not kept for the next start (see data.cache-dir)")
+    return path if writable else None
+
+
+def _report(images: Images, max_skipped: float) -> None:
+    """Count what was set aside, on the screen; refuse a source with too much of it."""
+    bad, total = len(images.skipped), len(images.skipped) + len(images)
+    some = "; ".join(f"{printable(name)}: {printable(reason)}" for name, reason in images.skipped[:3])
+    if not len(images):
+        raise InputError(f"none of the {total} pictures can be read ({some})")
+    if bad > TOLERATED and bad > max_skipped * total:
+        raise InputError(
+            f"{bad} of {total} pictures cannot be read, more than data.max-skipped {max_skipped:g} allows ({some}); "
+            "`headstart check` lists them all"
+        )
+    if bad:
+        say(f"{bad} of {total} pictures set aside ({some}{'; ...' if bad > 3 else ''})")
+    labelled = int((images.labels >= 0).sum())
+    if 0 < labelled < len(images):
+        say(f"{labelled} of {len(images)} pictures have labels")
+
+
+def _rows(indices: Any) -> np.ndarray:
+    return np.asarray(indices, dtype=np.int64).reshape(-1)

@@ -1,0 +1,140 @@
+"""Which pictures train, validate and test, and their Z-score statistics (paper 3.3, 3.5; design section 6).
+
+Comes in: `Images` and `config.data`. Goes out: index arrays that follow from names, labels, the official split and
+`data.split_seed` alone, so that autoencoder, SimCLR and probes of every run see the same split.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from headstart.config import DataConfig
+from headstart.data.images import Images
+from headstart.engine.randomness import numpy_generator
+from headstart.errors import InputError
+from headstart.runs import write as write_file
+
+VAL, TEST = 0.1, 0.2
+"""Shares of the validation and test split (paper 3.3); with an official test split, val is that share of train."""
+
+
+@dataclass(frozen=True)
+class Splits:
+    """Sorted int64 indices into `Images`. In the paper's Imagenette split, val is part of test."""
+
+    train: np.ndarray
+    val: np.ndarray
+    test: np.ndarray
+
+    def save(self, path: str | Path) -> None:
+        """Write `splits.npz`."""
+        write_file(path, lambda file: np.savez(file, train=self.train, val=self.val, test=self.test))
+
+    @classmethod
+    def load(cls, path: str | Path) -> "Splits":
+        """Read `splits.npz`. Raises InputError when it is missing or damaged."""
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                return cls(**{name: file[name].astype(np.int64) for name in ("train", "val", "test")})
+        except FileNotFoundError:
+            raise InputError(f"there is no {path}") from None
+        except Exception as error:  # zipfile and numpy raise many kinds
+            raise InputError(f"{path} is damaged ({error}); restore it, or remove the run and start again") from None
+
+
+def make(images: Images, data: DataConfig) -> Splits:
+    """Split pictures as `data.splits`, `data.split_seed` and `data.limit` say.
+
+    house: the official test split where there is one (val/ where there is no test/), val official or a tenth of train;
+    else 70/10/20. paper: as the authors' code did; in a train/val set (Imagenette) train is 90 % of train, the rest is
+    unused, val is a tenth of the official val, and all of that is the test split. Draws are stratified by label.
+    Raises InputError when there are too few pictures for three splits.
+    """
+    seed, labels = data.split_seed, images.labels
+    has = {name: np.flatnonzero(images.official == name) for name in ("train", "val", "test")}
+    pool = np.flatnonzero((images.official == "train") | (images.official == ""))
+    if not has["train"].size or not (has["test"].size or has["val"].size):
+        everything = np.arange(len(images))
+        test, rest = draw(everything, labels, TEST, seed, "test")
+        val, train = draw(rest, labels, VAL / (1 - TEST), seed, "val")
+    elif data.splits == "paper" and not has["test"].size:
+        _, train = draw(pool, labels, VAL, seed, "val")
+        test = has["val"]
+        val, _ = draw(test, labels, VAL, seed, "val")
+    elif has["test"].size and has["val"].size and data.splits == "house":
+        train, val, test = pool, has["val"], has["test"]
+    else:
+        test = has["test"] if has["test"].size else has["val"]
+        if has["test"].size:  # the authors' trainval
+            pool = np.union1d(pool, has["val"])
+        val, train = draw(pool, labels, VAL, seed, "val")
+    if data.limit is not None and data.limit < len(train) + len(val):
+        n_val = max(1, round(data.limit * len(val) / (len(train) + len(val))))
+        train = balanced(train, labels, data.limit - n_val, seed)
+        val = balanced(val, labels, n_val, seed)
+    for name, part in (("training", train), ("validation", val), ("test", test)):
+        if not len(part):
+            raise InputError(f"{len(images)} readable pictures are too few: none is left for the {name} split")
+    return Splits(train=train, val=val, test=test)
+
+
+def draw(pool: np.ndarray, labels: np.ndarray, share: float, seed: int, stream: str) -> tuple[np.ndarray, np.ndarray]:
+    """Two sorted parts of `pool`: a stratified random `share` of it (rounded; at least one of two or more), the rest.
+
+    Every class (the unlabelled are one) gives its share to within one picture.
+    """
+    rank, tie = _ranks(pool, labels, seed, stream)
+    count = np.bincount(labels[pool] + 1)[labels[pool] + 1]
+    # Pictures of a class lie evenly along [0, 1), from a random start: the first `share` of all takes it from each.
+    order = np.argsort((rank + tie) / count, kind="stable")
+    n = round(share * len(pool))
+    n = min(max(n, 1), len(pool) - 1) if len(pool) > 1 else 0
+    return np.sort(pool[order[:n]]), np.sort(pool[order[n:]])
+
+
+def balanced(pool: np.ndarray, labels: np.ndarray, n: int, seed: int) -> np.ndarray:
+    """A sorted subset of n, with as equal numbers of every class as there are; a smaller n gives a part of it."""
+    rank, tie = _ranks(pool, labels, seed, "limit")
+    return np.sort(pool[np.lexsort((tie, rank))[:n]])
+
+
+def _ranks(pool: np.ndarray, labels: np.ndarray, seed: int, stream: str) -> tuple[np.ndarray, np.ndarray]:
+    """For each of `pool`: its random rank within its class, and its class's random number in [0, 1)."""
+    generator = numpy_generator(seed, f"split/{stream}")
+    rank, tie = np.zeros(len(pool)), np.zeros(len(pool))
+    for label in np.unique(labels[pool]):
+        members = np.flatnonzero(labels[pool] == label)
+        rank[members] = generator.permutation(len(members))
+        tie[members] = generator.random()
+    return rank, tie
+
+
+def statistics(images: Images, splits: Splits, data: DataConfig) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Z-score (mean, std) per channel, float64 (3,), in units of [0, 1], for each of 'train', 'val', 'test'.
+
+    `data.statistics` train: over all native pixels of the train split, used everywhere. paper: the mean over pictures
+    of each picture's own, of the whole official train part for train and val, of the test split for test.
+    """
+    if data.statistics == "train":
+        of_train = pooled(images, splits.train)
+        return {"train": of_train, "val": of_train, "test": of_train}
+    official = np.flatnonzero(~np.isin(np.arange(len(images)), splits.test))
+    of_train = per_picture(images, official)
+    return {"train": of_train, "val": of_train, "test": per_picture(images, splits.test)}
+
+
+def pooled(images: Images, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and standard deviation (3,) of all native pixels of these pictures, in units of [0, 1]."""
+    pixels, sums, squares = (part[indices] for part in images.moments())
+    mean = sums.sum(0) / pixels.sum()
+    variance = squares.sum(0) / pixels.sum() - mean**2
+    return mean / 255, np.sqrt(np.maximum(variance, 0)) / 255
+
+
+def per_picture(images: Images, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean over these pictures of each one's own mean and standard deviation (n - 1), (3,), in units of [0, 1]."""
+    pixels, sums, squares = (part[indices] for part in images.moments())
+    n = pixels[:, None]
+    variance = (squares - sums**2 / n) / np.maximum(n - 1, 1)
+    return (sums / n).mean(0) / 255, np.sqrt(np.maximum(variance, 0)).mean(0) / 255
