@@ -1,0 +1,154 @@
+"""Logistic regression on fixed features, fitted the two ways the probes need (paper 3.6; design section 5).
+
+Comes in: features and labels on one device. Goes out: weights (F, C) and biases (C,) of a linear classifier.
+`lbfgs` finds the minimum of scikit-learn's objective; `sgd` repeats the authors' training step by step.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+
+class Basis(NamedTuple):
+    """Eigenvectors (F, F) in columns, and eigenvalues (F,), of the features' second moments X'X / n."""
+
+    vectors: Tensor
+    values: Tensor
+
+
+def basis(x: Tensor) -> Basis:
+    """The basis of features `x` (n, F) that `lbfgs` preconditions with."""
+    values, vectors = torch.linalg.eigh(x.T @ x / len(x))
+    return Basis(vectors, values.clamp_min(0))
+
+
+def lbfgs(
+    x: Tensor,
+    y: Tensor,
+    classes: int,
+    C: float,
+    start: tuple[Tensor, Tensor] | None = None,
+    preconditioner: Basis | None = None,
+    max_iter: int = 300,
+) -> tuple[Tensor, Tensor]:
+    """Minimise C * sum of cross-entropies + |W|^2 / 2 (biases free), scikit-learn's `LogisticRegression`.
+
+    Args:
+        x: features (D, n, F), of D independent problems of one size, fitted together.
+        y: labels (D, n) in 0 ... classes - 1.
+        start: weights and biases of a neighbouring C to begin at.
+        preconditioner: `basis` of features distributed as `x`; it changes the path and not the minimum.
+
+    Returns:
+        Weights (D, F, classes) and biases (D, classes).
+    """
+    D, n, _ = x.shape
+    given = x.dtype
+    # float32 leaves weights exact to about 1e-3; a small problem costs nothing in float64 and comes out exact.
+    exact = x.numel() <= 2**22 and x.device.type != "mps"
+    x = x.double() if exact else x
+    weights, biases = start or (x.new_zeros(D, x.shape[2], classes), x.new_zeros(D, classes))
+    weights, biases = weights.to(x.dtype), biases.to(x.dtype)
+    penalty = 1 / (C * n)
+    if preconditioner is None:
+        to_weights = to_coordinates = None
+    else:
+        # At uniform probabilities the Hessian is (X'X/n) (x) (I - 11'/c)/c + penalty: nearly the identity in
+        # the coordinates below, so that correlated features cost no extra iterations.
+        vectors, values = (part.to(x.dtype) for part in preconditioner)
+        scale = (values / classes + penalty).rsqrt()
+        to_weights = vectors * scale
+        to_coordinates = to_weights.T / scale.square()[:, None]
+        weights = to_coordinates @ weights
+    u, b = weights.clone(), biases.clone()
+    targets = F.one_hot(y, classes).to(x.dtype)
+    optimizer = torch.optim.LBFGS(
+        [u, b], max_iter=max_iter, history_size=10, line_search_fn="strong_wolfe",
+        tolerance_grad=1e-7 if exact else 3e-5, tolerance_change=1e-12 if exact else 1e-9,
+    )  # fmt: skip
+
+    def loss() -> Tensor:
+        w = u if to_weights is None else to_weights @ u
+        log_p = torch.log_softmax(torch.baddbmm(b[:, None], x, w), dim=2)
+        # Probabilities that underflow are denormal numbers, which make a CPU's products ten times slower.
+        error = torch.threshold_(log_p.exp(), 1e-20, 0).sub_(targets).div_(n)
+        w_grad = torch.baddbmm(w, x.mT, error, beta=penalty)
+        u.grad = w_grad if to_weights is None else to_weights.T @ w_grad
+        b.grad = error.sum(1)
+        return penalty / 2 * (w * w).sum() - (log_p * targets).sum() / n
+
+    optimizer.step(loss)
+    w = u if to_weights is None else to_weights @ u
+    return w.to(given), b.to(given)
+
+
+class Fit(NamedTuple):
+    """What `sgd` kept: the epoch (from 1) of the lowest validation loss, that loss, weights and biases."""
+
+    epoch: int
+    val_loss: float
+    weights: Tensor
+    biases: Tensor
+
+
+def sgd(
+    x: Tensor,
+    y: Tensor,
+    x_val: Tensor,
+    y_val: Tensor,
+    start: tuple[Tensor, Tensor],
+    order: Callable[[int], Tensor],
+    *,
+    epochs: int = 50,
+    batch_size: int = 32,
+    lr: float = 1e-3,
+    patience: int = 10,
+    factor: float = 0.1,
+    threshold: float = 1e-4,
+) -> Fit | None:
+    """Plain minibatch SGD with the authors' schedule and checkpoint rule (paper 3.6; design section 6).
+
+    The learning rate falls by `factor` when the last minibatch's training loss has not come below
+    (1 - threshold) times its best for more than `patience` epochs, as torch's ReduceLROnPlateau does; the
+    weights of the lowest validation loss are kept.
+
+    The gradient of softmax cross-entropy is written out, and the bias is a weight on a constant feature: the
+    same steps to rounding, at four kernels a step. Call it with CPU tensors: for thousands of steps this
+    small, a GPU's launches take longer than the CPU's arithmetic.
+
+    Args:
+        x, y, x_val, y_val: features (n, F) float32 and labels (n,) of training and validation.
+        start: initial weights (F, C) and biases (C,).
+        order: epoch (from 0) -> permutation of range(n); the last partial batch is kept.
+
+    Returns:
+        The kept fit, or None when no epoch's validation loss was finite.
+    """
+    w = torch.cat([start[0], start[1][None]])
+    x, x_val = (torch.cat([part, part.new_ones(len(part), 1)], dim=1) for part in (x, x_val))
+    targets = F.one_hot(y, w.shape[1]).to(w.dtype)
+    best: Fit | None = None
+    lowest_val = lowest_train = float("inf")
+    bad_epochs = 0
+    for epoch in range(epochs):
+        permutation = order(epoch)
+        batches = zip(x[permutation].split(batch_size), targets[permutation].split(batch_size), strict=True)
+        for features, target in batches:
+            logits = features @ w
+            error = torch.softmax(logits, dim=1).sub_(target)
+            w.addmm_(features.T, error, alpha=-lr / len(features))
+        train_loss = F.cross_entropy(logits, y[permutation[-len(logits) :]]).item()
+        val_loss = F.cross_entropy(x_val @ w, y_val).item()
+        if val_loss < lowest_val:
+            lowest_val = val_loss
+            best = Fit(epoch + 1, val_loss, w[:-1].clone(), w[-1].clone())
+        if train_loss < lowest_train * (1 - threshold):
+            lowest_train, bad_epochs = train_loss, 0
+        else:
+            bad_epochs += 1
+        if bad_epochs > patience:
+            lr, bad_epochs = lr * factor, 0
+    return best

@@ -1,0 +1,383 @@
+"""The probes against scikit-learn, plain transcriptions, chance, and the authors' counts."""
+
+import numpy as np
+import pytest
+import torch
+from sklearn.linear_model import LogisticRegression
+from sklearn.neighbors import KNeighborsClassifier
+from sklearn.preprocessing import StandardScaler, normalize
+from torch import nn
+
+from headstart.engine.randomness import order
+from headstart.evaluate import logistic, probes
+from headstart.statistics import t_interval, wilson
+
+SPLITS = ("train", "val", "test")
+
+
+def problem(seed=0, sizes=(1500, 300, 1000), classes=5, width=24, noise=2.0, labelled=1.0):
+    """Overlapping classes in correlated, shifted, positive features, as a backbone's h has."""
+    rng = np.random.default_rng(seed)
+    centres = rng.normal(size=(classes, width))
+    mixing = rng.normal(size=(width, width)) * np.logspace(0, -1.5, width)
+    features, labels, names = {}, {}, {}
+    for split, n in zip(SPLITS, sizes, strict=True):
+        y = rng.integers(0, classes, n)
+        x = np.abs((centres[y] + noise * rng.normal(size=(n, width))) @ mixing + 1)
+        features[split] = x.astype(np.float32)
+        labels[split] = np.where(rng.random(n) < labelled, y, -1)
+        names[split] = [f"{split}/{i:05d}.png" for i in range(n)]
+    return features, labels, names, [f"class {c}" for c in range(classes)]
+
+
+def standardised(features):
+    scaler = StandardScaler().fit(features["train"].astype(float))
+    return {split: scaler.transform(features[split].astype(float)) for split in SPLITS}
+
+
+def sklearn_linear(x, labels, rows):
+    """Test predictions of scikit-learn's logistic regression fitted on `rows`, C chosen on val."""
+    fits = [
+        LogisticRegression(C=C, tol=1e-8, max_iter=20000).fit(x["train"][rows], labels["train"][rows])
+        for C in probes.C_GRID
+    ]
+    best = int(np.argmax([fit.score(x["val"], labels["val"]) for fit in fits]))
+    return fits[best].predict(x["test"]), probes.C_GRID[best]
+
+
+class TestAgainstReference:
+    def test_linear_is_scikit_learns(self):
+        features, labels, names, classes = problem()
+        result = probes.run(features, labels, names, classes, which=["linear"])["linear"]
+        predicted, C = sklearn_linear(standardised(features), labels, np.arange(len(labels["train"])))
+        assert result["C"] == C
+        assert result["correct"] == (predicted == labels["test"]).sum()
+        confusion = np.zeros((5, 5), int)
+        np.add.at(confusion, (labels["test"], predicted), 1)
+        assert result["confusion"] == confusion.tolist()
+        assert result["per_class"]["class 2"] == confusion[2, 2] / confusion[2].sum()
+
+    @pytest.mark.parametrize("seed", [1, 2, 3])
+    def test_linear_agrees_to_a_thousandth_on_wide_separable_features(self, seed):
+        features, labels, names, classes = problem(seed, (600, 200, 1000), classes=12, width=200, noise=1.0)
+        result = probes.run(features, labels, names, classes, which=["linear"])["linear"]
+        predicted, C = sklearn_linear(standardised(features), labels, np.arange(600))
+        assert result["C"] == C
+        assert result["accuracy"] == pytest.approx((predicted == labels["test"]).mean(), abs=1e-3)
+
+    def test_weights_are_the_minimum(self):
+        features, labels, _, classes = problem()
+        x, y = standardised(features)["train"], labels["train"]
+        xt, yt = torch.from_numpy(x).float(), torch.from_numpy(y)
+        for preconditioner in (None, logistic.basis(xt)):
+            with torch.no_grad():
+                w, b = logistic.lbfgs(xt[None], yt[None], len(classes), 0.1, preconditioner=preconditioner)
+            reference = LogisticRegression(C=0.1, tol=1e-10, max_iter=20000).fit(x, y)
+            np.testing.assert_allclose(w[0].numpy().T, reference.coef_, atol=2e-3)
+            centred = b[0].numpy() - b[0].numpy().mean()
+            np.testing.assert_allclose(centred, reference.intercept_ - reference.intercept_.mean(), atol=2e-3)
+
+    def test_knn_is_scikit_learns(self):
+        features, labels, names, classes = problem()
+        result = probes.run(features, labels, names, classes, which=["knn"])["knn"]
+        reference = KNeighborsClassifier(
+            20, metric="cosine", algorithm="brute", weights=lambda distance: np.exp((1 - distance) / 0.1)
+        ).fit(features["train"], labels["train"])
+        assert result["correct"] == (reference.predict(features["test"]) == labels["test"]).sum()
+        assert (result["k"], result["temperature"]) == (20, 0.1)
+
+    def test_knn_in_blocks_is_a_plain_loop(self):
+        features, labels, names, classes = problem(4, (60, 0, 40), classes=13)
+        result = probes.run(features, labels, names, classes, which=["knn"])["knn"]
+        bank, queries = normalize(features["train"]), normalize(features["test"])
+        right = top5 = 0
+        for query, own in zip(queries, labels["test"], strict=True):
+            nearest = np.argsort(-(bank @ query))[:20]
+            votes = np.zeros(13)
+            for i in nearest:
+                votes[labels["train"][i]] += np.exp(bank[i] @ query / 0.1)
+            right += votes.argmax() == own
+            top5 += votes[own] > 0 and (votes > votes[own]).sum() < 5
+        assert result["correct"] == right
+        assert result["top5"] == pytest.approx(top5 / 40)
+
+    @pytest.mark.parametrize("shots", [1, 5])
+    def test_few_shot_is_a_plain_reference(self, shots):
+        features, labels, names, classes = problem()
+        result = probes.run(features, labels, names, classes, which=[f"few_shot_{shots}"])[f"few_shot_{shots}"]
+        y = labels["train"]
+        accuracies = []
+        for d in range(8):
+            shuffled = order(0, "probe/labels", d, len(y)).numpy()
+            rows = np.concatenate([shuffled[y[shuffled] == c][:shots] for c in range(5)])
+            fit = LogisticRegression(C=0.1, tol=1e-10, max_iter=20000)
+            fit.fit(10 * normalize(features["train"][rows].astype(float)), y[rows])
+            accuracies.append(fit.score(10 * normalize(features["test"].astype(float)), labels["test"]))
+        assert result["draws"] == accuracies
+        assert result["accuracy"] == pytest.approx(np.mean(accuracies))
+        assert result["std"] == pytest.approx(np.std(accuracies, ddof=1))
+        assert result["ci95"] == pytest.approx(t_interval(accuracies))
+        assert result["n_test"] == 1000
+
+    @pytest.mark.parametrize(("name", "share"), [("linear_1pct", 0.01), ("linear_10pct", 0.1)])
+    def test_linear_with_fewer_labels_is_a_plain_reference(self, name, share):
+        features, labels, names, classes = problem()
+        result = probes.run(features, labels, names, classes, which=[name])[name]
+        x, y = standardised(features), labels["train"]
+        accuracies, chosen = [], []
+        for d in range(8):
+            shuffled = order(0, "probe/labels", d, len(y)).numpy()
+            rows = np.concatenate(
+                [shuffled[y[shuffled] == c][: max(1, round(share * (y == c).sum()))] for c in range(5)]
+            )
+            predicted, C = sklearn_linear(x, labels, rows)
+            accuracies.append((predicted == labels["test"]).mean())
+            chosen.append(C)
+        assert result["C"] == chosen
+        assert result["draws"] == pytest.approx(accuracies, abs=1e-3)
+
+    def test_single_draw_intervals_are_wilsons(self):
+        features, labels, names, classes = problem()
+        for result in probes.run(features, labels, names, classes, which=["paper", "linear", "knn"]).values():
+            assert result["accuracy"] == result["correct"] / result["n_test"]
+            assert result["ci95"] == list(wilson(result["correct"], result["n_test"]))
+
+
+class Transcription(nn.Module):
+    """The authors' probe in plain torch: nn.Linear, SGD, ReduceLROnPlateau, checkpoint of lowest val loss."""
+
+    def __init__(self, weights, biases):
+        super().__init__()
+        self.linear = nn.Linear(*weights.shape)
+        with torch.no_grad():
+            self.linear.weight.copy_(weights.T)
+            self.linear.bias.copy_(biases)
+
+    def fit(self, x, y, x_val, y_val, epochs, patience=10):
+        loss_of = nn.CrossEntropyLoss()
+        optimizer = torch.optim.SGD(self.parameters(), lr=1e-3)
+        schedule = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, patience=patience)
+        lowest, self.steps, self.rates = float("inf"), 0, []
+        for epoch in range(epochs):
+            permutation = order(0, "probe/paper/order", epoch, len(x))
+            for rows in permutation.split(32):
+                optimizer.zero_grad()
+                loss = loss_of(self.linear(x[rows]), y[rows])
+                loss.backward()
+                optimizer.step()
+                self.steps += 1
+            with torch.no_grad():
+                val_loss = loss_of(self.linear(x_val), y_val).item()
+            if val_loss < lowest:
+                lowest, self.best_epoch = val_loss, epoch + 1
+                self.kept = {k: v.clone() for k, v in self.linear.state_dict().items()}
+            self.rates.append(optimizer.param_groups[0]["lr"])
+            schedule.step(loss.item())
+        self.lowest = lowest
+
+
+class TestPaper:
+    @staticmethod
+    def both(features, labels):
+        n = len(labels["test"])
+        train, val, test = probes.paper_split(n, 0)
+        x, y = torch.from_numpy(features["test"]), torch.from_numpy(labels["test"])
+        plain = Transcription(*probes.linear_init(x.shape[1], 5, 0))
+        plain.fit(x[train], y[train], x[val], y[val], epochs=50)
+        plain.linear.load_state_dict(plain.kept)
+        plain.correct = int((plain.linear(x[test]).argmax(1) == y[test]).sum())
+        fit = logistic.sgd(
+            x[train], y[train], x[val], y[val],
+            start=probes.linear_init(x.shape[1], 5, 0),
+            order=lambda epoch: order(0, "probe/paper/order", epoch, len(train)),
+        )  # fmt: skip
+        return plain, fit
+
+    @pytest.mark.parametrize(
+        ("scale", "n", "falls", "early"), [(1, 1003, False, False), (3, 203, False, True), (6, 203, True, False)]
+    )
+    def test_equals_a_plain_torch_transcription(self, scale, n, falls, early):
+        """Plainly converging; with the lowest val loss before the end; with a learning rate that falls."""
+        features, labels, names, classes = problem(sizes=(10, 10, n), noise=3.0)
+        features = {split: scale * x for split, x in features.items()}
+        plain, fit = self.both(features, labels)
+        torch.testing.assert_close(fit.weights.T, plain.kept["weight"], rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(fit.biases, plain.kept["bias"], rtol=1e-4, atol=1e-4)
+        result = probes.run(features, labels, names, classes, which=["paper"])["paper"]
+        assert result["val_loss"] == pytest.approx(plain.lowest, rel=1e-4)
+        assert (result["best_epoch"], result["correct"]) == (plain.best_epoch, plain.correct)
+        assert (plain.rates[-1] < 1e-3, plain.best_epoch < 50) == (falls, early)
+        assert plain.steps == 50 * result["steps_per_epoch"]
+
+    def test_counts_of_ten_thousand_random_features(self):
+        rng = np.random.default_rng(0)
+        features = {"test": rng.normal(size=(10_000, 512)).astype(np.float32)}
+        labels = {"test": rng.integers(0, 10, 10_000)}
+        names = {"test": [f"{i}.png" for i in range(10_000)]}
+        result = probes.run(features, labels, names, [str(c) for c in range(10)], which=["paper"])["paper"]
+        assert (result["steps_per_epoch"], result["n_test"]) == (219, 2000)
+        low, high = wilson(result["correct"], 2000, level=0.999)
+        assert low < 0.1 < high
+
+    @pytest.mark.parametrize(("n", "steps", "judged"), [(8000, 175, 1600), (3925, 86, 785), (3333, 73, 666)])
+    def test_counts_of_the_authors_rows(self, n, steps, judged):
+        """STL10, Imagenette and FGVCAircraft: steps an epoch and judged pictures follow from their CSVs."""
+        features = {"test": np.random.default_rng(0).normal(size=(n, 4)).astype(np.float32)}
+        labels, names = {"test": np.arange(n) % 3}, {"test": [f"{i}.png" for i in range(n)]}
+        result = probes.run(features, labels, names, list("abc"), which=["paper"])["paper"]
+        assert (result["steps_per_epoch"], result["n_test"]) == (steps, judged)
+
+
+def test_random_labels_give_chance():
+    inside = dict.fromkeys(probes.NAMES, 0)
+    for seed in range(20):
+        features, labels, names, classes = problem(seed, (1200, 100, 400), classes=4, width=12)
+        rng = np.random.default_rng(100 + seed)
+        labels = {split: rng.permutation(np.arange(len(y)) % 4) for split, y in labels.items()}
+        results = probes.run(features, labels, names, classes, seed=seed, split_seed=seed)
+        for name, result in results.items():
+            low, high = result["ci95"]
+            inside[name] += low <= 0.25 <= high
+    assert all(count >= 17 for count in inside.values()), inside
+
+
+def test_order_of_pictures_changes_nothing():
+    features, labels, names, classes = problem(sizes=(300, 60, 200), labelled=0.9)
+    expected = probes.run(features, labels, names, classes)
+    rng = np.random.default_rng(1)
+    shuffled = {split: rng.permutation(len(names[split])) for split in SPLITS}
+    again = probes.run(
+        {split: features[split][rows] for split, rows in shuffled.items()},
+        {split: labels[split][rows] for split, rows in shuffled.items()},
+        {split: [names[split][i] for i in rows] for split, rows in shuffled.items()},
+        classes,
+    )
+    assert again == expected
+    assert set(expected) == set(probes.NAMES)
+
+
+def test_seeds_decide_what_they_say():
+    features, labels, names, classes = problem(sizes=(300, 60, 200))
+    expected = probes.run(features, labels, names, classes)
+    other_training = probes.run(features, labels, names, classes, seed=1)
+    other_split = probes.run(features, labels, names, classes, split_seed=1)
+    for name in probes.NAMES:
+        if name != "paper":
+            assert other_training[name] == expected[name]
+    assert other_training["paper"]["val_loss"] != expected["paper"]["val_loss"]
+    for name in ("paper", "few_shot_1", "few_shot_5", "linear_1pct", "linear_10pct"):
+        assert other_split[name] != expected[name]
+    assert other_split["linear"] == expected["linear"]
+
+
+def test_fewer_labels_are_part_of_more():
+    y = torch.from_numpy(problem()[1]["train"])
+    one, five = (probes.label_draws(y, lambda n, k=k: min(k, n), 0) for k in (1, 5))
+    assert one.shape == (8, 5)
+    assert five.shape == (8, 25)
+    assert all(set(a.tolist()) < set(b.tolist()) for a, b in zip(one, five, strict=True))
+    assert len({tuple(draw.tolist()) for draw in one}) == 8
+
+
+class TestAwkwardLabels:
+    def left_out(self, features, labels, names, classes, which=probes.NAMES):
+        said = []
+        results = probes.run(features, labels, names, classes, which=which, say=said.append)
+        return results, said
+
+    def test_no_labels(self):
+        features, labels, names, _ = problem(sizes=(40, 10, 30), labelled=0.0)
+        results, said = self.left_out(features, labels, names, [])
+        assert results == {}
+        assert said == [f"probe {name} left out: no picture of the test split has a label" for name in probes.NAMES]
+
+    def test_labels_in_the_test_split_alone(self):
+        features, labels, names, classes = problem(sizes=(40, 10, 100))
+        labels["train"][:] = -1
+        results, said = self.left_out(features, labels, names, classes)
+        assert list(results) == ["paper"]
+        assert len(said) == 6
+        assert "no picture of the train split has a label" in said[0]
+
+    def test_a_class_without_labelled_training_pictures_counts_as_wrong(self):
+        features, labels, names, classes = problem()
+        labels["train"][labels["train"] == 3] = -1
+        results, said = self.left_out(features, labels, names, classes)
+        assert said == []
+        for name, result in results.items():
+            if name != "paper":
+                assert result["per_class"]["class 3"] == 0
+                assert result["n_test"] == 1000
+
+    def test_a_class_absent_from_the_test_split(self):
+        features, labels, names, classes = problem()
+        labels["test"][labels["test"] == 3] = -1
+        results, _ = self.left_out(features, labels, names, classes)
+        assert all(result["per_class"]["class 3"] is None for result in results.values())
+
+    def test_one_class(self):
+        features, labels, names, _ = problem(sizes=(40, 10, 100))
+        labels = {split: np.zeros_like(y) for split, y in labels.items()}
+        results, said = self.left_out(features, labels, names, ["only"])
+        assert results == {}
+        assert len(said) == 7
+
+    def test_one_labelled_picture_a_class(self):
+        features, labels, names, classes = problem()
+        for c in range(5):
+            labels["train"][np.flatnonzero(labels["train"] == c)[1:]] = -1
+        results, said = self.left_out(features, labels, names, classes)
+        assert set(results) == {"paper", "linear", "knn"}
+        assert results["knn"]["k"] == 5
+        assert all("eight draws would be one" in line for line in said)
+        assert len(said) == 4
+
+    def test_val_without_labels(self):
+        features, labels, names, classes = problem(sizes=(100, 0, 50))
+        results, said = self.left_out(features, labels, names, classes)
+        assert said == []
+        assert results["linear"]["C"] == probes.C_WITHOUT_VAL
+        assert results["linear"]["C_chosen_on"] != "val"
+
+    def test_a_test_split_too_small_for_the_paper(self):
+        features, labels, names, classes = problem(sizes=(100, 20, 2))
+        results, said = self.left_out(features, labels, names, classes)
+        assert "paper" not in results
+        assert "only 2 labelled pictures" in said[0]
+
+    def test_constant_and_dead_features(self):
+        features, labels, names, classes = problem(sizes=(100, 20, 50))
+        features = {split: np.zeros_like(x) for split, x in features.items()}
+        results, said = self.left_out(features, labels, names, classes)
+        assert said == []
+        assert all(0 <= result["accuracy"] <= result["majority"] for result in results.values())
+
+    def test_features_that_are_not_finite(self):
+        features, labels, names, classes = problem(sizes=(100, 20, 50))
+        features["test"][3, 2] = np.nan
+        results, said = self.left_out(features, labels, names, classes)
+        assert results == {}
+        assert "not finite" in said[0]
+
+    def test_huge_features(self):
+        features, labels, names, classes = problem(sizes=(100, 20, 50))
+        features = {split: x * 1e30 for split, x in features.items()}
+        results, said = self.left_out(features, labels, names, classes)
+        assert [line.split()[1] for line in said] == ["paper"]
+        assert set(results) == set(probes.NAMES) - {"paper"}
+
+
+def test_more_than_ten_classes_have_top5_and_more_than_thirty_no_confusion_matrix():
+    features, labels, names, classes = problem(sizes=(800, 100, 200), classes=31)
+    results = probes.run(features, labels, names, classes)
+    for result in results.values():
+        assert result["accuracy"] <= result["top5"] <= 1
+        assert "confusion" not in result
+    predicted = results["linear"]["most_confused"]
+    assert all(a != b and count > 0 for a, b, count in predicted)
+    whole = probes.run(features, labels, names, classes, which=["linear"], confusion_up_to=31)["linear"]
+    assert np.sum(whole["confusion"]) == 200
+    assert np.trace(whole["confusion"]) == whole["correct"]
+    few = probes.run(*problem(sizes=(100, 20, 50)), which=["linear"])["linear"]
+    assert "top5" not in few
+    assert "confusion" in few
