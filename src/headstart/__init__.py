@@ -49,7 +49,7 @@ def pretrain(
     from dataclasses import replace
 
     from headstart import config as configs
-    from headstart.pretrain import run
+    from headstart.pretraining import run
     from headstart.use.load import load
 
     sources = tuple(map(str, (data,) if isinstance(data, (str, Path)) else data))

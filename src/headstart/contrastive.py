@@ -133,18 +133,20 @@ def batches(
         mine = torch.arange(len(chosen))[distributed.slice_of(len(chosen))]
         frames, _ = images.batch(chosen[mine])
         both_views = torch.cat([mine, mine + len(chosen)])
-        yield Batch(chosen[mine], frames.to(compute.device, non_blocking=True), params[both_views].to(compute.device))
+        yield Batch(chosen[mine], frames.to(compute.device, non_blocking=True), params[both_views])
 
 
 def normalize(pictures: Tensor, mean: Tensor | None, std: Tensor | None) -> Tensor:
     """uint8 (N, 3, S, S) -> float32 in [0, 1], Z-scored where mean and std (3,) are given."""
     x = pictures.float() / 255
-    return x if mean is None or std is None else (x - mean.to(x.device)[:, None, None]) / std.to(x.device)[:, None, None]
+    return (
+        x if mean is None or std is None else (x - mean.to(x.device)[:, None, None]) / std.to(x.device)[:, None, None]
+    )
 
 
 def draw_pairs(augment: SimCLRAugment, images: Images, chosen: Tensor, draws: torch.Generator) -> Draw:
     """Draws for two views of each chosen picture: 2n rows, rows i and i + n a pair."""
-    heights, widths = torch.as_tensor(images.sizes)[chosen].repeat(2, 1).unbind(1)
+    heights, widths = torch.from_numpy(images.sizes[chosen.numpy()]).repeat(2, 1).unbind(1)
     return augment.draw(2 * len(chosen), heights, widths, generator=draws)
 
 
@@ -162,7 +164,7 @@ class Stepper:
 
     def __init__(self, model: SimCLR, augment: SimCLRAugment, config: Config, compute: Compute) -> None:
         self.model, self.augment, self.config, self.compute = model, augment, config, compute
-        self.optimizer = optimizers.build(model.parameters(), config.contrastive)
+        self.optimizer = optimizers.build(model.named_parameters(), config.contrastive)
         self.parallel = self._wrap()
 
     def _wrap(self) -> nn.Module:
@@ -175,13 +177,14 @@ class Stepper:
         first = self.model.head.first
         assert isinstance(first, nn.Linear)
         first.requires_grad_(True)
-        for group in optimizers.build(first.parameters(), self.config.contrastive).param_groups:
+        for group in optimizers.groups(first.named_parameters(), self.config.contrastive):
             self.optimizer.add_param_group(group)
         self.parallel = self._wrap()
 
     def __call__(self, batch: Batch, lr: float, position: tuple[int, int]) -> tuple[Tensor, Tensor]:
         """Take one step at learning rate `lr`; returns the detached loss () and h (2n, num_features)."""
-        optimizers.set_learning_rate(self.optimizer, lr)
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr
         self.optimizer.zero_grad(set_to_none=True)
         chunk = self.config.contrastive.chunk
         step = self._whole if chunk is None or chunk >= len(batch.frames) else self._chunked
@@ -311,7 +314,7 @@ class Watch:
         if augmented:
             draws = draw_pairs(self.augment, self.images, chosen, generator(self.config.seed, "validation", step))
             frames = self.images.batch(chosen)[0].to(self.compute.device)
-            views = self.augment.apply(frames, draws.to(self.compute.device))
+            views = self.augment.apply(frames, draws)
         else:
             pictures = self.images.squashed(chosen, self.augment.size).to(self.compute.device)
             views = normalize(pictures, self.augment.mean, self.augment.std).repeat(2, 1, 1, 1)
@@ -374,7 +377,6 @@ def train(
     steps = count_steps(len(pictures), settings.batch_size)
     release_at = None if config.head.unfreeze_at is None else math.ceil(config.head.unfreeze_at * settings.epochs)
     now = Position(loss_sum=torch.zeros((), dtype=torch.float64, device=compute.device))
-    peak = optimizers.peak_learning_rate(settings, settings.batch_size)
     best: dict[str, Any] = {}
 
     def state() -> State:
@@ -408,7 +410,7 @@ def train(
             feed = Prefetch(batches(images, permuted, augment, settings.batch_size, compute, draws, now.step))
             clock = Clock(settings.batch_size)
             for batch in feed:
-                lr = optimizers.learning_rate(now.epoch * steps + now.step, steps, settings, peak)
+                lr = optimizers.learning_rate(settings, now.epoch * steps + now.step, steps)
                 loss, h = stepper(batch, lr, (now.epoch, now.step))
                 now.add(loss, lr)
                 for observer in observers:

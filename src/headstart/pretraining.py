@@ -4,7 +4,10 @@ Only this module knows the order of the stages. Each stage takes what is already
 folder; `result.json` comes last. A run that was stopped anywhere goes on from its last checkpoint.
 """
 
+import csv
 import dataclasses
+import functools
+import io
 import platform
 import time
 from collections.abc import Mapping
@@ -29,10 +32,10 @@ from headstart.config import (
     from_dict,
     hash_of,
     read_yaml,
-    to_dict,
     to_yaml,
 )
-from headstart.data import Images, splits as splitting
+from headstart.data import Images
+from headstart.data import splits as splitting
 from headstart.data.splits import Splits
 from headstart.engine import distributed
 from headstart.engine.checkpoint import Checkpoints, stop_on_signals
@@ -44,6 +47,7 @@ from headstart.evaluate import features as representations
 from headstart.evaluate import geometry, probes
 from headstart.evaluate.health import Health
 from headstart.evaluate.online import OnlineProbe
+from headstart.importers import autoencoder_state, read_tensors
 from headstart.heads import ProjectionHead, head_statistics
 from headstart.runs import Metrics, RunFolder
 from headstart.sheets import sheet
@@ -139,7 +143,7 @@ def _open(
     *, extend: bool, deadline: float | None, quiet: bool,
 ) -> "Run":  # fmt: skip
     """Read the pictures, split them, decide what was left open, and compare with what the folder holds."""
-    images = images or data.open_images(config.data, quiet=quiet)
+    images = images or data.open_images(config.data, config.augment.crop_scale[0], config.augment.crop_ratio[0])
     splits = splits or splitting.make(images, config.data)
     config = resolve(config, images, splits, compute)
     if folder.config.exists():
@@ -170,7 +174,7 @@ def _open(
             folder.result.unlink()
         runs.write(folder.config, to_yaml(config, about))
         splits.save(folder.splits)
-        images.write_skipped(folder.skipped)
+        _write_skipped(folder.skipped, images)
         if not stages:
             metrics.lines[:] = metrics.lines if checkpoints.saved else []
     return opened
@@ -196,7 +200,7 @@ def resolve(config: Config, images: Images, splits: Splits, compute: Compute) ->
     lr = optimizers.peak_learning_rate(settings, batch_size)
     return replace(
         config,
-        data=replace(config.data, size=images.training_size),
+        data=replace(config.data, size=images.training_size(config.data.size)),
         contrastive=replace(settings, batch_size=batch_size, lr=lr),
         precision=compute.precision,  # type: ignore[arg-type]
     )
@@ -224,7 +228,7 @@ def environment(compute: Compute) -> dict[str, str]:
     """What a result may depend on besides its settings."""
     name = torch.cuda.get_device_name(compute.device) if compute.device.type == "cuda" else platform.processor()
     return {
-        "torch": torch.__version__, "python": platform.python_version(), "system": platform.platform(terse=True),
+        "torch": str(torch.__version__), "python": platform.python_version(), "system": platform.platform(terse=True),
         "device": f"{compute.device.type} {name}".strip(),
     }  # fmt: skip
 
@@ -265,9 +269,13 @@ class Run:
 
     def statistics(self, split: str) -> tuple[Tensor | None, Tensor | None]:
         """Mean and std (3,) of the Z-score for a split's pictures, or None twice."""
-        if not self.config.data.normalize:
-            return None, None
-        return splitting.statistics(self.images, self.splits, self.config.data, split)
+        return self.moments[split] if self.config.data.normalize else (None, None)
+
+    @functools.cached_property
+    def moments(self) -> dict[str, tuple[Tensor, Tensor]]:
+        """Mean and std (3,) of each split's Z-score, whether it is applied or not."""
+        found = splitting.statistics(self.images, self.splits, self.config.data)
+        return {split: (_float32(mean), _float32(std)) for split, (mean, std) in found.items()}
 
     def backbone(self) -> nn.Module:
         """f as it is before SimCLR: the same for every head of a seed."""
@@ -299,7 +307,7 @@ class Run:
         if given is not None:
             self.embedding, found = given, None
         elif settings.weights is not None:
-            self.embedding, found = autoencoders.load_any(settings.weights), None
+            self.embedding, found = _read_autoencoder(settings.weights), None
         else:
             self.embedding, found = self._fit_autoencoder()
         if self.writes:
@@ -314,12 +322,12 @@ class Run:
             inputs = [torch.from_numpy(self.features(backbone, part, "train")) for part in parts]
         else:
             inputs = [self.images.squashed(part, self.size) for part in parts]
-        width = backbones.num_features(self.config.backbone.name, self.config.backbone.stem, self.size)
+        width = backbones.num_features(self.config.backbone.name)
         model = autoencoders.build(
             settings, in_features=inputs[0][0].numel(), hidden_features=width, latent_dim=self.config.head.hidden_dim,
             generator=generator(self.config.seed, "autoencoder-init"),
         )  # fmt: skip
-        mean, std = splitting.statistics(self.images, self.splits, self.config.data, "train")
+        mean, std = self.moments["train"]
         trained = autoencoders.train(
             model, tuple(inputs), settings, seed=self.config.seed, compute=self.compute, checkpoints=self.checkpoints,
             log=self.metrics.log, mean=mean, std=std, quiet=self.quiet,
@@ -353,14 +361,16 @@ class Run:
         mean, std = self.statistics("train")
         observers: list[contrastive.Observer] = [Health(say=say)] if self.writes else []
         if self.config.contrastive.online_probe and self.writes and self.images.classes:
-            observers.append(OnlineProbe(self.images.labels, self.splits, len(self.images.classes), seed=self.config.seed))
+            observers.append(
+                OnlineProbe(self.images.labels, self.splits, len(self.images.classes), seed=self.config.seed)
+            )
         trained = contrastive.train(
             backbone, head, self.images, self.splits, self.config, compute=self.compute, checkpoints=self.checkpoints,
             mean=mean, std=std, observers=observers, log=self.metrics.log, quiet=self.quiet,
         )  # fmt: skip
         if self.writes:
             settings = self.config.backbone
-            lines = backbones.loading_lines(settings.name, settings.stem, self.size)
+            lines = backbones.loading_lines(settings.name, stem=settings.stem, size=self.size)
             self._save(self.folder.head, head, {"head": str(dataclasses.asdict(self.config.head))})
             self._save(self.folder.backbone, backbone, {"loading": lines, **self._metadata()})
         self._done("contrastive", dataclasses.asdict(trained), started)
@@ -426,11 +436,11 @@ class Run:
 
     def _split_features(self, backbone: nn.Module) -> dict[str, np.ndarray]:
         live_taps.apply(backbone, self.size)
-        return {split: self.features(backbone, indices, split) for split, indices in self.splits.items()}
+        return {split: self.features(backbone, indices, split) for split, indices in dataclasses.asdict(self.splits).items()}
 
     def _probes(self, features: dict[str, np.ndarray]) -> dict[str, Any]:
-        labels = {split: self.images.labels[indices] for split, indices in self.splits.items()}
-        names = {split: [self.images.names[i] for i in indices] for split, indices in self.splits.items()}
+        labels = {split: self.images.labels[indices] for split, indices in dataclasses.asdict(self.splits).items()}
+        names = {split: [self.images.names[i] for i in indices] for split, indices in dataclasses.asdict(self.splits).items()}
         return probes.run(
             features, labels, names, self.images.classes, which=self.config.probe.names, seed=self.config.seed,
             split_seed=self.config.data.split_seed, device=self.compute.device,
@@ -461,21 +471,51 @@ class Run:
         report.write_report(self.folder.path)
 
     def _data(self) -> dict[str, Any]:
-        mean, std = splitting.statistics(self.images, self.splits, self.config.data, "train")
+        mean, std = self.moments["train"]
         return {
-            "name": self.images.source, "fingerprint": self.images.fingerprint, "size": self.size,
+            "name": ", ".join(_shown(source) for source in self.config.data.sources), "fingerprint": self.images.fingerprint, "size": self.size,
             "classes": self.images.classes, "skipped": len(self.images.skipped),
             "labelled": int((self.images.labels >= 0).sum()),
-            **{split: len(indices) for split, indices in self.splits.items()},
+            **{split: len(indices) for split, indices in dataclasses.asdict(self.splits).items()},
             "mean": [round(v, 6) for v in mean.tolist()], "std": [round(v, 6) for v in std.tolist()],
         }  # fmt: skip
 
 
 def load_backbone(path: Path) -> dict[str, Tensor]:
     """The tensors of a backbone.safetensors; raises InputError naming the file when it is missing or damaged."""
-    from headstart.importers import read_tensors
-
     return read_tensors(path)
+
+
+def _read_autoencoder(source: str) -> Autoencoder | EmbeddingOnly:
+    """A finished autoencoder: our file or run, or what `importers` reads (its embedding layer is what a head needs)."""
+    path = Path(source)
+    path = RunFolder(path).autoencoder if RunFolder(path).autoencoder.exists() else path
+    if path.suffix == ".safetensors":
+        return autoencoders.load(path)
+    state = autoencoder_state(path)
+    latent_dim, in_features = state["encoder.embedding.weight"].shape
+    holder = EmbeddingOnly(in_features, latent_dim)
+    holder.load_state_dict({name: tensor for name, tensor in state.items() if name in holder.state_dict()})
+    return holder
+
+
+def _write_skipped(path: Path, images: Images) -> None:
+    """skipped.csv: `name,reason` of the pictures set aside, safe to open in a spreadsheet."""
+    text = io.StringIO()
+    writer = csv.writer(text)
+    writer.writerow(["name", "reason"])
+    writer.writerows((runs.safe_cell(name), runs.safe_cell(reason)) for name, reason in images.skipped)
+    runs.write(path, text.getvalue())
+
+
+def _shown(source: str) -> str:
+    """A source as a report shows it: the named set, or the last part of the path."""
+    name, _, root = source.partition(":")
+    return name if root and "/" not in name else Path(source).name
+
+
+def _float32(values: np.ndarray) -> Tensor:
+    return torch.as_tensor(values, dtype=torch.float32)
 
 
 def _channels_last(pictures: Tensor) -> list[np.ndarray]:
