@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
@@ -26,12 +26,11 @@ _HEADER = struct.Struct("<16sIIQQQ")  # magic, version, index crc32, index offse
 _HEADER_SIZE = 64
 
 
-@dataclass(frozen=True)
-class Row:
+class Row(NamedTuple):
     """One decoded picture.
 
     Attributes:
-        index: its place in the source.
+        place: its index in the source.
         frame: uint8 (3, h, w), as kept.
         squashed: uint8 (3, side, side), or None where the frame already is the square.
         native: height and width before it was reduced.
@@ -39,7 +38,7 @@ class Row:
         digest: 16 bytes that name its content.
     """
 
-    index: int
+    place: int
     frame: np.ndarray
     squashed: np.ndarray | None
     native: tuple[int, int]
@@ -111,7 +110,7 @@ def write(file: BinaryIO, key: str, rows: Iterable[Row | tuple[int, str]], side:
                 continue
             file.write(row.frame.data)
             offsets.append(offsets[-1] + row.frame.nbytes)
-            arrays["index"].append(row.index)
+            arrays["index"].append(row.place)
             arrays["sizes"].append(row.frame.shape[1:])
             arrays["native"].append(row.native)
             arrays["sums"].append(row.sums)

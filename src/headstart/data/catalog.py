@@ -26,7 +26,7 @@ LISTS = (".txt", ".csv", ".tsv")
 """Endings of files that list pictures."""
 
 
-Pictures = Sequence[Path | np.ndarray] | np.ndarray
+Pictures = Sequence[str | np.ndarray] | np.ndarray
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,7 @@ class Entry:
     """A picture file: its name, class (None: unlabelled) and official split."""
 
     name: str
-    path: Path
+    path: str
     label: str | None = None
     official: str = ""
 
@@ -127,7 +127,7 @@ def _from_files(names: Sequence[str], labels: str) -> Source:
         elif path.is_file() and path.suffix.lower() in LISTS:
             parts.append((path.stem, *_list(path)))
         elif path.is_file() and path.suffix.lower() in SUFFIXES:
-            parts.append(("", [Entry(_text(path.name), path)], []))
+            parts.append(("", [Entry(_text(path.name), str(path))], []))
         elif path.is_file():
             raise InputError(
                 f"{name} is neither a folder nor a list ({', '.join(LISTS)}) nor a picture; unpack archives first"
@@ -186,7 +186,7 @@ def _folder(root: Path, labels: str) -> list[Entry]:
     ]
 
 
-def walk(root: Path, suffixes: Iterable[str] = SUFFIXES) -> Iterator[tuple[tuple[str, ...], Path]]:
+def walk(root: Path, suffixes: Iterable[str] = SUFFIXES) -> Iterator[tuple[tuple[str, ...], str]]:
     """(name parts, path) of every file below `root` with one of these endings, but for hidden ones.
 
     Links to folders are followed, after everything real, each folder once: loops end, and the names do not depend on
@@ -214,7 +214,7 @@ def walk(root: Path, suffixes: Iterable[str] = SUFFIXES) -> Iterator[tuple[tuple
                 continue
             inner = (*parts, _text(name))
             if name.lower().endswith(suffixes) and not entry.is_dir():
-                yield inner, Path(entry.path)
+                yield inner, entry.path
             elif entry.is_dir(follow_symlinks=False):
                 waiting.append((inner, entry.path))
             elif entry.is_symlink() and entry.is_dir():
@@ -285,7 +285,7 @@ def _list(path: Path) -> tuple[list[Entry], list[tuple[str, str]]]:
             )
         picture = path.parent / Path(name).expanduser()
         shown = Path(name).as_posix()
-        entry = Entry(shown, picture, label or None, _SPLITS.get(split.lower(), ""))
+        entry = Entry(shown, str(picture), label or None, _SPLITS.get(split.lower(), ""))
         if shown in entries and entries[shown] != entry:
             raise InputError(f"{path}, row {line} lists {printable(shown)} again, with another label or split")
         if picture.exists():
@@ -547,9 +547,9 @@ def _fgvc_aircraft(root: Path, data: DataConfig) -> Source:
                 raise InputError(
                     f"{path}, line {number} is {printable(line)!r}; expected a picture's number and its class"
                 )
-            entries.append(Entry(f"{split}/{picture}.jpg", root / "images" / f"{picture}.jpg", label, split))
-    if not any(entry.path.exists() for entry in entries):
-        raise _MissingError(entries[0].path if entries else root / "images")
+            entries.append(Entry(f"{split}/{picture}.jpg", str(root / "images" / f"{picture}.jpg"), label, split))
+    if not any(os.path.exists(entry.path) for entry in entries):
+        raise _MissingError(Path(entries[0].path) if entries else root / "images")
     return _make(os.path.abspath(root), entries, crop_bottom=20)
 
 

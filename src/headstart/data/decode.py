@@ -10,13 +10,16 @@ import stat
 import sys
 import threading
 from contextlib import nullcontext
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+import torchvision.io  # noqa: F401 - registers the operator below
 from PIL import Image, UnidentifiedImageError
-from torchvision.io import ImageReadMode, decode_jpeg
+
+_RGB = 3
+_fast_jpeg = getattr(torch.ops.image, "decode_jpeg", None)
+# torchvision announces that its decoders will go; without them Pillow decodes everything, only slower.
 
 SUFFIXES = frozenset(
     (
@@ -63,7 +66,7 @@ class UnreadableError(Exception):
     """This file holds no picture we can read; the message is the reason."""
 
 
-def read_picture(path: Path) -> tuple[np.ndarray, bytes]:
+def read_picture(path: str) -> tuple[np.ndarray, bytes]:
     """Pixels uint8 (height, width, 3) of a picture file, and the bytes it was read from.
 
     Pictures of more than `GIANT` pixels are decoded one at a time, so that a few of them do not fill the memory.
@@ -71,13 +74,18 @@ def read_picture(path: Path) -> tuple[np.ndarray, bytes]:
     Raises UnreadableError with the reason: missing, not a regular file, empty, truncated, oversized, not a picture.
     """
     try:
-        # A pipe or a device named like a picture would block for ever, or never end.
-        status = os.stat(path)
-        if not stat.S_ISREG(status.st_mode):
-            raise UnreadableError("not a regular file")
-        if status.st_size > MAX_BYTES:
-            raise UnreadableError(f"file of {status.st_size:,} bytes, more than {MAX_BYTES:,}")
-        data = path.read_bytes()
+        # Not blocking: a pipe named like a picture would otherwise be waited for.
+        handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+        try:
+            status = os.fstat(handle)
+            if not stat.S_ISREG(status.st_mode):
+                raise UnreadableError("not a regular file")
+            if status.st_size > MAX_BYTES:
+                raise UnreadableError(f"file of {status.st_size:,} bytes, more than {MAX_BYTES:,}")
+            with open(handle, "rb", buffering=0, closefd=False) as file:
+                data = file.read()
+        finally:
+            os.close(handle)
     except OSError as error:
         raise UnreadableError(f"cannot be read: {error.strerror or error}") from None
     return to_rgb(data), data
@@ -91,11 +99,10 @@ def to_rgb(data: bytes) -> np.ndarray:
     """
     if not data:
         raise UnreadableError("empty file")
-    if _is_small_plain_jpeg(data):
+    if _fast_jpeg is not None and _is_small_plain_jpeg(data):
         try:
             # Both sit on libjpeg-turbo: the same pixels (tests/data/test_decode.py), in a third of the time.
-            encoded = torch.frombuffer(bytearray(data), dtype=torch.uint8)
-            return decode_jpeg(encoded, mode=ImageReadMode.RGB).numpy().transpose(1, 2, 0)
+            return _fast_jpeg(torch.frombuffer(bytearray(data), dtype=torch.uint8), _RGB).numpy().transpose(1, 2, 0)
         except RuntimeError:
             pass  # Pillow decides, and names the reason
     try:
