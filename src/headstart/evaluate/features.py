@@ -1,0 +1,102 @@
+"""Representations h of un-augmented pictures, batch by batch (paper 3.6).
+
+Comes in: a backbone and pictures. Goes out: float32 (N, num_features). Pictures are squashed to the square, scaled to
+[0, 1] and Z-scored as in training; the next batch is read while the device works on this one.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from headstart.data.images import Images
+from headstart.engine.device import Compute
+from headstart.engine.prefetch import Prefetch
+
+
+def extract(
+    backbone: nn.Module,
+    images: Images,
+    indices: np.ndarray,
+    *,
+    size: int,
+    mean: Tensor | None,
+    std: Tensor | None,
+    compute: Compute,
+    batch_size: int = 512,
+    progress: Callable[[int], object] | None = None,
+) -> np.ndarray:
+    """h of the pictures `indices`, in that order.
+
+    Args:
+        backbone: (N, 3, size, size) -> (N, num_features); it is moved to `compute.device` and otherwise left as it
+            was, each of its layers in training or evaluation mode.
+        size: side of the square in pixels.
+        mean, std: (3,) of the Z-score in [0, 1] units, or None for none.
+        progress: called with the number of pictures after each batch.
+
+    Returns:
+        float32 (len(indices), num_features).
+    """
+    starts = range(0, len(indices), batch_size)
+    batches = Prefetch(images.squashed(indices[start : start + batch_size], size) for start in starts)
+    return _forward(backbone, batches, len(indices), mean, std, compute, progress)
+
+
+def of_pictures(
+    backbone: nn.Module,
+    pictures: Tensor,
+    *,
+    mean: Tensor | None,
+    std: Tensor | None,
+    compute: Compute,
+    batch_size: int = 512,
+) -> np.ndarray:
+    """As `extract`, of pictures uint8 (N, 3, S, S) that are already squashed to the square."""
+    return _forward(backbone, pictures.split(batch_size), len(pictures), mean, std, compute, None)
+
+
+def _forward(
+    backbone: nn.Module,
+    batches: Iterable[Tensor],
+    n: int,
+    mean: Tensor | None,
+    std: Tensor | None,
+    compute: Compute,
+    progress: Callable[[int], object] | None,
+) -> np.ndarray:
+    backbone.to(compute.device, memory_format=torch.channels_last)
+    h: np.ndarray | None = None
+    done = 0
+    with _evaluating(backbone), torch.inference_mode(), compute.autocast():
+        for pictures in batches:
+            if len(pictures) == 0:
+                continue
+            x = pictures.to(compute.device).contiguous(memory_format=torch.channels_last).float()
+            if mean is None or std is None:
+                x.div_(255)
+            else:
+                mean, std = mean.to(x), std.to(x)
+                x.sub_(255 * mean[:, None, None]).div_(255 * std[:, None, None])
+            part = backbone(x).float().cpu().numpy()
+            if h is None:
+                h = np.empty((n, part.shape[1]), np.float32)
+            h[done : done + len(part)] = part
+            done += len(part)
+            if progress is not None:
+                progress(len(part))
+    return np.empty((0, int(backbone.num_features)), np.float32) if h is None else h  # type: ignore[arg-type]
+
+
+@contextmanager
+def _evaluating(module: nn.Module) -> Iterator[None]:
+    """Evaluation mode within; afterwards each layer is in the mode it was in."""
+    training = {layer: layer.training for layer in module.modules()}
+    module.eval()
+    try:
+        yield
+    finally:
+        for layer, mode in training.items():
+            layer.training = mode

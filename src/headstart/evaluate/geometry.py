@@ -1,0 +1,120 @@
+"""How representations lie in space, which needs no labels: collapse shows here before it shows in accuracy.
+
+Comes in: representations h or projections z, one row a picture or view. Goes out: single numbers, and a short spectrum.
+Alignment and uniformity: Wang & Isola 2020 (arXiv 2005.10242); effective rank: RankMe, Garrido et al. 2023
+(arXiv 2210.02885).
+"""
+
+import math
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+MOST = 8192
+"""Rows that pairwise figures look at; of more, evenly spaced ones."""
+
+
+def alignment(x: Tensor) -> float:
+    """Mean squared distance of the two views of a picture on the unit sphere, 0 (equal) to 4.
+
+    x: (2K, d), rows i and i + K a pair.
+    """
+    first, second = F.normalize(x, dim=1).chunk(2)
+    return (first - second).square().sum(1).mean().item()
+
+
+def uniformity(x: Tensor) -> float:
+    """Log of the mean of exp(-2 |a - b|^2) over pairs of different rows on the unit sphere.
+
+    0: all rows in one direction; about -4 in many dimensions: spread evenly. nan for fewer than two rows.
+    x: (N, d).
+    """
+    x = F.normalize(_thinned(x), dim=1)
+    n = len(x)
+    if n < 2:
+        return math.nan
+    total = sum((4 * (part @ x.T) - 4).exp().double().sum() for part in x.split(1024))
+    # Each row's distance to itself is 0: take those n ones out.
+    return math.log(max((float(total) - n) / (n * (n - 1)), 1e-300))
+
+
+def spread(x: Tensor) -> float:
+    """Mean squared distance between different rows on the unit sphere: 0 (one direction) to about 2 (even).
+
+    x: (N, d).
+    """
+    x = F.normalize(x.double(), dim=1)
+    n = len(x)
+    lengths = x.square().sum(1)  # 1, or 0 for a row of zeros
+    return float(2 * (n * lengths.sum() - x.sum(0).square().sum()) / max(n * (n - 1), 1))
+
+
+def effective_rank(x: Tensor) -> float:
+    """exp of the entropy of the singular values' shares (RankMe): 1 (one direction) to min(N, d).
+
+    x: (N, d). 0 where all values are zero.
+    """
+    singular = _squared_singular_values(x).sqrt()
+    if not float(singular.sum()) > 0:
+        return 0.0
+    shares = singular / singular.sum() + 1e-7
+    return math.exp(-float((shares * shares.log()).sum()))
+
+
+def spectrum(x: Tensor) -> list[list[float]]:
+    """Shares of the variance along principal directions 1, 2, 4, 8, ..., as [position, share], largest first.
+
+    x: (N, d).
+    """
+    variances = _squared_singular_values(x.double() - x.double().mean(0))
+    shares = variances / variances.sum().clamp_min(1e-300)
+    positions = sorted({min(2**i, len(shares)) for i in range(len(shares).bit_length() + 1)})
+    return [[position, float(shares[position - 1])] for position in positions]
+
+
+def mean_norm(x: Tensor) -> float:
+    """Mean Euclidean length of the rows."""
+    return x.double().norm(dim=1).mean().item()
+
+
+def of_features(features: np.ndarray) -> dict[str, Any]:
+    """Figures of h (N, F) for result.json; None where one is not defined.
+
+    `pictures`, `uniformity`, `effective_rank`, `mean_norm`, `dead` (share of features that never change) and `spectrum`.
+    """
+    h = torch.from_numpy(np.asarray(features, np.float32))
+    if len(h) < 2 or not bool(h.isfinite().all()):
+        return {"pictures": len(h), "uniformity": None, "effective_rank": None, "mean_norm": None, "dead": None,
+                "spectrum": None}  # fmt: skip
+    return {
+        "pictures": len(h),
+        "uniformity": uniformity(h),
+        "effective_rank": effective_rank(h),
+        "mean_norm": mean_norm(h),
+        "dead": float((h == h[0]).all(0).double().mean()),
+        "spectrum": spectrum(h),
+    }
+
+
+def of_views(x: Tensor, name: str) -> dict[str, float]:
+    """Figures of the two views of pictures (2K, d) for metrics.jsonl, such as `z_alignment` for the name `z`."""
+    return {
+        f"{name}_alignment": alignment(x),
+        f"{name}_uniformity": uniformity(x),
+        f"{name}_effective_rank": effective_rank(x),
+        f"{name}_mean_norm": mean_norm(x),
+    }
+
+
+def _squared_singular_values(x: Tensor) -> Tensor:
+    """Squared singular values of x (N, d), largest first, from the smaller Gram matrix, in float64."""
+    x = x.double()
+    gram = x.T @ x if x.shape[1] <= x.shape[0] else x @ x.T
+    return torch.linalg.eigvalsh(gram).clamp_min(0).flip(0)
+
+
+def _thinned(x: Tensor) -> Tensor:
+    return x[:: math.ceil(len(x) / MOST)] if len(x) > MOST else x

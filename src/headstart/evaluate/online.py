@@ -1,0 +1,80 @@
+"""A linear classifier trained beside SimCLR, so that its user sees accuracy and not only loss.
+
+Comes in: representations h of each step, detached. Goes out: accuracy on validation views after each epoch. No gradient
+reaches the backbone and nothing is drawn, so training with and without it is the same to the byte.
+"""
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from headstart.contrastive import EpochEnd
+from headstart.data.splits import Splits
+
+
+class OnlineProbe:
+    """An observer of `contrastive.train`.
+
+    Both views of every labelled picture of a batch make one step of Adam. Features are standardised by the batch at
+    hand, whose scale drifts with the backbone.
+
+    Args:
+        labels: (n,) int64 of all pictures, -1 where there is none.
+        splits: after an epoch, views of the first pictures of its validation split are judged.
+        classes: number of classes.
+    """
+
+    def __init__(self, labels: np.ndarray, splits: Splits, classes: int, lr: float = 1e-2) -> None:
+        self.labels = torch.as_tensor(labels)
+        self.judged = torch.as_tensor(splits.val if len(splits.val) >= 2 else splits.train)
+        self.classes, self.lr = classes, lr
+        self.weights: Tensor | None = None
+
+    def step(self, h: Tensor, indices: Tensor) -> None:
+        """One step on h (2n, F) of the pictures `indices` (n,)."""
+        if self.weights is None:
+            self._begin(h.shape[1], h.device)
+        assert self.weights is not None
+        y = self.labels[indices].to(h.device, non_blocking=True).repeat(2)
+        with torch.enable_grad(), torch.autocast(h.device.type, enabled=False):
+            logits = _standardised(h.detach()) @ self.weights[:-1] + self.weights[-1]
+            # A sum and a clamped count: a batch without labels gives no NaN, and a GPU is not waited for.
+            loss = F.cross_entropy(logits, y, ignore_index=-1, reduction="sum") / (y >= 0).sum().clamp_min(1)
+        (self.weights.grad,) = torch.autograd.grad(loss, self.weights)
+        self.optimizer.step()
+
+    def epoch_end(self, event: EpochEnd) -> dict[str, float]:
+        """`accuracy` (fraction) on the labelled pictures among those the event shows; nothing where none is."""
+        y = self.labels[self.judged[: len(event.h) // 2]].repeat(2)
+        if self.weights is None or not bool((y >= 0).any()):
+            return {}
+        with torch.no_grad():
+            predicted = (_standardised(event.h) @ self.weights[:-1] + self.weights[-1]).argmax(1).cpu()
+        return {"accuracy": (predicted == y)[y >= 0].double().mean().item()}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Weights and optimiser state; empty before the first step."""
+        if self.weights is None:
+            return {}
+        return {"weights": self.weights.detach(), "optimizer": self.optimizer.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on where `state_dict` was taken."""
+        if state:
+            self._begin(state["weights"].shape[0] - 1, state["weights"].device)
+            assert self.weights is not None
+            with torch.no_grad():
+                self.weights.copy_(state["weights"])
+            self.optimizer.load_state_dict(state["optimizer"])
+
+    def _begin(self, width: int, device: torch.device) -> None:
+        self.weights = torch.zeros(width + 1, self.classes, device=device, requires_grad=True)
+        self.optimizer = torch.optim.Adam([self.weights], lr=self.lr)
+
+
+def _standardised(h: Tensor) -> Tensor:
+    std, mean = torch.std_mean(h.float(), dim=0, correction=0)
+    return (h.float() - mean) / (std + 1e-5)
