@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from headstart.config import from_dict, read_yaml
+from headstart.config import load
 from headstart.errors import InputError
 from headstart.runs import read_json
 from headstart.study_import import import_csv, read_export
@@ -96,9 +96,8 @@ def test_a_record_states_what_its_rows_state(reference: Path, few: Path, tmp_pat
     }  # fmt: skip
     assert result["seconds"]["probe"] == pytest.approx(7.9 * 60)
     assert result["autoencoder"]["test_mse"] == pytest.approx(0.00430, abs=5e-6)
-    stored = read_yaml(folder / "config.yaml")
-    stored.pop("version")
-    config = from_dict(stored)
+    config, about = load(folder / "config.yaml")
+    assert about["imported"]
     assert (config.head.hidden_dim, config.head.activation, config.data.normalize) == (512, "sigmoid", False)
     assert (config.contrastive.lr, config.contrastive.batch_size) == (1.5, 1280)
 

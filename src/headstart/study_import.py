@@ -16,7 +16,7 @@ from typing import Any
 import yaml
 
 from headstart import __version__
-from headstart.config import Config, hash_of, paper, to_dict
+from headstart.config import Config, hash_of, paper, to_yaml
 from headstart.errors import InputError
 from headstart.runs import SCHEMA, RunFolder, printable, write, write_json
 from headstart.statistics import wilson
@@ -270,11 +270,11 @@ def import_csv(paths: Iterable[str | Path], out: str | Path) -> ImportSummary:
 
     for name, config, result in records:
         folder = RunFolder(out / "runs" / name)
-        write(folder.config, _yaml({"version": __version__, **to_dict(config)}))
+        write(folder.config, to_yaml(config, {"headstart": __version__, "imported": True}))
         write_json(folder.result, result)
     sets = tuple(dict.fromkeys(row["dataset_name"] for rows in by_kind.values() for row in rows))
     study = {"name": "Imported runs", "imported": [path.name for path in files], "seeds": [0], "compare": COMPARE}
-    write(out / "study.yaml", _yaml(study))
+    write(out / "study.yaml", yaml.safe_dump(study, sort_keys=False, allow_unicode=True))
     return ImportSummary(
         autoencoders=len(by_kind["autoencoder"]),
         runs=len(by_kind["training"]),
@@ -454,8 +454,3 @@ def _epoch(checkpoint: str) -> int | None:
     """The epoch, from 1, that a checkpoint's name states (Lightning counts from 0)."""
     match = re.search(r"epoch=(\d{1,9})", checkpoint)
     return int(match[1]) + 1 if match else None
-
-
-def _yaml(value: Any) -> str:
-    dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)  # the C one where PyYAML has it: 780 files
-    return yaml.dump(value, Dumper=dumper, sort_keys=False, allow_unicode=True)

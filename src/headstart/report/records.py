@@ -1,0 +1,283 @@
+"""What the finished runs of a folder say, as one tidy table. Reads files; imports no torch.
+
+Comes in: a run folder, or a study folder with runs/NAME/ (design section 5). Goes out: a `Study`: a row a SimCLR run,
+a row an autoencoder, and what failed. Our own runs and imported ones are read alike. A number that a run does not
+state is missing (NaN), never guessed.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from headstart.config import NOT_HASHED, flatten, read_yaml
+from headstart.errors import InputError
+from headstart.runs import RunFolder, read_json, read_metrics
+
+PAPER_SETS = ("Imagenette", "STL10", "CIFAR10", "FGVCAircraft", "CIFAR100")
+"""In the order of the paper's tables."""
+_NAMED = {"imagenette": 0, "stl10": 1, "cifar10": 2, "fgvc-aircraft": 3, "cifar100": 4}
+
+ACTIVATIONS = {
+    "relu": "ReLU", "silu": "SiLU", "sigmoid": "Sigmoid", "tanh": "Tanh", "gelu": "GELU", "leaky_relu": "LeakyReLU",
+    "identity": "Identity",
+}  # fmt: skip
+"""As the paper writes them, in its order, then the others."""
+
+INITS = ("random", "autoencoder", "orthogonal", "spectrum", "shuffled", "pca")
+NEED_AUTOENCODER = ("autoencoder", "spectrum", "shuffled")
+PROJECTORS = {"autoencoder-frozen": "ae", "random-trainable": "mlp"}
+"""Heads that the paper names."""
+
+EARLY = 0.1
+"""Share of the training after which accuracy counts as early."""
+
+
+@dataclass(frozen=True)
+class Study:
+    """A study, or a single run, as read.
+
+    Attributes:
+        path: its folder.
+        probe: the probe whose accuracy the tables and the answer use.
+        runs: one row a SimCLR run with the columns of `COLUMNS`.
+        autoencoders: one row an autoencoder trained as a run of its own: run, dataset, hidden_dim, test_mse, ...
+        curves: run -> its lines of metrics.jsonl.
+        results: run -> its result.json.
+        failed: (name, reason) of runs that ended in failed.json.
+        settings: study.yaml; empty for a single run.
+    """
+
+    path: Path
+    probe: str
+    runs: pd.DataFrame
+    autoencoders: pd.DataFrame
+    curves: Mapping[str, list[dict[str, Any]]]
+    results: Mapping[str, dict[str, Any]]
+    failed: list[tuple[str, str]] = field(default_factory=list)
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+    def folder(self, run: str) -> RunFolder:
+        """Where a run's files are."""
+        return RunFolder(self.path if run == "." else self.path / "runs" / run)
+
+    @property
+    def sets(self) -> list[str]:
+        """Data sets in the paper's order, then by name."""
+        return list(self.runs["dataset"].cat.categories)
+
+    @property
+    def heads(self) -> list[str]:
+        """Heads: the paper's two first, then the other inits."""
+        return list(self.runs["head"].cat.categories)
+
+
+COLUMNS = {
+    "run": "the run's folder; `.` for a single run",
+    "dataset": "as in the paper's Table 1, or the folder's name",
+    "init": "where the first layer comes from", "frozen": "whether it stays so",
+    "head": "INIT-frozen or INIT-trainable", "projector": "ae, mlp, or head",
+    "activation": "", "hidden_dim": "", "output_dim": "", "normalized": "Z-scored pictures", "seed": "",
+    "autoencoder": "what a first layer was drawn from: runs with the same value share it",
+    "settings": "digest of every other setting; runs to be compared agree in it",
+    "epochs": "", "accuracy": "[0, 1]", "low": "95 % interval over test pictures", "high": "", "n_test": "",
+    "untrained": "the same probe of the backbone before SimCLR",
+    "train_loss": "", "val_loss": "", "seconds": "of SimCLR training", "parameters": "trained in SimCLR",
+    "early": "online-probe accuracy after 10 % of the epochs",
+}  # fmt: skip
+"""Columns of `Study.runs`."""
+
+
+def read(path: str | Path, probe: str | None = None) -> Study:
+    """Read a run or study folder.
+
+    `probe` chooses the accuracy; unset, `paper` where any run has it. Raises InputError when the folder holds no
+    finished run, a file is damaged, or no run has the probe.
+    """
+    path = Path(path)
+    if not path.is_dir():
+        raise InputError(f"{path} is not a folder; give the folder of a run or a study")
+    single = (path / "result.json").exists()
+    if not single and not (path / "runs").is_dir():
+        raise InputError(f"{path} holds neither result.json (a finished run) nor runs/ (a study); nothing to report")
+    folders = {".": RunFolder(path)} if single else dict(_folders(path / "runs"))
+    results = {name: _result(folder) for name, folder in folders.items() if folder.result.exists()}
+    if not results:
+        raise InputError(f"{path} holds no finished run yet; `headstart study status` says how far it is")
+    configs = {name: _config(folders[name]) for name in results}
+    trained = {name: result for name, result in results.items() if result["stage"] != "autoencoder"}
+    curves = {name: read_metrics(folders[name].metrics) for name in results}
+    known = sorted({p for result in trained.values() for p in result.get("probes", {})})
+    if probe is not None and probe not in known:
+        raise InputError(f"no run in {path} has the probe {probe!r}; there is {', '.join(known) or 'none'}")
+    probe = probe or ("paper" if "paper" in known or not known else known[0])
+    rows = [_row(name, result, configs[name], curves[name], probe) for name, result in trained.items()]
+    autoencoders = [_autoencoder(n, r, configs[n]) for n, r in results.items() if r["stage"] == "autoencoder"]
+    return Study(
+        path=path,
+        probe=probe,
+        runs=_ordered(pd.DataFrame(rows, columns=list(COLUMNS))),
+        autoencoders=pd.DataFrame(autoencoders, columns=list(AUTOENCODER_COLUMNS)),
+        curves=curves,
+        results=results,
+        failed=[] if single else list(_failures(folders)),
+        settings=_study_yaml(path),
+    )
+
+
+def head_label(init: str, frozen: bool) -> str:
+    """`INIT-frozen` or `INIT-trainable`."""
+    return f"{init}-{'frozen' if frozen else 'trainable'}"
+
+
+def dataset_name(name: str) -> str:
+    """A data set as the paper's Table 1 writes it: `cifar10:ROOT` -> CIFAR10; the last part of a folder's path."""
+    short = name.split(":")[0] if name.split(":")[0].lower() in _NAMED else name.rstrip("/\\").replace("\\", "/")
+    short = short.rsplit("/", 1)[-1] or "pictures"
+    return PAPER_SETS[_NAMED[short.lower()]] if short.lower() in _NAMED else short
+
+
+def _folders(runs: Path) -> Iterator[tuple[str, RunFolder]]:
+    for folder in sorted(runs.iterdir()):
+        if folder.is_dir():
+            yield folder.name, RunFolder(folder)
+
+
+def _failures(folders: Mapping[str, RunFolder]) -> Iterator[tuple[str, str]]:
+    for name, folder in folders.items():
+        if folder.failed.exists() and not folder.result.exists():
+            yield name, str(read_json(folder.failed).get("reason", "no reason was recorded"))
+
+
+def _result(folder: RunFolder) -> dict[str, Any]:
+    result = read_json(folder.result)
+    if not isinstance(result, dict) or not {"stage", "head", "probes"} <= result.keys():
+        raise InputError(f"{folder.result} is not a run's result: stage, head or probes is missing")
+    return result
+
+
+def _config(folder: RunFolder) -> dict[str, Any]:
+    values = read_yaml(folder.config) if folder.config.exists() else {}
+    return values if isinstance(values, dict) else {}
+
+
+def _study_yaml(path: Path) -> dict[str, Any]:
+    values = read_yaml(path / "study.yaml") if (path / "study.yaml").exists() else {}
+    return values if isinstance(values, dict) else {}
+
+
+def _dataset(result: Mapping[str, Any], config: Mapping[str, Any]) -> str:
+    sources = config.get("data", {}).get("sources") or ["pictures"]
+    return dataset_name(str(result.get("data", {}).get("name") or sources[0]))
+
+
+def _row(
+    name: str, result: Mapping[str, Any], config: Mapping[str, Any], curve: list[dict[str, Any]], probe: str
+) -> dict[str, Any]:
+    head, data = result["head"], result.get("data") or {}
+    label = head_label(head["init"], head["frozen"])
+    found = (result.get("probes") or {}).get(probe) or {}
+    low, high = found.get("ci95") or (None, None)
+    contrastive = result.get("contrastive") or {}
+    dataset = _dataset(result, config)
+    return {
+        "run": name,
+        "dataset": dataset,
+        "init": head["init"],
+        "frozen": bool(head["frozen"]),
+        "head": label,
+        "projector": PROJECTORS.get(label, label),
+        "activation": ACTIVATIONS.get(head["activation"], head["activation"]),
+        "hidden_dim": head["hidden_dim"],
+        "output_dim": head["output_dim"],
+        "normalized": bool(data.get("normalize", config.get("data", {}).get("normalize", False))),
+        "seed": config.get("seed", 0),
+        "autoencoder": _first_layer(result, config, dataset),
+        "settings": _digest(config),
+        "epochs": contrastive.get("epochs"),
+        "accuracy": found.get("accuracy"),
+        "low": low,
+        "high": high,
+        "n_test": found.get("n_test"),
+        "untrained": ((result.get("untrained") or {}).get(probe) or {}).get("accuracy"),
+        "train_loss": contrastive.get("train_loss"),
+        "val_loss": contrastive.get("val_loss"),
+        "seconds": (result.get("seconds") or {}).get("contrastive"),
+        "parameters": (result.get("imported") or {}).get("training", {}).get("simclr_trainable_params"),
+        "early": _early(curve),
+    }
+
+
+AUTOENCODER_COLUMNS = ("run", "dataset", "hidden_dim", "seed", "test_mse", "val_mse", "best_epoch", "seconds")
+
+
+def _autoencoder(name: str, result: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, Any]:
+    found = result.get("autoencoder") or {}
+    return {
+        "run": name,
+        "dataset": _dataset(result, config),
+        "hidden_dim": result["head"]["hidden_dim"],
+        "seed": config.get("seed", 0),
+        **{key: found.get(key) for key in ("test_mse", "val_mse", "best_epoch")},
+        "seconds": (result.get("seconds") or {}).get("autoencoder"),
+    }
+
+
+def _first_layer(result: Mapping[str, Any], config: Mapping[str, Any], dataset: str) -> str:
+    """What the first layer was drawn from: runs with the same value share that draw's luck.
+
+    A stated autoencoder, else the one that the run's settings lead to: one a data set, size, seed and autoencoder
+    setting. Heads without an autoencoder share the draw of their seed and size in the same way.
+    """
+    stated = (result.get("imported") or {}).get("autoencoder") or config.get("autoencoder", {}).get("weights")
+    if stated and result["head"]["init"] in NEED_AUTOENCODER:
+        return str(stated)
+    settings = config.get("autoencoder") or {} if result["head"]["init"] in NEED_AUTOENCODER else {}
+    digest = hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode()).hexdigest()[:8]
+    own = f"{dataset} h{result['head']['hidden_dim']} seed {config.get('seed', 0)}"
+    return f"{own} {digest}" if settings else own
+
+
+_COMPARED = {"seed", *(f"head.{name}" for name in ("init", "frozen", "activation", "hidden_dim", "output_dim"))}
+
+
+def _digest(config: Mapping[str, Any]) -> str:
+    """Names all settings but the head, the seed, the set and the autoencoder: runs to be compared share them."""
+    rest = {
+        name: value
+        for name, value in flatten({k: v for k, v in config.items() if k not in ("about", "autoencoder")})
+        if name not in _COMPARED and name not in NOT_HASHED and name.split(".")[0] not in NOT_HASHED
+        and name != "data.normalize"
+    }  # fmt: skip
+    return hashlib.sha256(json.dumps(rest, sort_keys=True, default=str).encode()).hexdigest()[:8]
+
+
+def _early(curve: list[dict[str, Any]]) -> float | None:
+    """Online-probe accuracy at the first epoch that ends after a tenth of the training."""
+    seen = [line for line in curve if line.get("stage") == "contrastive" and line.get("accuracy") is not None]
+    epochs = max((line["epoch"] for line in seen), default=0)
+    return next((line["accuracy"] for line in seen if line["epoch"] >= EARLY * epochs), None) if epochs >= 5 else None
+
+
+def _ordered(runs: pd.DataFrame) -> pd.DataFrame:
+    """Categories in the order in which people read them; numbers as numbers."""
+    numbers = ["epochs", "accuracy", "low", "high", "n_test", "untrained", "train_loss", "val_loss", "seconds",
+               "parameters", "early"]  # fmt: skip
+    runs[numbers] = runs[numbers].astype(float)
+    sets = [s for s in PAPER_SETS if s in set(runs["dataset"])]
+    sets += sorted(set(runs["dataset"]) - set(sets))
+    runs["dataset"] = pd.Categorical(runs["dataset"], sets)
+    order = [*PROJECTORS, *(head_label(i, f) for i in INITS for f in (True, False))]
+    present = set(runs["head"])
+    heads = [h for h in dict.fromkeys(order) if h in present] + sorted(present - set(order))
+    runs["head"] = pd.Categorical(runs["head"], heads)
+    runs["projector"] = pd.Categorical(runs["projector"], [PROJECTORS.get(h, h) for h in heads])
+    kinds = [a for a in ACTIVATIONS.values() if a in set(runs["activation"])]
+    kinds += sorted(set(runs["activation"]) - set(kinds))
+    runs["activation"] = pd.Categorical(runs["activation"], kinds)
+    by = ["dataset", "head", "hidden_dim", "output_dim", "activation", "seed", "run"]
+    return runs.sort_values(by).reset_index(drop=True)
