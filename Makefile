@@ -1,0 +1,42 @@
+# Each target does all the set-up it needs; a fresh machine needs only Python 3.11+ and make.
+# Reuse an environment with `make VENV=DIR ...`.
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+
+.PHONY: demo test lint soak clean
+
+demo: $(VENV)/.core
+	$(BIN)/headstart demo
+
+test: $(VENV)/.test lint
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal -m "not soak"
+
+lint: $(VENV)/.test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+soak: $(VENV)/.test
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m soak -s
+
+$(VENV)/.python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+		|| { echo "Headstart needs Python 3.11 or newer; $(PYTHON) is older. Try: make PYTHON=python3.12 ..."; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+	@touch $@
+
+$(VENV)/.core: $(VENV)/.python pyproject.toml constraints.txt
+	@echo "Setting up in $(VENV): PyTorch and a few libraries, about 6 GB, some minutes"
+	$(PIP) --editable .
+	@touch $@
+
+$(VENV)/.test: $(VENV)/.core
+	@echo "Setting up the tests' libraries in $(VENV)"
+	$(PIP) --editable ".[test,timm,onnx,parquet,heif,ray,loggers]"
+	@touch $@
+
+clean:
+	rm -rf $(VENV) build dist src/*.egg-info .mypy_cache .ruff_cache

@@ -1,0 +1,60 @@
+"""Shared by all tests: the real pictures and records where HEADSTART_DATA names them, and one thread a process."""
+
+import os
+import tarfile
+from pathlib import Path
+
+import pytest
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+NEEDS_DATA = "needs HEADSTART_DATA (the folder that holds data/ and reference/)"
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _own_cache(tmp_path_factory: pytest.TempPathFactory):
+    """Decoded pictures of tests never land in the person's own cache; bf16 and threads are the tests' own choice."""
+    os.environ["HEADSTART_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+    import torch
+
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def data_root() -> Path:
+    """The folder that holds data/ and reference/; skips without it."""
+    root = os.environ.get("HEADSTART_DATA")
+    if not root or not Path(root, "data").is_dir() or not Path(root, "reference").is_dir():
+        pytest.skip(NEEDS_DATA)
+    return Path(root)
+
+
+@pytest.fixture(scope="session")
+def reference(data_root: Path) -> Path:
+    """The authors' five CSV exports."""
+    return data_root / "reference"
+
+
+def _unpacked(archive: Path, folder: Path) -> Path:
+    with tarfile.open(archive) as tar:
+        tar.extractall(folder, filter="data")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def cifar10(data_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """CIFAR-10 as 60,000 JPEG files in class folders under train/ and test/."""
+    return _unpacked(data_root / "data" / "cifar10.tar.gz", tmp_path_factory.mktemp("cifar10"))
+
+
+@pytest.fixture(scope="session")
+def grocery(data_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """989 photographs of 43 classes, 348x348 to 348x464, under train/ and test/."""
+    return _unpacked(data_root / "data" / "grocery43.tar", tmp_path_factory.mktemp("grocery"))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say how many tests could not run for want of the data."""
+    skipped = terminalreporter.stats.get("skipped", [])
+    missing = sum("HEADSTART_DATA" in str(report.longrepr) for report in skipped)
+    terminalreporter.write_line(f"{missing} tests skipped for want of HEADSTART_DATA")
