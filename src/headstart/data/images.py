@@ -127,7 +127,7 @@ class Images:
             for at in range(len(rows)):
                 fill(at)
         else:
-            with ThreadPoolExecutor(_cores()) as pool:
+            with ThreadPoolExecutor(cores()) as pool:
                 deque(pool.map(fill, range(len(rows)), chunksize=64), maxlen=0)
         return torch.from_numpy(squares)
 
@@ -256,8 +256,7 @@ def _current(path: Path, key: str, memory: int) -> cache.Store | None:
         say(f"the picture cache {path} is damaged ({error}); decoding the pictures again")
         return None
     if store.key != key:
-        say("the pictures have changed since they were decoded; decoding them again")
-        return None
+        return None  # the pictures, or what decodes them, have changed
     return store
 
 
@@ -342,14 +341,15 @@ def _bytes_of(picture: str | np.ndarray) -> int:
         return 0
 
 
-def _cores() -> int:
+def cores() -> int:
+    """Processor cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _decoding_threads(pictures: catalog.Pictures) -> int:
     """One thread for tiny files, where threads only fight over the interpreter; else one a core."""
     some = [_bytes_of(picture) for picture in itertools.islice(pictures, 0, None, max(1, len(pictures) // 100))]
-    return 1 if sum(some) < 16_000 * len(some) else _cores()
+    return 1 if sum(some) < 16_000 * len(some) else cores()
 
 
 _NO_SUMS = np.zeros(3), np.zeros(3)
@@ -405,8 +405,8 @@ def _sums(pictures: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     Rows are summed in single precision, which is exact up to 258 pixels wide, and the row sums in double.
     """
     sums, squares = np.zeros((2, len(pictures), 3))
-    for top in range(0, pictures.shape[2], 256):  # bands, because a giant as floats would take four times its memory
-        band = pictures[:, :, top : top + 256].astype(np.float32)
+    for top in range(0, pictures.shape[2], 32):  # bands that stay in the processor's cache
+        band = pictures[:, :, top : top + 32].astype(np.float32)
         sums += band.sum(3).sum(2, dtype=np.float64)
         squares += np.einsum("nchw,nchw->nch", band, band).sum(2, dtype=np.float64)
     return sums, squares

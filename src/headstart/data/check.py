@@ -1,0 +1,208 @@
+"""`headstart check`: what is in a source, and everything about it that would disturb a run or its numbers.
+
+Comes in: `config.data`. Goes out: a `Report`; as JSON, and as a table for the screen. Every picture is decoded once,
+nothing is kept but its size, kind and digest.
+"""
+
+import dataclasses
+import hashlib
+import io
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from rich.console import Group
+from rich.table import Table
+from rich.text import Text
+
+from headstart.config import DataConfig
+from headstart.data import catalog
+from headstart.data.decode import UnreadableError, read_picture
+from headstart.data.images import AUTO_SIZE, TOLERATED, cores
+from headstart.engine.progress import stage
+from headstart.runs import printable
+
+SHOWN = 10
+"""So many of each kind are named on the screen; the JSON names all."""
+
+
+@dataclass(frozen=True)
+class Report:
+    """What `check` found.
+
+    Attributes:
+        data: DATA as given.
+        pictures: how many are listed; readable: how many decode.
+        classes: readable pictures of each class, by name; unlabelled: of none.
+        splits: readable pictures of each official split ('' where the source gives none).
+        sizes: 'height x width' and how many, the most frequent first; formats, modes: likewise (as stored).
+        training_size: the side that `--data.size auto` gives.
+        unreadable: (name, reason), sorted by name.
+        duplicates: groups of names whose pixels are the same.
+        leaks: those groups that lie across train and test (or val): they inflate accuracy.
+        conflicts: those groups whose labels differ.
+        altered: (file, published md5, found md5) of a named set's files that are not the published ones.
+        starts: whether a run would start with this many unreadable files.
+    """
+
+    data: list[str]
+    pictures: int
+    readable: int
+    classes: dict[str, int]
+    unlabelled: int
+    splits: dict[str, int]
+    sizes: dict[str, int]
+    formats: dict[str, int]
+    modes: dict[str, int]
+    training_size: int
+    unreadable: list[tuple[str, str]]
+    duplicates: list[list[str]]
+    leaks: list[list[str]]
+    conflicts: list[list[str]]
+    altered: list[tuple[str, str, str]]
+    starts: bool
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON."""
+        return dataclasses.asdict(self)
+
+    def table(self) -> Group:
+        """What a terminal shows (rich); names are printed, never obeyed."""
+        summary = Table("what", "found", title=printable(" ".join(self.data)), title_justify="left")
+        for what, found in (
+            ("pictures", f"{self.pictures:,}, of which {len(self.unreadable):,} unreadable"),
+            ("a run starts", "yes" if self.starts else "no: too many unreadable files (data.max-skipped)"),
+            ("training size", f"{self.training_size} px"),
+            (
+                "labels",
+                f"{self.readable - self.unlabelled:,} in {len(self.classes)} classes; {self.unlabelled:,} without",
+            ),
+            ("official split", _counted({name or "none": n for name, n in self.splits.items()})),
+            ("sizes", _counted(self.sizes)),
+            ("formats", _counted(self.formats)),
+            ("modes", _counted(self.modes)),
+            ("exact duplicates", f"{sum(len(g) - 1 for g in self.duplicates):,} in {len(self.duplicates):,} groups"),
+            ("... across splits", f"{len(self.leaks):,} groups" + (" (they inflate accuracy)" if self.leaks else "")),
+            ("... of several labels", f"{len(self.conflicts):,} groups"),
+        ):
+            summary.add_row(what, _plain(found))
+        parts = [summary]
+        for title, columns, rows in (
+            ("classes", ("class", "pictures"), [(name, f"{n:,}") for name, n in self.classes.items()]),
+            ("unreadable", ("picture", "reason"), self.unreadable),
+            ("the same picture in several splits", ("pictures",), [(", ".join(g),) for g in self.leaks]),
+            ("the same picture with several labels", ("pictures",), [(", ".join(g),) for g in self.conflicts]),
+            ("not the published files", ("file", "published md5", "found"), self.altered),
+        ):
+            if rows:
+                parts.append(_listed(title, columns, rows))
+        return Group(*parts)
+
+
+def run(data: DataConfig) -> Report:
+    """Read every picture that `data.sources` name, once.
+
+    Raises InputError when there is nothing there.
+    """
+    source = catalog.find(data)
+    found = list(_inspect(source))
+    good = np.array([isinstance(f, _Found) for f in found], dtype=bool)
+    readable = [f for f in found if isinstance(f, _Found)]
+    names = [name for name, ok in zip(source.names, good, strict=True) if ok]
+    labels, official = source.labels[good], source.official[good]
+    unreadable = source.skipped + [
+        (name, f) for name, f in zip(source.names, found, strict=True) if not isinstance(f, _Found)
+    ]
+    groups: dict[bytes, list[int]] = {}
+    for i, one in enumerate(readable):
+        groups.setdefault(one.digest, []).append(i)
+    same = [group for group in groups.values() if len(group) > 1]
+    total = len(found) + len(source.skipped)
+    square = {f.size for f in readable}
+    side = next(iter(square))[0] if len(square) == 1 and len(set(next(iter(square)))) == 1 else AUTO_SIZE
+    return Report(
+        data=list(data.sources),
+        pictures=total,
+        readable=len(readable),
+        classes={name: int((labels == i).sum()) for i, name in enumerate(source.classes)},
+        unlabelled=int((labels < 0).sum()),
+        splits=_frequent(official.tolist()),
+        sizes=_frequent(f"{f.size[0]} x {f.size[1]}" for f in readable),
+        formats=_frequent(f.format for f in readable),
+        modes=_frequent(f.mode for f in readable),
+        training_size=min(side, AUTO_SIZE),
+        unreadable=sorted(unreadable),
+        duplicates=[[names[i] for i in group] for group in same],
+        leaks=[[names[i] for i in group] for group in same if len({official[i] for i in group}) > 1],
+        conflicts=[[names[i] for i in g] for g in same if len({labels[i] for i in g if labels[i] >= 0}) > 1],
+        altered=list(_altered(source)),
+        starts=bool(readable) and not (len(unreadable) > TOLERATED and len(unreadable) > data.max_skipped * total),
+    )
+
+
+@dataclass(frozen=True)
+class _Found:
+    """One readable picture: height and width, format and mode as stored, digest of its RGB pixels."""
+
+    size: tuple[int, int]
+    format: str
+    mode: str
+    digest: bytes
+
+
+def _inspect(source: catalog.Source) -> Iterator[_Found | str]:
+    """Each picture of a source, or the reason why it cannot be read."""
+
+    def one(picture: str | np.ndarray) -> _Found | str:
+        kind = ("array", "RGB")
+        pixels = picture
+        if not isinstance(pixels, np.ndarray):
+            try:
+                pixels, data = read_picture(pixels)
+            except UnreadableError as error:
+                return str(error)
+            with Image.open(io.BytesIO(data)) as header:
+                kind = (header.format or "", header.mode)
+        digest = hashlib.blake2b(repr(pixels.shape).encode() + np.ascontiguousarray(pixels).tobytes(), digest_size=16)
+        return _Found((pixels.shape[0], pixels.shape[1]), *kind, digest.digest())
+
+    with stage("checking", len(source.names)) as bar, ThreadPoolExecutor(cores()) as pool:
+        for start in range(0, len(source.names), 256):
+            for found in pool.map(one, source.pictures[start : start + 256]):
+                bar.advance()
+                yield found
+
+
+def _altered(source: catalog.Source) -> Iterator[tuple[str, str, str]]:
+    for path, published in source.checksums:
+        if path.exists():
+            with open(path, "rb") as file:
+                found = hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+            if found != published:
+                yield str(path), published, found
+
+
+def _frequent(values: Any) -> dict[str, int]:
+    return dict(Counter(values).most_common())
+
+
+def _counted(counts: dict[str, int]) -> str:
+    some = [f"{name}: {n:,}" for name, n in list(counts.items())[:SHOWN]]
+    return ", ".join(some) + (f" and {len(counts) - SHOWN} more" if len(counts) > SHOWN else "")
+
+
+def _plain(text: str) -> Text:
+    return Text(printable(text))
+
+
+def _listed(title: str, columns: tuple[str, ...], rows: list[Any]) -> Table:
+    table = Table(*columns, title=title, title_justify="left")
+    for row in rows[:SHOWN]:
+        table.add_row(*(_plain(str(cell)) for cell in row))
+    if len(rows) > SHOWN:
+        table.add_row(_plain(f"... and {len(rows) - SHOWN:,} more (--json FILE names all)"))
+    return table
