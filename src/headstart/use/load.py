@@ -13,7 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from headstart import backbones, config as configs, live_taps
+from headstart import backbones, live_taps
+from headstart import config as configs
 from headstart.config import Config
 from headstart.data.images import Images
 from headstart.engine.device import Compute, choose
