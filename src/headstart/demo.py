@@ -47,7 +47,7 @@ def config() -> Config:
 
 def run(out: Path, threads: int | None = None) -> int:
     """Do what is not done yet, then print the comparison and the report's path."""
-    from headstart.report.screen import print_study
+    from headstart.report.screen import print_comparison
 
     base = replace(config(), threads=threads)
     out = Path(out)
@@ -69,7 +69,7 @@ def run(out: Path, threads: int | None = None) -> int:
         if head.needs_autoencoder:
             embedding = autoencoders.load(folder.autoencoder)
     page = report.write_report(out)
-    print_study(out)
+    print_comparison({name: RunFolder(out / "runs" / name).read_result() for name in HEADS})
     say(f"report: {page}")
     return 0
 

@@ -1,0 +1,64 @@
+"""What a finished run or study says on the terminal: one table, untrained beside trained, and one plain sentence."""
+
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from headstart.runs import RunFolder, printable
+
+SHOWN = ("few_shot_1", "few_shot_5", "knn", "linear", "linear_1pct", "linear_10pct", "paper")
+
+
+def print_run(path: str | Path, console: Console | None = None) -> None:
+    """One run: every probe before and after SimCLR, with its 95 % interval."""
+    folder = RunFolder(path)
+    result = folder.read_result()
+    console = console or Console(highlight=False)
+    columns = [("untrained", result["untrained"]), (_head_name(result["head"]), result["probes"])]
+    if result["probes"]:
+        console.print(_table(columns))
+        seconds = sum(result["seconds"].values())
+        console.print(
+            f"{printable(result['data']['name'])}: {result['data']['train']:,} training pictures, {seconds:.0f} s"
+        )
+    elif result["stage"] == "autoencoder" and result["autoencoder"]:
+        console.print(f"autoencoder: test MSE {result['autoencoder']['test_mse']:.5f}")
+    elif result["stage"] == "probe":
+        console.print("no probes: the pictures have no labels; see the report for what the representation looks like")
+    console.print(f"report: {folder.report}", markup=False, soft_wrap=True)
+
+
+def print_comparison(runs: dict[str, dict[str, Any]], console: Console | None = None) -> None:
+    """Several finished runs of one data set beside the untrained backbone; `runs` maps names to result.json."""
+    console = console or Console(highlight=False)
+    first = next(iter(runs.values()))
+    columns = [("untrained", first["untrained"])] + [(_head_name(r["head"]), r["probes"]) for r in runs.values()]
+    table = _table(columns)
+    table.add_section()
+    seconds = [f"{sum(r['seconds'].values()):.0f}" for r in runs.values()]
+    table.add_row("seconds", "", *seconds)
+    console.print(table)
+
+
+def _table(columns: list[tuple[str, dict[str, Any]]]) -> Table:
+    table = Table(title="accuracy in % (95 % interval)", title_justify="left")
+    table.add_column("probe")
+    for name, _ in columns:
+        table.add_column(name, justify="right")
+    for probe in SHOWN:
+        if any(probe in probes for _, probes in columns):
+            table.add_row(probe, *(_cell(probes.get(probe)) for _, probes in columns))
+    return table
+
+
+def _cell(probe: dict[str, Any] | None) -> str:
+    if probe is None:
+        return "-"
+    low, high = probe["ci95"]
+    return f"{100 * probe['accuracy']:.1f} ({100 * low:.1f} to {100 * high:.1f})"
+
+
+def _head_name(head: dict[str, Any]) -> str:
+    return f"{head['init']}, {'frozen' if head['frozen'] else 'trainable'}"
