@@ -12,8 +12,10 @@ process, gives the same views.
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass, fields
 
 import torch
@@ -22,6 +24,9 @@ from torch import Tensor, nn
 from headstart.errors import InputError
 
 GREY = (0.2989, 0.587, 0.114)  # torchvision's luma weights
+CACHED_NUMBERS = (
+    2 * 64 * 3 * 32 * 32
+)  # on a CPU, views are made in pieces of this size, which stay in two cores' caches
 ATTEMPTS = 10  # RandomResizedCrop tries so many boxes before it takes the central one
 BRIGHTNESS, CONTRAST, SATURATION, HUE = range(4)
 ORDERS = torch.tensor(list(itertools.permutations(range(4))))  # (24, 4)
@@ -50,9 +55,6 @@ class Draw:
 
     def __getitem__(self, index: slice | Tensor) -> Draw:
         return Draw(**{field.name: getattr(self, field.name)[index] for field in fields(self)})
-
-    def to(self, device: torch.device) -> Draw:
-        return Draw(**{f.name: getattr(self, f.name).to(device, non_blocking=True) for f in fields(self)})
 
 
 class SimCLRAugment(nn.Module):
@@ -181,41 +183,42 @@ class SimCLRAugment(nn.Module):
         )  # fmt: skip
 
     def apply(self, pictures: Tensor, params: Draw) -> Tensor:  # type: ignore[override]
-        """uint8 (N, 3, H, W) and a draw of k N rows -> float32 (k N, 3, size, size): row j is made from
-        picture j modulo N."""
+        """uint8 (N, 3, H, W), a draw of k N rows -> float32 (k N, 3, size, size): row j is of picture j modulo N.
+
+        The views are made where the pictures are; the draw stays on the CPU, so the device is never waited for.
+        """
         if pictures.ndim != 4 or pictures.shape[1] != 3 or pictures.dtype != torch.uint8:
             raise InputError(
-                f"SimCLRAugment: pictures are {pictures.dtype} of shape {tuple(pictures.shape)}; they have"
-                " to be uint8 (N, 3, H, W)."
+                f"SimCLRAugment: pictures are {pictures.dtype} of shape {tuple(pictures.shape)}; "
+                "they have to be uint8 (N, 3, H, W)."
             )
         if len(pictures) == 0 or len(params) % len(pictures):
             raise InputError(
-                f"SimCLRAugment: a draw of {len(params)} rows does not fit {len(pictures)} pictures; it"
-                " needs a multiple of them."
+                f"SimCLRAugment: a draw of {len(params)} rows does not fit {len(pictures)} pictures; "
+                "it needs a multiple of them."
             )
-        source = torch.arange(len(params)) % len(pictures)
-        views = pictures.new_empty(len(params), 3, self.size, self.size, dtype=torch.float32)
-        chunk = len(params) if pictures.is_cuda else 32
-        for start in range(0, len(params), chunk):
-            rows = slice(start, start + chunk)
-            views[rows] = self._views(pictures[source[rows]], params[rows])
+        plan = _plan(params, self.blur_kernel)
+        numbers, rows = _to_device(plan.numbers, pictures.device), _to_device(plan.rows, pictures.device)
+        source = rows % len(pictures)
+        mean, std = (None if t is None else t.to(pictures.device).view(3, 1, 1, 1) for t in (self.mean, self.std))
+        views = torch.empty(len(rows), 3, self.size, self.size, device=pictures.device)
+        largest = 3 * max(pictures[0, 0].numel(), self.size**2)
+        at_most = max(1, CACHED_NUMBERS // largest) if pictures.device.type == "cpu" else len(rows)
+        for piece in plan.pieces(at_most):
+            here = numbers[piece.rows]
+            x = _crop(pictures[source[piece.rows]], here, self.size)
+            for step in range(4):
+                if step == piece.hue_step and self.jitter[HUE]:
+                    _hue(x, here[:, HUE_OFFSETS])
+                elif step != piece.hue_step and piece.hue_step < 4:
+                    _blend(x, *here[:, BLENDS][:, step::4].unbind(1))
+            _grey(x[:, piece.grey])
+            if self.blur_kernel > 1:
+                _blur(x[:, piece.blur], here[piece.blur, TAPS])
+            if mean is not None and std is not None:
+                x.sub_(mean).div_(std)
+            views.index_copy_(0, rows[piece.rows], x.transpose(0, 1))
         return views
-
-    def _views(self, pictures: Tensor, params: Draw) -> Tensor:
-        x = _crop(pictures, params, self.size)
-        for step in range(4):
-            for operation, function in enumerate((_brightness, _contrast, _saturation, _hue)):
-                rows = (params.jitter & (params.order[:, step] == operation)).nonzero().squeeze(1)
-                if len(rows) and self.jitter[operation]:
-                    x[rows] = function(x[rows], params.factors[rows, operation, None, None, None])
-        rows = params.grey.nonzero().squeeze(1)
-        x[rows] = _grey(x[rows]).expand(-1, 3, -1, -1)
-        rows = params.blur.nonzero().squeeze(1)
-        if len(rows) and self.blur_kernel > 1:
-            x[rows] = _blur(x[rows], params.sigma[rows], self.blur_kernel)
-        if self.mean is not None and self.std is not None:
-            x = (x - self.mean.to(x.device)[:, None, None]) / self.std.to(x.device)[:, None, None]
-        return x
 
 
 def _three(name: str, values: tuple[float, float, float] | Tensor | None) -> Tensor | None:
@@ -257,72 +260,163 @@ def _draw_boxes(
     return top.long(), left.long(), box_height.long(), box_width.long()
 
 
-def _crop(pictures: Tensor, params: Draw, size: int) -> Tensor:
-    """uint8 (n, 3, H, W) -> float32 (n, 3, size, size) in [0, 1]: box cut out, resized (bilinear,
-    antialiased), mirrored.
-
-    Resizing is linear and separable, so it is one small matrix for the rows and one for the columns of each
-    picture.
-    """
-    down = _resampling(params.top, params.height, size, pictures.shape[2])
-    across = _resampling(params.left, params.width, size, pictures.shape[3])
-    across = torch.where(params.flip[:, None, None], across.flip(1), across)
-    return (down[:, None] / 255) @ pictures.float() @ across.mT[:, None]
+# The columns of a plan's table of numbers: the crop's box and flip; scale, share of the grey picture and share of the
+# mean grey of the blend at each of the jitter's four steps; the hue's offsets; and the right half of the blur's taps.
+TOP, LEFT, HEIGHT, WIDTH, FLIP = range(5)
+BLENDS = slice(5, 17)
+HUE_OFFSETS = slice(17, 20)
+TAPS = slice(20, None)
 
 
-def _resampling(start: Tensor, length: Tensor, size: int, extent: int) -> Tensor:
-    """(n, size, extent): weights of a line's pixels in each output pixel, a triangle as wide as the step
-    between outputs (at least one pixel), cut at the box and normalised: what torch's antialiased bilinear
-    interpolation computes."""
-    step = (length / size)[:, None, None]
-    centre = (torch.arange(size) + 0.5)[:, None] * step
-    pixel = torch.arange(extent) - start[:, None, None] + 0.5
-    weight = (1 - (pixel - centre).abs() / step.clamp(min=1)).clamp(min=0)
-    weight *= (pixel > 0) & (pixel < length[:, None, None])
-    return weight / weight.sum(dim=2, keepdim=True)
+@dataclass(frozen=True)
+class _Piece:
+    """Rows of the plan, all with the hue at the same step of their jitter (4: no jitter). Of them, `grey` become grey
+    and `blur` are blurred."""
+
+    rows: slice
+    hue_step: int
+    grey: slice
+    blur: slice
 
 
-def _grey(x: Tensor) -> Tensor:
-    red, green, blue = x.unbind(1)
-    return (GREY[0] * red + GREY[1] * green + GREY[2] * blue)[:, None]
+@dataclass(frozen=True)
+class _Plan:
+    """A draw sorted so that rows to which the same operation is due are neighbours: no gathering between operations."""
+
+    rows: Tensor  # (n,) int64: row of the draw
+    numbers: Tensor  # (n, 20 + taps) float32
+    kinds: list[list[int]]  # 5 steps of the hue x rows that are neither grey nor blurred, grey, both, blurred
+
+    def pieces(self, at_most: int) -> Iterator[_Piece]:
+        start = 0
+        for hue_step, (plain, grey, both, blur) in enumerate(self.kinds):
+            bounds = (start + plain, start + plain + grey + both, start + plain + grey)
+            stop = start + plain + grey + both + blur
+            for first in range(start, stop, at_most):
+                last = min(first + at_most, stop)
+                grey_from, grey_to, blur_from = (min(max(bound, first), last) - first for bound in bounds)
+                yield _Piece(slice(first, last), hue_step, slice(grey_from, grey_to), slice(blur_from, last - first))
+            start = stop
 
 
-def _brightness(x: Tensor, factor: Tensor) -> Tensor:
-    return (x * factor).clamp(0, 1)
-
-
-def _contrast(x: Tensor, factor: Tensor) -> Tensor:
-    return (x * factor + (1 - factor) * _grey(x).mean(dim=(2, 3), keepdim=True)).clamp(0, 1)
-
-
-def _saturation(x: Tensor, factor: Tensor) -> Tensor:
-    return (x * factor + (1 - factor) * _grey(x)).clamp(0, 1)
-
-
-def _hue(x: Tensor, shift: Tensor) -> Tensor:
-    """Turns the hue by `shift` of a full circle. The hue of a pixel is where it stands on the colour hexagon;
-    with `high`, `low` its largest and smallest channel, channel c at hue h (sixths) is high - (high - low)
-    clamp(min(k, 4 - k), 0, 1), where
-    k = (n_c + h) mod 6 and n = 5, 3, 1 for red, green, blue: the closed form of the HSV tables."""
-    red, green, blue = x.unbind(1)
-    high, low = x.amax(dim=1), x.amin(dim=1)
-    chroma = high - low
-    divisor = torch.where(chroma == 0, 1.0, chroma)
-    hue = torch.where(
-        high == red,
-        (green - blue) / divisor,
-        torch.where(high == green, 2 + (blue - red) / divisor, 4 + (red - green) / divisor),
+def _plan(params: Draw, kernel: int) -> _Plan:
+    """Everything about a draw that can be settled before a pixel is touched."""
+    hue_step = torch.where(params.jitter, (params.order == HUE).int().argmax(dim=1), 4)
+    kind = 4 * hue_step + 2 * params.blur + (params.grey ^ params.blur)
+    rows = kind.argsort(stable=True)
+    kinds = torch.bincount(kind, minlength=20).view(5, 4).tolist()
+    factor = params.factors.gather(1, params.order)
+    grey_share = torch.where(params.order == SATURATION, 1 - factor, 0.0)
+    mean_share = torch.where(params.order == CONTRAST, 1 - factor, 0.0)
+    turn = 6 * params.factors[:, HUE]
+    # Red, green and blue stand at 0, 2 and -2 sixths of the hexagon; of the two ways round, the one within 7 sixths.
+    offsets = (turn, turn + torch.where(turn >= 0, -2.0, 4.0), turn + torch.where(turn <= 0, 2.0, -4.0))
+    box = (params.top, params.left, params.height, params.width, params.flip)
+    # In float64, so that the rounded taps do not depend on where in a vector register a row happened to lie.
+    taps = torch.exp(-0.5 * (torch.arange(kernel // 2 + 1) / params.sigma.double()[:, None]) ** 2)
+    taps /= 2 * taps.sum(dim=1, keepdim=True) - 1
+    numbers = torch.cat(
+        [torch.stack(box, dim=1).float(), factor, grey_share, mean_share, torch.stack(offsets, dim=1), taps.float()],
+        dim=1,
     )
-    k = (hue[:, None] + 6 * shift + torch.tensor([5.0, 3.0, 1.0]).view(3, 1, 1)).remainder(6)
-    return high[:, None] - chroma[:, None] * torch.minimum(k, 4 - k).clamp(0, 1)
+    return _Plan(rows, numbers[rows], kinds)
 
 
-def _blur(x: Tensor, sigma: Tensor, kernel: int) -> Tensor:
-    """Gaussian blur with mirrored edges: rows, then columns, each picture with its own taps."""
-    half = kernel // 2
-    taps = torch.exp(-0.5 * (torch.arange(-half, half + 1) / sigma[:, None]) ** 2)
-    taps = (taps / taps.sum(dim=1, keepdim=True))[:, :, None, None, None]
-    side = x.shape[-1]
-    x = nn.functional.pad(x, (half, half, half, half), mode="reflect")
-    x = sum(taps[:, i] * x[:, :, i : i + side] for i in range(kernel))  # type: ignore[assignment]
-    return sum(taps[:, i] * x[..., i : i + side] for i in range(kernel))  # type: ignore[return-value]
+def _to_device(tensor: Tensor, device: torch.device) -> Tensor:
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
+
+
+# From here on x is (3, n, size, size): each channel in one piece of memory. All operations work in place.
+
+
+def _crop(pictures: Tensor, numbers: Tensor, size: int) -> Tensor:
+    """uint8 (n, 3, H, W) -> float32 (3, n, size, size) in [0, 1]: box cut out, resized, mirrored.
+
+    Resizing is linear and separable, so it is one small matrix for the rows and one for the columns of each picture.
+    """
+    n, _, height, width = pictures.shape
+    pixels = torch.empty(3, n, height, width, device=pictures.device).copy_(pictures.transpose(0, 1))
+    down = _resampling(numbers[:, TOP], numbers[:, HEIGHT], None, size, height).div_(255)
+    across = _resampling(numbers[:, LEFT], numbers[:, WIDTH], numbers[:, FLIP], size, width).mT.contiguous()
+    x = torch.empty(3, n, size, size, device=pictures.device)
+    for channel in range(3):
+        torch.bmm(down, torch.bmm(pixels[channel], across), out=x[channel])
+    return x
+
+
+def _resampling(start: Tensor, length: Tensor, flip: Tensor | None, size: int, extent: int) -> Tensor:
+    """(n, size, extent): weights of a line's pixels in each output pixel, a triangle as wide as the step between
+    outputs (at least one pixel), cut at the box and normalised: torch's antialiased bilinear interpolation."""
+    step = length / size
+    wide, narrow = step.clamp(min=1)[:, None], step.clamp(max=1)[:, None]
+    pixel = torch.arange(extent, device=start.device) + 0.5 - start[:, None]
+    outside = (pixel < 0) | (pixel > length[:, None])
+    pixel = (pixel / wide).masked_fill_(outside, math.inf)
+    output = torch.arange(size, device=start.device) + 0.5
+    if flip is not None:
+        output = torch.where(flip[:, None] > 0, size - output, output)
+    weight = (pixel[:, None, :] - (output * narrow)[:, :, None]).abs_()
+    torch.sub(1, weight, out=weight).clamp_(min=0)
+    return weight.div_(weight.sum(dim=2, keepdim=True))
+
+
+def _luma(x: Tensor) -> Tensor:
+    """(3, n, S, S) -> (n, S, S)."""
+    return (x[0] * GREY[0]).add_(x[1], alpha=GREY[1]).add_(x[2], alpha=GREY[2])
+
+
+def _blend(x: Tensor, scale: Tensor, grey_share: Tensor, mean_share: Tensor) -> None:
+    """Brightness, contrast or saturation, whichever is each row's turn: they mix the picture with black, with the mean
+    of its grey picture, or with its grey picture."""
+    scale, grey_share, mean_share = (share[:, None, None] for share in (scale, grey_share, mean_share))
+    target = _luma(x)
+    mean = target.mean(dim=2, keepdim=True).mean(dim=1, keepdim=True)
+    target.mul_(grey_share).add_(mean * mean_share)
+    x.mul_(scale).add_(target).clamp_(0, 1)
+
+
+def _hue(x: Tensor, offsets: Tensor) -> None:
+    """Turns the hue. offsets: (n, 3), sixths of the circle from red, green and blue to where the hue 0 goes.
+
+    With the largest and smallest channel, high and low, and chroma = high - low, a channel that stands `distance`
+    sixths from a pixel's hue is high up to 1, low from 2 on, and linear between. The distance is kept multiplied by
+    the chroma, which spares every division of the HSV tables and the special case of grey pixels. Inexact by rounding
+    only.
+    """
+    red, green, blue = x.unbind(0)
+    more, less = torch.maximum(green, blue), torch.minimum(green, blue)
+    high, low = torch.maximum(more, red), torch.minimum(less, red)
+    chroma = high - low
+    # Distance from red: more - less if red is the largest; + (more - red) if it is not; + 2 (less - red) if it is the
+    # smallest.
+    hue = (less - red).clamp_(min=0).mul_(2).add_((more - red).clamp_(min=0)).add_(more).sub_(less)
+    hue.copysign_(green - blue)
+    # A distance d goes once round as 3 - |d - 3|, so high + chroma - that is (high - 2 chroma) + |d - 3 chroma|.
+    distance = torch.mul(chroma, offsets.T[:, :, None, None], out=x).add_(hue).abs_()
+    distance.sub_(3 * chroma).abs_().add_(high.sub(chroma, alpha=2))
+    torch.clamp(distance, low, high, out=x)
+
+
+def _grey(x: Tensor) -> None:
+    x.copy_(_luma(x).expand_as(x))
+
+
+def _blur(x: Tensor, taps: Tensor) -> None:
+    """Gaussian blur with mirrored edges, rows then columns. taps: (n, k // 2 + 1), the middle one first."""
+    n, side = len(taps), x.shape[-1]
+    across = (taps @ _shifts(side, taps.shape[1], x.device)).view(n, side, side)
+    down = across.mT.contiguous()
+    for channel in x:
+        channel.copy_(torch.bmm(down, torch.bmm(channel, across)))
+
+
+@functools.lru_cache(maxsize=8)
+def _shifts(side: int, taps: int, device: torch.device) -> Tensor:
+    """(taps, side * side): the matrices that, from the right, move a line by i to both sides, mirrored at its ends."""
+    matrices = torch.zeros(taps, side, side)
+    for i in range(taps):
+        for shift in {i, -i}:
+            for output in range(side):
+                source = abs(output + shift)
+                matrices[i, min(source, 2 * (side - 1) - source), output] += 1
+    return matrices.view(taps, -1).to(device)
