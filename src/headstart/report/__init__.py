@@ -1,0 +1,38 @@
+"""From finished runs to a page: the paper's tables, matched comparisons, figures (paper section 4).
+
+Comes in: the folder of a run or a study. Goes out, in that folder: report.html, tables/table2.csv ... table6.csv with
+their Markdown and LaTeX, figures/*.svg with their data. Nothing here imports torch.
+"""
+
+from pathlib import Path
+
+from headstart.runs import write
+
+
+def write_report(path: str | Path, probe: str | None = None) -> Path:
+    """Write the report of a run or study folder and return the page's path.
+
+    `probe` chooses the accuracy; unset, `paper`. Raises InputError when the folder holds no finished run, a file in it
+    is damaged, or no run has the probe.
+    """
+    from headstart.report import answer, html, pages, records, tables  # only here, so that importing headstart is quick
+
+    study = records.read(path, probe)
+    tidy = tables.tidy(study.runs)
+    layouts = [tables.layout(number, frame) for number, frame in tidy.items()]
+    if study.single:
+        page = pages.run_page(study)
+    else:
+        page = pages.study_page(study, answer.answer(study), layouts, tables.headline(tidy[2]))
+    if len(study.runs):
+        for layout in layouts:
+            stem = study.path / "tables" / f"table{layout.number}"
+            write(stem.with_suffix(".csv"), tables.as_csv(tidy[layout.number]))
+            write(stem.with_suffix(".md"), tables.markdown(layout))
+            write(stem.with_suffix(".tex"), tables.latex(layout))
+    for figure in pages.figures_of(page):
+        write(study.path / "figures" / f"{figure.name}.svg", figure.drawing.standalone())
+        write(study.path / "figures" / f"{figure.name}.csv", tables.as_csv(figure.data))
+    out = study.path / "report.html"
+    write(out, html.render(page))
+    return out

@@ -19,7 +19,7 @@ import numpy as np
 import pandas as pd
 
 from headstart.errors import InputError
-from headstart.report.records import INITS, NEED_AUTOENCODER, PROJECTORS, Study
+from headstart.report.records import INITS, NEED_AUTOENCODER, PROJECTORS, Study, sharing
 from headstart.statistics import Clustered, Interval, bootstrap_interval, clustered, holm, wilcoxon
 
 ALPHA = 0.05
@@ -148,14 +148,14 @@ def pair(runs: pd.DataFrame, compare: Sequence[Any] = ()) -> list[Pairing]:
 def _named(compare: Sequence[Any]) -> set[Any]:
     named: set[Any] = set()
     for entry in compare or ():
-        if isinstance(entry, str) and entry.removeprefix("head.") in FACTORS[1:]:
+        if isinstance(entry, str) and entry.removeprefix("head.") in FACTORS:
             named.add(entry.removeprefix("head."))
         elif isinstance(entry, (list, tuple)) and len(entry) == 2 and all(_is_head(e) for e in entry):
             named.add(frozenset(_ALIASES.get(e, e) for e in entry))
         else:
             raise InputError(
                 f"study.yaml: compare holds {entry!r}; it must hold pairs of heads such as "
-                "[autoencoder-frozen, random-trainable], or one of activation, hidden_dim, output_dim"
+                "[autoencoder-frozen, random-trainable], or one of head, activation, hidden_dim, output_dim"
             )
     return named
 
@@ -209,14 +209,10 @@ def _scopes(both: pd.DataFrame, several: bool) -> Iterator[tuple[str | None, pd.
 def _pairing(
     factor: Factor, a: str, b: str, within: str, dataset: str | None, family: str, rows: pd.DataFrame
 ) -> Pairing:
-    # The same seed on two sets trains on different pictures in a different order; with one seed in all, no set's
-    # seed can be told from its mean, and only the autoencoders count.
-    several = rows["seed"].nunique() > 1
-    seeds = rows["dataset"].astype(str) + " " + rows["seed"].astype(str) if several else rows["seed"].astype(str)
+    seeds, autoencoders = sharing(rows)
     return Pairing(
         factor=factor, a=a, b=b, within=within, dataset=dataset, family=family, first=rows["first"].to_numpy(),
-        second=rows["second"].to_numpy(), seeds=seeds.to_numpy(dtype=str),
-        autoencoders=rows["autoencoder"].to_numpy(dtype=str),
+        second=rows["second"].to_numpy(), seeds=seeds, autoencoders=autoencoders,
     )  # fmt: skip
 
 

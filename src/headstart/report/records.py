@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from headstart.config import NOT_HASHED, flatten, read_yaml
@@ -48,6 +49,7 @@ class Study:
         autoencoders: one row an autoencoder trained as a run of its own: run, dataset, hidden_dim, test_mse, ...
         curves: run -> its lines of metrics.jsonl.
         results: run -> its result.json.
+        config: config.yaml of a single run; empty for a study.
         failed: (name, reason) of runs that ended in failed.json.
         settings: study.yaml; empty for a single run.
     """
@@ -58,12 +60,18 @@ class Study:
     autoencoders: pd.DataFrame
     curves: Mapping[str, list[dict[str, Any]]]
     results: Mapping[str, dict[str, Any]]
+    config: Mapping[str, Any] = field(default_factory=dict)
     failed: list[tuple[str, str]] = field(default_factory=list)
     settings: Mapping[str, Any] = field(default_factory=dict)
 
     def folder(self, run: str) -> RunFolder:
         """Where a run's files are."""
         return RunFolder(self.path if run == "." else self.path / "runs" / run)
+
+    @property
+    def single(self) -> bool:
+        """Whether this is a run's own folder."""
+        return "." in self.results
 
     @property
     def sets(self) -> list[str]:
@@ -124,9 +132,22 @@ def read(path: str | Path, probe: str | None = None) -> Study:
         autoencoders=pd.DataFrame(autoencoders, columns=list(AUTOENCODER_COLUMNS)),
         curves=curves,
         results=results,
+        config=configs["."] if single else {},
         failed=[] if single else list(_failures(folders)),
         settings=_study_yaml(path),
     )
+
+
+def sharing(rows: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
+    """Labels of what rows share, for `statistics.clustered`: their seeds and their autoencoders.
+
+    One seed number on two sets trains on different pictures in a different order, so it is two seeds. With one seed
+    in all, no set's seed can be told from its mean, and only the autoencoders count.
+    """
+    seeds = rows["seed"].astype(str)
+    if rows["seed"].nunique() > 1:
+        seeds = rows["dataset"].astype(str) + " " + seeds
+    return seeds.to_numpy(dtype=str), rows["autoencoder"].to_numpy(dtype=str)
 
 
 def head_label(init: str, frozen: bool) -> str:

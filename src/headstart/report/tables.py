@@ -13,6 +13,7 @@ import pandas as pd
 
 from headstart.report import printed
 from headstart.report.records import ACTIVATIONS
+from headstart.runs import safe_cell
 
 COLUMNS = (
     "dataset", "projector", "normalized", "row", "value", "printed", "hidden_dim", "activation", "output_dim",
@@ -97,6 +98,11 @@ def _number(dataset: str, projector: str, normalized: bool | None, row: str, val
     return {"dataset": dataset, "projector": projector, "normalized": normalized, "row": row, "value": value}
 
 
+def as_csv(frame: pd.DataFrame) -> str:
+    """CSV whose text a spreadsheet shows instead of running."""
+    return frame.map(lambda cell: safe_cell(cell) if isinstance(cell, str) else cell).to_csv(index=False)
+
+
 @cache
 def _printed() -> dict[printed.Key, float]:
     return printed.percentages()
@@ -163,11 +169,9 @@ class Cell:
         return self.text == self.printed
 
     @property
-    def note(self) -> str:
-        """The printed value where it differs, as `paper 66.5, +0.3`."""
-        if self.difference is None or self.agrees:
-            return ""
-        return f"paper {self.printed}, {self.difference:+.1f}".replace("-", "−")
+    def signed(self) -> str:
+        """How far ours lies from the printed value."""
+        return "" if self.difference is None else f"{self.difference:+.1f}".replace("-", "−")
 
 
 @dataclass(frozen=True)
@@ -181,6 +185,11 @@ class Layout:
     bodies: list[tuple[str, list[tuple[str, list[Cell]]]]]
     """Row groups: a title (may be empty), and rows of a label and cells."""
     has_printed: bool
+
+    def starts(self, column: int) -> bool:
+        """Whether a column is the first of its group."""
+        sizes = [len(names) for _, names in self.heads]
+        return column in {sum(sizes[:i]) for i in range(len(sizes))}
 
 
 def layout(table: int, frame: pd.DataFrame) -> Layout:

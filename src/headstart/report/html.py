@@ -1,0 +1,156 @@
+"""One self-contained page from sections given as data.
+
+Comes in: a `Page` of `Section`s, each a list of blocks (figures, tables, pictures, facts, words). Goes out: HTML that
+loads nothing from anywhere. A new section is a new `Section`; nothing here knows what a study is. Every text is
+escaped by the templates, so a file name cannot become markup.
+"""
+
+import base64
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from headstart.report.plots import Figure
+from headstart.report.svg import TEMPLATES, stylesheet
+from headstart.report.tables import Layout
+
+LARGEST_PICTURE = 600_000
+"""Bytes of a picture that is still put into the page."""
+
+
+@dataclass(frozen=True)
+class Figures:
+    """Drawings side by side, each linked to its SVG and CSV."""
+
+    figures: Sequence[Figure]
+    kind: str = field(default="figures", init=False)
+
+
+@dataclass(frozen=True)
+class PaperTables:
+    """Tables in the paper's arrangement, each linked to its files."""
+
+    tables: Sequence[Layout]
+    kind: str = field(default="tables", init=False)
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of a `Grid`: numbers sort as numbers; `filter` offers its values as a choice."""
+
+    name: str
+    numeric: bool = False
+    filter: bool = False
+
+
+@dataclass(frozen=True)
+class Link:
+    """A cell that leads to a file beside the report."""
+
+    text: str
+    href: str
+
+    def __str__(self) -> str:
+        return self.text
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A table that sorts and filters in the page. Cells are shown as given."""
+
+    id: str
+    title: str
+    columns: Sequence[Column]
+    rows: Sequence[Sequence[str | Link]]
+    kind: str = field(default="grid", init=False)
+
+    def choices(self, index: int) -> list[str]:
+        """The values of a column, for its filter."""
+        return list(dict.fromkeys(str(row[index]) for row in self.rows))
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture inside the page."""
+
+    title: str
+    alt: str
+    uri: str
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """Pictures one below the other."""
+
+    pictures: Sequence[Picture]
+    kind: str = field(default="pictures", init=False)
+
+
+@dataclass(frozen=True)
+class Facts:
+    """Names and values."""
+
+    facts: Sequence[tuple[str, str]]
+    title: str = ""
+    kind: str = field(default="facts", init=False)
+
+
+@dataclass(frozen=True)
+class Words:
+    """Sentences, as a list."""
+
+    sentences: Sequence[str]
+    kind: str = field(default="words", init=False)
+
+
+Block = Figures | PaperTables | Grid | Pictures | Facts | Words
+
+
+@dataclass(frozen=True)
+class Section:
+    """A part of the page. `lead` says in a sentence or two what is to be seen."""
+
+    id: str
+    title: str
+    lead: str
+    blocks: Sequence[Block]
+
+
+@dataclass(frozen=True)
+class Page:
+    """A report: the answer on top, then the evidence."""
+
+    title: str
+    counts: Sequence[str]
+    headline: str
+    support: Sequence[str]
+    caveats: Sequence[str]
+    sections: Sequence[Section]
+    footer: str
+
+
+def embed(path: Path, title: str, alt: str) -> Picture | None:
+    """A PNG file as a picture of the page; None where it is missing or too large."""
+    if not path.exists() or path.stat().st_size > LARGEST_PICTURE:
+        return None
+    return Picture(title, alt, "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode())
+
+
+def render(page: Page) -> str:
+    """The page as HTML."""
+    environment = Environment(
+        loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
+        lstrip_blocks=True,
+    )  # fmt: skip
+    environment.globals["own"] = _own
+    environment.globals["drawing"] = lambda figure: Markup(figure.drawing.inline())
+    return environment.get_template("page.html.j2").render(page=page)
+
+
+def _own(name: str) -> Markup:
+    """A file of the package, put into the page as it is."""
+    text = stylesheet() if name == "figure.css" else (TEMPLATES / name).read_text(encoding="utf-8")
+    return Markup(text)
