@@ -17,7 +17,7 @@ import tyro
 from tyro.conf import Positional, arg
 
 from headstart import __version__
-from headstart.config import Config
+from headstart.config import Config, DataConfig
 from headstart.config import load as load_config
 from headstart.config import preset as named_preset
 from headstart.errors import HeadstartError, InputError, Interrupted
@@ -74,7 +74,262 @@ def pretrain(
     return 0
 
 
-COMMANDS: dict[str, Callable[..., int]] = {"demo": demo, "pretrain": pretrain}
+Data = Positional[Annotated[tuple[str, ...], arg(metavar="DATA...")]]
+RunPath = Positional[Annotated[Path, arg(metavar="RUN")]]
+
+
+def evaluate(
+    backbone: Positional[Annotated[str, arg(metavar="RUN|torchvision:NAME|timm:NAME|FILE")]],
+    *,
+    data: tuple[str, ...] = (),
+    out: Path | None = None,
+    name: str | None = None,
+    weights: str = "none",
+    size: int | None = None,
+    device: str = "auto",
+    threads: int | None = None,
+) -> int:
+    """Every probe of a run, or of a foreign backbone, beside the untrained network.
+
+    Args:
+        backbone: a run folder, a network such as torchvision:resnet34, or a state-dict file.
+        data: pictures to judge it on. A run's own where unset.
+        out: the JSON file; needed for a foreign backbone. A run's is RUN/evaluations/NAME.json.
+        name: NAME of a run's evaluation.
+        weights: for a network by name: none, imagenet, or a state-dict FILE.
+        size: side of the square pictures in pixels. Unset: the run's, or as --data.size auto.
+        device: auto, cpu, cuda, cuda:N or mps.
+        threads: CPU threads. Unset: one per core.
+    """
+    from headstart.evaluate import foreign
+    from headstart.report.screen import print_evaluation
+
+    print_evaluation(
+        foreign.evaluate(
+            backbone, data=data, out=out, name=name, weights=weights, size=size, device=device, threads=threads
+        )
+    )
+    return 0
+
+
+def embed(run: RunPath, data: Data, *, out: Path, device: str = "auto", threads: int | None = None) -> int:
+    """Write the representation of every picture: .npz or .parquet.
+
+    Args:
+        run: a finished run.
+        data: folders of pictures, a list, or a named set.
+        out: FILE.npz (names, embeddings, labels, classes) or FILE.parquet (name, label, embedding).
+        device: auto, cpu, cuda, cuda:N or mps.
+        threads: CPU threads. Unset: one per core.
+    """
+    from headstart import load
+    from headstart.engine.device import choose
+    from headstart.use.embed import embed as write
+
+    count = write(load(run), data, out, compute=choose(device, threads=threads))
+    print(f"{count:,} pictures: {out}")
+    return 0
+
+
+def search(
+    run: RunPath, data: Data, *, query: Path, top: int = 10, out: Path | None = None, json: bool = False
+) -> int:  # fmt: skip
+    """The pictures most like a query, as a list and a contact sheet.
+
+    Args:
+        run: a finished run.
+        data: folders of pictures, a list, or a named set.
+        query: a picture file.
+        top: how many.
+        out: write a contact sheet (PNG) here.
+        json: print JSON instead of a table.
+    """
+    from headstart import load
+    from headstart.report.screen import print_json, print_neighbours
+    from headstart.use.search import search as find
+
+    found = find(load(run), data, query, top=top, out=out)
+    if json:
+        print_json([{"name": name, "similarity": similarity} for name, similarity in found])
+    else:
+        print_neighbours(found, out)
+    return 0
+
+
+def select(run: RunPath, data: Data, n: Annotated[int, arg(aliases=["-n"])], *, out: Path = Path("selection")) -> int:
+    """Near-duplicates, outliers, and what to label next, as lists and contact sheets.
+
+    Args:
+        run: a finished run.
+        data: folders of pictures, a list, or a named set.
+        n: how many pictures to label next, and how many outliers to show.
+        out: a folder for the lists (.csv) and sheets (.png).
+    """
+    from headstart import load
+    from headstart.report.screen import print_selection
+    from headstart.use.search import select as choose_pictures
+
+    print_selection(choose_pictures(load(run), data, n, out=out), out)
+    return 0
+
+
+def finetune(
+    run: RunPath,
+    data: Data,
+    *,
+    out: Path,
+    labels: float = 1.0,
+    epochs: int = 50,
+    optimizer: Literal["adamw", "sgd"] = "adamw",
+    lr: float | None = None,
+    layer_decay: float = 0.75,
+    patience: int = 10,
+    seed: int = 0,
+    compare: bool = True,
+    overwrite: bool = False,
+    device: str = "auto",
+    threads: int | None = None,
+) -> int:
+    """A classifier from few or all labels, beside the same network trained from scratch.
+
+    Args:
+        run: a finished run.
+        data: labelled pictures.
+        out: the classifier's folder.
+        labels: share of the training labels to use (0.01, 0.1, 1).
+        epochs: at most so many.
+        optimizer: adamw or sgd.
+        lr: learning rate of the classifier's last layer. Unset: 0.001 (adamw), 0.03 (sgd).
+        layer_decay: each earlier block of the backbone learns at this share of the next one's rate.
+        patience: stop after so many epochs without a better validation accuracy.
+        seed: of the classifier, the order and the augmentation.
+        compare: train the same network from scratch as well.
+        overwrite: replace a finished classifier.
+        device: auto, cpu, cuda, cuda:N or mps.
+        threads: CPU threads. Unset: one per core.
+    """
+    from headstart import load
+    from headstart.engine.device import choose
+    from headstart.report.screen import print_finetuned
+    from headstart.use.finetune import finetune as train
+
+    print_finetuned(
+        train(
+            load(run), data, out, labels=labels, epochs=epochs, optimizer=optimizer, lr=lr, layer_decay=layer_decay,
+            patience=patience, seed=seed, compare=compare, overwrite=overwrite,
+            compute=choose(device, threads=threads),
+        )
+    )  # fmt: skip
+    return 0
+
+
+def predict(run: RunPath, pictures: Data, *, out: Path, device: str = "auto", threads: int | None = None) -> int:
+    """The class of every picture, with its probability: name,label,probability.
+
+    Args:
+        run: a folder made by finetune.
+        pictures: folders of pictures, a list, or a named set.
+        out: the CSV file.
+        device: auto, cpu, cuda, cuda:N or mps.
+        threads: CPU threads. Unset: one per core.
+    """
+    from headstart.engine.device import choose
+    from headstart.use.finetune import predict as write
+
+    count = write(run, pictures, out, compute=choose(device, threads=threads))
+    print(f"{count:,} pictures: {out}")
+    return 0
+
+
+def export(run: RunPath, *, format: Literal["torchvision", "timm", "onnx"], out: Path) -> int:
+    """The backbone for other tools, and RUN/MODEL_CARD.md.
+
+    Args:
+        run: a finished run.
+        format: torchvision, timm or onnx.
+        out: FILE.safetensors or FILE.pt; FILE.onnx.
+    """
+    from headstart import load
+    from headstart.use.export import export as write
+
+    print(write(load(run), format, out))
+    return 0
+
+
+def study_import(csv: Positional[Annotated[tuple[Path, ...], arg(metavar="CSV...")]], *, out: Path) -> int:
+    """The authors' CSV exports as a study folder.
+
+    Args:
+        csv: the exported files.
+        out: the study folder.
+    """
+    from headstart.study_import import import_csv
+
+    print(import_csv(csv, out))
+    return 0
+
+
+def report(folder: Positional[Annotated[Path, arg(metavar="DIR")]], *, probe: str | None = None) -> int:
+    """The page, tables and figures of a run or a study.
+
+    Args:
+        folder: a run or a study.
+        probe: accuracy of this probe. Unset: paper.
+    """
+    from headstart.report import write_report
+
+    print(write_report(folder, probe))
+    return 0
+
+
+def check(
+    sources: Sources,
+    *,
+    json: Path | None = None,
+    data: DataConfig = DataConfig(),  # noqa: B008 - frozen
+) -> int:
+    """Read every picture once: counts, sizes, classes, unreadable files, duplicates.
+
+    Args:
+        sources: folders of pictures, a list, or a named set.
+        json: write the findings here as well.
+    """
+    from rich.console import Console
+
+    from headstart.data import check as checking
+    from headstart.runs import write_json
+
+    found = checking.run(replace(data, sources=sources))
+    Console(highlight=False).print(found.table())
+    if json is not None:
+        write_json(json, found.to_dict())
+    return 0
+
+
+def doctor() -> int:
+    """What a bug report needs: versions, device, precision, threads, disk."""
+    from headstart.doctor import describe
+
+    for name, value in describe().items():
+        print(f"{name:<14}{value}")
+    return 0
+
+
+COMMANDS: dict[str, Callable[..., int]] = {
+    "demo": demo,
+    "pretrain": pretrain,
+    "evaluate": evaluate,
+    "embed": embed,
+    "search": search,
+    "select": select,
+    "finetune": finetune,
+    "predict": predict,
+    "export": export,
+    "study import": study_import,
+    "report": report,
+    "check": check,
+    "doctor": doctor,
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
