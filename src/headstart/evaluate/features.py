@@ -67,7 +67,7 @@ def _forward(
     compute: Compute,
     progress: Callable[[int], object] | None,
 ) -> np.ndarray:
-    backbone.to(compute.device, memory_format=torch.channels_last)
+    backbone.to(compute.device).to(memory_format=torch.channels_last)
     h: np.ndarray | None = None
     done = 0
     with _evaluating(backbone), torch.inference_mode(), compute.autocast():

@@ -49,7 +49,7 @@ def spread(x: Tensor) -> float:
     x = F.normalize(x.double(), dim=1)
     n = len(x)
     lengths = x.square().sum(1)  # 1, or 0 for a row of zeros
-    return float(2 * (n * lengths.sum() - x.sum(0).square().sum()) / max(n * (n - 1), 1))
+    return max(0.0, float(2 * (n * lengths.sum() - x.sum(0).square().sum()) / max(n * (n - 1), 1)))
 
 
 def effective_rank(x: Tensor) -> float:
@@ -83,7 +83,7 @@ def mean_norm(x: Tensor) -> float:
 def of_features(features: np.ndarray) -> dict[str, Any]:
     """Figures of h (N, F) for result.json; None where one is not defined.
 
-    `pictures`, `uniformity`, `effective_rank`, `mean_norm`, `dead` (share of features that never change) and `spectrum`.
+    `pictures`, `uniformity`, `effective_rank`, `mean_norm`, `dead` (share of features that never change), `spectrum`.
     """
     h = torch.from_numpy(np.asarray(features, np.float32))
     if len(h) < 2 or not bool(h.isfinite().all()):

@@ -1,0 +1,128 @@
+"""Watches a SimCLR training, and says once, by name, when it is `diverging`, `collapsing` or has `stopped learning`.
+
+Comes in: `contrastive.EpochEnd` after each epoch. Goes out: figures of h and z for metrics.jsonl, and warnings that say
+what was seen and what usually helps.
+
+How each is told from a healthy training (the thresholds hold on the trainings of tests/evaluate/test_health.py):
+
+diverging: h or z has become huge or not finite (a network with batch norm keeps |h| below some hundreds), or the
+    training loss has been a tenth above its lowest for three epochs.
+collapsing: projections of different pictures point in one direction (mean squared distance below 0.01; 2 is an even
+    spread), and this has not been getting better for three epochs without warm-up. A healthy head may start like
+    that, above all one with sigmoid, but then spreads from epoch to epoch.
+stopped learning: over a window of a tenth of the epochs (at least ten) neither has the training loss fallen, compared
+    with the window before, nor have projections spread, while the learning rate is at least half of its peak.
+"""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+from torch import Tensor
+
+from headstart.contrastive import EpochEnd
+from headstart.engine.progress import say as to_screen
+from headstart.evaluate import geometry
+
+HUGE = 1e4
+"""Mean norm of h or z from which a training counts as diverging."""
+NARROW = 0.01
+"""Spread of z (0 to 2) below which its directions count as one."""
+PATIENCE = 3
+"""Epochs over which a bad sign must last."""
+
+VERB = {
+    "diverging": "the training is diverging",
+    "collapsing": "the training is collapsing",
+    "stopped learning": "the training has stopped learning",
+}
+HELP = {
+    "diverging": "a lower --contrastive.lr, a longer --contrastive.warmup-epochs or --precision float32",
+    "collapsing": "a lower --contrastive.lr, a larger --contrastive.batch-size (more negatives), another "
+    "--head.activation or --head.init; look at samples/pairs.png, too: views that all look alike cannot be told apart",
+    "stopped learning": "a higher --contrastive.lr, another --head.activation, or fewer --contrastive.epochs if the "
+    "accuracy is what you need",
+}
+
+
+class Health:
+    """An observer of `contrastive.train`.
+
+    Args:
+        say: gets one line for each warning; each name is said once.
+
+    Attributes:
+        history: one record an epoch.
+        said: names of the warnings given, in order.
+    """
+
+    def __init__(self, say: Callable[[str], object] = to_screen) -> None:
+        self.say = say
+        self.history: list[dict[str, float]] = []
+        self.said: list[str] = []
+
+    def step(self, h: Tensor, indices: Tensor) -> None:
+        """Nothing: looking at every step would make a GPU wait."""
+
+    def epoch_end(self, event: EpochEnd) -> dict[str, Any]:
+        """Figures of h and z, and `warning`, the name of what was seen, in the epoch in which it was."""
+        finite = bool(event.h.isfinite().all()) and bool(event.z.isfinite().all())
+        figures: dict[str, Any] = {}
+        if finite:
+            figures = geometry.of_views(event.h, "h") | geometry.of_views(event.z, "z")
+        first = event.z[: len(event.z) // 2]
+        self.history.append(
+            {
+                "loss": event.train_loss,
+                "lr": event.lr,
+                "norm": max(figures["h_mean_norm"], figures["z_mean_norm"]) if finite else math.inf,
+                "spread": geometry.spread(first) if finite else 0.0,
+            }
+        )
+        for name, sign in (
+            ("diverging", self._diverging), ("collapsing", self._collapsing), ("stopped learning", self._stopped)
+        ):  # fmt: skip
+            if name in self.said:  # what is less grave follows from it
+                break
+            if seen := sign(event):
+                self.said.append(name)
+                self.say(f"epoch {event.epoch}: {VERB[name]}: {seen}. What usually helps: {HELP[name]}")
+                figures["warning"] = name
+                break
+        return figures
+
+    def _diverging(self, event: EpochEnd) -> str | None:
+        norm = self.history[-1]["norm"]
+        if not norm < HUGE:
+            return f"representations have grown to a mean norm of {norm:.3g}"
+        losses = [record["loss"] for record in self.history]
+        lowest = min(losses)
+        if min(losses[-PATIENCE:]) > lowest + 0.1 * abs(lowest):
+            return f"the loss is {losses[-1]:.4g} and was {lowest:.4g}"
+        return None
+
+    def _collapsing(self, event: EpochEnd) -> str | None:
+        last = self.history[-PATIENCE:]
+        spreads = [record["spread"] for record in last]
+        warming_up = last[-1]["lr"] > last[0]["lr"]
+        if len(last) < PATIENCE or warming_up or max(spreads) >= NARROW or spreads[-1] > 1.05 * spreads[0]:
+            return None
+        return f"projections of different pictures are nearly the same (spread {spreads[-1]:.2g} of 2)"
+
+    def _stopped(self, event: EpochEnd) -> str | None:
+        window = max(10, event.epochs // 10)
+        before, after = self.history[-2 * window : -window], self.history[-window:]
+        if len(before) < window or after[-1]["lr"] < max(record["lr"] for record in self.history) / 2:
+            return None
+        was, now = (sum(record["loss"] for record in part) / window for part in (before, after))
+        if now < was or after[-1]["spread"] > 1.2 * before[-1]["spread"]:
+            return None
+        return f"the loss has not fallen in {2 * window} epochs (mean {was:.4g}, then {now:.4g})"
+
+    def state_dict(self) -> dict[str, Any]:
+        """History and what was said, so that a resumed run does not say it again."""
+        return {"history": [dict(record) for record in self.history], "said": list(self.said)}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on where `state_dict` was taken."""
+        self.history, self.said = [dict(record) for record in state["history"]], list(state["said"])
