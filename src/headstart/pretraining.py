@@ -17,7 +17,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import save as safetensors_bytes
 from torch import Tensor, nn
 
 import headstart
@@ -37,7 +36,7 @@ from headstart.config import (
 from headstart.data import Images
 from headstart.data import splits as splitting
 from headstart.data.splits import Splits
-from headstart.engine import distributed
+from headstart.engine import distributed, weights
 from headstart.engine.checkpoint import Checkpoints, stop_on_signals
 from headstart.engine.device import Compute, choose
 from headstart.engine.progress import say
@@ -369,8 +368,8 @@ class Run:
         if self.writes:
             settings = self.config.backbone
             lines = backbones.loading_lines(settings.name, stem=settings.stem, size=self.size)
-            self._save(self.folder.head, head, {"head": str(dataclasses.asdict(self.config.head))})
-            self._save(self.folder.backbone, backbone, {"loading": lines, **self._metadata()})
+            weights.save(self.folder.head, head.state_dict(), **dataclasses.asdict(self.config.head))
+            weights.save(self.folder.backbone, backbone.state_dict(), loading=lines, **self._about_backbone())
         self._done("contrastive", dataclasses.asdict(trained), started)
 
     def _build_head(self, backbone: nn.Module) -> tuple[ProjectionHead, dict[str, Any]]:
@@ -397,17 +396,14 @@ class Run:
         rows = [_channels_last(self.images.squashed(chosen.numpy(), self.size)), first, second]
         runs.write(self.folder.samples / "pairs.png", sheet(rows, scale=_scale(self.size)))
 
-    def _metadata(self) -> dict[str, str]:
+    def _about_backbone(self) -> dict[str, object]:
+        """What somebody who only has backbone.safetensors needs to feed it."""
         mean, std = self.statistics("test")
         return {
-            "backbone": self.config.backbone.name, "stem": self.config.backbone.stem, "size": str(self.size),
-            "mean": str([] if mean is None else mean.tolist()), "std": str([] if std is None else std.tolist()),
+            "backbone": self.config.backbone.name, "stem": self.config.backbone.stem, "size": self.size,
+            "mean": [] if mean is None else mean.tolist(), "std": [] if std is None else std.tolist(),
             "headstart": headstart.__version__,
         }  # fmt: skip
-
-    def _save(self, path: Path, module: nn.Module, metadata: dict[str, str]) -> None:
-        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in module.state_dict().items()}
-        runs.write(path, safetensors_bytes(tensors, metadata))
 
     def _done(self, stage: str, found: dict[str, Any] | None, started: float) -> None:
         """Remember what a stage found; the next call begins after it."""

@@ -1,0 +1,32 @@
+"""Weights on disk: safetensors whose bytes follow from the tensors and the metadata alone."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import safetensors.torch
+from torch import Tensor
+
+from headstart.runs import write
+
+
+def to_bytes(tensors: Mapping[str, Tensor], metadata: Mapping[str, object]) -> bytes:
+    """A safetensors file; every metadata value becomes text.
+
+    The library writes metadata in the order of a hash table, which differs from process to process; here it is sorted,
+    so that equal runs give equal files.
+    """
+    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    data = safetensors.torch.save(plain, {name: str(value) for name, value in metadata.items()})
+    length = int.from_bytes(data[:8], "little")
+    header = json.loads(data[8 : 8 + length])
+    if "__metadata__" in header:
+        header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)  # the tensors begin at a multiple of eight
+    return len(text).to_bytes(8, "little") + text + data[8 + length :]
+
+
+def save(path: str | Path, tensors: Mapping[str, Tensor], **metadata: object) -> None:
+    """Write a safetensors file, whole or not at all."""
+    write(path, to_bytes(tensors, metadata))
