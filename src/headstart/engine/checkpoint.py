@@ -136,6 +136,9 @@ def stop_on_signals() -> Iterator[None]:
         if number == signal.SIGINT and _stop.is_set():
             raise KeyboardInterrupt
         _stop.set()
+        outer = before.get(signal.Signals(number).name)
+        if callable(outer) and outer is not signal.default_int_handler:
+            outer(number, frame)  # a caller that does several runs must hear of it too
 
     names = [name for name in ("SIGINT", "SIGTERM", "SIGUSR1") if hasattr(signal, name)]
     if threading.current_thread() is not threading.main_thread():
