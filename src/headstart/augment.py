@@ -24,9 +24,8 @@ from torch import Tensor, nn
 from headstart.errors import InputError
 
 GREY = (0.2989, 0.587, 0.114)  # torchvision's luma weights
-CACHED_NUMBERS = (
-    2 * 64 * 3 * 32 * 32
-)  # on a CPU, views are made in pieces of this size, which stay in two cores' caches
+TABLE_EXTENT = 48  # pixels; up to there the matrices of all possible crops fit a table of a few MB
+CPU_PIECE, GPU_PIECE = 2**18, 2**27  # numbers of the views made together; on a CPU, what stays in a core's cache
 ATTEMPTS = 10  # RandomResizedCrop tries so many boxes before it takes the central one
 BRIGHTNESS, CONTRAST, SATURATION, HUE = range(4)
 ORDERS = torch.tensor(list(itertools.permutations(range(4))))  # (24, 4)
@@ -197,16 +196,16 @@ class SimCLRAugment(nn.Module):
                 f"SimCLRAugment: a draw of {len(params)} rows does not fit {len(pictures)} pictures; "
                 "it needs a multiple of them."
             )
+        device = pictures.device
         plan = _plan(params, self.blur_kernel)
-        numbers, rows = _to_device(plan.numbers, pictures.device), _to_device(plan.rows, pictures.device)
+        numbers, rows = _to_device(plan.numbers, device), _to_device(plan.rows, device)
         source = rows % len(pictures)
-        mean, std = (None if t is None else t.to(pictures.device).view(3, 1, 1, 1) for t in (self.mean, self.std))
-        views = torch.empty(len(rows), 3, self.size, self.size, device=pictures.device)
-        largest = 3 * max(pictures[0, 0].numel(), self.size**2)
-        at_most = max(1, CACHED_NUMBERS // largest) if pictures.device.type == "cpu" else len(rows)
+        views = torch.empty(len(rows), 3, self.size, self.size, device=device)
+        together = CPU_PIECE * torch.get_num_threads() if device.type == "cpu" else GPU_PIECE
+        at_most = max(1, together // (3 * max(pictures[0, 0].numel(), self.size**2)))
         for piece in plan.pieces(at_most):
             here = numbers[piece.rows]
-            x = _crop(pictures[source[piece.rows]], here, self.size)
+            x = _crop(pictures.index_select(0, source[piece.rows]), here, self.size)
             for step in range(4):
                 if step == piece.hue_step and self.jitter[HUE]:
                     _hue(x, here[:, HUE_OFFSETS])
@@ -215,8 +214,9 @@ class SimCLRAugment(nn.Module):
             _grey(x[:, piece.grey])
             if self.blur_kernel > 1:
                 _blur(x[:, piece.blur], here[piece.blur, TAPS])
-            if mean is not None and std is not None:
-                x.sub_(mean).div_(std)
+            if self.mean is not None and self.std is not None:
+                scale = (1 / self.std).to(device).view(3, 1, 1, 1)
+                torch.addcmul(-self.mean.to(device).view(3, 1, 1, 1) * scale, x, scale, out=x)
             views.index_copy_(0, rows[piece.rows], x.transpose(0, 1))
         return views
 
@@ -335,13 +335,43 @@ def _crop(pictures: Tensor, numbers: Tensor, size: int) -> Tensor:
     Resizing is linear and separable, so it is one small matrix for the rows and one for the columns of each picture.
     """
     n, _, height, width = pictures.shape
+    down = _matrices(numbers[:, TOP], numbers[:, HEIGHT], None, size, height)
+    across = _matrices(numbers[:, LEFT], numbers[:, WIDTH], numbers[:, FLIP], size, width)
     pixels = torch.empty(3, n, height, width, device=pictures.device).copy_(pictures.transpose(0, 1))
-    down = _resampling(numbers[:, TOP], numbers[:, HEIGHT], None, size, height).div_(255)
-    across = _resampling(numbers[:, LEFT], numbers[:, WIDTH], numbers[:, FLIP], size, width).mT.contiguous()
     x = torch.empty(3, n, size, size, device=pictures.device)
     for channel in range(3):
         torch.bmm(down, torch.bmm(pixels[channel], across), out=x[channel])
     return x
+
+
+def _matrices(start: Tensor, length: Tensor, flip: Tensor | None, size: int, extent: int) -> Tensor:
+    """For rows (no flip) (n, size, extent), from pixel values to [0, 1]; for columns (n, extent, size)."""
+    if extent > TABLE_EXTENT:
+        return _oriented(_resampling(start, length, flip, size, extent), flip)
+    box = start.long() + _table_offsets(extent, start.device)[length.long()]
+    if flip is not None:
+        box += flip.long() * (extent * (extent + 1) // 2)
+    return _table(size, extent, flip is not None, start.device).index_select(0, box)
+
+
+def _oriented(weights: Tensor, flip: Tensor | None) -> Tensor:
+    return weights.div_(255) if flip is None else weights.mT.contiguous()
+
+
+@functools.lru_cache(maxsize=8)
+def _table(size: int, extent: int, columns: bool, device: torch.device) -> Tensor:
+    """The matrices of every box along a line of `extent` pixels, by length, then start; for columns again, mirrored."""
+    boxes = [(start, length) for length in range(1, extent + 1) for start in range(extent - length + 1)]
+    start, length = torch.tensor(boxes, dtype=torch.float32, device=device).T
+    flips = (torch.zeros_like(start), torch.ones_like(start)) if columns else (None,)
+    return torch.cat([_oriented(_resampling(start, length, flip, size, extent), flip) for flip in flips])
+
+
+@functools.lru_cache(maxsize=8)
+def _table_offsets(extent: int, device: torch.device) -> Tensor:
+    """Where in the table the boxes of a length begin."""
+    starts = torch.tensor([0, *(extent - length + 1 for length in range(1, extent + 1))])
+    return (starts.cumsum(0) - starts).to(device)
 
 
 def _resampling(start: Tensor, length: Tensor, flip: Tensor | None, size: int, extent: int) -> Tensor:
@@ -370,9 +400,10 @@ def _blend(x: Tensor, scale: Tensor, grey_share: Tensor, mean_share: Tensor) -> 
     of its grey picture, or with its grey picture."""
     scale, grey_share, mean_share = (share[:, None, None] for share in (scale, grey_share, mean_share))
     target = _luma(x)
-    mean = target.mean(dim=2, keepdim=True).mean(dim=1, keepdim=True)
-    target.mul_(grey_share).add_(mean * mean_share)
-    x.mul_(scale).add_(target).clamp_(0, 1)
+    # Two sums: a picture alone would otherwise be cut among threads, and its mean rounded differently.
+    mean = target.sum(dim=1, keepdim=True).sum(dim=2, keepdim=True) / target[0].numel()
+    target.mul_(grey_share).add_(mean.mul_(mean_share))
+    torch.addcmul(target, x, scale, out=x).clamp_(0, 1)
 
 
 def _hue(x: Tensor, offsets: Tensor) -> None:
@@ -407,7 +438,7 @@ def _blur(x: Tensor, taps: Tensor) -> None:
     across = (taps @ _shifts(side, taps.shape[1], x.device)).view(n, side, side)
     down = across.mT.contiguous()
     for channel in x:
-        channel.copy_(torch.bmm(down, torch.bmm(channel, across)))
+        torch.bmm(down, torch.bmm(channel, across), out=channel)
 
 
 @functools.lru_cache(maxsize=8)
