@@ -19,7 +19,7 @@ import numpy as np
 import pandas as pd
 
 from headstart.errors import InputError
-from headstart.report.records import INITS, NEED_AUTOENCODER, PROJECTORS, Study, sharing
+from headstart.report.records import INITS, NEED_AUTOENCODER, PROJECTORS, Study, head_label, sharing
 from headstart.statistics import Clustered, Interval, bootstrap_interval, clustered, holm, wilcoxon
 
 ALPHA = 0.05
@@ -108,13 +108,15 @@ class Answer:
 
     Attributes:
         headline: the sentence a reader should leave with.
-        sentences: one a comparison of the named family; pooled first, then per set.
+        sentences: the other comparisons of the named family (pooled, where there are several sets).
+        by_set: with several sets, what each named comparison shows on each of them.
         caveats: what the data cannot say.
         comparisons: all of them.
     """
 
     headline: str
     sentences: list[str]
+    by_set: list[str]
     caveats: list[str]
     comparisons: list[Comparison]
 
@@ -133,7 +135,7 @@ def pair(runs: pd.DataFrame, compare: Sequence[Any] = ()) -> list[Pairing]:
     found = []
     for factor in FACTORS:
         for within, part in [("", judged)] if factor == "head" else _by_head(judged):
-            levels = [level for level in _levels(part, factor) if (part[factor] == level).any()]
+            levels = _levels(part, factor)
             for a, b in combinations(levels, 2):
                 both = _match(part, factor, a, b)
                 if both.empty:
@@ -177,8 +179,16 @@ def _by_head(runs: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
 
 
 def _levels(runs: pd.DataFrame, factor: str) -> list[Any]:
+    """Levels that occur, in reading order; of two heads, the one nearer to plain SimCLR's comes second."""
+    present = set(runs[factor])
+    if factor == "head":
+        order = ("autoencoder", "spectrum", "shuffled", "orthogonal", "pca", "random")
+        ranked = [head_label(init, frozen) for init in order for frozen in (True, False)]
+        return [h for h in ranked if h in present] + sorted(present - set(ranked))
     column = runs[factor]
-    return list(column.cat.categories) if isinstance(column.dtype, pd.CategoricalDtype) else sorted(column.unique())
+    if isinstance(column.dtype, pd.CategoricalDtype):
+        return [level for level in column.cat.categories if level in present]
+    return sorted(present)
 
 
 def _match(runs: pd.DataFrame, factor: Factor, a: Any, b: Any) -> pd.DataFrame:
@@ -358,14 +368,42 @@ def answer(study: Study) -> Answer:
     named = [c for c in comparisons if c.pairing.family == "named"]
     pooled = len(study.sets) > 1
     top = [c for c in named if (c.pairing.dataset is None) == pooled]
-    per_set = [c for c in named if pooled and c.pairing.dataset is not None]
     first = next((c for c in top if {c.pairing.a, c.pairing.b} == set(PROJECTORS)), top[0] if top else None)
     return Answer(
         headline=first.sentence if first else _no_comparison(study),
-        sentences=[c.sentence for c in top if c is not first] + [c.sentence for c in per_set],
+        sentences=[c.sentence for c in top if c is not first],
+        by_set=[_by_set(c, named) for c in top] if pooled else [],
         caveats=_caveats(study, comparisons),
         comparisons=comparisons,
     )
+
+
+def _by_set(whole: Comparison, named: Sequence[Comparison]) -> str:
+    """One pooled comparison, set by set, in a sentence."""
+    p = whole.pairing
+    parts = [
+        c for c in named
+        if c.pairing.dataset and (c.pairing.a, c.pairing.b, c.pairing.within) == (p.a, p.b, p.within)
+    ]  # fmt: skip
+    a, b = name_of(p, p.a), name_of(p, p.b)
+    said = []
+    for better, worse, sign in ((a, b, 1), (b, a, -1)):
+        for verdict, words in (("beats", "beats"), ("ahead", "is ahead, before correction, of")):
+            found = [c for c in parts if c.verdict == verdict and sign * c.decision.test.mean > 0]
+            if found:
+                where = _listed([f"{c.pairing.dataset} ({points(abs(c.decision.test.mean))} points)" for c in found])
+                said.append(f"{better} {words} {worse} on {where}")
+    rest = [str(c.pairing.dataset) for c in parts if c.verdict in ("none", "open")]
+    if rest:
+        start = f"between {a} and {b} no difference is detectable" if not said else "no difference is detectable"
+        said.append(f"{start} on {_listed(rest)}")
+    few = sorted({c.clusters for c in parts if c.decision.test.independent < ENOUGH_CLUSTERS})
+    text = "Set by set, " + "; ".join(said)
+    return text + (f". {_listed(few)} a set are too few to settle it." if few else ".")
+
+
+def _listed(items: Sequence[str]) -> str:
+    return items[0] if len(items) == 1 else ", ".join(items[:-1]) + " and " + items[-1]
 
 
 def _no_comparison(study: Study) -> str:

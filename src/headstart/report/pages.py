@@ -36,6 +36,9 @@ from headstart.report.tables import Headline, Layout
 FEW_RUNS = 4
 """A study of at most this many runs is shown run by run."""
 
+MOST_SENTENCES = 8
+"""On top of the page; the others stand in the first section."""
+
 PROBES = {
     "paper": "the paper's probe",
     "linear": "a linear probe",
@@ -60,14 +63,11 @@ def study_page(study: Study, answer: Answer, layouts: Sequence[Layout], peaks: H
         _method(study),
     ]  # fmt: skip
     lasting = [s for s in sections if s is not None and s.blocks]
-    pooled = [c for c in answer.comparisons if c.pairing.family == "named"]
-    several = len(study.sets) > 1
-    support = [c.sentence for c in pooled if (c.pairing.dataset is None) == several and c.sentence != answer.headline]
     return Page(
         title=str(study.settings.get("name") or _title(study.path)),
         counts=_counts(study),
         headline=answer.headline,
-        support=support[:4],
+        support=[*answer.sentences[:MOST_SENTENCES], *answer.by_set[:1]],
         caveats=answer.caveats,
         sections=lasting,
         footer=FOOTER,
@@ -123,15 +123,13 @@ def _counts(study: Study) -> list[str]:
 
 def _comparisons(study: Study, answer: Answer) -> Section:
     figures = plots.forest(study, answer.comparisons)
-    several = len(study.sets) > 1
     lead = (
-        "Runs that agree in everything but the head, subtracted. Right of zero, the head named first is better. A filled "
-        "diamond is a difference that stands after correction; a hollow one does not."
+        "Runs that agree in everything but the head, subtracted. Right of zero, the head named first is better. A "
+        "filled diamond is a difference that stands after correction; a hollow one does not."
     )
     blocks: list[Block] = [Figures(figures)] if figures else []
-    if several and (sets := [c.sentence for c in answer.comparisons
-                             if c.pairing.family == "named" and c.pairing.dataset is not None]):  # fmt: skip
-        blocks.append(Words(sets))
+    if more := [*answer.sentences[MOST_SENTENCES:], *answer.by_set]:
+        blocks.append(Words(more))
     return Section("answer", "Head against head", lead, blocks)
 
 
@@ -306,11 +304,11 @@ def _p(value: float) -> str:
 
 def _runs(study: Study) -> Section:
     columns = [
-        Column("run"), Column("data set", filter=True), Column("head", filter=True), Column("activation", filter=True),
+        Column("data set", filter=True), Column("head", filter=True), Column("accuracy, %", numeric=True),
+        Column("95 % interval"), Column("untrained, %", numeric=True), Column("activation", filter=True),
         Column("dim(g)", numeric=True, filter=True), Column("dim(z)", numeric=True, filter=True),
-        Column("Z-score", filter=True), Column("seed", numeric=True), Column("accuracy, %", numeric=True),
-        Column("95 % interval"), Column("untrained, %", numeric=True), Column("val. loss", numeric=True),
-        Column("minutes", numeric=True),
+        Column("Z-score", filter=True), Column("seed", numeric=True), Column("val. loss", numeric=True),
+        Column("minutes", numeric=True), Column("run"),
     ]  # fmt: skip
     kept = [
         i for i, column in enumerate(columns) if column.name != "untrained, %" or study.runs["untrained"].notna().any()
@@ -330,11 +328,11 @@ def _run_row(study: Study, run: Any) -> list[str | Link]:
     page = study.folder(run.run).report
     href = quote(page.relative_to(study.path).as_posix()) if page.exists() else ""
     return [
-        Link(run.run, href) if href else run.run, str(run.dataset), name_of_head(str(run.head)), str(run.activation),
-        str(run.hidden_dim), str(run.output_dim), "yes" if run.normalized else "no", str(run.seed),
-        _percent(run.accuracy), f"{_percent(run.low)} to {_percent(run.high)}" if run.low == run.low else "–",
-        _percent(run.untrained), f"{run.val_loss:.3f}" if run.val_loss == run.val_loss else "–",
-        f"{run.seconds / 60:.1f}" if run.seconds == run.seconds else "–",
+        str(run.dataset), name_of_head(str(run.head)), _percent(run.accuracy),
+        f"{_percent(run.low)} to {_percent(run.high)}" if run.low == run.low else "–", _percent(run.untrained),
+        str(run.activation), str(run.hidden_dim), str(run.output_dim), "yes" if run.normalized else "no", str(run.seed),
+        f"{run.val_loss:.3f}" if run.val_loss == run.val_loss else "–",
+        f"{run.seconds / 60:.1f}" if run.seconds == run.seconds else "–", Link(run.run, href) if href else run.run,
     ]  # fmt: skip
 
 

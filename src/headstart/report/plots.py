@@ -124,11 +124,13 @@ def _strips(name: str, dataset: str, rows: pd.DataFrame, column: str) -> Figure:
     single = column == "accuracy" and rows.groupby("head", observed=True).size().max() == 1
     ends = [*percent, *(100 * rows["low"]), *(100 * rows["high"])] if single else list(percent)
     untrained = 100 * rows["untrained"].mean() if column == "accuracy" else float("nan")
-    axis = scale([*ends, untrained], 8, WIDTH - 8)
     heads = [h for h in rows["head"].cat.categories if (rows["head"] == h).any()]
+    summary = {h: rows[rows["head"] == h] for h in heads}
+    means = {h: mean_interval(part, 100 * part[column].to_numpy()) for h, part in summary.items()}
+    ends += [min(max(end, 0.0), 100.0) for _, *bounds in means.values() for end in bounds if end == end]
+    axis = scale([*ends, untrained], 8, WIDTH - 8)
     top, step = (26 if untrained == untrained else 8), 58
     bottom = top + step * len(heads)
-    summary = {h: rows[rows["head"] == h] for h in heads}
     alt = f"Accuracy on {dataset}: " + "; ".join(
         f"{name_of_head(h)} mean {100 * part[column].mean():.1f} % of {len(part)} runs" for h, part in summary.items()
     )
@@ -141,7 +143,7 @@ def _strips(name: str, dataset: str, rows: pd.DataFrame, column: str) -> Figure:
     for i, (head, part) in enumerate(summary.items()):
         y = top + i * step
         values = 100 * part[column].to_numpy()
-        mean, low, high = mean_interval(part, values)
+        mean, low, high = means[head]
         if len(part) == 1 and single:
             low, high = (100 * float(part[end].iloc[0]) for end in ("low", "high"))
         drawing.text(0, y + 15, _capital(name_of_head(head)))
@@ -319,7 +321,7 @@ def _cost(cost: str, label: str, runs: pd.DataFrame, several: bool) -> Figure:
     heads = _order(runs, "head")
     top = 34 + 18 * ((len(heads) + 1) // 2)
     bottom = top + 190
-    x = scale(runs["cost"], 40, WIDTH - 8, log=runs["cost"].max() > 20 * runs["cost"].min())
+    x = scale(runs["cost"], 56, WIDTH - 22, log=runs["cost"].max() > 3 * runs["cost"].min())
     y = scale(runs["value"], bottom, top)
     front = pareto(runs["cost"].to_numpy(), runs["value"].to_numpy())
     best = runs.iloc[front[-1]]
@@ -330,12 +332,15 @@ def _cost(cost: str, label: str, runs: pd.DataFrame, several: bool) -> Figure:
     drawing = Drawing(bottom + 40, alt)
     drawing.legend(12, [(_capital(name_of_head(h)), look(h)) for h in heads])
     drawing.y_axis(y, 40, WIDTH, "points above the mean of the set" if several else "accuracy, %")
-    drawing.x_axis(x, top, bottom, label, 4)
-    for head, part in runs.groupby("head", observed=True):
-        for run in part.itertuples():
+    values = sorted(runs["cost"].unique())
+    few = len(values) <= 6
+    drawing.x_axis(x, top, bottom, label, values if few else 4)
+    for i, head in enumerate(heads):
+        aside = (i - (len(heads) - 1) / 2) * 9 if few else 0.0  # heads beside each other where costs coincide
+        for run in runs[runs["head"] == head].itertuples():
             title = f"{run.run}: {100 * run.accuracy:.1f} %"
-            drawing.mark(x(run.cost), y(run.value), look(str(head)), 2.6 if len(runs) > 60 else 4, title,
-                         faint=len(runs) > 60)  # fmt: skip
+            small = len(runs) > 60
+            drawing.mark(x(run.cost) + aside, y(run.value), look(head), 2.6 if small else 4, title, faint=small)
     steps = [(x(runs["cost"].iloc[i]), y(runs["value"].iloc[i])) for i in front]
     corners = [steps[0]]
     for px, py in steps[1:]:

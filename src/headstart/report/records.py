@@ -34,6 +34,9 @@ NEED_AUTOENCODER = ("autoencoder", "spectrum", "shuffled")
 PROJECTORS = {"autoencoder-frozen": "ae", "random-trainable": "mlp"}
 """Heads that the paper names."""
 
+PREFERRED = ("paper", "linear", "knn", "few_shot_5", "few_shot_1", "linear_10pct", "linear_1pct")
+"""Probes, the one that decides first."""
+
 EARLY = 0.1
 """Share of the training after which accuracy counts as early."""
 
@@ -103,8 +106,8 @@ COLUMNS = {
 def read(path: str | Path, probe: str | None = None) -> Study:
     """Read a run or study folder.
 
-    `probe` chooses the accuracy; unset, `paper` where any run has it. Raises InputError when the folder holds no
-    finished run, a file is damaged, or no run has the probe.
+    `probe` chooses the accuracy; unset, the first of `PREFERRED` that any run has. Raises InputError when the folder
+    holds no finished run, a file is damaged, or no run has the probe.
     """
     path = Path(path)
     if not path.is_dir():
@@ -119,10 +122,11 @@ def read(path: str | Path, probe: str | None = None) -> Study:
     configs = {name: _config(folders[name]) for name in results}
     trained = {name: result for name, result in results.items() if result["stage"] != "autoencoder"}
     curves = {name: read_metrics(folders[name].metrics) for name in results}
-    known = sorted({p for result in trained.values() for p in result.get("probes", {})})
+    found = {p for result in trained.values() for p in result.get("probes", {})}
+    known = [p for p in PREFERRED if p in found] + sorted(found - set(PREFERRED))
     if probe is not None and probe not in known:
         raise InputError(f"no run in {path} has the probe {probe!r}; there is {', '.join(known) or 'none'}")
-    probe = probe or ("paper" if "paper" in known or not known else known[0])
+    probe = probe or (known[0] if known else PREFERRED[0])
     rows = [_row(name, result, configs[name], curves[name], probe) for name, result in trained.items()]
     autoencoders = [_autoencoder(n, r, configs[n]) for n, r in results.items() if r["stage"] == "autoencoder"]
     return Study(

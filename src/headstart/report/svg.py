@@ -38,6 +38,9 @@ class Scale:
 
     def ticks(self, count: int = 5) -> list[float]:
         """Round values inside the range: about `count` of them; powers of ten where logarithmic."""
+        if self.log and self.high < 100 * self.low:
+            exponents = range(floor(log10(self.low)), ceil(log10(self.high)) + 1)
+            return [v for e in exponents for m in (1, 2, 5) if self.low <= (v := m * 10.0**e) <= self.high]
         if self.log:
             powers = [10.0**e for e in range(ceil(log10(self.low) - 1e-9), floor(log10(self.high) + 1e-9) + 1)]
             return powers[:: max(1, ceil(len(powers) / count))]
@@ -97,7 +100,7 @@ class Drawing:
     parts: list[str] = field(default_factory=list)
 
     def line(self, x1: float, y1: float, x2: float, y2: float, kind: str) -> None:
-        """A straight line of a class: axis, grid, zero, interval, whisker."""
+        """A straight line of a class: axis, rule, zero, interval, whisker."""
         self.parts.append(f'<line class="{kind}" x1="{_at(x1)}" y1="{_at(y1)}" x2="{_at(x2)}" y2="{_at(y2)}"/>')
 
     def text(self, x: float, y: float, text: str, kind: str = "label", anchor: str = "start") -> None:
@@ -131,17 +134,17 @@ class Drawing:
             f'fill-opacity="{opacity:.2f}">{inside}</rect>'
         )
 
-    def x_axis(self, axis: Scale, top: float, bottom: float, label: str, count: int = 5) -> None:
-        """Grid lines, tick labels below, and the axis' name."""
-        for tick in axis.ticks(count):
-            self.line(axis(tick), top, axis(tick), bottom, "grid")
+    def x_axis(self, axis: Scale, top: float, bottom: float, label: str, ticks: int | Sequence[float] = 5) -> None:
+        """Grid lines, tick labels below, and the axis' name; `ticks` are about how many, or where."""
+        for tick in axis.ticks(ticks) if isinstance(ticks, int) else ticks:
+            self.line(axis(tick), top, axis(tick), bottom, "rule")
             self.text(axis(tick), bottom + 14, number(tick), "small", "middle")
         self.text((axis.start + axis.end) / 2, bottom + 30, label, "small", "middle")
 
     def y_axis(self, axis: Scale, left: float, right: float, label: str, count: int = 5) -> None:
         """Grid lines, tick labels at the left, and the axis' name above."""
         for tick in axis.ticks(count):
-            self.line(left, axis(tick), right, axis(tick), "grid")
+            self.line(left, axis(tick), right, axis(tick), "rule")
             self.text(left - 6, axis(tick) + 4, number(tick), "small", "end")
         self.text(0, axis.end - 10, label, "small")
 
