@@ -1,0 +1,294 @@
+"""`headstart evaluate`: every probe of a run, or of anybody's backbone, beside the networks it must beat.
+
+Comes in: a run folder, `torchvision:NAME`, `timm:NAME` or a state-dict file, and pictures. Goes out: one JSON file
+with a column for each backbone, all judged on the same pictures, splits and label draws: the given one, the same
+network with random weights, and the same network with ImageNet's where these can be had.
+"""
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torchvision
+from torch import Tensor, nn
+
+import headstart
+from headstart import backbones, data, live_taps, runs
+from headstart import config as configs
+from headstart.config import BackboneConfig, Config, DataConfig, ProbeConfig
+from headstart.data import splits as splitting
+from headstart.data.images import Images
+from headstart.data.splits import Splits
+from headstart.engine.device import Compute, choose
+from headstart.engine.progress import say, stage
+from headstart.engine.randomness import generator
+from headstart.errors import InputError
+from headstart.evaluate import features, geometry, probes
+from headstart.importers import read_tensors
+from headstart.runs import RunFolder
+
+Moments = dict[str, tuple[Tensor | None, Tensor | None]]
+"""Split -> mean and std (3,) of the Z-score, None for none."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pictures:
+    """What every backbone of one evaluation is judged on."""
+
+    images: Images
+    splits: Splits
+    size: int
+    moments: Moments
+
+    @property
+    def rows(self) -> dict[str, np.ndarray]:
+        """Split -> indices of its pictures."""
+        return {"train": self.splits.train, "val": self.splits.val, "test": self.splits.test}
+
+
+def evaluate(
+    backbone: str | Path,
+    *,
+    data: Sequence[str] = (),
+    out: str | Path | None = None,
+    name: str | None = None,
+    weights: str = "none",
+    size: int | None = None,
+    device: str = "auto",
+    threads: int | None = None,
+) -> Path:
+    """Judge a run, a network by name, or a state-dict file; returns the JSON file that was written.
+
+    Args:
+        backbone: a run folder; `torchvision:NAME` or `timm:NAME`; or a state-dict file of a ResNet.
+        data: DATA. Unset for a run: its own pictures and splits.
+        out: the file. Unset for a run: RUN/evaluations/NAME.json.
+        name: NAME for a run. Unset: the data's name and fingerprint.
+        weights: of a network by name: `none`, `imagenet` or a state-dict FILE.
+        size: side of the square pictures in pixels. Unset: the run's, or as `data.size` auto.
+
+    Raises:
+        InputError: no such backbone, weights that do not fit, no pictures, or no `out` for a foreign backbone.
+    """
+    if RunFolder(backbone).path.is_dir():
+        if weights != "none":
+            raise InputError(f"--weights is for a network by name; {backbone} is a run and has its own")
+        return evaluate_run(backbone, data, out=out, name=name, size=size, device=device, threads=threads)
+    if not data:
+        raise InputError(f"{backbone} is no run folder, so evaluate needs --data: the pictures to judge it on")
+    if out is None:
+        raise InputError(f"{backbone} is no run folder, so evaluate needs --out FILE for its result")
+    if str(backbone).startswith(("torchvision:", backbones.TIMM)):
+        settings = BackboneConfig(name=str(backbone).removeprefix("torchvision:"), weights=weights)
+    else:
+        settings = recognise(backbone)
+    config = Config(
+        data=DataConfig(sources=tuple(data), size=size or "auto"), backbone=settings, device=device, threads=threads
+    )
+    return evaluate_backbone(config, out)
+
+
+def evaluate_backbone(config: Config, out: str | Path) -> Path:
+    """Judge `config.backbone` with its `weights` on `config.data`; writes and returns `out`."""
+    compute = choose(config.device, config.precision, config.threads)
+    _check_network(config.backbone.name)
+    pictures = _open(config)
+    makers = {}
+    if config.backbone.weights not in ("none", "imagenet"):
+        makers[Path(config.backbone.weights).stem] = _maker(config, config.backbone.weights, pictures.size)
+    found = compare(makers | _references(config, pictures.size), pictures, config, compute)
+    runs.write_json(out, found)
+    return Path(out)
+
+
+def evaluate_run(
+    run: str | Path,
+    data: Sequence[str] = (),
+    *,
+    out: str | Path | None = None,
+    name: str | None = None,
+    size: int | None = None,
+    device: str = "auto",
+    threads: int | None = None,
+) -> Path:
+    """Judge a finished run on its own pictures and splits, or on `data`; writes RUN/evaluations/NAME.json.
+
+    Its own result.json is never touched. Other pictures are Z-scored as the run's training pictures were.
+    Raises InputError when the run has no backbone, or its pictures are no longer what it was trained on.
+    """
+    folder = RunFolder(run)
+    result = folder.read_result()
+    if not folder.backbone.exists():
+        raise InputError(f"{folder.path} has no backbone: it stopped after stage {result['stage']}")
+    config, _ = configs.load(folder.config)
+    config = replace(config, device=device, threads=threads, probe=ProbeConfig())
+    compute = choose(config.device, config.precision, config.threads)
+    if data:
+        other = replace(
+            config.data, sources=tuple(data), labels="auto", limit=None, size=size or result["data"]["size"]
+        )
+        pictures = _open(replace(config, data=other), _moments_of(result, config))
+    else:
+        pictures = _open(replace(config, data=replace(config.data, size=size or config.data.size)))
+        if pictures.images.fingerprint != result["data"]["fingerprint"]:
+            raise InputError(
+                f"the pictures of {folder.path} have changed since its training; give those to judge it on with --data"
+            )
+        pictures = replace(pictures, splits=Splits.load(folder.splits))
+    makers = {
+        "trained": _maker(config, str(folder.backbone), pictures.size),
+        "untrained": _maker(config, config.backbone.weights, pictures.size),
+    } | _references(config, pictures.size)
+    makers.pop({"none": "random", "imagenet": "imagenet"}.get(config.backbone.weights, ""), None)  # is the untrained
+    found = compare(makers, pictures, config, compute)
+    if out is None:
+        out = folder.evaluations / f"{_file_name(name or found['data']['name'], pictures.images)}.json"
+    runs.write_json(out, found | {"run": folder.path.name, "config_hash": result["config_hash"]})
+    return Path(out)
+
+
+def compare(
+    makers: dict[str, Callable[[], nn.Module]], pictures: Pictures, config: Config, compute: Compute
+) -> dict[str, Any]:
+    """Probes and geometry of each backbone on the same pictures.
+
+    Args:
+        makers: name -> function that builds the backbone; one that raises InputError is left out, with its reason,
+            unless it is the first.
+
+    Returns:
+        `data` (name, fingerprint, size, classes, numbers of pictures), `backbone` (name, stem), `backbones` (name ->
+        `probes`, `geometry`) and `left_out` (name -> reason).
+    """
+    images = pictures.images
+    labels = {split: images.labels[rows] for split, rows in pictures.rows.items()}
+    names = {split: [images.names[i] for i in rows] for split, rows in pictures.rows.items()}
+    found: dict[str, Any] = {}
+    left_out: dict[str, str] = {}
+    for name, make in makers.items():
+        try:
+            backbone = live_taps.apply(make(), pictures.size)
+        except InputError as error:
+            if not found:
+                raise
+            left_out[name] = str(error)
+            say(f"{name} left out: {error}")
+            continue
+        h = _features(backbone, pictures, compute, name)
+        found[name] = {
+            "probes": probes.run(
+                h, labels, names, images.classes, which=config.probe.names, seed=config.seed,
+                split_seed=config.data.split_seed, device=compute.device, confusion_up_to=1000,
+                say=say if not found else _nothing,
+            ),
+            "geometry": geometry.of_features(h["test"]),
+        }  # fmt: skip
+    return {
+        "schema": runs.SCHEMA,
+        "headstart": headstart.__version__,
+        "data": {
+            "name": ", ".join(_shown(source) for source in config.data.sources), "fingerprint": images.fingerprint,
+            "size": pictures.size, "classes": images.classes,
+            **{split: len(rows) for split, rows in pictures.rows.items()},
+        },
+        "backbone": {"name": config.backbone.name, "stem": config.backbone.stem},
+        "backbones": found,
+        "left_out": left_out,
+    }  # fmt: skip
+
+
+def recognise(path: str | Path) -> BackboneConfig:
+    """The ResNet that a state-dict file fits, by the names and shapes of its tensors.
+
+    Raises InputError when it fits none: another network has to be named.
+    """
+    shapes = {name: tuple(tensor.shape) for name, tensor in read_tensors(path).items()}
+    for name in torchvision.models.list_models(module=torchvision.models, include="*resne*"):
+        with torch.device("meta"):
+            network = torchvision.models.get_model(name)
+        own = {key: tuple(tensor.shape) for key, tensor in network.named_parameters() if not key.startswith("fc.")}
+        stem = own.pop("conv1.weight")
+        given = {key: _ending(shapes, key) for key in own}
+        first = _ending(shapes, "conv1.weight")
+        if given == own and first in (stem, (stem[0], 3, 3, 3)):
+            return BackboneConfig(name=name, stem="imagenet" if first == stem else "cifar", weights=str(path))
+    raise InputError(
+        f"{path} is not the state dict of a torchvision ResNet; name its network: torchvision:NAME --weights {path}"
+    )
+
+
+# ------------------------------------------------------------------------------------------------------- the parts
+
+
+def _open(config: Config, moments: Moments | None = None) -> Pictures:
+    """Read and split the pictures; Z-scored by their own train split, or by `moments`."""
+    images = data.open_images(config.data, config.augment.crop_scale[0], config.augment.crop_ratio[0])
+    splits = splitting.make(images, config.data)
+    if moments is None:
+        moments = dict.fromkeys(("train", "val", "test"), (None, None))
+        if config.data.normalize:
+            found = splitting.statistics(images, splits, config.data)
+            moments = {split: (_float32(mean), _float32(std)) for split, (mean, std) in found.items()}
+    return Pictures(images=images, splits=splits, size=images.training_size(config.data.size), moments=moments)
+
+
+def _moments_of(result: dict[str, Any], config: Config) -> Moments:
+    mean, std = (torch.tensor(result["data"][name]) if config.data.normalize else None for name in ("mean", "std"))
+    return dict.fromkeys(("train", "val", "test"), (mean, std))
+
+
+def _maker(config: Config, weights: str, size: int) -> Callable[[], nn.Module]:
+    settings = config.backbone
+    return lambda: backbones.build(
+        settings.name, stem=settings.stem, weights=weights, size=size, generator=generator(config.seed, "backbone")
+    )
+
+
+def _references(config: Config, size: int) -> dict[str, Callable[[], nn.Module]]:
+    """What any backbone must beat: the same network with random and with ImageNet's weights."""
+    return {"random": _maker(config, "none", size), "imagenet": _maker(config, "imagenet", size)}
+
+
+def _features(backbone: nn.Module, pictures: Pictures, compute: Compute, name: str) -> dict[str, np.ndarray]:
+    total = sum(len(rows) for rows in pictures.rows.values())
+    with stage(name, total) as bar:
+        return {
+            split: features.extract(
+                backbone, pictures.images, rows, size=pictures.size, mean=pictures.moments[split][0],
+                std=pictures.moments[split][1], compute=compute, progress=bar.advance,
+            )
+            for split, rows in pictures.rows.items()
+        }  # fmt: skip
+
+
+def _check_network(name: str) -> None:
+    """An unknown network is named before any picture is read."""
+    backbones.num_features(name)
+
+
+def _ending(shapes: dict[str, tuple[int, ...]], key: str) -> tuple[int, ...] | None:
+    """The shape under `key`, whatever a wrapper put in front of it."""
+    if key in shapes:
+        return shapes[key]
+    return next((shape for name, shape in shapes.items() if name.endswith(f".{key}")), None)
+
+
+def _file_name(name: str, images: Images) -> str:
+    return f"{re.sub(r'[^A-Za-z0-9._-]+', '-', name).strip('-.') or 'data'}-{images.fingerprint[:8]}"
+
+
+def _shown(source: str) -> str:
+    name, _, root = source.partition(":")
+    return name if root and "/" not in name else Path(source).name
+
+
+def _float32(values: np.ndarray) -> Tensor:
+    return torch.as_tensor(values, dtype=torch.float32)
+
+
+def _nothing(_: str) -> None:
+    """The reasons of the first backbone hold for all."""

@@ -1,0 +1,166 @@
+"""`headstart evaluate`: runs, networks by name and state-dict files, in one file beside what they must beat."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+import torchvision
+from PIL import Image
+from safetensors.torch import save_file
+
+from headstart import backbones, pretraining
+from headstart.config import AutoencoderConfig, BackboneConfig, Config, ContrastiveConfig, DataConfig, HeadConfig
+from headstart.errors import InputError
+from headstart.evaluate import foreign, probes
+
+
+@pytest.fixture(autouse=True)
+def no_imagenet(monkeypatch):
+    """A machine without a connection."""
+
+    def refuse(name):
+        raise InputError(f"backbone.weights imagenet of {name} cannot be fetched")
+
+    monkeypatch.setattr(backbones, "_torchvision_weights", refuse)
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory):
+    """Three classes of 24 px pictures that differ in colour: train/ and test/."""
+    root = tmp_path_factory.mktemp("photos")
+    rng = np.random.default_rng(0)
+    for split, n in (("train", 20), ("test", 10)):
+        for c, colour in enumerate(("blue", "green", "red")):
+            folder = root / split / colour
+            folder.mkdir(parents=True)
+            for i in range(n):
+                pixels = rng.integers(0, 200, (24, 24, 3))
+                pixels[..., c] += 55
+                Image.fromarray(pixels.astype(np.uint8)).save(folder / f"{i}.png")
+    return root
+
+
+@pytest.fixture(scope="module")
+def run(photos, tmp_path_factory):
+    config = Config(
+        data=DataConfig(sources=(str(photos),)), backbone=BackboneConfig(name="resnet18"),
+        autoencoder=AutoencoderConfig(epochs=1), head=HeadConfig(init="random", frozen=False, hidden_dim=16),
+        contrastive=ContrastiveConfig(epochs=1, batch_size=16), device="cpu", precision="float32", threads=1,
+    )  # fmt: skip
+    return pretraining.run(config, tmp_path_factory.mktemp("runs") / "one", quiet=True)
+
+
+def read(path):
+    return json.loads(path.read_text())
+
+
+def test_a_run_on_its_own_pictures_repeats_its_result(run):
+    before = (run / "result.json").read_bytes()
+    path = foreign.evaluate(run, device="cpu", threads=1)
+    assert path.parent == run / "evaluations"
+    found = read(path)
+    assert (run / "result.json").read_bytes() == before
+    result = read(run / "result.json")
+    assert found["backbones"]["trained"]["probes"] == result["probes"]
+    assert found["backbones"]["untrained"]["probes"] == result["untrained"]
+    assert list(found["backbones"]) == ["trained", "untrained"]
+    assert "cannot be fetched" in found["left_out"]["imagenet"]
+    assert found["data"]["fingerprint"] == result["data"]["fingerprint"]
+    assert found["config_hash"] == result["config_hash"]
+
+
+def test_a_run_on_other_pictures(run):
+    path = foreign.evaluate(run, data=["digits"], name="digits!", size=16, device="cpu", threads=1)
+    assert path.name.startswith("digits-")
+    found = read(path)
+    assert found["data"]["size"] == 16
+    assert len(found["data"]["classes"]) == 10
+    assert set(found["backbones"]["trained"]["probes"]) == set(probes.NAMES)
+
+
+def test_a_run_whose_pictures_have_changed(run, photos):
+    extra = photos / "train" / "red" / "new.png"
+    Image.new("RGB", (24, 24)).save(extra)
+    try:
+        with pytest.raises(InputError, match="have changed"):
+            foreign.evaluate(run, device="cpu", threads=1)
+    finally:
+        extra.unlink()
+
+
+def test_a_network_by_name_beside_imagenet(photos, tmp_path, monkeypatch):
+    torch.manual_seed(1)
+    fetched = torchvision.models.resnet18().state_dict()
+    monkeypatch.setattr(backbones, "_torchvision_weights", lambda name: fetched)
+    path = foreign.evaluate(
+        "torchvision:resnet18", data=[str(photos)], out=tmp_path / "r.json", device="cpu", threads=1
+    )
+    found = read(path)
+    assert list(found["backbones"]) == ["random", "imagenet"]
+    assert found["left_out"] == {}
+    for column in found["backbones"].values():
+        assert {"paper", "linear", "knn"} <= set(column["probes"])
+        assert column["probes"]["linear"]["n_test"] == 30
+        assert 0 < column["geometry"]["effective_rank"] <= 30
+    random, imagenet = (column["geometry"] for column in found["backbones"].values())
+    assert random != imagenet
+
+
+@pytest.mark.parametrize("kind", ["plain.pt", "wrapped.pt", "cifar.safetensors"])
+def test_a_state_dict_file_is_recognised(photos, tmp_path, kind):
+    torch.manual_seed(2)
+    network = torchvision.models.resnet18()
+    if kind.startswith("cifar"):
+        network.conv1 = torch.nn.Conv2d(3, 64, 3, padding=1, bias=False)
+        save_file(network.state_dict(), tmp_path / kind)
+    elif kind.startswith("plain"):
+        torch.save(network.state_dict(), tmp_path / kind)
+    else:
+        torch.save({"state_dict": {f"backbone.{k}": v for k, v in network.state_dict().items()}}, tmp_path / kind)
+    settings = foreign.recognise(tmp_path / kind)
+    assert (settings.name, settings.stem) == ("resnet18", "cifar" if kind.startswith("cifar") else "imagenet")
+    if kind == "wrapped.pt":
+        found = read(
+            foreign.evaluate(tmp_path / kind, data=[str(photos)], out=tmp_path / "r.json", device="cpu", threads=1)
+        )
+        assert list(found["backbones"]) == ["wrapped", "random"]
+        assert found["backbones"]["wrapped"] != found["backbones"]["random"]
+
+
+def test_wide_resnets_are_not_taken_for_plain_ones(tmp_path):
+    for name in ("resnet50", "wide_resnet50_2", "resnext50_32x4d"):
+        with torch.device("meta"):
+            tensors = torchvision.models.get_model(name).state_dict()
+        torch.save({k: torch.empty(1).expand(v.shape) for k, v in tensors.items()}, tmp_path / "x.pt")
+        assert foreign.recognise(tmp_path / "x.pt").name == name
+
+
+class TestBadInput:
+    def complains(self, match, *arguments, **options):
+        with pytest.raises(InputError, match=match):
+            foreign.evaluate(*arguments, device="cpu", threads=1, **options)
+
+    def test_without_data(self, tmp_path):
+        self.complains("--data", "torchvision:resnet18", out=tmp_path / "r.json")
+
+    def test_without_out(self, photos):
+        self.complains("--out", "torchvision:resnet18", data=[str(photos)])
+
+    def test_an_unknown_network(self, photos, tmp_path):
+        self.complains("resnet18", "torchvision:resnet81", data=[str(photos)], out=tmp_path / "r.json")
+
+    def test_neither_run_nor_file(self, photos, tmp_path):
+        self.complains("not a file", tmp_path / "nothing", data=[str(photos)], out=tmp_path / "r.json")
+
+    def test_a_file_of_another_network(self, photos, tmp_path):
+        torch.save({"layer.weight": torch.ones(2)}, tmp_path / "x.pt")
+        self.complains("torchvision:NAME --weights", tmp_path / "x.pt", data=[str(photos)], out=tmp_path / "r.json")
+
+    def test_imagenet_weights_that_cannot_be_had(self, photos, tmp_path):
+        self.complains(
+            "cannot be fetched", "torchvision:resnet18", data=[str(photos)], out=tmp_path / "r.json", weights="imagenet"
+        )
+
+    def test_a_folder_that_is_no_run(self, tmp_path):
+        self.complains("no finished run", tmp_path)

@@ -1,0 +1,226 @@
+"""Real trainings on the digits: healthy ones draw no warning, and each way of going wrong is called by its name."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import nn
+
+from headstart import contrastive, data
+from headstart.config import AugmentConfig, Config, ContrastiveConfig, DataConfig
+from headstart.data import splits as splitting
+from headstart.engine.checkpoint import Checkpoints
+from headstart.engine.device import Compute
+from headstart.evaluate.health import Health
+from headstart.evaluate.online import OnlineProbe
+from headstart.heads import ProjectionHead
+from headstart.runs import Metrics
+
+CONFIG = Config(
+    data=DataConfig(sources=("digits",), limit=400, size=16),
+    augment=AugmentConfig(crop_scale=(0.3, 1.0), flip=0.0),
+    contrastive=ContrastiveConfig(epochs=12, batch_size=64, lr=0.075),
+)
+
+
+@pytest.fixture(scope="module")
+def digits():
+    images = data.open_images(CONFIG.data)
+    return images, splitting.make(images, CONFIG.data)
+
+
+def network(seed, width=16):
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return nn.Sequential(
+            nn.Conv2d(3, width, 3, 2, 1, bias=False), nn.BatchNorm2d(width), nn.ReLU(),
+            nn.Conv2d(width, 2 * width, 3, 2, 1, bias=False), nn.BatchNorm2d(2 * width), nn.ReLU(),
+            nn.Conv2d(2 * width, 4 * width, 3, 1, 1, bias=False), nn.BatchNorm2d(4 * width), nn.ReLU(),
+            nn.AdaptiveAvgPool2d(1), nn.Flatten(),
+        )  # fmt: skip
+
+
+def head(seed=0, activation="relu", init="random", frozen=False):
+    return ProjectionHead.from_init(
+        64, init=init, hidden_dim=32, output_dim=16, activation=activation, frozen=frozen, autoencoder=None,
+        features=None, generator=torch.Generator().manual_seed(seed),
+    )  # fmt: skip
+
+
+def train(digits, tmp_path, head, seed=0, observers=(), **settings):
+    """A real training; returns what Health said and recorded, the log, and the trained backbone."""
+    images, splits = digits
+    config = replace(CONFIG, seed=seed, contrastive=replace(CONFIG.contrastive, **settings))
+    said, log = [], []
+    health = Health(said.append)
+    backbone = network(seed + 1)
+    contrastive.train(
+        backbone, head, images, splits, config, compute=Compute(torch.device("cpu"), torch.float32),
+        checkpoints=Checkpoints(tmp_path / f"{len(observers)}.pt", Metrics(tmp_path / "metrics.jsonl"), minutes=60),
+        observers=[health, *observers], log=lambda **values: log.append(values), quiet=True,
+    )  # fmt: skip
+    return said, health, log, backbone
+
+
+ACTIVATIONS = ("relu", "tanh", "sigmoid", "silu", "gelu")
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_healthy_trainings_draw_no_warning(digits, tmp_path, seed):
+    made = head(seed, ACTIVATIONS[seed % 5], ("random", "orthogonal")[seed % 2], frozen=seed >= 5)
+    said, health, log, _ = train(digits, tmp_path, made, seed)
+    assert said == []
+    assert health.history[-1]["spread"] > 3 * health.history[0]["spread"], "it did learn to tell pictures apart"
+    assert log[-1]["loss"] < log[0]["loss"]
+    assert "warning" not in log[-1]
+
+
+def named(said):
+    return [name for line in said for name in ("diverging", "collapsing", "stopped learning") if name in line]
+
+
+def test_no_negatives(digits, tmp_path, monkeypatch):
+    def alignment_alone(z, temperature, group=None):
+        first, second = nn.functional.normalize(z, dim=1).chunk(2)
+        return -(first * second).sum(1).mean() / temperature
+
+    monkeypatch.setattr(contrastive, "nt_xent", alignment_alone)
+    said, _, log, _ = train(digits, tmp_path, head(), epochs=8)
+    assert named(said) == ["collapsing"]
+    assert [line["warning"] for line in log if "warning" in line] == ["collapsing"]
+    assert "negatives" in said[0], "what usually helps"
+
+
+def test_dead_activation(digits, tmp_path):
+    dead = head()
+    with torch.no_grad():
+        dead.first.bias.fill_(-1e3)
+    said, health, _, _ = train(digits, tmp_path, dead, epochs=8)
+    assert named(said) == ["collapsing"]
+    assert health.history[-1]["spread"] < 1e-6
+
+
+def test_far_too_high_learning_rate(digits, tmp_path):
+    said, _, _, _ = train(digits, tmp_path, head(), lr=30.0, epochs=6)
+    assert named(said) == ["diverging"]
+    assert "--contrastive.lr" in said[0]
+
+
+def test_too_high_learning_rate_that_collapses(digits, tmp_path):
+    said, _, _, _ = train(digits, tmp_path, head(), lr=3.0, epochs=8)
+    assert named(said) == ["collapsing"]
+
+
+def test_a_loss_that_comes_back_up():
+    health = Health(lambda _: None)
+    for epoch, loss in enumerate([4.8, 4.4, 4.1, 4.0, 3.9, 4.5, 4.8, 4.8], start=1):
+        health.epoch_end(event(epoch, loss))
+    assert health.said == ["diverging"]
+
+
+def test_a_learning_rate_too_low_to_learn(digits, tmp_path):
+    images, splits = digits
+    few = images, replace(splits, train=splits.train[:128])
+    said, _, _, _ = train(few, tmp_path, head(), lr=1e-9, epochs=60)
+    assert named(said) == ["stopped learning"]
+
+
+def event(epoch, loss, epochs=8, lr=0.1, scale=1.0, spread=True):
+    g = torch.Generator().manual_seed(epoch)
+    z = torch.randn(32, 8, generator=g) if spread else torch.ones(32, 8)
+    return contrastive.EpochEnd(
+        epoch=epoch, epochs=epochs, train_loss=loss, val_loss=loss, lr=lr, h=scale * z, z=z
+    )  # fmt: skip
+
+
+def test_values_that_are_not_finite():
+    said = []
+    health = Health(said.append)
+    figures = health.epoch_end(event(1, 4.8, scale=float("inf")))
+    assert named(said) == ["diverging"]
+    assert figures == {"warning": "diverging"}
+
+
+def test_each_warning_comes_once_and_a_resumed_run_remembers():
+    said = []
+    health = Health(said.append)
+    for epoch in range(1, 6):
+        health.epoch_end(event(epoch, 4.8, spread=False))
+    again = Health(said.append)
+    again.load_state_dict(health.state_dict())
+    for epoch in range(6, 9):
+        again.epoch_end(event(epoch, 4.8, spread=False))
+    assert named(said) == ["collapsing"]
+    assert len(again.history) == 8
+
+
+def test_stopped_learning_needs_a_high_learning_rate():
+    for lr, expected in ((0.1, ["stopped learning"]), (0.04, [])):
+        health = Health(lambda _: None)
+        health.epoch_end(event(1, 5.0, lr=0.1))
+        for epoch in range(2, 25):
+            health.epoch_end(event(epoch, 4.5 + 0.001 * (epoch % 2), lr=lr))
+        assert health.said == expected
+
+
+class TestOnlineProbe:
+    def test_sees_progress(self, digits, tmp_path):
+        images, splits = digits
+        probe = OnlineProbe(images.labels, splits, 10)
+        _, _, log, _ = train(digits, tmp_path, head(activation="tanh"), observers=[probe])
+        accuracy = [line["accuracy"] for line in log]
+        assert all(0 <= value <= 1 for value in accuracy)
+        assert max(accuracy[-3:]) > 0.25, "ten classes"
+        assert max(accuracy[-3:]) > accuracy[0]
+
+    def test_changes_nothing_in_the_training(self, digits, tmp_path):
+        images, splits = digits
+        torch.manual_seed(7)
+        _, _, _, without = train(digits, tmp_path, head(), epochs=2)
+        state = torch.get_rng_state()
+        probe = OnlineProbe(images.labels, splits, 10)
+        _, _, _, beside = train(digits, tmp_path, head(), epochs=2, observers=[probe])
+        assert torch.equal(torch.get_rng_state(), state)
+        for a, b in zip(without.state_dict().values(), beside.state_dict().values(), strict=True):
+            assert torch.equal(a, b)
+
+    def test_is_a_plain_classifier_with_adam(self, digits):
+        images, splits = digits
+        probe = OnlineProbe(images.labels, splits, 10)
+        linear = nn.Linear(6, 10)
+        nn.init.zeros_(linear.weight)
+        nn.init.zeros_(linear.bias)
+        optimizer = torch.optim.Adam(linear.parameters(), lr=1e-2)
+        for step in range(5):
+            indices = torch.arange(step, 40 + step)
+            h = torch.randn(80, 6, generator=torch.Generator().manual_seed(step), requires_grad=True)
+            probe.step(h, indices)
+            assert h.grad is None
+            x = (h.detach() - h.detach().mean(0)) / (h.detach().std(0, correction=0) + 1e-5)
+            y = torch.as_tensor(images.labels)[indices].repeat(2)
+            optimizer.zero_grad()
+            nn.functional.cross_entropy(linear(x), y).backward()
+            optimizer.step()
+        torch.testing.assert_close(probe.weights[:-1].T, linear.weight)
+        torch.testing.assert_close(probe.weights[-1], linear.bias)
+
+    def test_without_labels(self, digits):
+        images, splits = digits
+        probe = OnlineProbe(images.labels * 0 - 1, splits, 10)
+        probe.step(torch.randn(20, 6), torch.arange(10))
+        assert probe.epoch_end(event(1, 4.8)) == {}
+        assert bool(probe.weights.isfinite().all())
+        assert not probe.weights.any(), "nothing to learn from"
+
+    def test_resumes_to_the_byte(self, digits):
+        images, splits = digits
+        batches = [torch.randn(20, 6, generator=torch.Generator().manual_seed(i)) for i in range(6)]
+        through, halted, resumed = (OnlineProbe(images.labels, splits, 10) for _ in range(3))
+        for h in batches:
+            through.step(h, torch.arange(10))
+        for h in batches[:3]:
+            halted.step(h, torch.arange(10))
+        resumed.load_state_dict(halted.state_dict())
+        for h in batches[3:]:
+            resumed.step(h, torch.arange(10))
+        assert torch.equal(through.weights, resumed.weights)
