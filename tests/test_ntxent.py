@@ -2,6 +2,8 @@
 
 import math
 import os
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -52,8 +54,7 @@ def form(request, monkeypatch):
     partial."""
     if request.param != "plain":
         monkeypatch.setattr(ntxent, "PLAIN_ROWS", 0)
-        monkeypatch.setattr(ntxent, "BLOCK_ROWS", 5)
-        monkeypatch.setattr(ntxent, "TILE_COLUMNS", 7)
+        monkeypatch.setattr(ntxent, "CPU_TILE", (5, 7))
     if request.param == "rows":
         monkeypatch.setattr(ntxent, "SAFE_EXPONENT", 0.0)
     return request.param
@@ -76,16 +77,17 @@ def test_forms_agree(n, width, seed, temperature):
     expected = value_and_gradient(matrix_form, z, temperature)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(ntxent, "PLAIN_ROWS", 0)
-        patch.setattr(ntxent, "BLOCK_ROWS", 3)
-        patch.setattr(ntxent, "TILE_COLUMNS", 4)
+        patch.setattr(ntxent, "CPU_TILE", (3, 4))
         for exponent in (60.0, 0.0):
             patch.setattr(ntxent, "SAFE_EXPONENT", exponent)
             actual = value_and_gradient(nt_xent, z, temperature)
             torch.testing.assert_close(actual, expected, rtol=0, atol=1e-10)
 
 
-def test_many_rows_with_the_real_block_sizes():
+@pytest.mark.parametrize("exponent", [60.0, 0.0])
+def test_many_rows_with_the_real_block_sizes(exponent, monkeypatch):
     """A number of rows that none of the blocks divides; float64 to 1e-10, float32 to its own rounding."""
+    monkeypatch.setattr(ntxent, "SAFE_EXPONENT", exponent)
     z = random_z(2 * 1500, 32)
     expected, expected_gradient = value_and_gradient(matrix_form, z, 0.5)
     loss, gradient = value_and_gradient(nt_xent, z, 0.5)
@@ -96,6 +98,23 @@ def test_many_rows_with_the_real_block_sizes():
     torch.testing.assert_close(
         gradient.double(), expected_gradient, rtol=0, atol=1e-6 * float(expected_gradient.abs().max())
     )
+
+
+def test_memory_grows_with_rows_not_with_pairs_of_rows():
+    """4,096 pairs in a process of its own: one matrix of all products would take 268 MB, the loss gets by with 100."""
+    code = """
+import resource, torch
+from headstart.ntxent import nt_xent
+megabytes = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+nt_xent(torch.randn(1024, 128, requires_grad=True)).backward()
+z = torch.randn(8192, 128, requires_grad=True)
+before = megabytes()
+nt_xent(z).backward()
+print(megabytes() - before)
+"""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    extra = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
+    assert float(extra.stdout) < 100
 
 
 def test_very_low_temperature_stays_finite(form):

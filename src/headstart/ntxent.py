@@ -28,9 +28,9 @@ from torch.autograd.function import once_differentiable
 
 from headstart.errors import InputError
 
-PLAIN_ROWS = 1024  # up to so many rows the matrix is small and one block; autograd keeps it
-BLOCK_ROWS = 512  # rows of one block of the triangle
-TILE_COLUMNS = 2048  # columns of one tile: 4 MB of float32, in the cache from one operation to the next
+PLAIN_ROWS = 256  # up to so many rows the matrix is small, and autograd keeps it
+CPU_TILE = 256, 1024  # rows, columns: 1 MB of float32, which stays in a core's cache between the operations on it
+GPU_TILE = 4096, 8192  # few kernels, and still no more than 128 MB
 SAFE_EXPONENT = 60.0  # exp(+-60) and sums of it are far inside float32, so no maximum has to be subtracted
 
 
@@ -48,7 +48,7 @@ def nt_xent(z: Tensor, temperature: float = 0.5, group: dist.ProcessGroup | None
     the global batch.
 
     float64 is computed in float64, everything else in float32 whatever autocast says: a bfloat16 product has
-    a relative error of 2^-9, which at tau = 0.1 is 2 % of an exponential. Memory is O(N) above 1,024 rows.
+    a relative error of 2^-9, which at tau = 0.1 is 2 % of an exponential. Memory is O(N) above 256 rows.
 
     Raises InputError for anything but (2N, d) with N >= 2 over all ranks, a temperature that is not positive
     and, on the CPU, for values that are not finite. On other devices looking would stall the queue at every
@@ -124,12 +124,13 @@ class _MeanLogSumExpOfTriangle(torch.autograd.Function):
 def _upper_tiles(u: Tensor) -> Any:
     """Yields (rows, columns, exp of the products of those rows with those columns): the diagonal blocks,
     their diagonal zero, and the tiles to the right of them."""
-    for start in range(0, len(u), BLOCK_ROWS):
-        stop = min(start + BLOCK_ROWS, len(u))
+    tile_rows, tile_columns = CPU_TILE if u.device.type == "cpu" else GPU_TILE
+    for start in range(0, len(u), tile_rows):
+        stop = min(start + tile_rows, len(u))
         rows = slice(start, stop)
         yield rows, rows, (u[rows] @ u[rows].T).exp_().fill_diagonal_(0)
-        for left in range(stop, len(u), TILE_COLUMNS):
-            columns = slice(left, min(left + TILE_COLUMNS, len(u)))
+        for left in range(stop, len(u), tile_columns):
+            columns = slice(left, min(left + tile_columns, len(u)))
             yield rows, columns, (u[rows] @ u[columns].T).exp_()
 
 
@@ -146,8 +147,7 @@ class _MeanLogSumExpOfRows(torch.autograd.Function):
         everyone = _gather(u, group)
         offset = _rank(group) * len(u)
         own = u.new_empty(len(u))
-        for start in range(0, len(u), BLOCK_ROWS):
-            rows = slice(start, min(start + BLOCK_ROWS, len(u)))
+        for rows in _row_blocks(u, everyone):
             own[rows] = _products(u, rows, everyone, offset).logsumexp(dim=1)
         ctx.group, ctx.offset = group, offset
         ctx.save_for_backward(u, everyone, own, _gather(own, group))
@@ -161,13 +161,19 @@ class _MeanLogSumExpOfRows(torch.autograd.Function):
         weight = weights[ctx.offset // len(u)]
         weights = weights.repeat_interleave(len(u))
         grad = torch.empty_like(u)
-        for start in range(0, len(u), BLOCK_ROWS):
-            rows = slice(start, min(start + BLOCK_ROWS, len(u)))
+        for rows in _row_blocks(u, everyone):
             products = _products(u, rows, everyone, ctx.offset)
             softmax = (products - own[rows, None]).exp_().mul_(weight)
             softmax += products.sub_(theirs).exp_().mul_(weights)
             grad[rows] = softmax @ everyone
         return grad, None
+
+
+def _row_blocks(u: Tensor, everyone: Tensor) -> list[slice]:
+    """As many rows at once as make a tile of full rows, but enough for an efficient product."""
+    tile_rows, tile_columns = CPU_TILE if u.device.type == "cpu" else GPU_TILE
+    step = max(64, tile_rows * tile_columns // len(everyone))
+    return [slice(start, min(start + step, len(u))) for start in range(0, len(u), step)]
 
 
 def _products(u: Tensor, rows: slice, everyone: Tensor, offset: int) -> Tensor:
