@@ -19,7 +19,8 @@ __all__ = ["__version__", "load", "pretrain"]
 
 
 def pretrain(
-    data: str | Path | Sequence[str | Path],
+    pictures: str | Path | Sequence[str | Path],
+    /,
     out: str | Path,
     *,
     preset: str | None = None,
@@ -31,7 +32,7 @@ def pretrain(
     """Do one run: autoencoder, head, SimCLR, and probes where there are labels.
 
     Args:
-        data: folders of pictures, a list file, or a named set with its root (`cifar10:ROOT`).
+        pictures: DATA: folders of pictures, a list file, or a named set with its root (`cifar10:ROOT`).
         out: the run folder.
         preset: `paper` for the authors' setting.
         overwrite: replace a finished run in `out`.
@@ -52,7 +53,7 @@ def pretrain(
     from headstart.pretraining import run
     from headstart.use.load import load
 
-    sources = tuple(map(str, (data,) if isinstance(data, (str, Path)) else data))
+    sources = tuple(map(str, (pictures,) if isinstance(pictures, (str, Path)) else pictures))
     base = configs.preset(preset, sources)
     config = configs.from_dict(sections, base, where="headstart.pretrain")
     config = replace(config, data=replace(config.data, sources=sources))

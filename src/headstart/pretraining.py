@@ -46,8 +46,8 @@ from headstart.evaluate import features as representations
 from headstart.evaluate import geometry, probes
 from headstart.evaluate.health import Health
 from headstart.evaluate.online import OnlineProbe
-from headstart.importers import autoencoder_state, read_tensors
 from headstart.heads import ProjectionHead, head_statistics
+from headstart.importers import autoencoder_state, read_tensors
 from headstart.runs import Metrics, RunFolder
 from headstart.sheets import sheet
 
@@ -122,8 +122,8 @@ def _refuse_finished(folder: RunFolder, config: Config, overwrite: bool, extend:
     stage = folder.read_result()["stage"]
     if STAGES.index(stage) >= STAGES.index(config.stages):
         raise InputError(
-            f"{folder.path} holds a finished run (stage {stage}); replace it with --overwrite, train it for more epochs "
-            "with --extend, or give another --out"
+            f"{folder.path} holds a finished run (stage {stage}); replace it with --overwrite, train it for more "
+            "epochs with --extend, or give another --out"
         )
 
 
@@ -162,8 +162,8 @@ def _open(
         stages = runs.read_json(folder.stages)
     if extend and stages.get("contrastive", {}).get("epochs", config.contrastive.epochs) < config.contrastive.epochs:
         say(
-            f"extending from {stages['contrastive']['epochs']} to {config.contrastive.epochs} epochs: the learning rate "
-            f"follows the cosine of {config.contrastive.epochs} epochs from here, so it rises before it falls again"
+            f"extending from {stages['contrastive']['epochs']} to {config.contrastive.epochs} epochs: the learning "
+            f"rate follows the cosine of {config.contrastive.epochs} epochs from here, so it rises before it falls"
         )
         del stages["contrastive"]
     opened = Run(folder, config, compute, images, splits, metrics, checkpoints, stages, quiet)
@@ -259,6 +259,11 @@ class Run:
     def writes(self) -> bool:
         """Whether this process writes files."""
         return distributed.rank() == 0
+
+    @property
+    def parts(self) -> dict[str, np.ndarray]:
+        """Indices of train, val and test, by name."""
+        return vars(self.splits)
 
     @property
     def size(self) -> int:
@@ -430,11 +435,11 @@ class Run:
 
     def _split_features(self, backbone: nn.Module) -> dict[str, np.ndarray]:
         live_taps.apply(backbone, self.size)
-        return {split: self.features(backbone, indices, split) for split, indices in dataclasses.asdict(self.splits).items()}
+        return {split: self.features(backbone, indices, split) for split, indices in self.parts.items()}
 
     def _probes(self, features: dict[str, np.ndarray]) -> dict[str, Any]:
-        labels = {split: self.images.labels[indices] for split, indices in dataclasses.asdict(self.splits).items()}
-        names = {split: [self.images.names[i] for i in indices] for split, indices in dataclasses.asdict(self.splits).items()}
+        labels = {split: self.images.labels[indices] for split, indices in self.parts.items()}
+        names = {split: [self.images.names[i] for i in indices] for split, indices in self.parts.items()}
         return probes.run(
             features, labels, names, self.images.classes, which=self.config.probe.names, seed=self.config.seed,
             split_seed=self.config.data.split_seed, device=self.compute.device,
@@ -467,10 +472,11 @@ class Run:
     def _data(self) -> dict[str, Any]:
         mean, std = self.moments["train"]
         return {
-            "name": ", ".join(_shown(source) for source in self.config.data.sources), "fingerprint": self.images.fingerprint, "size": self.size,
+            "name": ", ".join(_shown(source) for source in self.config.data.sources),
+            "fingerprint": self.images.fingerprint, "size": self.size,
             "classes": self.images.classes, "skipped": len(self.images.skipped),
             "labelled": int((self.images.labels >= 0).sum()),
-            **{split: len(indices) for split, indices in dataclasses.asdict(self.splits).items()},
+            **{split: len(indices) for split, indices in self.parts.items()},
             "mean": [round(v, 6) for v in mean.tolist()], "std": [round(v, 6) for v in std.tolist()],
         }  # fmt: skip
 

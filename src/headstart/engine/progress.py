@@ -57,8 +57,8 @@ def stage(name: str, total: int, done: int = 0, quiet: bool = False) -> Iterator
         yield bar
         return
     columns = (
-        TextColumn("{task.description:<12}", markup=False), BarColumn(bar_width=None), TextColumn("{task.percentage:>3.0f} %"),
-        _Figures(), TimeRemainingColumn(compact=True),
+        TextColumn("{task.description:<12}", markup=False), BarColumn(bar_width=None),
+        TextColumn("{task.percentage:>3.0f} %"), _Figures(), TimeRemainingColumn(compact=True),
     )  # fmt: skip
     with Progress(*columns, console=console) as progress:
         yield Bar(name, total, done, progress)
