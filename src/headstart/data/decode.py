@@ -196,7 +196,7 @@ def _grey(values: np.ndarray) -> np.ndarray:
 # Pillow reads 16-bit colour by dropping the low byte of every sample, which is value // 256. To get value / 257 we
 # let it decode a second time with the byte order turned round: the byte it then keeps is the low one.
 _TURNED = {"B": "L", "L": "B", "N": "B" if sys.byteorder == "little" else "L"}
-_WIDE_MODES = ("LA", "RGB", "RGBA", "RGBX")
+_WIDE_MODES = ("LA", "RGB", "RGBA", "RGBX")  # a grey PNG with alpha is raw LA, and RGBA once read
 
 
 def _low_bytes(data: bytes, image: Image.Image) -> np.ndarray | None:
@@ -206,6 +206,10 @@ def _low_bytes(data: bytes, image: Image.Image) -> np.ndarray | None:
         return None
     twin: Any = Image.open(io.BytesIO(data))
     with twin:
+        if _raw_mode(tiles[0]).startswith("LA"):  # only one byte order is known; its four bytes read as RGBA are
+            twin.tile = [_with_raw_mode(tile, "RGBA") for tile in twin.tile]
+            twin.load()
+            return np.asarray(twin)[..., [1, 1, 1, 3]]  # grey high, grey low, alpha high, alpha low
         twin.tile = [_turned(tile) for tile in twin.tile]
         twin.load()
         return np.asarray(twin)
@@ -222,7 +226,10 @@ def _is_wide(raw_mode: str) -> bool:
 
 def _turned(tile: Any) -> Any:
     raw_mode = _raw_mode(tile)
-    raw_mode = raw_mode[:-1] + _TURNED[raw_mode[-1]]
+    return _with_raw_mode(tile, raw_mode[:-1] + _TURNED[raw_mode[-1]])
+
+
+def _with_raw_mode(tile: Any, raw_mode: str) -> Any:
     arguments = raw_mode if isinstance(tile[3], str) else (raw_mode, *tile[3][1:])
     return type(tile)(*tile[:3], arguments)
 
@@ -235,8 +242,7 @@ def _wide(image: Image.Image, low: np.ndarray) -> np.ndarray:
     if image.mode == "RGB":
         return values
     colour, alpha = values[..., :-1].astype(np.float64), values[..., -1:].astype(np.float64) / 65535
-    over_white = np.rint(colour * alpha + 65535 * (1 - alpha)).astype(np.uint16)
-    return np.repeat(over_white, 3, axis=2) if over_white.shape[2] == 1 else over_white
+    return np.rint(colour * alpha + 65535 * (1 - alpha)).astype(np.uint16)
 
 
 def _upright(pixels: np.ndarray, orientation: Any) -> np.ndarray:

@@ -31,6 +31,8 @@ from headstart.runs import write as write_file
 
 AUTO_SIZE = 128
 """Training size of pictures that are larger or not of one size (paper Table 1)."""
+FEW = 16
+"""So few pictures (a query, say) are decoded each time rather than kept on disk."""
 TOLERATED = 10
 """So many bad files never stop a run; beyond them `data.max_skipped` counts."""
 Item = TypeVar("Item")
@@ -171,8 +173,8 @@ def open_images(data: DataConfig, crop_scale: float = 0.08, crop_ratio: float = 
         crop_bottom=source.crop_bottom,
     )
     memory = int(data.memory_gib * 2**30)
-    in_memory = isinstance(source.pictures, np.ndarray) and source.pictures.nbytes <= memory
-    store = _decode_in_memory(source, plan, "") if in_memory else _cached(source, plan, _folder(data), memory)
+    small = len(source.names) <= FEW or (isinstance(source.pictures, np.ndarray) and source.pictures.nbytes <= memory)
+    store = _decode_in_memory(source, plan, "") if small else _cached(source, plan, _folder(data), memory)
     images = Images(source, store)
     _report(images, data.max_skipped)
     return images

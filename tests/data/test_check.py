@@ -1,0 +1,100 @@
+"""`check` lists every kind of damage with its reason, duplicates, and what leaks from train into test."""
+
+import io
+import json
+import os
+import struct
+import zlib
+
+import numpy as np
+from rich.console import Console
+
+from headstart.config import DataConfig
+from headstart.data import check, open_images
+from tests.data.pictures import encoded, folder, pixels, put
+
+
+def a_bomb() -> bytes:
+    small = encoded(np.zeros((1, 1), np.uint8), "png")
+    ihdr = struct.pack(">II", 60000, 60000) + small[24:29]
+    return small[:16] + ihdr + struct.pack(">I", zlib.crc32(b"IHDR" + ihdr)) + small[33:]
+
+
+def seeded(root):
+    """Two hundred good pictures and ten kinds of damage."""
+    folder(root, [f"{'ab'[i % 2]}/{i}.png" for i in range(200)])
+    good, jpeg = encoded(pixels(40, 40), "png"), encoded(pixels(40, 40), "jpeg")
+    damage = {
+        "empty.jpg": b"",
+        "zeros.jpg": bytes(4000),
+        "page.jpg": b"<html>404</html>",
+        "cut.png": good[:900],
+        "cut.jpg": jpeg[: len(jpeg) // 2],
+        "header.jpg": jpeg[:20],
+        "flipped.png": good[:60] + bytes([good[60] ^ 255]) + good[61:],
+        "bomb.png": a_bomb(),
+        "float.tiff": encoded(np.full((4, 4), 7e9, np.float32), "tiff"),
+    }
+    for name, data in damage.items():
+        put(root / "a" / name, data)
+    os.mkfifo(root / "a" / "pipe.png")
+    return [f"a/{name}" for name in [*damage, "pipe.png"]]
+
+
+def test_ten_kinds_of_damage_are_each_listed_with_a_reason(tmp_path):
+    damaged = seeded(tmp_path)
+    report = check.run(DataConfig(sources=(str(tmp_path),)))
+    assert sorted(name for name, _ in report.unreadable) == sorted(damaged)
+    assert len(damaged) == 10
+    assert all(len(reason) > 5 for _, reason in report.unreadable)
+    assert (report.pictures, report.readable) == (210, 200)
+    assert report.classes == {"a": 100, "b": 100}
+    assert report.starts
+    assert open_images(DataConfig(sources=(str(tmp_path),))).skipped == report.unreadable
+    assert json.loads(json.dumps(report.to_dict()))["unreadable"][0][0] == "a/bomb.png"
+
+
+def test_duplicates_leaks_and_conflicts(tmp_path):
+    folder(tmp_path, [f"{s}/{c}/{i}{s}.png" for s in ("train", "test") for c in "ab" for i in range(3)])
+    twin = tmp_path / "train/a/0train.png"
+    put(tmp_path / "train/a/copy.png", twin.read_bytes())
+    put(tmp_path / "test/a/recompressed.bmp", encoded(pixels(20, 20, seed=0), "bmp"))  # other bytes, same pixels
+    put(tmp_path / "train/b/mislabelled.png", (tmp_path / "train/a/1train.png").read_bytes())
+    report = check.run(DataConfig(sources=(str(tmp_path),)))
+    assert sorted(map(sorted, report.duplicates)) == [
+        ["test/a/recompressed.bmp", "train/a/0train.png", "train/a/copy.png"],
+        ["train/a/1train.png", "train/b/mislabelled.png"],
+    ]
+    assert [sorted(g)[0] for g in report.leaks] == ["test/a/recompressed.bmp"]
+    assert [sorted(g)[1] for g in report.conflicts] == ["train/b/mislabelled.png"]
+    assert report.splits == {"train": 8, "test": 7}
+    assert report.formats == {"PNG": 14, "BMP": 1}
+
+
+def test_the_table_shows_names_and_obeys_none(tmp_path):
+    folder(tmp_path, ["a/1.png", "b/2.png"])
+    put(tmp_path / "a" / "\x1b[31mred[bold].png", b"junk")
+    console = Console(width=120, record=True, file=io.StringIO())
+    console.print(check.run(DataConfig(sources=(str(tmp_path),))).table())
+    shown = console.export_text()
+    assert "\\x1b[31mred[bold].png" in shown
+    assert "\x1b" not in shown
+    assert "20 x 20: 2" in shown
+
+
+def test_sizes_and_the_training_size(tmp_path):
+    folder(tmp_path / "same", [f"{i}.png" for i in range(3)], lambda i: (48, 48))
+    assert check.run(DataConfig(sources=(str(tmp_path / "same"),))).training_size == 48
+    folder(tmp_path / "mixed", [f"{i}.png" for i in range(3)], lambda i: (48, 48 + i // 2))
+    report = check.run(DataConfig(sources=(str(tmp_path / "mixed"),)))
+    assert report.training_size == 128
+    assert report.sizes == {"48 x 48": 2, "48 x 49": 1}
+    assert report.unlabelled == 3
+
+
+def test_a_source_beyond_the_limit_would_not_start(tmp_path):
+    folder(tmp_path, [f"{i}.png" for i in range(20)])
+    for i in range(11):
+        put(tmp_path / f"broken{i}.png", b"junk")
+    assert not check.run(DataConfig(sources=(str(tmp_path),))).starts
+    assert check.run(DataConfig(sources=(str(tmp_path),), max_skipped=0.5)).starts

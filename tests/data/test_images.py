@@ -1,0 +1,332 @@
+"""One `Images` for every source: what it holds, and a cache that no accident can make wrong."""
+
+import multiprocessing
+import os
+import random
+import shutil
+import signal
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torchvision.transforms.functional import InterpolationMode
+from torchvision.transforms.functional import resize as torchvision_resize
+
+from headstart.config import DataConfig
+from headstart.data import Images, cache, open_images
+from headstart.data.images import prefetch
+from headstart.errors import InputError, RunError
+from tests.data.pictures import encoded, folder, pixels, put
+
+
+@pytest.fixture
+def own(tmp_path, monkeypatch) -> Path:
+    """A cache folder of this test's own."""
+    monkeypatch.setenv("HEADSTART_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+def opened(*sources, **data) -> Images:
+    return open_images(DataConfig(sources=tuple(str(s) for s in sources), **data))
+
+
+def many(root: Path, n: int = 40, size=lambda i: (20 + i % 3, 24)) -> Path:
+    return folder(root, [f"{'ab'[i % 2]}/{i:03d}.png" for i in range(n)], size)
+
+
+def frames_are_right(images: Images, root: Path) -> bool:
+    """Every picture is, pixel for pixel, what its file holds."""
+    frames, valid = images.batch(range(len(images)))
+    for name, frame, (h, w) in zip(images.names, frames.numpy(), valid.tolist(), strict=True):
+        expected = np.asarray(Image.open(root / name).convert("RGB")).transpose(2, 0, 1)
+        if expected.shape[1:] != (h, w) or not np.array_equal(frame[:, :h, :w], expected):
+            return False
+        if frame[:, h:].any() or frame[:, :, w:].any():
+            return False
+    return True
+
+
+def test_batches_are_padded_at_the_right_and_bottom(tmp_path, own):
+    images = opened(many(tmp_path / "p"))
+    frames, valid = images.batch([2, 0, 1])
+    assert frames.dtype == torch.uint8
+    assert frames.shape == (3, 3, 22, 24)
+    assert valid.tolist() == [[20 + 4 % 3, 24], [20, 24], [22, 24]]
+    assert images.size is None
+    assert images.training_size("auto") == 128
+    assert images.training_size(64) == 64
+    assert frames_are_right(images, tmp_path / "p")
+    assert images.batch(torch.tensor([1]))[0].shape == (1, 3, 22, 24)
+
+
+def test_squares_of_one_size_are_kept_as_they_are(tmp_path, own):
+    images = opened(many(tmp_path / "p", size=lambda i: (24, 24)))
+    assert images.size == images.training_size("auto") == 24
+    assert torch.equal(images.squashed([3, 1], 24), images.batch([3, 1])[0])
+    large = opened(many(tmp_path / "q", 20, size=lambda i: (130, 130)))
+    assert large.size == 130
+    assert large.training_size("auto") == 128
+
+
+def plainly_squashed(path: Path, size: int) -> np.ndarray:
+    picture = Image.open(path).convert("RGB")
+    return np.asarray(torchvision_resize(picture, [size, size], InterpolationMode.BILINEAR, antialias=True)).transpose(
+        2, 0, 1
+    )
+
+
+@pytest.mark.parametrize("detail", [1.0, 0.0])
+@pytest.mark.parametrize("size", ["auto", 16])
+def test_squashed_is_torchvisions_resize_of_the_original(tmp_path, own, size, detail):
+    """Byte for byte at the training size, also of pictures that are kept smaller than they were."""
+    root = many(tmp_path / "p", 20, size=lambda i: [(300, 420), (90, 90), (128, 128), (31, 700)][i % 4])
+    images = opened(root, size=size, detail=detail)
+    side = images.training_size(size)
+    seen = images.squashed(range(len(images)), side).numpy()
+    for name, square in zip(images.names, seen, strict=True):
+        assert np.array_equal(square, plainly_squashed(root / name, side)), name
+    if detail == 0:
+        other = images.squashed(range(len(images)), 40).numpy()
+        assert all(np.array_equal(s, plainly_squashed(root / n, 40)) for n, s in zip(images.names, other, strict=True))
+
+
+def test_large_photographs_keep_what_the_smallest_crop_needs(tmp_path, own):
+    root = many(tmp_path / "p", 20, size=lambda i: [(400, 600), (50, 3000), (60, 80)][i % 3])
+    images = opened(root, size=32)
+    valid = images.batch(range(len(images)))[1].numpy()
+    for (h, w), (native_h, native_w) in zip(valid, images.native, strict=True):
+        assert 0.08 * 0.75 * h * w >= 0.98 * min(32**2, 0.08 * 0.75 * native_h * native_w)
+        assert min(h, w) >= min(32, native_h, native_w)
+        assert abs(h / w / (native_h / native_w) - 1) < 0.05 or min(h, w) == 32
+    assert (valid < images.native).any()
+    assert (opened(root, size=32, detail=0).batch(range(20))[1].numpy() == images.native).all()
+
+
+def test_a_wrong_guess_of_uniform_sizes_starts_over(tmp_path, own):
+    root = many(tmp_path / "p", size=lambda i: (24, 24) if i != 39 else (30, 24))
+    images = opened(root)
+    assert images.size is None
+    assert images.squashed([0], 128).shape == (1, 3, 128, 128)
+    assert frames_are_right(images, root)
+
+
+def test_bad_files_are_set_aside_with_their_reasons(tmp_path, own, capsys):
+    root = many(tmp_path / "p")
+    put(root / "a/broken.png", b"junk")
+    put(root / "b/cut.png", (root / "a/000.png").read_bytes()[:200])
+    images = opened(root)
+    assert len(images) == 40
+    assert dict(images.skipped).keys() == {"a/broken.png", "b/cut.png"}
+    assert "2 of 42 pictures set aside" in capsys.readouterr().err
+    assert opened(root).skipped == images.skipped
+    assert frames_are_right(images, root)
+
+
+def test_too_many_bad_files_refuse_to_start(tmp_path, own):
+    root = many(tmp_path / "p")
+    for i in range(10):
+        put(root / f"a/broken{i}.png", b"junk")
+    assert len(opened(root, max_skipped=0).skipped) == 10
+    put(root / "a/broken10.png", b"junk")
+    with pytest.raises(InputError, match=r"11 of 51 .* data\.max-skipped 0\.05"):
+        opened(root)
+    assert len(opened(root, max_skipped=0.3)) == 40
+    with pytest.raises(InputError, match="none of the 1"):
+        opened(folder(tmp_path / "q", []) / put(tmp_path / "q/x.png", b"junk").name)
+
+
+def test_partly_labelled_sets_say_how_many(tmp_path, own, capsys):
+    root = many(tmp_path / "p")
+    put(tmp_path / "l.csv", b"name,label\na/000.png,x\nb/001.png,y\n")
+    assert (opened(root, labels=str(tmp_path / "l.csv")).labels >= 0).sum() == 2
+    assert "2 of 40 pictures have labels" in capsys.readouterr().err
+
+
+def test_the_fingerprint_is_of_the_content_not_the_place(tmp_path, own):
+    first = opened(many(tmp_path / "p")).fingerprint
+    shutil.copytree(tmp_path / "p", tmp_path / "elsewhere", copy_function=shutil.copyfile)
+    assert opened(tmp_path / "elsewhere").fingerprint == first
+    assert opened(tmp_path / "p", memory_gib=0).fingerprint == first
+    assert opened(tmp_path / "p", labels="none").fingerprint != first
+    put(tmp_path / "elsewhere/a/000.png", encoded(pixels(20, 24, 99), "png"))
+    assert opened(tmp_path / "elsewhere").fingerprint != first
+
+
+# ------------------------------------------------------------------------------------------------------------ cache
+
+
+def the_file(own: Path) -> Path:
+    (path,) = own.glob("*.pictures")
+    return path
+
+
+def test_the_second_start_decodes_nothing(tmp_path, own, monkeypatch):
+    root = many(tmp_path / "p")
+    opened(root)
+    monkeypatch.setattr("headstart.data.images.read_picture", lambda path: pytest.fail("decoded again"))
+    assert len(opened(root)) == 40
+
+
+@pytest.mark.parametrize("memory", [4.0, 0.0])
+def test_memory_and_memory_map_hold_the_same(tmp_path, own, memory):
+    root = many(tmp_path / "p")
+    images = opened(root, memory_gib=memory)
+    assert images.resident == (memory > 0)
+    assert frames_are_right(images, root)
+    assert np.array_equal(images.squashed([5], 128)[0].numpy(), plainly_squashed(root / images.names[5], 128))
+
+
+def same_length_edit(path: Path) -> None:
+    before = path.stat()
+    other = encoded(pixels(20, 24, 77), "bmp")
+    assert len(other) == before.st_size
+    path.write_bytes(other)
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))  # as a careful copy does
+
+
+def test_a_changed_source_is_noticed(tmp_path, own):
+    root = many(tmp_path / "p")
+    put(root / "a/x.bmp", encoded(pixels(20, 24, 50), "bmp"))
+    for change in (
+        lambda: same_length_edit(root / "a/x.bmp"),
+        lambda: put(root / "b/new.png", encoded(pixels(20, 20, 60), "png")),
+        lambda: (root / "a/000.png").unlink(),
+        lambda: (root / "a/002.png").rename(root / "b/002.png"),
+    ):
+        opened(root)
+        time.sleep(0.02)  # file times tick
+        change()
+        images = opened(root)
+        assert sorted(images.names) == sorted(p.relative_to(root).as_posix() for p in root.rglob("*.*"))
+        assert frames_are_right(images, root)
+
+
+@pytest.mark.parametrize("memory", [4.0, 0.0])
+@pytest.mark.parametrize("damage", ["empty", "cut", "longer", "header", "frame", "squashed", "index", "foreign"])
+def test_a_damaged_cache_is_never_believed(tmp_path, own, damage, memory):
+    root = many(tmp_path / "p")
+    opened(root, memory_gib=memory)
+    path = the_file(own)
+    data = bytearray(path.read_bytes())
+    frames = 3 * 24 * sum(20 + i % 3 for i in range(40))
+    at = {"header": 20, "frame": 64 + frames // 2, "squashed": 64 + frames + 1000, "index": len(data) - 50}.get(damage)
+    if at is not None:
+        data[at] ^= 1
+    data = {"empty": b"", "cut": data[:-1000], "longer": data + b"x", "foreign": b"MZ" + bytes(1000)}.get(damage, data)
+    path.write_bytes(data)
+    images = opened(root, memory_gib=memory)
+    if memory or damage not in ("frame", "squashed"):
+        assert frames_are_right(images, root)
+        return
+    with pytest.raises(RunError, match=r"damaged at \w/\d+\.png"):  # found when the picture is first read
+        images.batch(range(40))
+    assert not path.exists()
+    assert frames_are_right(opened(root, memory_gib=memory), root)
+
+
+def test_a_cache_folder_that_cannot_be_written_costs_only_the_cache(tmp_path, monkeypatch, capsys):
+    put(tmp_path / "file", b"")
+    monkeypatch.setenv("HEADSTART_CACHE", str(tmp_path / "file"))
+    root = many(tmp_path / "p")
+    assert frames_are_right(opened(root), root)
+    assert "cannot be written" in " ".join(capsys.readouterr().err.split())
+    with pytest.raises(InputError, match="memory-gib"):
+        opened(root, memory_gib=0)
+
+
+def _only_open(root: str, cache_dir: str) -> None:
+    opened(root, cache_dir=cache_dir, memory_gib=0)
+
+
+def _open_in_child(root: str, cache_dir: str, done) -> None:
+    images = opened(root, cache_dir=cache_dir, memory_gib=0)
+    done.put(images.fingerprint if frames_are_right(images, Path(root)) else "wrong")
+
+
+@pytest.fixture(scope="module")
+def children():
+    """A way to start processes that have everything imported already."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["headstart.data", "tests.data.test_images"])
+    return context
+
+
+def test_processes_that_start_at_once_agree(tmp_path, own, children):
+    root = many(tmp_path / "p", 300)
+    done = children.Queue()
+    processes = [children.Process(target=_open_in_child, args=(str(root), str(own), done)) for _ in range(3)]
+    for process in processes:
+        process.start()
+    found = {done.get(timeout=60) for _ in processes}
+    for process in processes:
+        process.join()
+    assert found == {opened(root).fingerprint}
+    assert len(list(own.glob("*.pictures"))) == 1
+
+
+def test_twenty_kills_while_the_cache_is_built(tmp_path, own, children):
+    root = many(tmp_path / "p", 300, size=lambda i: (100, 90 + i % 3))
+    fingerprint = opened(root, memory_gib=0).fingerprint
+    for _ in range(2):  # the first also starts the server that the others are forked from
+        the_file(own).unlink()
+        start = time.monotonic()
+        whole = children.Process(target=_only_open, args=(str(root), str(own)))
+        whole.start()
+        whole.join()
+        longest = time.monotonic() - start
+    chance = random.Random(0)
+    killed = 0
+    for _ in range(20):
+        for path in own.glob("*.pictures"):
+            path.unlink()
+        process = children.Process(target=_only_open, args=(str(root), str(own)))
+        process.start()
+        time.sleep(chance.uniform(0, longest))
+        process.kill()
+        process.join()
+        killed += process.exitcode == -signal.SIGKILL
+        if list(own.glob("*.pictures")):  # whatever is there under that name is whole
+            assert cache.read(the_file(own), 1 << 40).damaged(range(300)) is None
+    images = opened(root)
+    assert killed >= 10
+    assert images.fingerprint == fingerprint
+    assert frames_are_right(images, root)
+    assert [p.name for p in own.glob(".*.tmp")] == []
+
+
+# --------------------------------------------------------------------------------------------------------- prefetch
+
+
+def test_prefetch_keeps_order_runs_ahead_and_passes_errors_on():
+    seen = []
+
+    def square(x):
+        seen.append(x)
+        if x == 7:
+            raise ValueError("seven")
+        return x * x
+
+    assert list(prefetch(square, range(5), ahead=2)) == [0, 1, 4, 9, 16]
+    stream = prefetch(square, range(10, 100), ahead=3)
+    assert next(stream) == 100
+    stream.close()
+    assert len(seen) <= 5 + 5
+    with pytest.raises(ValueError, match="seven"):
+        list(prefetch(square, [7]))
+
+
+def test_real_photographs_are_what_pillow_sees(grocery, own):
+    images = opened(grocery)
+    assert (len(images), len(images.classes), images.skipped) == (989, 43, [])
+    some = np.random.default_rng(0).choice(989, 20, replace=False)
+    frames, valid = images.batch(some)
+    for at, frame, (h, w) in zip(some, frames.numpy(), valid.tolist(), strict=True):
+        expected = np.asarray(Image.open(grocery / images.names[at]).convert("RGB"))
+        assert np.array_equal(frame[:, :h, :w].transpose(1, 2, 0), expected)
+    squares = images.squashed(some, 128).numpy()
+    assert all(
+        np.array_equal(s, plainly_squashed(grocery / images.names[i], 128)) for i, s in zip(some, squares, strict=True)
+    )

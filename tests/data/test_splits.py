@@ -1,0 +1,202 @@
+"""Splits and statistics: stratified, seeded, saved, independent of order; the authors' numbers on CIFAR-10 (JPEG)."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from headstart.config import DataConfig
+from headstart.data import open_images
+from headstart.data.splits import Splits, balanced, draw, make, per_picture, pooled, statistics
+from headstart.errors import InputError
+from tests.data.pictures import folder
+
+
+@dataclass
+class Pictures:
+    """As much of `Images` as splitting looks at."""
+
+    labels: np.ndarray
+    official: np.ndarray
+
+    def __len__(self):
+        return len(self.labels)
+
+
+def pictures(**parts):
+    """So many pictures of each official split, labels 0 to 9 in turn."""
+    official = np.concatenate([np.full(n, "" if name == "none" else name, "U5") for name, n in parts.items()])
+    return Pictures(np.arange(len(official)) % 10, official)
+
+
+def sizes(splits):
+    return len(splits.train), len(splits.val), len(splits.test)
+
+
+def of(images, splits):
+    return [set(images.official[part]) for part in (splits.train, splits.val, splits.test)]
+
+
+def test_without_an_official_split_it_is_70_10_20():
+    images = pictures(none=1797)
+    splits = make(images, DataConfig())
+    assert sizes(splits) == (1258, 180, 359)
+    assert np.array_equal(np.sort(np.concatenate([splits.train, splits.val, splits.test])), np.arange(1797))
+    for part, share in ((splits.train, 0.7), (splits.val, 0.1), (splits.test, 0.2)):
+        counts = np.bincount(images.labels[part], minlength=10)
+        assert np.abs(counts - share * 180).max() <= 2
+
+
+@pytest.mark.parametrize(
+    ("parts", "style", "expected", "come_from"),
+    [
+        ({"train": 500, "test": 100}, "house", (450, 50, 100), ["train", "train", "test"]),
+        ({"train": 500, "test": 100}, "paper", (450, 50, 100), ["train", "train", "test"]),
+        ({"train": 500, "val": 100}, "house", (450, 50, 100), ["train", "train", "val"]),
+        ({"train": 500, "val": 100}, "paper", (450, 10, 100), ["train", "val", "val"]),
+        ({"train": 300, "val": 200, "test": 100}, "house", (300, 200, 100), ["train", "val", "test"]),
+        ({"train": 500, "none": 100, "test": 100}, "house", (540, 60, 100), None),
+    ],
+)
+def test_official_splits(parts, style, expected, come_from):
+    images = pictures(**parts)
+    splits = make(images, DataConfig(splits=style))
+    assert sizes(splits) == expected
+    if come_from:
+        assert of(images, splits) == [{name} for name in come_from]
+    assert not set(splits.train) & (set(splits.val) | set(splits.test))
+
+
+def test_the_papers_aircraft_val_is_a_tenth_of_trainval():
+    images = pictures(train=300, val=200, test=100)
+    splits = make(images, DataConfig(splits="paper"))
+    assert sizes(splits) == (450, 50, 100)
+    assert of(images, splits)[0] == {"train", "val"}
+    assert of(images, splits)[2] == {"test"}
+
+
+def test_the_papers_imagenette_val_is_part_of_its_test():
+    splits = make(pictures(train=500, val=100), DataConfig(splits="paper"))
+    assert set(splits.val) < set(splits.test)
+
+
+def test_only_one_official_split_is_none():
+    assert sizes(make(pictures(train=100), DataConfig())) == (70, 10, 20)
+
+
+def test_the_seed_decides_and_the_training_seed_is_not_asked():
+    images = pictures(none=500)
+    one, again, other = (make(images, DataConfig(split_seed=s)) for s in (0, 0, 1))
+    assert np.array_equal(one.test, again.test)
+    assert not np.array_equal(one.test, other.test)
+
+
+def test_the_split_does_not_depend_on_where_or_in_which_order_files_lie(tmp_path):
+    names = [f"{'abc'[i % 3]}/{i}.png" for i in range(30)]
+    first = open_images(DataConfig(sources=(str(folder(tmp_path / "one", names)),)))
+    other = open_images(DataConfig(sources=(str(folder(tmp_path / "two", names[::-1])),)))
+    assert first.names == other.names
+    assert np.array_equal(make(first, DataConfig()).test, make(other, DataConfig()).test)
+
+
+def test_a_limit_is_class_balanced_and_leaves_the_test_split_alone():
+    labels = np.array([0] * 700 + [1] * 250 + [2] * 50)
+    images = Pictures(np.concatenate([labels, labels[::4]]), np.array(["train"] * 1000 + ["test"] * 250))
+    whole, some = make(images, DataConfig()), make(images, DataConfig(limit=120))
+    assert len(some.train) + len(some.val) == 120
+    assert np.array_equal(whole.test, some.test)
+    assert set(some.train) <= set(whole.train)
+    assert np.bincount(images.labels[some.train]).tolist() == [36, 36, 36]
+    fewer = make(images, DataConfig(limit=60))
+    assert set(fewer.train) <= set(some.train)
+    assert sizes(make(images, DataConfig(limit=5000))) == sizes(whole)
+    scarce = make(images, DataConfig(limit=400))  # 45 of class 2 is all there is
+    assert np.bincount(images.labels[scarce.train])[2] == np.bincount(images.labels[whole.train])[2]
+
+
+@settings(deadline=None)
+@given(st.lists(st.integers(-1, 4), min_size=3, max_size=200), st.integers(0, 5), st.sampled_from([0.1, 0.125, 0.2]))
+def test_draws_are_stratified_and_complete(labels, seed, share):
+    labels = np.array(labels)
+    pool = np.arange(len(labels))
+    part, rest = draw(pool, labels, share, seed, "x")
+    assert np.array_equal(np.sort(np.concatenate([part, rest])), pool)
+    assert len(part) == max(1, round(share * len(pool)))
+    for label in set(labels.tolist()):
+        # Each class alone is within one of its share; the total has to be met as well.
+        expected = len(part) / len(pool) * (labels == label).sum()
+        assert abs((labels[part] == label).sum() - expected) < 2
+    few = balanced(pool, labels, 3, seed)
+    assert set(few) <= set(balanced(pool, labels, min(5, len(pool)), seed))
+
+
+def test_too_few_pictures_are_bad_input():
+    with pytest.raises(InputError, match="too few"):
+        make(pictures(none=2), DataConfig())
+    assert sizes(make(pictures(none=3), DataConfig())) == (1, 1, 1)
+
+
+def test_splits_are_saved_and_damage_is_named(tmp_path):
+    splits = make(pictures(none=50), DataConfig())
+    splits.save(tmp_path / "splits.npz")
+    loaded = Splits.load(tmp_path / "splits.npz")
+    for name in ("train", "val", "test"):
+        assert np.array_equal(getattr(splits, name), getattr(loaded, name))
+        assert getattr(loaded, name).dtype == np.int64
+    whole = (tmp_path / "splits.npz").read_bytes()
+    (tmp_path / "splits.npz").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(InputError, match=r"splits\.npz is damaged"):
+        Splits.load(tmp_path / "splits.npz")
+    np.savez(tmp_path / "o.npz", train=np.array([object()]), val=[0], test=[0])
+    with pytest.raises(InputError, match="damaged"):
+        Splits.load(tmp_path / "o.npz")
+    with pytest.raises(InputError, match="there is no"):
+        Splits.load(tmp_path / "gone.npz")
+
+
+def test_statistics_are_the_plain_ones(tmp_path):
+    root = folder(
+        tmp_path, [f"{'ab'[i % 2]}/{i}.png" for i in range(30)], lambda i: (200 + i, 270) if i % 2 else (30, 21)
+    )
+    data = DataConfig(sources=(str(root),), size=16)  # so that the large ones are kept smaller than they are
+    images = open_images(data)
+    exact = open_images(DataConfig(sources=(str(root),), size=16, detail=0))
+    assert (images.batch(range(30))[1] < exact.batch(range(30))[1]).any()
+    some = np.array([1, 2, 5, 20, 29])
+    each = []
+    for i in some:
+        frames, ((h, w),) = exact.batch([i])
+        each.append(frames[0, :, :h, :w].double() / 255)
+    flat = np.concatenate([p.reshape(3, -1).numpy() for p in each], axis=1)
+    mean, std = pooled(images, some)
+    assert np.allclose(mean, flat.mean(1), atol=1e-9)
+    assert np.allclose(std, flat.std(1), atol=1e-9)
+    mean, std = per_picture(images, some)
+    assert np.allclose(mean, np.mean([p.mean((1, 2)).numpy() for p in each], axis=0), atol=1e-9)
+    assert np.allclose(std, np.mean([p.reshape(3, -1).std(1).numpy() for p in each], axis=0), atol=1e-9)
+
+
+def test_which_pictures_count(tmp_path):
+    root = folder(tmp_path, [f"{s}/a/{i}.png" for s in ("train", "test") for i in range(20)])
+    images = open_images(DataConfig(sources=(str(root),)))
+    splits = make(images, DataConfig())
+    house = statistics(images, splits, DataConfig())
+    assert np.array_equal(house["test"][0], pooled(images, splits.train)[0])
+    paper = statistics(images, splits, DataConfig(statistics="paper"))
+    whole_train = np.flatnonzero(images.official == "train")
+    assert np.array_equal(paper["val"], per_picture(images, whole_train))
+    assert np.array_equal(paper["train"], per_picture(images, whole_train))
+    assert np.array_equal(paper["test"], per_picture(images, splits.test))
+
+
+def test_cifar10_has_the_authors_statistics(cifar10):
+    """Design section 6: mean to 0.001, std to 0.004 (the copy is JPEG)."""
+    data = DataConfig(sources=(str(cifar10),), splits="paper", statistics="paper")
+    images = open_images(data)
+    splits = make(images, data)
+    assert (len(splits.train), len(splits.val), len(splits.test)) == (45_000, 5_000, 10_000)
+    mean, std = statistics(images, splits, data)["train"]
+    assert np.abs(mean - (0.4914, 0.4822, 0.4465)).max() < 0.001
+    assert np.abs(std - (0.2023, 0.1994, 0.2010)).max() < 0.004
