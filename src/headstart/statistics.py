@@ -112,6 +112,7 @@ def clustered(
     differences: Sequence[float] | np.ndarray,
     *sharing: Sequence[object] | np.ndarray,
     level: float = 0.95,
+    least_error: float = 0.0,
 ) -> Clustered:
     """Test the mean of `differences` (n,) whose noise is shared within groups.
 
@@ -123,6 +124,9 @@ def clustered(
     alarms at the 5 % level in simulation). There the variance is the two-way one of Cameron, Gelbach and
     Miller (2011), never below either one-way variance, on the degrees of freedom of the kind with fewer
     groups.
+
+    `least_error` is a standard error that the data cannot go below: accuracies come in steps, and two clusters that
+    agree to the last step would otherwise look certain.
     """
     x = np.asarray(differences, dtype=float)
     labels = [np.unique(np.asarray(kind, dtype=str), return_inverse=True)[1] for kind in sharing]
@@ -141,7 +145,7 @@ def clustered(
     mean = float(means.mean())
     one_way = [_variance(means - mean, kind) for kind in kinds]
     two_way = sum(one_way) - _variance(means - mean, np.arange(means.size)) if len(kinds) == 2 else 0.0
-    error = sqrt(max(*one_way, two_way))
+    error = max(sqrt(max(*one_way, two_way)), least_error)
     df = min(int(kind.max()) for kind in kinds)
     half = float(special.stdtrit(df, (1 + level) / 2)) * error
     t = abs(mean) / error if error > 0 else (0.0 if mean == 0 else float("inf"))

@@ -136,7 +136,7 @@ def pair(runs: pd.DataFrame, compare: Sequence[Any] = ()) -> list[Pairing]:
     for factor in FACTORS:
         for within, part in [("", judged)] if factor == "head" else _by_head(judged):
             levels = _levels(part, factor)
-            for a, b in combinations(levels, 2):
+            for a, b in sorted(combinations(levels, 2), key=lambda two: _rank(two, named)):
                 both = _match(part, factor, a, b)
                 if both.empty:
                     continue
@@ -147,13 +147,14 @@ def pair(runs: pd.DataFrame, compare: Sequence[Any] = ()) -> list[Pairing]:
     return found
 
 
-def _named(compare: Sequence[Any]) -> set[Any]:
-    named: set[Any] = set()
+def _named(compare: Sequence[Any]) -> dict[Any, int]:
+    """What `compare` names, with its place in the list."""
+    named: dict[Any, int] = {}
     for entry in compare or ():
         if isinstance(entry, str) and entry.removeprefix("head.") in FACTORS:
-            named.add(entry.removeprefix("head."))
+            named[entry.removeprefix("head.")] = len(named)
         elif isinstance(entry, (list, tuple)) and len(entry) == 2 and all(_is_head(e) for e in entry):
-            named.add(frozenset(_ALIASES.get(e, e) for e in entry))
+            named[frozenset(_ALIASES.get(e, e) for e in entry)] = len(named)
         else:
             raise InputError(
                 f"study.yaml: compare holds {entry!r}; it must hold pairs of heads such as "
@@ -162,12 +163,17 @@ def _named(compare: Sequence[Any]) -> set[Any]:
     return named
 
 
+def _rank(two: tuple[Any, Any], named: Mapping[Any, int]) -> tuple[int, bool]:
+    """The comparisons that are named first, in their order; else the paper's two heads first."""
+    return named.get(frozenset(two), len(named)), set(two) != set(PROJECTORS)
+
+
 def _is_head(name: object) -> bool:
     init, _, state = str(name).rpartition("-")
     return name in _ALIASES or (init in INITS and state in ("frozen", "trainable"))
 
 
-def _family(named: set[Any], factor: Factor, within: str, a: str, b: str) -> str:
+def _family(named: Mapping[Any, int], factor: Factor, within: str, a: str, b: str) -> str:
     if factor in named or frozenset((a, b)) in named or (factor == "head" and not named):
         return "named"
     return "other heads" if factor == "head" else f"{factor} of {within}"
@@ -229,9 +235,15 @@ def _pairing(
 # ---------------------------------------------------------------------------------------------------------- decision
 
 
-def decide(pairings: Sequence[Pairing], accuracy: np.ndarray) -> list[Decision]:
-    """Test every pairing on `accuracy` (a fraction for each row of `Study.runs`), corrected within its family."""
-    tests = [clustered(p.differences(accuracy), p.seeds, p.autoencoders) for p in pairings]
+def decide(pairings: Sequence[Pairing], accuracy: np.ndarray, n_test: np.ndarray | None = None) -> list[Decision]:
+    """Test every pairing on `accuracy` (a fraction for each row of `Study.runs`), corrected within its family.
+
+    `n_test` (pictures each accuracy was judged on; nan where unknown) says how coarse the accuracies are.
+    """
+    tests = [
+        clustered(p.differences(accuracy), p.seeds, p.autoencoders, least_error=_least_error(p, n_test))
+        for p in pairings
+    ]
     families: dict[tuple[str, str | None], list[int]] = {}
     for i, pairing in enumerate(pairings):
         families.setdefault((pairing.family, pairing.dataset), []).append(i)
@@ -245,11 +257,19 @@ def decide(pairings: Sequence[Pairing], accuracy: np.ndarray) -> list[Decision]:
     ]
 
 
+def _least_error(pairing: Pairing, n_test: np.ndarray | None) -> float:
+    """Standard error, in points, of a mean of differences of accuracies that are rounded to whole pictures."""
+    if n_test is None:
+        return 0.0
+    steps = 100 / np.concatenate([n_test[pairing.first], n_test[pairing.second]])
+    return float(np.sqrt(np.nansum(steps**2) / 12) / len(pairing.first))
+
+
 def compare(study: Study) -> list[Comparison]:
     """All comparisons of a study, described and said in words."""
     accuracy = study.runs["accuracy"].to_numpy()
     pairings = pair(study.runs, study.settings.get("compare") or ())
-    decisions = decide(pairings, accuracy)
+    decisions = decide(pairings, accuracy, study.runs["n_test"].to_numpy())
     return [_describe(p, d, p.differences(accuracy), study) for p, d in zip(pairings, decisions, strict=True)]
 
 

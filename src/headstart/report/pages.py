@@ -39,16 +39,6 @@ FEW_RUNS = 4
 MOST_SENTENCES = 8
 """On top of the page; the others stand in the first section."""
 
-PROBES = {
-    "paper": "the paper's probe",
-    "linear": "a linear probe",
-    "knn": "k nearest neighbours",
-    "few_shot_1": "one label a class",
-    "few_shot_5": "five labels a class",
-    "linear_1pct": "a linear probe on 1 % of the labels",
-    "linear_10pct": "a linear probe on 10 % of the labels",
-}
-
 FOOTER = (
     f"Made by Headstart {headstart.__version__}. This page is one file and loads nothing; its figures and tables also "
     "lie beside it, in figures/ and tables/."
@@ -57,17 +47,18 @@ FOOTER = (
 
 def study_page(study: Study, answer: Answer, layouts: Sequence[Layout], peaks: Headline | None) -> Page:
     """The page of a study."""
+    few = len(study.runs) <= FEW_RUNS
     sections = [
-        _comparisons(study, answer), _accuracy(study), _every_probe(study), _tables(layouts, peaks), _factors(study),
-        _cost(study), _training(study), _geometry(study), _samples(study), _all_comparisons(answer), _runs(study),
-        _method(study),
+        _comparisons(study, answer), _accuracy(study), _every_probe(study), *([_samples(study)] if few else []),
+        *([] if few else [_tables(layouts, peaks)]), _factors(study), _cost(study), _training(study), _geometry(study),
+        *([] if few else [_samples(study)]), _all_comparisons(answer), _runs(study), _method(study),
     ]  # fmt: skip
     lasting = [s for s in sections if s is not None and s.blocks]
     return Page(
         title=str(study.settings.get("name") or _title(study.path)),
         counts=_counts(study),
         headline=answer.headline,
-        support=[*answer.sentences[:MOST_SENTENCES], *answer.by_set[:1]],
+        support=[*answer.sentences[:MOST_SENTENCES], *answer.by_set[:1], *(_few(study) if few else [])],
         caveats=answer.caveats,
         sections=lasting,
         footer=FOOTER,
@@ -78,16 +69,44 @@ def run_page(study: Study) -> Page:
     """The page of a single run."""
     (result,) = study.results.values()
     sections = [
-        _every_probe(study), _training(study), _samples(study), _geometry(study), _settings(study), _skipped(study),
+        _every_probe(study), _samples(study), _confusion(study), _training(study), _geometry(study), _settings(study),
+        _skipped(study),
     ]  # fmt: skip
     return Page(
         title=_title(study.path),
         counts=_run_counts(study, result),
         headline=_run_headline(study, result),
-        support=[],
+        support=[f"Every probe: {said}."] if (said := _against_untrained(result)) else [],
         caveats=_run_caveats(result),
         sections=[s for s in sections if s is not None and s.blocks],
         footer=FOOTER,
+    )
+
+
+def _few(study: Study) -> list[str]:
+    """What a reader of one or two runs should know before believing the difference."""
+    judged = study.runs[study.runs["accuracy"].notna()]
+    said = []
+    for run, head in zip(judged["run"], judged["head"].astype(str), strict=True):
+        if probed := _against_untrained(study.results[run]):
+            said.append(f"{name_of_head(head).capitalize()}, every probe: {probed}.")
+    half = 50 * (judged["high"] - judged["low"]).max()
+    if half == half:
+        said.append(
+            f"Each accuracy by {plots.PROBES.get(study.probe, study.probe)} rests on {judged['n_test'].min():.0f} test "
+            f"pictures, and is known to about ±{half:.0f} points from that alone."
+        )
+    return said
+
+
+def _against_untrained(result: Mapping[str, Any]) -> str:
+    """Every probe's accuracy beside the untrained backbone's; empty where that was not probed."""
+    before = result.get("untrained") or {}
+    return ", ".join(
+        f"{plots.PROBES.get(name, name)} {100 * found['accuracy']:.1f} % "
+        f"(untrained {100 * before[name]['accuracy']:.1f})"
+        for name, found in (result.get("probes") or {}).items()
+        if "accuracy" in found and "accuracy" in (before.get(name) or {})
     )
 
 
@@ -112,7 +131,7 @@ def _counts(study: Study) -> list[str]:
     if len(study.autoencoders):
         said.append(_count(len(study.autoencoders), "autoencoder"))
     said += [", ".join(study.sets), _count(study.runs["seed"].nunique(), "seed")]
-    said.append(f"accuracy: {PROBES.get(study.probe, study.probe)}")
+    said.append(f"accuracy: {plots.PROBES.get(study.probe, study.probe)}")
     if study.failed:
         said.append(f"{len(study.failed)} failed")
     return said
@@ -212,7 +231,9 @@ def _training(study: Study) -> Section:
         ]
     if not figures:
         blocks = [Words(["These runs recorded no curves, so nothing can be said about accuracy early in training."])]
-    lead = "What was recorded each epoch, by head; dashed where the first layer is trainable." if figures else ""
+    lead = "What was recorded each epoch" if figures else ""
+    if figures:
+        lead += "." if study.single else ", by head; dashed where the first layer is trainable."
     return Section("training", "Training", lead, blocks)
 
 
@@ -228,7 +249,10 @@ def _geometry(study: Study) -> Section | None:
         means = {head: pd.DataFrame(rows).mean() for head, rows in by_head.items()}
         names = list(dict.fromkeys(name for mean in means.values() for name in mean.index))
         columns = [Column("measure"), *(Column(name_of_head(head), numeric=True) for head in means)]
-        rows = [[n, *(f"{m[n]:.4g}" if n in m and m[n] == m[n] else "–" for m in means.values())] for n in names]
+        rows = [
+            [n, *(f"{m[n]:.4g}".replace("-", "−") if n in m and m[n] == m[n] else "–" for m in means.values())]
+            for n in names
+        ]
         blocks.append(Grid("grid-geometry", "Measures that need no labels", columns, rows))
     lead = (
         "Whether the representation uses its dimensions or has collapsed: a spectrum that falls to nothing early, or "
@@ -239,11 +263,27 @@ def _geometry(study: Study) -> Section | None:
 
 def _scalars(geometry: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, float]]:
     for key, value in geometry.items():
-        name = f"{prefix}{key}".replace("_", " ")
         if isinstance(value, Mapping):
-            yield from _scalars(value, f"{name}, ")
+            yield from _scalars(value, f"{prefix}{key} ")
         elif isinstance(value, (int, float)) and not isinstance(value, bool):
-            yield name, float(value)
+            yield MEASURES.get(prefix + key, f"{prefix}{key}".replace("_", " ")), float(value)
+
+
+MEASURES = {
+    "effective_rank": "effective rank of h (RankMe)",
+    "uniformity": "uniformity of h (lower: more spread over the sphere)",
+    "alignment": "alignment of h (lower: views of a picture lie closer)",
+    "mean_norm": "mean norm of h",
+    "dead": "share of features that never vary",
+    "pictures": "pictures looked at",
+    "head preactivation_rms": "head at step 0: size of the first layer's outputs",
+    "head hidden_mean": "head at step 0: mean after the activation",
+    "head hidden_std": "head at step 0: spread after the activation",
+    "head hidden_flat": "head at step 0: share of flat activations",
+    "head hidden_dead": "head at step 0: share of units flat for every picture",
+    "head loss": "head at step 0: NT-Xent loss",
+    "head gradient_norm": "head at step 0: gradient that reaches h",
+}
 
 
 def _samples(study: Study) -> Section | None:
@@ -357,7 +397,7 @@ def _method(study: Study) -> Section:
     return Section(
         "method", "How this was computed", "",
         [Words([
-            f"Accuracy is {PROBES.get(study.probe, study.probe)}; a run's interval is Wilson's over test pictures.",
+            f"Accuracy is by {plots.PROBES.get(study.probe, study.probe)}; intervals of a run are over test pictures.",
             "Two runs are matched when they agree in set, seed, normalization, sizes and every other setting but the "
             "one compared.",
             "Runs that share a seed or an autoencoder are not independent. Differences are averaged within each, and "
@@ -395,7 +435,7 @@ def _run_headline(study: Study, result: Mapping[str, Any]) -> str:
     if pd.isna(run["accuracy"]):
         return "The backbone is trained. It was not probed, so there is no accuracy to report."
     interval = f" ({_percent(run['low'])} to {_percent(run['high'])})" if run["low"] == run["low"] else ""
-    text = f"After SimCLR, {PROBES.get(study.probe, study.probe)} reaches {_percent(run['accuracy'])} %{interval}"
+    text = f"After SimCLR, {plots.PROBES.get(study.probe, study.probe)} reaches {_percent(run['accuracy'])} %{interval}"
     if run["untrained"] != run["untrained"]:
         return text + "."
     gain = 100 * (run["accuracy"] - run["untrained"])
@@ -412,6 +452,17 @@ def _run_caveats(result: Mapping[str, Any]) -> list[str]:
     if result.get("probes") and not result.get("untrained"):
         said.append("The untrained backbone was not probed: how much SimCLR itself added is not known.")
     return said
+
+
+def _confusion(study: Study) -> Section | None:
+    (result,) = study.results.values()
+    probes, classes = result.get("probes") or {}, (result.get("data") or {}).get("classes") or []
+    name = "linear" if "linear" in probes else study.probe
+    figure = plots.confusion(name, probes.get(name) or {}, [str(c) for c in classes])
+    if figure is None:
+        return None
+    lead = "A row is a class, a column what its test pictures were taken for; the diagonal is right."
+    return Section("confusion", "What it mixes up", lead, [Figures([figure])])
 
 
 def _settings(study: Study) -> Section:

@@ -17,9 +17,20 @@ from headstart.report.records import INITS, Study, sharing
 from headstart.report.svg import SHAPES, WIDTH, Drawing, Look, Scale, scale
 from headstart.statistics import clustered
 
+PROBES = {
+    "paper": "the paper's probe",
+    "linear": "linear probe",
+    "knn": "k nearest neighbours",
+    "few_shot_1": "1 label a class",
+    "few_shot_5": "5 labels a class",
+    "linear_1pct": "linear probe, 1 % of the labels",
+    "linear_10pct": "linear probe, 10 % of the labels",
+}
 MANY_CURVES = 40
 """A panel with more runs than this draws means and ranges instead of every curve."""
 CURVE_POINTS = 60
+MOST_CLASSES = 30
+"""A confusion matrix with more classes than this is not drawn."""
 
 
 @dataclass(frozen=True)
@@ -148,10 +159,13 @@ def _strips(name: str, dataset: str, rows: pd.DataFrame, column: str) -> Figure:
             low, high = (100 * float(part[end].iloc[0]) for end in ("low", "high"))
         drawing.text(0, y + 15, _capital(name_of_head(head)))
         drawing.text(WIDTH, y + 15, f"{mean:.1f} %" + (f", {len(part)} runs" if len(part) > 1 else ""), "small", "end")
+        one = len(part) == 1  # its interval lies behind the dot, the interval of many above them
+        if one and low == low:
+            drawing.line(axis(low), y + 36, axis(high), y + 36, "interval")
         for x, dy, run in _swarm(axis, part, values):
             title = f"{run['run']}: {100 * run[column]:.1f} %"
             drawing.mark(x, y + 36 + dy, look(head), 2.6 if len(part) > 30 else 4, title, faint=len(part) > 30)
-        if low == low:
+        if not one and low == low:
             drawing.line(axis(low), y + 36, axis(high), y + 36, "interval")
         if len(part) > 1:
             drawing.line(axis(mean), y + 27, axis(mean), y + 45, "mean")
@@ -273,7 +287,7 @@ def _heatmap(runs: pd.DataFrame, a: str, b: str) -> Figure:
             if (v := table[i, j]) == v:
                 shade = "plus" if v > 0 else "minus"
                 drawing.area(left + j * width + 1, y + 1, width - 2, height - 2, shade, 0.55 * abs(v) / largest)
-                drawing.text(left + (j + 0.5) * width, y + height / 2 + 4, _signed(v), "label", "middle")
+                drawing.text(left + (j + 0.5) * width, y + height / 2 + 4, _signed(v), "label cell", "middle")
     data = pd.DataFrame([{a: r, b: c, "mean": v, "runs": n} for (r, c), (v, n) in cells.items()])
     return Figure(f"pair-{a}-{b}", f"{_capital(FACTORS[a])} and {FACTORS[b]}", drawing, data, _departure(table))
 
@@ -367,7 +381,10 @@ CURVES = {
     ("contrastive", "loss"): "SimCLR: training loss",
     ("contrastive", "val_loss"): "SimCLR: validation loss",
     ("contrastive", "accuracy"): "Online probe: accuracy, %",
-    ("contrastive", "rank_h"): "Effective rank of h",
+    ("contrastive", "h_effective_rank"): "Effective rank of h",
+    ("contrastive", "z_effective_rank"): "Effective rank of z",
+    ("contrastive", "h_alignment"): "Alignment of h (pairs' distance)",
+    ("contrastive", "h_uniformity"): "Uniformity of h (lower is more spread)",
     ("autoencoder", "loss"): "Autoencoder: training loss",
     ("autoencoder", "val_loss"): "Autoencoder: validation loss",
 }
@@ -397,16 +414,17 @@ def curves(study: Study) -> list[Figure]:
 
 def _curve(name: str, title: str, lines: list[tuple[str, str, np.ndarray]]) -> Figure:
     heads = list(dict.fromkeys(head for _, head, _ in lines))
-    top = 34 + 18 * ((len(heads) + 1) // 2)
+    top = 12 + (18 * ((len(heads) + 1) // 2) if len(heads) > 1 else 0)
     bottom = top + 180
     every = np.concatenate([values for *_, values in lines])
-    x, y = scale(every[:, 0], 44, WIDTH - 8), scale(every[:, 1], bottom, top)
+    x, y = scale(every[:, 0], 50, WIDTH - 8, whole=True), scale(every[:, 1], bottom, top)
     ends = "; ".join(
         f"{name_of_head(h)} ends at {np.mean([v[-1, 1] for _, g, v in lines if g == h]):.3g}" for h in heads
     )
     drawing = Drawing(bottom + 40, f"{title}, {len(lines)} runs: {ends}")
-    drawing.legend(12, [(_capital(name_of_head(h)), look(h)) for h in heads])
-    drawing.y_axis(y, 44, WIDTH, "", 4)
+    if len(heads) > 1:
+        drawing.legend(12, [(_capital(name_of_head(h)), look(h)) for h in heads])
+    drawing.y_axis(y, 50, WIDTH, "", 4)
     drawing.x_axis(x, top, bottom, "epoch")
     for head in heads:
         kind = f"{look(head).colour}{' trainable' if look(head).hollow else ''}"
@@ -446,28 +464,35 @@ def spectra(study: Study) -> list[Figure]:
 
 
 def _spectra_of(geometry: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, np.ndarray]]:
+    """Spectra as (component from 1, value relative to the largest): lists of values, or of [component, value]."""
     for key, value in geometry.items():
         if isinstance(value, Mapping):
             yield from _spectra_of(value, f"{prefix}{key} ")
         elif isinstance(value, list) and len(value) > 1 and ("spectrum" in key or "singular_values" in key):
-            values = np.array([v or 0.0 for v in value], dtype=float)
-            if values.max() > 0:
-                yield f"{prefix}{key}".replace("_", " "), values / values.max()
+            values = np.array(value, dtype=float)
+            if values.ndim == 1:
+                values = np.column_stack([np.arange(1, len(values) + 1), values])
+            if values.shape[1:] == (2,) and np.nanmax(values[:, 1]) > 0:
+                values[:, 1] /= np.nanmax(values[:, 1])
+                yield SPECTRA.get(prefix + key, f"{prefix}{key}".replace("_", " ")), values
+
+
+SPECTRA = {"spectrum": "Spectrum of h", "head singular_values": "First layer of the head at step 0"}
 
 
 def _spectrum(kind: str, groups: Mapping[str, list[np.ndarray]]) -> Figure:
-    top = 34 + 18 * ((len(groups) + 1) // 2)
+    top = 30 + (18 * ((len(groups) + 1) // 2) if len(groups) > 1 else 0)
     bottom = top + 180
-    means = {head: _mean_curve([np.column_stack([np.arange(1, len(m) + 1), m]) for m in members])
-             for head, members in groups.items()}  # fmt: skip
+    means = {head: _mean_curve(members) for head, members in groups.items()}
     every = np.concatenate(list(means.values()))
-    x = scale(every[:, 0], 44, WIDTH - 8)
+    x = scale(every[:, 0], 44, WIDTH - 8, log=True)
     y = scale(np.maximum(every[:, 1], 1e-6), bottom, top, log=True)
     alt = f"Spectrum, {kind}: " + "; ".join(
-        f"{name_of_head(h)} falls to a tenth at {int((m[:, 1] > 0.1).sum())} of {len(m)}" for h, m in means.items()
+        f"{name_of_head(h)} is above a tenth up to component {m[m[:, 1] > 0.1, 0].max():.0f}" for h, m in means.items()
     )
     drawing = Drawing(bottom + 40, alt)
-    drawing.legend(12, [(_capital(name_of_head(h)), look(h)) for h in means])
+    if len(means) > 1:
+        drawing.legend(12, [(_capital(name_of_head(h)), look(h)) for h in means])
     drawing.y_axis(y, 44, WIDTH, "relative to the largest", 4)
     drawing.x_axis(x, top, bottom, "component")
     for head, mean in means.items():
@@ -486,7 +511,8 @@ def probes(results: Mapping[str, Mapping[str, Any]], names: Mapping[str, str]) -
     if rows.empty:
         return []
     axis = scale([*rows["low"].dropna(), *rows["high"].dropna(), *rows["accuracy"]], 8, WIDTH - 8)
-    kinds, top, step = list(dict.fromkeys(rows["probe"])), 30 + 18 * ((rows["of"].nunique() + 1) // 2), 44
+    kinds, several = list(dict.fromkeys(rows["probe"])), rows["of"].nunique()
+    top, step = 12 + 18 * ((several + 1) // 2), 24 + 10 * several
     bottom = top + step * len(kinds)
     alt = "Accuracy by probe: " + "; ".join(f"{r.probe}, {r.of} {r.accuracy:.1f} %" for r in rows.itertuples())
     drawing = Drawing(bottom + 40, alt)
@@ -496,9 +522,9 @@ def probes(results: Mapping[str, Mapping[str, Any]], names: Mapping[str, str]) -
     drawing.x_axis(axis, top, bottom, "accuracy, %, 95 % interval")
     for i, kind in enumerate(kinds):
         y = top + i * step
-        drawing.text(0, y + 13, kind.replace("_", " "))
+        drawing.text(0, y + 13, PROBES.get(kind, kind))
         for j, r in enumerate(rows[rows["probe"] == kind].itertuples()):
-            at = y + 22 + 7 * j
+            at = y + 24 + 10 * j
             if r.low == r.low:
                 drawing.line(axis(r.low), at, axis(r.high), at, "axis")
             drawing.mark(axis(r.accuracy), at, looks[r.of], 4, f"{r.of}: {r.accuracy:.1f} %")
@@ -506,7 +532,9 @@ def probes(results: Mapping[str, Mapping[str, Any]], names: Mapping[str, str]) -
 
 
 def _probe_rows(results: Mapping[str, Mapping[str, Any]], names: Mapping[str, str]) -> pd.DataFrame:
-    rows, seen = [], set()
+    rows: list[dict[str, Any]] = []
+    last: list[dict[str, Any]] = []
+    seen = set()
     for run, result in results.items():
         for key, of in (("probes", name_of_head(names[run])), ("untrained", "untrained backbone")):
             for probe, found in (result.get(key) or {}).items():
@@ -515,8 +543,43 @@ def _probe_rows(results: Mapping[str, Mapping[str, Any]], names: Mapping[str, st
                 if key == "untrained":
                     seen.add(probe)
                 low, high = found.get("ci95") or (np.nan, np.nan)
-                rows.append({
+                (last if key == "untrained" else rows).append({
                     "probe": probe, "of": of, "head": names[run] if key == "probes" else "",
                     "accuracy": 100 * found["accuracy"], "low": 100 * low, "high": 100 * high,
                 })  # fmt: skip
-    return pd.DataFrame(rows, columns=["probe", "of", "head", "accuracy", "low", "high"])
+    return pd.DataFrame(rows + last, columns=["probe", "of", "head", "accuracy", "low", "high"])
+
+
+def confusion(probe: str, found: Mapping[str, Any], classes: Sequence[str]) -> Figure | None:
+    """What a probe takes for what: shares of each true class, for up to `MOST_CLASSES` classes."""
+    counts = np.array(found.get("confusion") or [], dtype=float)
+    if counts.shape != (len(classes), len(classes)) or not 2 <= len(classes) <= MOST_CLASSES:
+        return None
+    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    left, top = 70, 64
+    side = (WIDTH - left) / len(classes)
+    height = max(side, 15.0)
+    worst = "; ".join(f"{a} taken for {b} {n} times" for a, b, n in (found.get("most_confused") or [])[:3])
+    drawing = Drawing(top + height * len(classes) + 6, f"Confusion of the {probe} probe. {worst}")
+    drawing.text(0, 12, "row: true class; column: taken for; numbers in %", "small")
+    for i, name in enumerate(classes):
+        drawing.text(left - 6, top + (i + 0.5) * height + 4, _short(name, 11), "small", "end")
+        drawing.text(left + (i + 0.5) * side, top - (6 if i % 2 else 20), _short(name, max(3, int(side / 3))), "small",
+                     "middle")  # fmt: skip
+        for j in range(len(classes)):
+            share = shares[i, j]
+            x, y = left + j * side, top + i * height
+            shade = "plus" if i == j else "minus"
+            words = f"{name} taken for {classes[j]}: {counts[i, j]:.0f} of {counts[i].sum():.0f}"
+            drawing.area(x + 0.5, y + 0.5, side - 1, height - 1, shade, 0.6 * share, words)
+            if share >= 0.005 and side >= 18:
+                drawing.text(x + side / 2, y + height / 2 + 4, f"{100 * share:.0f}", "small cell", "middle")
+    data = pd.DataFrame(
+        [{"true": classes[i], "taken for": classes[j], "pictures": int(counts[i, j])}
+         for i in range(len(classes)) for j in range(len(classes))]
+    )  # fmt: skip
+    return Figure("confusion", f"What the {probe} probe takes for what", drawing, data)
+
+
+def _short(text: str, longest: int) -> str:
+    return text if len(text) <= longest else text[: longest - 1] + "…"

@@ -23,13 +23,14 @@ def stylesheet() -> str:
 
 @dataclass(frozen=True)
 class Scale:
-    """A map from values to positions; logarithmic where `log`."""
+    """A map from values to positions; logarithmic where `log`, with whole ticks only where `whole`."""
 
     low: float
     high: float
     start: float
     end: float
     log: bool = False
+    whole: bool = False
 
     def __call__(self, value: float) -> float:
         low, high = (log10(self.low), log10(self.high)) if self.log else (self.low, self.high)
@@ -46,12 +47,15 @@ class Scale:
             return powers[:: max(1, ceil(len(powers) / count))]
         raw = (self.high - self.low) / max(count, 1) or 1.0
         power = 10.0 ** floor(log10(raw))
-        step = next(s * power for s in (1, 2, 2.5, 5, 10) if s * power >= raw * 0.999)
+        step = next(s * power for s in (1, 2, 5, 10) if s * power >= raw * 0.999)
+        step = max(step, 1.0) if self.whole else step
         first = ceil(self.low / step - 1e-9)
         return [k * step for k in range(first, floor(self.high / step + 1e-9) + 1)]
 
 
-def scale(values: Iterable[float], start: float, end: float, *, zero: bool = False, log: bool = False) -> Scale:
+def scale(
+    values: Iterable[float], start: float, end: float, *, zero: bool = False, log: bool = False, whole: bool = False
+) -> Scale:
     """A scale that holds `values` with a little room (and zero, where asked for)."""
     finite = [v for v in values if v == v and abs(v) != float("inf")] or [0.0, 1.0]
     low, high = min(finite), max(finite)
@@ -60,7 +64,7 @@ def scale(values: Iterable[float], start: float, end: float, *, zero: bool = Fal
     if zero:
         low, high = min(low, 0.0), max(high, 0.0)
     room = (high - low) * 0.05 or max(abs(high) * 0.05, 0.5)
-    return Scale(low - room, high + room, start, end)
+    return Scale(low - room, high + room, start, end, whole=whole)
 
 
 def number(value: float) -> str:
