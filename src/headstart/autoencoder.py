@@ -331,16 +331,15 @@ def train(
     total = config.epochs * training.steps
     with progress.stage(STAGE, total, training.epoch * training.steps + training.step, quiet) as bar:
         while training.epoch < config.epochs:
-            began, first = time.monotonic(), training.step
+            began, seen = time.monotonic(), 0
             while training.step < training.steps:
-                training.advance()
+                seen += training.advance()
+                bar.advance(pictures_per_s=seen / (time.monotonic() - began))
                 checkpoints.after_step(STAGE, training.state)
-                bar.advance()
-            seen = len(train_data) - first * config.batch_size
             line = training.end_epoch(_mse(model, val_data, config.batch_size))
             rate = seen / max(time.monotonic() - began, 1e-9)
             log(stage=STAGE, step=training.epoch * training.steps, pictures_per_s=rate, **line)
-            bar.advance(0, loss=line["val_loss"], pictures_per_s=rate)
+            bar.advance(0, loss=line["val_loss"])
             checkpoints.after_epoch(STAGE, training.epoch, training.state)
     model.load_state_dict(training.best["weights"])
     test_mse = _mse(model, test_data, config.batch_size)
@@ -374,8 +373,8 @@ class _Training:
         self.history: list[dict[str, float]] = []
         self._order_epoch = -1
 
-    def advance(self) -> None:
-        """One step on the next batch of this epoch's order."""
+    def advance(self) -> int:
+        """One step on the next batch of this epoch's order; returns its size."""
         if self._order_epoch != self.epoch:
             order = randomness.order(self.seed, STAGE, self.epoch, len(self.data)).to(self.data.device)
             self.batches = order.split(self.config.batch_size)
@@ -385,6 +384,7 @@ class _Training:
         self.losses[self.step] = self.by_hand(x) if self.by_hand else self._by_autograd(x)
         self.optimizer.step()
         self.step += 1
+        return len(x)
 
     def _by_autograd(self, x: Tensor) -> Tensor:
         generator = None
