@@ -17,7 +17,6 @@ from torchvision.transforms.functional import resize as torchvision_resize
 
 from headstart.config import DataConfig
 from headstart.data import Images, cache, open_images
-from headstart.data.images import prefetch
 from headstart.errors import InputError, RunError
 from tests.data.pictures import encoded, folder, pixels, put
 
@@ -54,7 +53,7 @@ def test_batches_are_padded_at_the_right_and_bottom(tmp_path, own):
     frames, valid = images.batch([2, 0, 1])
     assert frames.dtype == torch.uint8
     assert frames.shape == (3, 3, 22, 24)
-    assert valid.tolist() == [[20 + 4 % 3, 24], [20, 24], [22, 24]]
+    assert valid.tolist() == [[20 + 4 % 3, 24], [20, 24], [22, 24]] == images.sizes[[2, 0, 1]].tolist()
     assert images.size is None
     assert images.training_size("auto") == 128
     assert images.training_size(64) == 64
@@ -295,27 +294,6 @@ def test_twenty_kills_while_the_cache_is_built(tmp_path, own, children):
     assert images.fingerprint == fingerprint
     assert frames_are_right(images, root)
     assert [p.name for p in own.glob(".*.tmp")] == []
-
-
-# --------------------------------------------------------------------------------------------------------- prefetch
-
-
-def test_prefetch_keeps_order_runs_ahead_and_passes_errors_on():
-    seen = []
-
-    def square(x):
-        seen.append(x)
-        if x == 7:
-            raise ValueError("seven")
-        return x * x
-
-    assert list(prefetch(square, range(5), ahead=2)) == [0, 1, 4, 9, 16]
-    stream = prefetch(square, range(10, 100), ahead=3)
-    assert next(stream) == 100
-    stream.close()
-    assert len(seen) <= 5 + 5
-    with pytest.raises(ValueError, match="seven"):
-        list(prefetch(square, [7]))
 
 
 def test_real_photographs_are_what_pillow_sees(grocery, own):

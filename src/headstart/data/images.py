@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 import numpy as np
 import PIL
@@ -35,8 +35,6 @@ FEW = 16
 """So few pictures (a query, say) are decoded each time rather than kept on disk."""
 TOLERATED = 10
 """So many bad files never stop a run; beyond them `data.max_skipped` counts."""
-Item = TypeVar("Item")
-Result = TypeVar("Result")
 
 
 class Images:
@@ -49,6 +47,7 @@ class Images:
         official: (n,) of 'train', 'val', 'test' or '' where the source gives no split.
         fingerprint: 16 hex digits that name the content: file bytes, names, labels, official split; not the place.
         skipped: (name, reason) of the pictures that were set aside.
+        sizes: int64 (n, 2), height and width of each picture as it is kept; native: as its file has it.
         size: the native side in pixels if all pictures are one square size, else None.
     """
 
@@ -59,7 +58,7 @@ class Images:
         self.classes = list(source.classes)
         self.official = source.official[kept]
         self.skipped = source.skipped + [(source.names[i], reason) for i, reason in store.skipped]
-        self.native = store.native
+        self.sizes, self.native = store.sizes, store.native
         self.size = _one_square(store.native)
         self.fingerprint = _fingerprint(self, store.digests)
         self._store = store
@@ -73,11 +72,6 @@ class Images:
     def resident(self) -> bool:
         """Whether the pictures are in memory; otherwise they are read from a memory-mapped file."""
         return self._store.resident
-
-    @property
-    def sizes(self) -> np.ndarray:
-        """(n, 2) heights and widths in pixels at which `batch` gives the pictures."""
-        return self._store.sizes
 
     def training_size(self, size: int | Literal["auto"]) -> int:
         """The side S of training pictures for `data.size`."""
@@ -178,27 +172,6 @@ def open_images(data: DataConfig, crop_scale: float = 0.08, crop_ratio: float = 
     images = Images(source, store)
     _report(images, data.max_skipped)
     return images
-
-
-def prefetch(function: Callable[[Item], Result], items: Iterable[Item], ahead: int = 2) -> Iterator[Result]:
-    """`function(item)` for each item in order, computed in a thread up to `ahead` items before it is asked for.
-
-    `for frames, valid in prefetch(images.batch, batches_of_indices)` keeps a device busy while pages of a
-    memory-mapped set are read.
-    """
-    with ThreadPoolExecutor(1) as pool:
-        waiting: deque[Future[Result]] = deque()
-        remaining = iter(items)
-        try:
-            for item in remaining:
-                waiting.append(pool.submit(function, item))
-                if len(waiting) > ahead:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
-        finally:
-            for future in waiting:
-                future.cancel()
 
 
 # --------------------------------------------------------------------------------------------------------- decoding
