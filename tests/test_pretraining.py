@@ -9,13 +9,13 @@ import pytest
 import torch
 import torchvision
 from safetensors.torch import load_file
-from tests.runs import small, until
 
 import headstart
 from headstart import pretraining
 from headstart.config import load as load_config
 from headstart.errors import InputError, Interrupted
 from headstart.runs import RunFolder, read_metrics
+from tests.runs import small, until
 
 
 @pytest.fixture(scope="module")
@@ -165,7 +165,7 @@ def test_other_settings_are_refused_with_the_difference(tmp_path: Path) -> None:
     pretraining.run(until(small(), "autoencoder"), out, quiet=True)
     with pytest.raises(InputError, match=r"contrastive.temperature: 0.5 -> 0.2"):
         pretraining.run(small(contrastive={"temperature": 0.2}), out, quiet=True)
-    with pytest.raises(InputError, match="the pictures themselves|data.limit"):
+    with pytest.raises(InputError, match=r"the pictures themselves|data\.limit"):
         pretraining.run(small(data={"limit": 100}), out, quiet=True)
 
 
@@ -201,6 +201,6 @@ def test_python_interface(tmp_path: Path) -> None:
     )  # fmt: skip
     assert run.result["probes"]["knn"]["n_test"] > 0
     assert isinstance(run.backbone, torch.nn.Module)
-    with pytest.raises(InputError, match="unknown key 'head.innit'"):
+    with pytest.raises(InputError, match=r"unknown key 'head\.innit'"):
         headstart.pretrain("digits", out=tmp_path / "other", head=dict(innit="random"))
     assert json.loads((tmp_path / "run" / "result.json").read_text())["head"]["init"] == "random"

@@ -7,6 +7,7 @@ head sees the same pictures in the same order.
 """
 
 import contextlib
+import inspect
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -14,6 +15,7 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
@@ -120,7 +122,7 @@ class Batch:
 
 
 def batches(
-    images: Images, indices: Tensor, augment: SimCLRAugment, batch_size: int, compute: Compute,
+    images: Images, indices: Tensor, augment: SimCLRAugment, batch_size: int, frames: Callable[[Tensor], Tensor],
     draws: Callable[[int], torch.Generator], first: int = 0,
 ) -> Iterator[Batch]:  # fmt: skip
     """The steps of one epoch from step `first`: pictures of `indices` in order, with the draws of each step.
@@ -131,9 +133,22 @@ def batches(
         chosen = indices[step * batch_size : (step + 1) * batch_size]
         params = draw_pairs(augment, images, chosen, draws(step))
         mine = torch.arange(len(chosen))[distributed.slice_of(len(chosen))]
-        frames, _ = images.batch(chosen[mine])
         both_views = torch.cat([mine, mine + len(chosen)])
-        yield Batch(chosen[mine], frames.to(compute.device, non_blocking=True), params[both_views])
+        yield Batch(chosen[mine], frames(chosen[mine]), params[both_views])
+
+
+def frames_on(device: torch.device, images: Images) -> Callable[[Tensor], Tensor]:
+    """Function from picture numbers (n,) to their frames (n, 3, H, W) uint8 on the device.
+
+    A GPU with room for it keeps the whole set, if its pictures are of one size, so that no step waits for the bus.
+    """
+    if device.type == "cuda":
+        sizes = np.unique(images.sizes, axis=0)
+        if len(sizes) == 1 and 3 * len(images) * int(sizes.prod()) < torch.cuda.mem_get_info(device)[0] / 2:
+            everything = images.batch(np.arange(len(images)))[0].to(device)
+            return lambda chosen: everything[chosen.to(device, non_blocking=True)]
+        return lambda chosen: images.batch(chosen)[0].pin_memory().to(device, non_blocking=True)
+    return lambda chosen: images.batch(chosen)[0].to(device)
 
 
 def normalize(pictures: Tensor, mean: Tensor | None, std: Tensor | None) -> Tensor:
@@ -155,6 +170,13 @@ def count_steps(n: int, batch_size: int, drop_last: bool = True) -> int:
     return n // batch_size if drop_last else math.ceil(n / batch_size)
 
 
+OWN_BUFFERS: dict[str, Any] = {  # each rank keeps its batch norm's running statistics; torch 2.15 renamed the option
+    "forward_sync_buffers"
+    if "forward_sync_buffers" in inspect.signature(DistributedDataParallel.__init__).parameters
+    else "broadcast_buffers": False
+}
+
+
 class Stepper:
     """One optimiser step: forward, NT-Xent over the whole batch, backward, update.
 
@@ -170,7 +192,7 @@ class Stepper:
     def _wrap(self) -> nn.Module:
         if distributed.world_size() == 1:
             return self.model
-        return DistributedDataParallel(self.model, broadcast_buffers=False)
+        return DistributedDataParallel(self.model, **OWN_BUFFERS)
 
     def release(self) -> None:
         """Let the head's first layer train."""
@@ -211,9 +233,7 @@ class Stepper:
         Exact for networks without batch norm; with it, each chunk is normalised by its own statistics.
         """
         n = len(batch.frames)
-        chunks = [
-            torch.arange(n)[i : i + self.config.contrastive.chunk] for i in range(0, n, self.config.contrastive.chunk)
-        ]
+        chunks = torch.arange(n).split(self.config.contrastive.chunk or n)
 
         def forward(rows: Tensor, model: nn.Module) -> tuple[Tensor, Tensor]:
             views = self._views(batch.frames[rows], batch.params[torch.cat([rows, rows + n])])
@@ -269,6 +289,18 @@ def stochastic_layers(device: torch.device, seed: int, *position: int) -> Iterat
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(key)
         yield
+
+
+def _synchronise_norms(model: SimCLR, device: torch.device) -> None:
+    """Several GPUs normalise by the statistics of the whole batch; several CPU processes each by their own part's."""
+    if distributed.world_size() == 1:
+        return
+    if device.type == "cuda":
+        nn.SyncBatchNorm.convert_sync_batchnorm(model)
+    elif distributed.rank() == 0 and any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in model.modules()):
+        progress.say(
+            f"batch norm: each of {distributed.world_size()} CPU processes uses the statistics of its own part"
+        )
 
 
 class Watch:
@@ -371,7 +403,9 @@ def train(
         )
     augment = augmenter(config.augment, config.data.size, mean, std).to(compute.device)
     model = SimCLR(backbone, head, settings.passes).to(compute.device, memory_format=torch.channels_last).train()
+    _synchronise_norms(model, compute.device)
     stepper = Stepper(model, augment, config, compute)
+    frames = frames_on(compute.device, images)
     watch = Watch(images, splits, config, augment, compute)
     pictures = torch.as_tensor(splits.train)
     steps = count_steps(len(pictures), settings.batch_size)
@@ -407,7 +441,7 @@ def train(
                 now.released = True
             permuted = pictures[order(config.seed, "order", now.epoch, len(pictures))]
             draws = partial(generator, config.seed, "augment", now.epoch)
-            feed = Prefetch(batches(images, permuted, augment, settings.batch_size, compute, draws, now.step))
+            feed = Prefetch(batches(images, permuted, augment, settings.batch_size, frames, draws, now.step))
             clock = Clock(settings.batch_size)
             for batch in feed:
                 lr = optimizers.learning_rate(settings, now.epoch * steps + now.step, steps)
