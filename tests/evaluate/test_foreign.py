@@ -131,8 +131,8 @@ def test_a_state_dict_file_is_recognised(photos, tmp_path, kind):
 def test_wide_resnets_are_not_taken_for_plain_ones(tmp_path):
     for name in ("resnet50", "wide_resnet50_2", "resnext50_32x4d"):
         with torch.device("meta"):
-            tensors = torchvision.models.get_model(name).state_dict()
-        torch.save({k: torch.empty(1).expand(v.shape) for k, v in tensors.items()}, tmp_path / "x.pt")
+            shapes = {k: v.shape for k, v in torchvision.models.get_model(name).state_dict().items()}
+        torch.save({k: torch.zeros(()).expand(shape) for k, shape in shapes.items()}, tmp_path / "x.pt")
         assert foreign.recognise(tmp_path / "x.pt").name == name
 
 

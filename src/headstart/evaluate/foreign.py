@@ -97,9 +97,9 @@ def evaluate_backbone(config: Config, out: str | Path) -> Path:
     compute = choose(config.device, config.precision, config.threads)
     _check_network(config.backbone.name)
     pictures = _open(config)
-    makers = {}
-    if config.backbone.weights not in ("none", "imagenet"):
-        makers[Path(config.backbone.weights).stem] = _maker(config, config.backbone.weights, pictures.size)
+    weights = config.backbone.weights
+    first = {"none": "random", "imagenet": "imagenet"}.get(weights, Path(weights).stem)
+    makers = {first: _maker(config, weights, pictures.size)}
     found = compare(makers | _references(config, pictures.size), pictures, config, compute)
     runs.write_json(out, found)
     return Path(out)

@@ -293,15 +293,14 @@ def label_draws(labels: Tensor, take: Callable[[int], int], split_seed: int) -> 
 def _regressions(task: Task, draws: Tensor) -> Iterator[tuple[Tensor, float]]:
     """For each draw (D, m) of train positions: scores of the test pictures, and the C best on val."""
     present, y = task.y["train"].unique(return_inverse=True)
-    x_train, x_test = task.standardised("train"), task.standardised("test")
-    preconditioner = logistic.basis(x_train)
-    x, y = x_train[draws], y[draws]
-    x_val, y_val = task.standardised("val"), task.y["val"]
+    axes, mean_squares = logistic.principal_axes(task.standardised("train"))
+    x_train, x_val, x_test = (task.standardised(split) @ axes for split in ("train", "val", "test"))
+    x, y, y_val = x_train[draws], y[draws], task.y["val"]
     grid = C_GRID if len(y_val) else (C_WITHOUT_VAL,)
     fits: list[tuple[Tensor, Tensor]] = []
     for C in grid:
         start = fits[-1] if fits else None
-        fits += [logistic.lbfgs(x, y, len(present), C, start=start, preconditioner=preconditioner)]
+        fits += [logistic.lbfgs(x, y, len(present), C, start=start, mean_squares=mean_squares)]
     for d in range(len(draws)):
         correct = [int((present[(x_val @ w[d] + b[d]).argmax(1)] == y_val).sum()) for w, b in fits]
         best = int(np.argmax(correct))  # ties go to the smaller C
