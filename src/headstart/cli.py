@@ -21,6 +21,7 @@ from headstart.config import Config, DataConfig
 from headstart.config import load as load_config
 from headstart.config import preset as named_preset
 from headstart.errors import HeadstartError, InputError, Interrupted
+from headstart.study import RayOptions
 
 Sources = Positional[Annotated[tuple[str, ...], arg(metavar="DATA...")]]
 Options = Annotated[Config, arg(name="")]
@@ -256,6 +257,99 @@ def export(run: RunPath, *, format: Literal["torchvision", "timm", "onnx"], out:
     return 0
 
 
+StudyName = Positional[Annotated[str, arg(metavar="STUDY")]]
+
+
+def study_plan(
+    study: StudyName,
+    *,
+    out: Path | None = None,
+    data: tuple[str, ...] | None = None,
+    data_root: Path | None = None,
+    set: tuple[str, ...] = (),
+    seeds: tuple[int, ...] | None = None,
+    calibrate: bool = True,
+) -> int:
+    """What a study would run, how many, and how long it would take; starts nothing.
+
+    Args:
+        study: a YAML file, a study folder, or a preset (paper, paper:cifar10, controls, smoke).
+        out: the study folder, whose finished runs do not count again.
+        data: DATA in place of the study's own.
+        data_root: the folder in which its data sets lie.
+        set: settings for every run, such as contrastive.epochs=50.
+        seeds: in place of the study's own.
+        calibrate: time a few training steps for the estimate.
+    """
+    from headstart import study as studies
+
+    studies.print_plan(
+        studies.plan(
+            study, out=out, data=data, data_root=data_root, overrides=set, seeds=seeds, calibrate=calibrate
+        )
+    )  # fmt: skip
+    return 0
+
+
+def study_run(
+    study: StudyName,
+    *,
+    out: Path,
+    data: tuple[str, ...] | None = None,
+    data_root: Path | None = None,
+    set: tuple[str, ...] = (),
+    seeds: tuple[int, ...] | None = None,
+    executor: Literal["local", "ray"] = "local",
+    workers: int = 1,
+    threads: int | None = None,
+    device: str | None = None,
+    retry_failed: bool = False,
+    max_seconds: float | None = None,
+    keep: Literal["all", "records"] = "all",
+    ray: RayOptions = RayOptions(),  # noqa: B008 - frozen
+) -> int:
+    """Do what a study has not done yet, here or on Ray, and report.
+
+    Args:
+        study: a YAML file, a study folder, or a preset (paper, paper:cifar10, controls, smoke).
+        out: the study folder.
+        data: DATA in place of the study's own.
+        data_root: the folder in which its data sets lie.
+        set: settings for every run, such as contrastive.epochs=50.
+        seeds: in place of the study's own.
+        executor: local, or ray (extra `ray`).
+        workers: processes; 0 runs everything in this one.
+        threads: CPU threads of a run.
+        device: auto, cpu, cuda, cuda:N or mps, for every run.
+        retry_failed: do failed runs once more.
+        max_seconds: save and stop (exit 75) after this many seconds.
+        keep: records removes weights and checkpoints of finished runs.
+    """
+    from headstart import study as studies
+    from headstart.report import write_report
+
+    summary = studies.run(
+        study, out, data=data, data_root=data_root, overrides=set, seeds=seeds, executor=executor, workers=workers,
+        threads=threads, device=device, retry_failed=retry_failed, max_seconds=max_seconds, keep=keep, ray=ray,
+    )  # fmt: skip
+    studies.print_summary(summary)
+    if summary.done:
+        print(f"report: {write_report(out)}")
+    return 1 if summary.failed else 0
+
+
+def study_status(folder: Positional[Annotated[Path, arg(metavar="DIR")]]) -> int:
+    """How far a study is: done, running, failed with reasons, to do, time left.
+
+    Args:
+        folder: a study folder.
+    """
+    from headstart import study as studies
+
+    studies.print_status(studies.status(folder))
+    return 0
+
+
 def study_import(csv: Positional[Annotated[tuple[Path, ...], arg(metavar="CSV...")]], *, out: Path) -> int:
     """The authors' CSV exports as a study folder.
 
@@ -325,6 +419,9 @@ COMMANDS: dict[str, Callable[..., int]] = {
     "finetune": finetune,
     "predict": predict,
     "export": export,
+    "study plan": study_plan,
+    "study run": study_run,
+    "study status": study_status,
     "study import": study_import,
     "report": report,
     "check": check,
