@@ -334,7 +334,7 @@ def train(
             began, seen = time.monotonic(), 0
             while training.step < training.steps:
                 seen += training.advance()
-                bar.advance(pictures_per_s=seen / (time.monotonic() - began))
+                bar.advance(pictures_per_s=seen / max(time.monotonic() - began, 1e-9))
                 checkpoints.after_step(STAGE, training.state)
             line = training.end_epoch(_mse(model, val_data, config.batch_size))
             rate = seen / max(time.monotonic() - began, 1e-9)
