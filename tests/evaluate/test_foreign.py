@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from headstart import backbones, pretraining
 from headstart.config import AutoencoderConfig, BackboneConfig, Config, ContrastiveConfig, DataConfig, HeadConfig
 from headstart.errors import InputError
-from headstart.evaluate import foreign, probes
+from headstart.evaluate import foreign
 
 
 @pytest.fixture(autouse=True)
@@ -25,20 +25,23 @@ def no_imagenet(monkeypatch):
     monkeypatch.setattr(backbones, "_torchvision_weights", refuse)
 
 
-@pytest.fixture(scope="module")
-def photos(tmp_path_factory):
-    """Three classes of 24 px pictures that differ in colour: train/ and test/."""
-    root = tmp_path_factory.mktemp("photos")
+def draw_pictures(root, colours, side, train, test):
+    """Noise in which one colour is stronger."""
     rng = np.random.default_rng(0)
-    for split, n in (("train", 20), ("test", 10)):
-        for c, colour in enumerate(("blue", "green", "red")):
+    for split, n in (("train", train), ("test", test)):
+        for c, colour in enumerate(colours):
             folder = root / split / colour
             folder.mkdir(parents=True)
             for i in range(n):
-                pixels = rng.integers(0, 200, (24, 24, 3))
+                pixels = rng.integers(0, 200, (side, side, 3))
                 pixels[..., c] += 55
                 Image.fromarray(pixels.astype(np.uint8)).save(folder / f"{i}.png")
     return root
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory):
+    return draw_pictures(tmp_path_factory.mktemp("photos"), ("blue", "green", "red"), 24, 20, 10)
 
 
 @pytest.fixture(scope="module")
@@ -70,13 +73,15 @@ def test_a_run_on_its_own_pictures_repeats_its_result(run):
     assert found["config_hash"] == result["config_hash"]
 
 
-def test_a_run_on_other_pictures(run):
-    path = foreign.evaluate(run, data=["digits"], name="digits!", size=16, device="cpu", threads=1)
-    assert path.name.startswith("digits-")
+def test_a_run_on_other_pictures(run, tmp_path):
+    others = draw_pictures(tmp_path / "others", ("one", "two"), 16, 12, 12)
+    path = foreign.evaluate(run, data=[str(others)], name="../others!", device="cpu", threads=1)
+    assert path.parent == run / "evaluations"
+    assert path.name.startswith("others-")
     found = read(path)
-    assert found["data"]["size"] == 16
-    assert len(found["data"]["classes"]) == 10
-    assert set(found["backbones"]["trained"]["probes"]) == set(probes.NAMES)
+    assert found["data"]["size"] == 24, "the run's own"
+    assert found["data"]["classes"] == ["one", "two"]
+    assert {"paper", "linear", "knn"} <= set(found["backbones"]["trained"]["probes"])
 
 
 def test_a_run_whose_pictures_have_changed(run, photos):
@@ -132,7 +137,7 @@ def test_wide_resnets_are_not_taken_for_plain_ones(tmp_path):
     for name in ("resnet50", "wide_resnet50_2", "resnext50_32x4d"):
         with torch.device("meta"):
             shapes = {k: v.shape for k, v in torchvision.models.get_model(name).state_dict().items()}
-        torch.save({k: torch.zeros(()).expand(shape) for k, shape in shapes.items()}, tmp_path / "x.pt")
+        torch.save({k: torch.zeros(shape, dtype=torch.int8) for k, shape in shapes.items()}, tmp_path / "x.pt")
         assert foreign.recognise(tmp_path / "x.pt").name == name
 
 
