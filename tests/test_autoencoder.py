@@ -253,6 +253,12 @@ def test_a_loss_that_is_no_number_ends_the_run_and_says_where(feature_splits, tm
         train(model, feature_splits, config, tmp_path)
 
 
+def test_weights_lost_in_the_last_step_of_an_epoch_are_noticed(splits, tmp_path):
+    model, config = build(epochs=2, batch_size=1000, lr=1e38)
+    with pytest.raises(RunError, match="epoch 1, step 1, at learning rate"):
+        train(model, splits, config, tmp_path)
+
+
 # ------------------------------------------------------------------------------------------------------ resume
 
 

@@ -400,8 +400,9 @@ class _Training:
         """Adapt the learning rate, keep the best weights; this epoch's line of history."""
         lr = self.optimizer.param_groups[0]["lr"]
         losses = self.losses.cpu()
-        if not (finite := losses.isfinite()).all():
-            step = int((~finite).nonzero()[0]) + 1
+        finite = torch.cat([losses, torch.tensor([val_loss])]).isfinite()
+        if not finite.all():
+            step = min(int((~finite).nonzero()[0]) + 1, self.steps)
             raise RunError(
                 f"the autoencoder's loss is no longer a number in epoch {self.epoch + 1}, step {step}, at learning "
                 f"rate {lr:g}; a smaller autoencoder.lr may help"
