@@ -8,6 +8,7 @@ Ray places processes and starts them again when a node is lost; nothing here sch
 import contextlib
 import dataclasses
 import json
+import logging
 import os
 import signal
 import subprocess
@@ -136,7 +137,7 @@ class Worker:
             fail(folder, str(error))
             return "failed"
         except Exception as error:
-            fail(folder, f"{type(error).__name__}: {str(error).strip() or 'no message'}".splitlines()[0], traceback.format_exc())
+            fail(folder, _in_one_line(error), traceback.format_exc())
             self.fresh = False
             return "failed"
         return outcome
@@ -172,9 +173,7 @@ class Worker:
         from headstart.data import splits
 
         crop = (config.augment.crop_scale[0], config.augment.crop_ratio[0])
-        neutral = replace(
-            config.data, split_seed=0, splits="house", limit=None, normalize=True, statistics="train"
-        )
+        neutral = replace(config.data, split_seed=0, splits="house", limit=None, normalize=True, statistics="train")
         if ("images", neutral, crop) not in self._opened:
             self._opened.clear()  # one data set at a time: a study walks from one to the next
             self._opened["images", neutral, crop] = data.open_images(config.data, *crop)
@@ -265,10 +264,15 @@ def _accuracy(result: Mapping[str, Any]) -> str:
     return f": {', '.join(found[:2])}" if found else ""
 
 
+def _in_one_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {str(error).strip() or 'no message'}".splitlines()[0]
+
+
 def fail(folder: RunFolder, reason: str, details: str = "") -> None:
     """Record why a run failed; it is left alone from then on."""
     say(f"failed: {folder.path.name}: {reason}")
-    runs.write_json(folder.failed, {"reason": reason, "traceback": details, **study_store.identity(), "at": time.time()})
+    where = study_store.identity()
+    runs.write_json(folder.failed, {"reason": reason, "traceback": details, "host": where["host"], "at": time.time()})
 
 
 # --------------------------------------------------------------------------------------------------------- this machine
@@ -420,20 +424,17 @@ def on_ray(work: Work, planned: Sequence[Planned], options: RayOptions) -> None:
         raise InputError("--executor ray needs Ray; install it with `pip install 'headstart[ray]'`") from None
     from headstart.engine.device import available_cores
 
-    # A cluster started here is ended here; one that was there before is left alone.
-    local = {} if options.address else {"num_cpus": available_cores()}
-    ray.init(
-        address=options.address, include_dashboard=False if not options.address else None, log_to_driver=False,
-        logging_level="ERROR", **local,
-    )  # fmt: skip
+    settings: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+    if options.address is None:  # a cluster of our own, which ends with us; one that was there is left as it is
+        settings |= {"num_cpus": available_cores(), "include_dashboard": False}
+    ray.init(address=options.address, **settings)
     try:
         has_gpu = ray.cluster_resources().get("GPU", 0) > 0 and work.device != "cpu"
         threads = work.threads or max(1, int(options.cpus or 1))
         work = replace(work, threads=threads, bars=False)
-        resources = {
-            "num_cpus": options.cpus or min(threads, available_cores()) if not options.address else options.cpus or threads,
-            "num_gpus": options.gpus if options.gpus is not None else float(has_gpu),
-        }
+        # On this machine a run may ask for more threads than there are cores, as without Ray.
+        cpus = options.cpus or (threads if options.address else min(threads, available_cores()))
+        resources = {"num_cpus": cpus, "num_gpus": options.gpus if options.gpus is not None else float(has_gpu)}
         _submit(ray, work, planned, resources)
     finally:
         ray.shutdown()
@@ -449,7 +450,9 @@ def _submit(ray: Any, work: Work, planned: Sequence[Planned], resources: Mapping
     waiting = {}
     for run in todo:
         # Ray starts a run when its autoencoder is there; until then it takes no place.
-        needs = first[study.autoencoder_hash(run.config, run.point.data)] if study.trains_autoencoder(run.config) else None
+        needs = (
+            first[study.autoencoder_hash(run.config, run.point.data)] if study.trains_autoencoder(run.config) else None
+        )
         waiting[task.remote(work, run.name, after=needs)] = run.name
     stop = threading.Event()
     before = {}
@@ -472,8 +475,7 @@ def _submit(ray: Any, work: Work, planned: Sequence[Planned], resources: Mapping
                         continue
                     folder = RunFolder(Path(work.out) / "runs" / name)
                     if not folder.is_complete():
-                        reason = str(error).strip().splitlines()
-                        fail(folder, f"{type(error).__name__}: {reason[0] if reason else 'no message'}", str(error))
+                        fail(folder, _in_one_line(error), str(error))
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
@@ -526,10 +528,11 @@ def calibrated_seconds(planned: Sequence[Planned], autoencoders: Sequence[Planne
             pictures[run.point.data] = _training_pictures(config)
         side = config.data.size if isinstance(config.data.size, int) else SIDES.get(run.point.data, 128)
         batch = config.contrastive.batch_size or 256
-        about = (what, side, config.backbone, config.precision, config.threads, config.device)
-        about += (batch, config.contrastive.passes) if what == "simclr" else (config.autoencoder.kind,)
+        timed = _seconds_of_pair if what == "simclr" else _seconds_of_picture
+        kind = (batch, config.contrastive.passes) if what == "simclr" else config.autoencoder.kind
+        about = (timed, kind, side, config.backbone, config.precision, config.threads, config.device)
         if about not in of_pair:
-            of_pair[about] = _seconds_of_pair(config, side, batch) if what == "simclr" else _seconds_of_picture(config, side)
+            of_pair[about] = timed(config, side, batch)
         epochs = config.contrastive.epochs if what == "simclr" else config.autoencoder.epochs
         limit = config.data.limit or pictures[run.point.data]
         total += epochs * min(limit, pictures[run.point.data]) * of_pair[about]
@@ -578,18 +581,17 @@ def _seconds_of_pair(config: "Config", side: int, batch_size: int) -> float:
     live_taps.apply(backbone, side)
     head = ProjectionHead(backbone.num_features, config.head.hidden_dim, config.head.output_dim)  # type: ignore[arg-type]
     model = contrastive.SimCLR(backbone, head, config.contrastive.passes)
-    model = model.to(compute.device, memory_format=torch.channels_last).train()
+    model = model.to(compute.device).to(memory_format=torch.channels_last).train()
     augment = contrastive.augmenter(config.augment, side, None, None).to(compute.device)
     generator = torch.Generator().manual_seed(0)
-    sides = torch.full((2 * pairs,), side)
-    draws = augment.draw(2 * pairs, sides, sides, generator=generator).to(compute.device)
+    draws = augment.draw(2 * pairs, side, side, generator=generator)
     frames = torch.randint(0, 256, (pairs, 3, side, side), dtype=torch.uint8, generator=generator).to(compute.device)
     stepper = contrastive.Stepper(model, augment, config, compute)
     batch = contrastive.Batch(torch.arange(pairs), frames, draws)
     return _timed(lambda: stepper(batch, 1e-3, (0, 0)), compute.device) / pairs
 
 
-def _seconds_of_picture(config: "Config", side: int) -> float:
+def _seconds_of_picture(config: "Config", side: int, batch_size: int) -> float:
     import torch
 
     from headstart import autoencoder as autoencoders
@@ -597,6 +599,7 @@ def _seconds_of_picture(config: "Config", side: int) -> float:
     from headstart.engine.device import choose
 
     compute = choose(config.device, config.precision, config.threads)
+    # The batch of SimCLR has no part in this one.
     n, width = config.autoencoder.batch_size, backbones.num_features(config.backbone.name)
     values = width if config.autoencoder.on == "features" else 3 * side * side
     model = autoencoders.build(
