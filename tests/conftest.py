@@ -5,6 +5,11 @@ import tarfile
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+# Machines that run these tests are shared: no deadlines, and the same examples every time.
+settings.register_profile("headstart", deadline=None, max_examples=50, derandomize=True)
+settings.load_profile("headstart")
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 

@@ -6,6 +6,7 @@ with the stage in progress, a checksum in front, and the previous one kept besid
 
 import hashlib
 import io
+import pickle
 import signal
 import threading
 import time
@@ -18,7 +19,7 @@ from typing import Any
 import torch
 
 from headstart.engine import distributed
-from headstart.errors import Interrupted
+from headstart.errors import InputError, Interrupted
 from headstart.runs import Metrics, write
 
 State = dict[str, Any]
@@ -120,7 +121,12 @@ def _read_one(path: Path) -> dict[str, Any] | None:
     head = len(MAGIC) + 32
     if data[: len(MAGIC)] != MAGIC or hashlib.sha256(data[head:]).digest() != data[len(MAGIC) : head]:
         return None
-    return torch.load(io.BytesIO(data[head:]), map_location="cpu", weights_only=True)
+    try:
+        return torch.load(io.BytesIO(data[head:]), map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError:
+        raise InputError(
+            f"{path} holds more than tensors and numbers, so Headstart did not write it; delete it"
+        ) from None
 
 
 # -------------------------------------------------------------------------------------------------------- signals

@@ -1,0 +1,84 @@
+"""Randomness as a function, equal files from equal weights, prefetching, slices of a global batch."""
+
+import threading
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from headstart.engine import distributed, randomness, weights
+from headstart.engine.device import choose
+from headstart.engine.prefetch import Prefetch
+from headstart.errors import InputError
+
+
+def test_draws_follow_from_their_position_alone() -> None:
+    before = torch.random.get_rng_state()
+    one = torch.rand(3, generator=randomness.generator(0, "augment", 1, 2))
+    assert torch.equal(one, torch.rand(3, generator=randomness.generator(0, "augment", 1, 2)))
+    for other in [(1, "augment", 1, 2), (0, "order", 1, 2), (0, "augment", 2, 1), (0, "augment", 12)]:
+        assert not torch.equal(one, torch.rand(3, generator=randomness.generator(*other)))
+    assert torch.equal(before, torch.random.get_rng_state())
+    assert randomness.order(0, "order", 0, 10).sort().values.tolist() == list(range(10))
+
+
+def test_equal_weights_give_equal_bytes_whatever_the_metadatas_order(tmp_path: Path) -> None:
+    tensors = {"b": torch.arange(4.0), "a": torch.zeros(2, 3).to(memory_format=torch.contiguous_format)}
+    about = {f"key{i}": i for i in range(20)}
+    assert weights.to_bytes(tensors, about) == weights.to_bytes(tensors, dict(reversed(about.items())))
+    weights.save(tmp_path / "w.safetensors", tensors, **about)
+    from safetensors import safe_open
+
+    with safe_open(tmp_path / "w.safetensors", "pt") as file:
+        assert file.metadata() == {name: str(value) for name, value in about.items()}
+        assert torch.equal(file.get_tensor("b"), tensors["b"])
+
+
+@given(st.integers(0, 500), st.integers(1, 16))
+def test_slices_share_a_batch_without_gap_or_overlap(n: int, ranks: int) -> None:
+    parts = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(distributed, "world_size", lambda: ranks)
+        for rank in range(ranks):
+            patch.setattr(distributed, "rank", lambda rank=rank: rank)
+            parts.append(list(range(n))[distributed.slice_of(n)])
+    assert [i for part in parts for i in part] == list(range(n))
+    assert max(map(len, parts)) - min(map(len, parts)) <= 1
+
+
+def test_prefetch_keeps_order_carries_errors_and_stops() -> None:
+    assert list(Prefetch(range(10))) == list(range(10))
+
+    def broken() -> object:
+        yield 1
+        raise ValueError("broken picture")
+
+    with pytest.raises(ValueError, match="broken picture"):
+        list(Prefetch(broken()))  # type: ignore[arg-type]
+    before = threading.active_count()
+    for item in Prefetch(iter(int, 1)):
+        assert item == 0
+        break
+    time.sleep(0.3)
+    assert threading.active_count() <= before
+
+
+def test_prefetch_measures_the_waiting() -> None:
+    def slow() -> object:
+        for i in range(3):
+            time.sleep(0.05)
+            yield i
+
+    feed = Prefetch(slow())  # type: ignore[arg-type]
+    list(feed)
+    assert feed.waited > 0.1
+
+
+def test_devices_that_are_not_there_are_named() -> None:
+    with pytest.raises(InputError, match="cuda:99"):
+        choose("cuda:99")
+    assert choose("cpu", "float32", 1).dtype == torch.float32
+    assert choose("cpu", "bfloat16", 1).precision == "bfloat16"
