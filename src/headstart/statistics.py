@@ -131,8 +131,8 @@ def clustered(
     x = np.asarray(differences, dtype=float)
     labels = [np.unique(np.asarray(kind, dtype=str), return_inverse=True)[1] for kind in sharing]
     counts = tuple(int(kind.max()) + 1 for kind in labels)
-    _, first, cell = np.unique(np.stack(labels, axis=1), axis=0, return_index=True, return_inverse=True)
-    means = _group_means(cell.reshape(-1), x)
+    _, first, cell = np.unique(_joint(*labels), return_index=True, return_inverse=True)
+    means = _group_means(cell, x)
 
     kinds = [kind[first] for kind, count in zip(labels, counts, strict=True) if count > 1]
     kinds = [kind for kind in kinds if not any(_nested(kind, other) for other in kinds)]
@@ -157,9 +157,14 @@ def _group_means(group: np.ndarray, values: np.ndarray) -> np.ndarray:
     return np.bincount(group, weights=values) / np.bincount(group)
 
 
+def _joint(first: np.ndarray, *second: np.ndarray) -> np.ndarray:
+    """A number for each combination of labels that are numbered from 0."""
+    return first * (second[0].max() + 1) + second[0] if second else first
+
+
 def _nested(inner: np.ndarray, outer: np.ndarray) -> bool:
     """Whether every group of `inner` lies inside one group of `outer`, and they are not the same grouping."""
-    pairs = len(np.unique(np.stack([inner, outer], axis=1), axis=0))
+    pairs = len(np.unique(_joint(inner, outer)))
     return pairs == inner.max() + 1 and pairs > outer.max() + 1
 
 

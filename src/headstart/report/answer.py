@@ -286,7 +286,7 @@ def _describe(pairing: Pairing, decision: Decision, differences: np.ndarray, stu
         mean_interval=bootstrap_interval(differences),
         median=float(np.median(differences)),
         median_interval=bootstrap_interval(differences, "median"),
-        wilcoxon=wilcoxon(differences),
+        wilcoxon=wilcoxon(differences.round(4)),  # equal to the picture, though not to the last bit, is a tie
         clusters=clusters,
         sentence=_sentence(pairing, decision, differences, clusters, study),
     )
@@ -376,7 +376,10 @@ def name_of_head(head: str) -> str:
 def _undecided(
     better: str, worse: str, where: str, size: str, ahead: str, pairs: int, clusters: str, mean: float
 ) -> str:
-    seen, end = ("one pair of runs" if pairs == 1 else ahead), f"one seed and {clusters} cannot settle it"
+    seen, end = (
+        ("one pair of runs" if pairs == 1 else ahead),
+        f"one seed and {clusters.replace('1 ', 'one ')} cannot settle it",
+    )
     if mean == 0:
         return f"{better} and {worse}{where} reach the same accuracy; {end}"
     return f"{better} is ahead of {worse}{where} by {size} points in {seen}; {end}"

@@ -30,7 +30,7 @@ from headstart.report.html import (
     Words,
     embed,
 )
-from headstart.report.records import Study
+from headstart.report.records import Study, head_label
 from headstart.report.tables import Headline, Layout
 
 FEW_RUNS = 4
@@ -48,10 +48,12 @@ FOOTER = (
 def study_page(study: Study, answer: Answer, layouts: Sequence[Layout], peaks: Headline | None) -> Page:
     """The page of a study."""
     few = len(study.runs) <= FEW_RUNS
+    first = [_side_by_side(study, answer), _samples(study)]
+    if not few:
+        first = [_comparisons(study, answer), _accuracy(study), _tables(layouts, peaks), _factors(study), _cost(study)]
     sections = [
-        _comparisons(study, answer), _accuracy(study), _every_probe(study), *([_samples(study)] if few else []),
-        *([] if few else [_tables(layouts, peaks)]), _factors(study), _cost(study), _training(study), _geometry(study),
-        *([] if few else [_samples(study)]), _all_comparisons(answer), _runs(study), _method(study),
+        *first, _training(study), _geometry(study), None if few else _samples(study), _all_comparisons(answer),
+        _runs(study), _method(study),
     ]  # fmt: skip
     lasting = [s for s in sections if s is not None and s.blocks]
     return Page(
@@ -68,6 +70,7 @@ def study_page(study: Study, answer: Answer, layouts: Sequence[Layout], peaks: H
 def run_page(study: Study) -> Page:
     """The page of a single run."""
     (result,) = study.results.values()
+    head = result["head"]
     sections = [
         _every_probe(study), _samples(study), _confusion(study), _training(study), _geometry(study), _settings(study),
         _skipped(study),
@@ -76,7 +79,7 @@ def run_page(study: Study) -> Page:
         title=_title(study.path),
         counts=_run_counts(study, result),
         headline=_run_headline(study, result),
-        support=[f"Every probe: {said}."] if (said := _against_untrained(result)) else [],
+        support=[s for s in [_no_gain(result, name_of_head(head_label(head["init"], head["frozen"])))] if s],
         caveats=_run_caveats(result),
         sections=[s for s in sections if s is not None and s.blocks],
         footer=FOOTER,
@@ -86,28 +89,29 @@ def run_page(study: Study) -> Page:
 def _few(study: Study) -> list[str]:
     """What a reader of one or two runs should know before believing the difference."""
     judged = study.runs[study.runs["accuracy"].notna()]
-    said = []
-    for run, head in zip(judged["run"], judged["head"].astype(str), strict=True):
-        if probed := _against_untrained(study.results[run]):
-            said.append(f"{name_of_head(head).capitalize()}, every probe: {probed}.")
+    said = [
+        _no_gain(study.results[run], name_of_head(head))
+        for run, head in zip(judged["run"], judged["head"].astype(str), strict=True)
+    ]
     half = 50 * (judged["high"] - judged["low"]).max()
     if half == half:
         said.append(
             f"Each accuracy by {plots.PROBES.get(study.probe, study.probe)} rests on {judged['n_test'].min():.0f} test "
             f"pictures, and is known to about ±{half:.0f} points from that alone."
         )
-    return said
+    return [s for s in said if s]
 
 
-def _against_untrained(result: Mapping[str, Any]) -> str:
-    """Every probe's accuracy beside the untrained backbone's; empty where that was not probed."""
-    before = result.get("untrained") or {}
-    return ", ".join(
-        f"{plots.PROBES.get(name, name)} {100 * found['accuracy']:.1f} % "
-        f"(untrained {100 * before[name]['accuracy']:.1f})"
-        for name, found in (result.get("probes") or {}).items()
-        if "accuracy" in found and "accuracy" in (before.get(name) or {})
-    )
+def _no_gain(result: Mapping[str, Any], name: str) -> str:
+    """By which probes SimCLR added nothing to the untrained backbone; empty where all see a gain."""
+    before, after = result.get("untrained") or {}, result.get("probes") or {}
+    lost = [
+        f"{plots.PROBES.get(probe, probe)} ({100 * found['accuracy']:.1f} against "
+        f"{100 * before[probe]['accuracy']:.1f} % untrained)"
+        for probe, found in after.items()
+        if "accuracy" in (before.get(probe) or {}) and found.get("accuracy", 1) <= before[probe]["accuracy"]
+    ]
+    return f"With the {name} head, SimCLR gained nothing by {', '.join(lost)}." if lost else ""
 
 
 def figures_of(page: Page) -> Iterator[plots.Figure]:
@@ -154,14 +158,26 @@ def _comparisons(study: Study, answer: Answer) -> Section:
 
 def _accuracy(study: Study) -> Section:
     figures = plots.distributions(study)
-    few = len(study.runs) <= FEW_RUNS
     lead = (
-        "Accuracy by head; the line is the 95 % interval over test pictures, the dashed line the untrained backbone."
-        if few
-        else "Every dot is a run. The bar is the head's mean, the line its 95 % interval over what the runs share, the "
+        "Every dot is a run. The bar is the head's mean, the line its 95 % interval over what the runs share, the "
         "dashed line the untrained backbone where it was probed."
     )
     return Section("accuracy", "Accuracy", lead, [Figures(figures)] if figures else [])
+
+
+def _side_by_side(study: Study, answer: Answer) -> Section:
+    """A few runs in one view: accuracy, every probe, and the difference."""
+    judged = {run: study.results[run] for run in study.runs["run"] if study.results[run].get("probes")}
+    names = dict(zip(study.runs["run"], study.runs["head"].astype(str), strict=True))
+    by_probe = plots.probes(judged, names)
+    figures = [*plots.distributions(study), *by_probe, *plots.forest(study, answer.comparisons)]
+    lead = (
+        f"First, accuracy by {plots.PROBES.get(study.probe, study.probe)}, with the 95 % interval over test pictures "
+        "and the untrained backbone as a dashed line. Each other probe judges the same frozen backbones in its own "
+        "way; what SimCLR added is the distance to the untrained one."
+    )
+    blocks: list[Block] = [Figures(figures)] if figures else []
+    return Section("answer", "Head against head", lead, [*blocks, *(_probe_grid(f.data) for f in by_probe)])
 
 
 def _every_probe(study: Study) -> Section | None:
@@ -179,10 +195,16 @@ def _every_probe(study: Study) -> Section | None:
 
 
 def _probe_grid(rows: pd.DataFrame) -> Grid:
-    columns = [Column("probe"), Column("of"), Column("accuracy, %", numeric=True), Column("95 % interval")]
-    cells = [
-        [str(r.probe), str(r.of), f"{r.accuracy:.1f}", f"{r.low:.1f} to {r.high:.1f}" if r.low == r.low else "–"]
+    """Probes by row, backbones by column."""
+    found = {
+        (r.probe, r.of): f"{r.accuracy:.1f}" + (f" ({r.low:.1f} to {r.high:.1f})" if r.low == r.low else "")
         for r in rows.itertuples()
+    }
+    backbones = list(dict.fromkeys(rows["of"]))
+    columns = [Column("accuracy, % (95 % interval)"), *(Column(of, numeric=True) for of in backbones)]
+    cells = [
+        [plots.PROBES.get(probe, probe), *(found.get((probe, of), "–") for of in backbones)]
+        for probe in dict.fromkeys(rows["probe"])
     ]
     return Grid("grid-probes", "", columns, cells)
 

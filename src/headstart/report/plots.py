@@ -125,12 +125,12 @@ def distributions(study: Study, column: str = "accuracy", name: str = "accuracy"
     """Every run as a dot, by head, with the mean and its interval: one panel a data set."""
     judged = study.runs[study.runs[column].notna()]
     return [
-        _strips(f"{name}-{_file(dataset)}", dataset, rows, column)
+        _strips(f"{name}-{_file(dataset)}", dataset if len(study.sets) > 1 else f"Accuracy on {dataset}", rows, column)
         for dataset, rows in judged.groupby("dataset", observed=True)
     ]
 
 
-def _strips(name: str, dataset: str, rows: pd.DataFrame, column: str) -> Figure:
+def _strips(name: str, title: str, rows: pd.DataFrame, column: str) -> Figure:
     percent = 100 * rows[column]
     single = column == "accuracy" and rows.groupby("head", observed=True).size().max() == 1
     ends = [*percent, *(100 * rows["low"]), *(100 * rows["high"])] if single else list(percent)
@@ -142,7 +142,7 @@ def _strips(name: str, dataset: str, rows: pd.DataFrame, column: str) -> Figure:
     axis = scale([*ends, untrained], 8, WIDTH - 8)
     top, step = (26 if untrained == untrained else 8), 58
     bottom = top + step * len(heads)
-    alt = f"Accuracy on {dataset}: " + "; ".join(
+    alt = f"Accuracy on {rows['dataset'].iloc[0]}: " + "; ".join(
         f"{name_of_head(h)} mean {100 * part[column].mean():.1f} % of {len(part)} runs" for h, part in summary.items()
     )
     drawing = Drawing(bottom + 40, alt)
@@ -170,7 +170,7 @@ def _strips(name: str, dataset: str, rows: pd.DataFrame, column: str) -> Figure:
         if len(part) > 1:
             drawing.line(axis(mean), y + 27, axis(mean), y + 45, "mean")
     kept = ["run", "dataset", "head", "activation", "hidden_dim", "output_dim", "normalized", "seed", column]
-    return Figure(name, dataset, drawing, rows[[*kept, *(["untrained"] if untrained == untrained else [])]])
+    return Figure(name, title, drawing, rows[[*kept, *(["untrained"] if untrained == untrained else [])]])
 
 
 def _swarm(axis: Scale, part: pd.DataFrame, values: np.ndarray) -> Iterator[tuple[float, float, pd.Series]]:
@@ -194,7 +194,7 @@ def _file(text: str) -> str:
 # ------------------------------------------------------------------------------------------------------------ factors
 
 FACTORS = {"head": "head", "activation": "activation", "hidden_dim": "dim(g)", "output_dim": "dim(z)",
-           "normalized": "Z-score", "seed": "seed"}  # fmt: skip
+           "normalized": "Z-score"}  # fmt: skip
 
 
 def _centred(study: Study) -> pd.DataFrame:

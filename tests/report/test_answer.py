@@ -1,0 +1,243 @@
+"""Matched runs: what is paired, what is decided, what is said, and how often it is wrong."""
+
+from collections.abc import Iterator
+from itertools import product
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+
+from headstart.errors import InputError
+from headstart.report import answer, records
+
+HEADS = ("autoencoder-frozen", "random-trainable", "orthogonal-frozen", "shuffled-frozen")
+FAMILY = [["ae", "mlp"], ["ae", "orthogonal-frozen"], ["ae", "shuffled-frozen"]]
+
+
+def _runs(seeds: int, sizes: tuple[int, ...], nested: bool, sets: tuple[str, ...] = ("digits",)) -> pd.DataFrame:
+    """The frame that records.read makes, without accuracies worth the name."""
+    rows = [
+        {
+            "dataset": d, "head": h, "init": h.rpartition("-")[0], "activation": a, "hidden_dim": s, "output_dim": 32,
+            "normalized": True, "seed": k, "settings": "x", "accuracy": 0.5,
+            "autoencoder": f"{d} h{s} seed {k}" if nested else f"{d} h{s}",
+        }
+        for d, h, s, k, a in product(sets, HEADS, sizes, range(seeds), ("ReLU", "Tanh"))
+    ]  # fmt: skip
+    runs = pd.DataFrame(rows)
+    return runs.assign(head=pd.Categorical(runs["head"], HEADS), activation=pd.Categorical(runs["activation"]))
+
+
+def _noise(
+    runs: pd.DataFrame, rng: np.random.Generator, seed: float, autoencoder: float, draws: int
+) -> Iterator[np.ndarray]:
+    """Accuracies with noise that runs of a head share with their seed, or autoencoder, and noise of their own."""
+    columns = (["head", "dataset", "seed"], seed), (["head", "autoencoder"], autoencoder)
+    groups = [(runs.groupby(by, observed=True).ngroup().to_numpy(), size) for by, size in columns]
+    for _ in range(draws):
+        shared = sum(size * rng.normal(size=group.max() + 1)[group] for group, size in groups)
+        yield 0.5 + shared + 0.01 * rng.normal(size=len(runs))
+
+
+SCENARIOS = {
+    "an autoencoder a seed": (_runs(5, (128, 256, 512), nested=True), 0.02, 0.02),
+    "shared autoencoders": (_runs(6, (128, 256, 512), nested=False), 0.02, 0.02),
+    "only seeds matter": (_runs(8, (128, 256), nested=False), 0.03, 0.0),
+    "only autoencoders matter": (_runs(4, (64, 128, 256, 512), nested=False), 0.0, 0.03),
+    "one seed, several autoencoders": (_runs(1, (64, 128, 256, 512, 1024), nested=True), 0.0, 0.03),
+    "several sets": (_runs(3, (128, 256), nested=True, sets=("a", "b")), 0.02, 0.02),
+}
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS)
+def test_no_false_beats_where_nothing_differs(scenario: str) -> None:
+    runs, seed, autoencoder = SCENARIOS[scenario]
+    rng = np.random.default_rng(20240601)
+    pairings = [p for p in answer.pair(runs, FAMILY) if p.family == "named" and _top(p, runs)]
+    assert len(pairings) == 3
+    wrong = 0
+    for accuracy in _noise(runs, rng, seed, autoencoder, draws=1000):
+        decisions = answer.decide(pairings, accuracy)
+        wrong += any(d.verdict == "beats" for d in decisions)
+    assert wrong <= 65
+
+
+def _top(pairing: answer.Pairing, runs: pd.DataFrame) -> bool:
+    return (pairing.dataset is None) == (runs["dataset"].nunique() > 1)
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS)
+def test_intervals_cover_a_true_difference(scenario: str) -> None:
+    runs, seed, autoencoder = SCENARIOS[scenario]
+    rng = np.random.default_rng(20240602)
+    (pairing,) = [p for p in answer.pair(runs, FAMILY[:1]) if p.family == "named" and _top(p, runs)]
+    shift = 0.03 * (runs["head"] == "autoencoder-frozen").to_numpy()
+    covered = 0
+    for accuracy in _noise(runs, rng, seed, autoencoder, draws=600):
+        (decision,) = answer.decide([pairing], accuracy + shift)
+        low, high = decision.test.interval
+        covered += low <= 3.0 <= high
+    assert covered / 600 >= 0.93
+
+
+def test_a_true_difference_is_found() -> None:
+    runs, seed, autoencoder = SCENARIOS["an autoencoder a seed"]
+    rng = np.random.default_rng(3)
+    pairings = [p for p in answer.pair(runs, FAMILY) if p.family == "named"]
+    shift = 0.12 * (runs["head"] == "autoencoder-frozen").to_numpy()
+    verdicts = [
+        decision.verdict
+        for accuracy in _noise(runs, rng, seed, autoencoder, draws=50)
+        for decision in answer.decide(pairings, accuracy + shift)
+    ]
+    assert verdicts.count("beats") / len(verdicts) > 0.8
+
+
+def test_accuracies_that_come_in_steps_never_look_certain() -> None:
+    runs = _runs(2, (128,), nested=True)
+    accuracy = np.where(runs["head"] == "autoencoder-frozen", 0.51, 0.50)  # one of 100 pictures more, in both seeds
+    pairings = [p for p in answer.pair(runs, FAMILY[:1]) if p.family == "named"]
+    (coarse,) = answer.decide(pairings, accuracy, np.full(len(runs), 100.0))
+    assert coarse.verdict == "none"
+
+
+# -------------------------------------------------------------------------------------------------------- the authors'
+
+
+@pytest.fixture(scope="module")
+def said(authors: Path) -> answer.Answer:
+    return answer.answer(records.read(authors))
+
+
+def _of(said: answer.Answer, a: str, b: str, dataset: str | None) -> answer.Comparison:
+    (found,) = [c for c in said.comparisons if (c.pairing.a, c.pairing.b, c.pairing.dataset) == (a, b, dataset)]
+    return found
+
+
+def test_matched_pairs_are_those_of_plain_pandas(said: answer.Answer, reference: Path) -> None:
+    frames = [pd.read_csv(reference / f"simclr-eval{s}.csv", decimal=",") for s in ("", "-ae-nonfrozen")]
+    e = pd.concat(frames)
+    e["head"] = e["projection_head"] + e["freeze_projection_head"].astype(str)
+    keys = ["dataset_name", "projection_head_activation", "projection_head_embedding_dim", "latent_dimensions",
+            "standardize"]  # fmt: skip
+    wide = 100 * e.pivot(index=keys, columns="head", values="test_micro_MulticlassAccuracy")
+    for a, b, one, two in (
+        ("autoencoder-frozen", "random-trainable", "aeTrue", "mlpFalse"),
+        ("autoencoder-frozen", "autoencoder-trainable", "aeTrue", "aeFalse"),
+        ("autoencoder-trainable", "random-trainable", "aeFalse", "mlpFalse"),
+    ):
+        d = (wide[one] - wide[two]).dropna()
+        found = _of(said, a, b, None)
+        assert (found.pairs, found.wins, found.losses) == (len(d), (d > 0).sum(), (d < 0).sum())
+        assert (found.mean, found.median) == pytest.approx((d.mean(), d.median()))
+        rounded = d.round(4)
+        assert found.wilcoxon == pytest.approx(stats.wilcoxon(rounded[rounded != 0]).pvalue)
+        means = d.groupby(["dataset_name", "projection_head_embedding_dim"]).mean()
+        expected = stats.t.interval(0.95, len(means) - 1, means.mean(), stats.sem(means))
+        assert found.decision.test.interval == pytest.approx(expected)
+        low, high = found.mean_interval
+        assert low < found.mean < high
+
+
+def test_the_design_s_check_values(said: answer.Answer) -> None:
+    frozen = _of(said, "autoencoder-frozen", "autoencoder-trainable", None)
+    trainable = _of(said, "autoencoder-trainable", "random-trainable", None)
+    assert (frozen.wins, frozen.pairs, round(frozen.median, 1)) == (30, 45, 1.1)
+    assert (trainable.wins, trainable.pairs, round(trainable.median, 2)) == (23, 45, 0.15)
+
+
+def test_the_authors_data_in_plain_sentences(said: answer.Answer) -> None:
+    assert said.headline == (
+        "Frozen autoencoder beats trainable random by 2.8 points (1.4 to 4.2 over 15 autoencoders; 282 of 360 pairs)."
+    )
+    assert said.sentences == [
+        "No difference is detectable between frozen autoencoder and trainable autoencoder (−0.4 to 3.1 over 15 "
+        "autoencoders; frozen autoencoder ahead in 30 of 45 pairs)."
+    ]
+    assert _of(said, "autoencoder-frozen", "random-trainable", "CIFAR10").sentence == (
+        "Frozen autoencoder beats trainable random on CIFAR10 by 3.4 points (1.4 to 5.3 over 3 autoencoders; 60 of 72 "
+        "pairs); 3 autoencoders are too few to settle it."
+    )
+    assert said.by_set[0] == (
+        "Set by set, frozen autoencoder beats trainable random on CIFAR10 (3.4 points) and FGVCAircraft (1.0 points); "
+        "no difference is detectable on Imagenette, STL10 and CIFAR100. 3 autoencoders a set are too few to settle it."
+    )
+    caveats = " ".join(said.caveats)
+    assert "There is one seed: run-to-run noise is not separated" in caveats
+    assert "No frozen control other than the autoencoder was run" in caveats
+
+
+def test_holm_runs_within_a_family_and_scope(said: answer.Answer) -> None:
+    named = [c for c in said.comparisons if c.pairing.family == "named" and c.pairing.dataset == "CIFAR10"]
+    assert [c.decision.family_size for c in named] == [2, 2]
+    smaller = min(named, key=lambda c: c.decision.test.p)
+    assert smaller.decision.adjusted == pytest.approx(2 * smaller.decision.test.p)
+
+
+# ------------------------------------------------------------------------------------------------------ small studies
+
+
+def test_two_runs_of_one_seed_settle_nothing(make_run, tmp_path: Path) -> None:
+    make_run(tmp_path / "runs" / "ae", accuracy=0.80)
+    make_run(tmp_path / "runs" / "mlp", init="random", frozen=False, accuracy=0.75)
+    found = answer.answer(records.read(tmp_path))
+    assert found.headline == (
+        "Frozen autoencoder is ahead of trainable random by 5.0 points in one pair of runs; one seed and one "
+        "autoencoder cannot settle it."
+    )
+    (comparison,) = found.comparisons
+    assert comparison.verdict == "open"
+    assert np.isnan(comparison.decision.test.interval).all()
+
+
+def _study(make_run, tmp_path: Path, heads: dict[tuple[str, bool], float], seeds: int) -> answer.Answer:
+    rng = np.random.default_rng(11)
+    for (init, frozen), accuracy in heads.items():
+        for seed in range(seeds):
+            name = f"{init}-{frozen}-{seed}"
+            make_run(tmp_path / "runs" / name, init=init, frozen=frozen, seed=seed,
+                     accuracy=accuracy + 0.01 * rng.integers(-1, 2))  # fmt: skip
+    return answer.answer(records.read(tmp_path))
+
+
+def test_frozen_controls_answer_the_question(make_run, tmp_path: Path) -> None:
+    heads = {("autoencoder", True): 0.9, ("random", False): 0.7, ("orthogonal", True): 0.9, ("random", True): 0.6}
+    found = _study(make_run, tmp_path, heads, seeds=6)
+    assert found.headline.startswith("Frozen autoencoder beats trainable random by ")
+    assert "over 6 seeds; 6 of 6 pairs)" in found.headline
+    assert "too few" not in found.headline
+    text = " ".join(found.caveats)
+    assert "beats frozen random but is not shown to beat frozen orthogonal" in text
+    assert "one seed" not in text
+
+
+def test_under_five_clusters_are_called_too_few(make_run, tmp_path: Path) -> None:
+    found = _study(make_run, tmp_path, {("autoencoder", True): 0.9, ("random", False): 0.6}, seeds=4)
+    assert found.headline.endswith("; 4 seeds are too few to settle it.")
+
+
+def test_runs_with_other_settings_are_not_matched(make_run, tmp_path: Path) -> None:
+    make_run(tmp_path / "runs" / "a")
+    other = make_run(tmp_path / "runs" / "b", init="random", frozen=False)
+    config = (other / "config.yaml").read_text()
+    (other / "config.yaml").write_text(config.replace("temperature: 0.5", "temperature: 0.1"))
+    found = answer.answer(records.read(tmp_path))
+    assert found.comparisons == []
+    assert found.headline.startswith("No two heads can be compared yet: 2 probed runs")
+
+
+def test_factors_are_compared_within_a_head(make_run, tmp_path: Path) -> None:
+    for activation, seed in product(("relu", "tanh"), range(3)):
+        make_run(tmp_path / "runs" / f"{activation}{seed}", activation=activation, seed=seed)
+    (comparison,) = answer.answer(records.read(tmp_path)).comparisons
+    assert (comparison.pairing.factor, comparison.pairing.a, comparison.pairing.within) == (
+        "activation", "ReLU", "autoencoder-frozen",
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("entry", ["temperature", ["ae"], ["ae", "vae-frozen"], {"a": 1}])
+def test_an_unknown_comparison_is_refused(entry: object) -> None:
+    with pytest.raises(InputError, match=r"study\.yaml: compare holds"):
+        answer.pair(_runs(2, (128,), nested=True), [entry])
