@@ -68,7 +68,7 @@ def run(out: Path, threads: int | None = None) -> int:
         untrained = folder.read_result()["untrained"]
         if head.needs_autoencoder:
             embedding = autoencoders.load(folder.autoencoder)
-    page = report.write_report(out)
+    page = report.write_report(out, probe="few_shot_1")  # few labels are where pretraining is meant to help
     print_comparison({name: RunFolder(out / "runs" / name).read_result() for name in HEADS})
     say(f"report: {page}")
     return 0

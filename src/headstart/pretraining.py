@@ -467,6 +467,7 @@ class Run:
         self.metrics.flush()
         runs.write_json(self.folder.result, result)
         self.folder.stages.unlink(missing_ok=True)
+        self.checkpoints.forget_previous()
         report.write_report(self.folder.path)
 
     def _data(self) -> dict[str, Any]:

@@ -99,11 +99,15 @@ class Checkpoints:
             write(self.path, lambda file: (file.write(MAGIC + hashlib.sha256(body).digest()), file.write(body)))
         self.saved_at = time.monotonic()
 
+    def forget_previous(self) -> None:
+        """Keep only the last state: the run is finished, and only `--extend` may want it."""
+        self.path.with_suffix(".previous.pt").unlink(missing_ok=True)
+
     def discard(self) -> None:
-        """Remove the files: the stage is finished and its weights are saved."""
+        """Remove the files: what they were for is finished and saved."""
         self.saved = None
-        for path in (self.path, self.path.with_suffix(".previous.pt")):
-            path.unlink(missing_ok=True)
+        self.path.unlink(missing_ok=True)
+        self.forget_previous()
 
     def _read(self) -> dict[str, Any] | None:
         for path in (self.path, self.path.with_suffix(".previous.pt")):
