@@ -1,0 +1,192 @@
+"""What the benchmarks share: interleaved timing, tables, the machine's description and its matrix-product limit.
+
+Ways that are compared take turns in one process, so that a disturbance of the machine meets them all; a table shows the
+median, the smallest and largest round, and the ratio of the medians.
+"""
+
+import argparse
+import contextlib
+import io
+import os
+import platform
+import statistics
+import tarfile
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import torch
+import torchvision
+from PIL import Image
+from torch import nn
+
+from headstart import live_taps
+
+Way = Callable[[], float]
+"""Does its work once and returns how long one unit of it took, in seconds."""
+
+
+def options(name: str, doc: str | None, rounds: int) -> argparse.ArgumentParser:
+    """The options every benchmark has."""
+    parser = argparse.ArgumentParser(
+        prog=f"benchmarks {name}", description=doc, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--rounds", type=int, default=rounds, help=f"timed rounds of each way (default {rounds})")
+    parser.add_argument("--threads", type=int, help="CPU threads of each way (default: all cores)")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    return parser
+
+
+def once(function: Callable[[], object], units: int = 1) -> float:
+    """Seconds per unit of one call, waiting for the device."""
+    synchronize()
+    start = time.perf_counter()
+    function()
+    synchronize()
+    return (time.perf_counter() - start) / units
+
+
+def synchronize() -> None:
+    """Wait until the device has done what was asked."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
+def interleave(ways: dict[str, Way], rounds: int) -> dict[str, list[float]]:
+    """One untimed round of every way, then `rounds` timed ones, the ways taking turns. Seconds per unit."""
+    times: dict[str, list[float]] = {name: [] for name in ways}
+    for number in range(rounds + 1):
+        for name, way in ways.items():
+            seconds = way()
+            if number:
+                times[name].append(seconds)
+    return times
+
+
+def table(title: str, times: dict[str, list[float]], unit: str, against: str | None = None) -> dict[str, float]:
+    """Print units per second (median, range) and how many times faster than `against` (default: the first way).
+
+    Returns the ratios.
+    """
+    reference = statistics.median(times[against or next(iter(times))])
+    width = max(len(name) for name in times)
+    print(f"\n{title}\n")
+    print(f"| {'':{width}} | {unit}/s | slowest to fastest round | ratio |")
+    print(f"| {'-' * width} | ---: | ---: | ---: |")
+    ratios = {}
+    for name, seconds in times.items():
+        ratios[name] = reference / statistics.median(seconds)
+        spread = f"{number(1 / max(seconds))} to {number(1 / min(seconds))}"
+        print(
+            f"| {name:{width}} | {number(1 / statistics.median(seconds))} | {spread} | {ratios[name]:.2f} |", flush=True
+        )
+    return ratios
+
+
+def number(value: float) -> str:
+    """Three or more significant digits."""
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
+def machine() -> str:
+    """The line that belongs beside every figure."""
+    name = torch.cuda.get_device_name() if torch.cuda.is_available() else _cpu_name()
+    return (
+        f"{name}, {cores()} cores, {torch.get_num_threads()} threads; Python {platform.python_version()}, "
+        f"torch {torch.__version__}, torchvision {torchvision.__version__}"
+    )
+
+
+def _cpu_name() -> str:
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    return platform.processor() or platform.machine()
+
+
+def cores() -> int:
+    """Cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@contextlib.contextmanager
+def pictures(folder: str | None, count: int, size: int = 32) -> Iterator[Path]:
+    """A folder of JPEG files: the given one; else `count` training pictures of $HEADSTART_DATA/data/cifar10.tar.gz
+    (without it, smooth random ones), at another size enlarged, unpacked for the duration."""
+    if folder:
+        yield Path(folder)
+        return
+    with tempfile.TemporaryDirectory() as temporary:
+        target = Path(temporary) / "train" / "all"
+        target.mkdir(parents=True)
+        for number, content in enumerate(_jpegs(count)):
+            if size != 32:
+                buffer = io.BytesIO()
+                Image.open(io.BytesIO(content)).resize((size, size), Image.Resampling.BICUBIC).save(buffer, "JPEG")
+                content = buffer.getvalue()
+            (target / f"{number:06}.jpg").write_bytes(content)
+        yield target.parent
+
+
+def _jpegs(count: int) -> Iterator[bytes]:
+    archive = Path(os.environ.get("HEADSTART_DATA", "")) / "data" / "cifar10.tar.gz"
+    if archive.is_file():
+        with tarfile.open(archive) as tar:
+            found = 0
+            for member in tar:
+                if member.isfile() and "/train/" in f"/{member.name}" and member.name.endswith((".jpg", ".jpeg")):
+                    file = tar.extractfile(member)
+                    assert file is not None
+                    yield file.read()
+                    found += 1
+                    if found == count:
+                        return
+    else:
+        for seed in range(count):
+            coarse = torch.rand(1, 3, 6, 6, generator=torch.Generator().manual_seed(seed))
+            smooth = nn.functional.interpolate(coarse, (32, 32), mode="bicubic")[0].clamp(0, 1)
+            yield bytes(torchvision.io.encode_jpeg((smooth * 255).to(torch.uint8), quality=90).tolist())
+
+
+def peak_memory() -> float:
+    """MB: the most this process has held so far. Not getrusage's count, which starts with the parent's."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("VmHWM"):
+            return int(line.split()[1]) / 1e3
+    raise RuntimeError("memory can be measured on Linux only")
+
+
+def peak(dtype: torch.dtype, device: str) -> float:
+    """The best measured rate of a large matrix product, FLOP/s: the limit of any step that consists of them."""
+    side = 8192 if device.startswith("cuda") else 2048
+    a, b = torch.randn(2, side, side, device=device).to(dtype).unbind()
+    return 2 * side**3 / min(once(lambda: a @ b) for _ in range(30))
+
+
+def step_flops(backbone: nn.Module, head: nn.Module, size: int, views: int, live: bool = True) -> float:
+    """Floating-point operations of a training step: forward, gradients of inputs and of weights of every
+    convolution and linear layer. `live` leaves out the taps that only see padding and that LiveConv2d skips; a frozen
+    layer has no gradient of its weights, the first none of its inputs."""
+    total, first = 0.0, True
+
+    def count(module: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
+        nonlocal total, first
+        if isinstance(module, nn.Conv2d):
+            products = live_taps.products(module, inputs[0].shape[2], inputs[0].shape[3], live)
+        else:
+            assert isinstance(module, nn.Linear)
+            products = module.in_features * module.out_features
+        total += 2 * products * (1 + (not first) + module.weight.requires_grad)
+        first = False
+
+    network = nn.Sequential(backbone, head)
+    hooks = [m.register_forward_pre_hook(count) for m in network.modules() if isinstance(m, nn.Conv2d | nn.Linear)]
+    training = network.training
+    with torch.no_grad():
+        network.eval()(torch.zeros(1, 3, size, size, device=next(network.parameters()).device))
+    network.train(training)
+    for hook in hooks:
+        hook.remove()
+    return total * views

@@ -1,0 +1,122 @@
+"""SimCLR of ResNet-34 at 32 pixels from stored pictures to updated weights: Headstart's training against the others'.
+
+Pairs per second of whole steps: (a) the authors' way: PIL DataLoader with as many workers as cores, two float32 passes,
+broadcast loss; (b) lightly as its users run it, and with bfloat16 and channels_last given to it; Headstart's own loop:
+stored uint8 pictures, prefetch, augmentation, step. Loaders and threads are at work before a round's clock starts.
+
+    python -m benchmarks end_to_end [--rounds 3] [--steps 3] [--batch-size 256] [--pictures FOLDER]
+"""
+
+import itertools
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+
+import torch
+
+from benchmarks import authors, common, lightly_users
+from headstart import live_taps
+from headstart.augment import SimCLRAugment
+from headstart.backbones import build
+from headstart.config import Config, ContrastiveConfig, DataConfig
+from headstart.contrastive import Batch, SimCLR, Stepper, batches, frames_on
+from headstart.data import open_images
+from headstart.engine import device as devices
+from headstart.engine.prefetch import Prefetch
+from headstart.engine.randomness import generator
+from headstart.heads import ProjectionHead
+
+Epoch = Callable[[], Iterator[None]]
+"""Yields after every finished step."""
+
+
+def timed(epoch: Epoch, steps: int, batch_size: int) -> common.Way:
+    """Seconds per pair of `steps` steps after a first one, which starts the workers."""
+
+    def way() -> float:
+        iterator = epoch()
+        next(iterator)
+        seconds = common.once(lambda: [None for _ in itertools.islice(iterator, steps)], steps * batch_size)
+        for _ in iterator:  # leave no work behind for the others' turn
+            pass
+        return seconds
+
+    return way
+
+
+def authors_epoch(folder: Path, size: int, batch_size: int, device: str) -> Epoch:
+    """The authors' way."""
+    network = authors.network().to(device)
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.01, momentum=0.9, weight_decay=1e-5)
+    loader = authors.loader(authors.Pairs(folder, size), batch_size, common.cores())
+
+    def epoch() -> Iterator[None]:
+        for one, two in loader:
+            authors.step(network, optimizer, one.to(device), two.to(device))
+            yield
+
+    return epoch
+
+
+def lightly_epoch(folder: Path, size: int, batch_size: int, device: str, fast: bool) -> Epoch:
+    """As lightly's users run it."""
+    trainer = lightly_users.Trainer(device, fast)
+    loader = lightly_users.loader(folder, size, batch_size, common.cores())
+
+    def epoch() -> Iterator[None]:
+        for one, two in loader:
+            trainer.step(one, two)
+            yield
+
+    return epoch
+
+
+def headstart_epoch(folder: Path, size: int, batch_size: int, compute: devices.Compute) -> Epoch:
+    """The loop of `headstart.contrastive.train`, without its validation and checkpoints."""
+    images = open_images(DataConfig(sources=(str(folder),), cache_dir=str(folder)))
+    config = Config(contrastive=ContrastiveConfig(batch_size=batch_size))
+    head = ProjectionHead(512, hidden_dim=256, output_dim=128)
+    head.first.requires_grad_(False)
+    model = SimCLR(live_taps.apply(build("resnet34"), size), head)
+    model = model.to(compute.device).to(memory_format=torch.channels_last).train()
+    augment = SimCLRAugment(size, mean=authors.MEAN, std=authors.STD).to(compute.device)
+    stepper = Stepper(model, augment, config, compute)
+    frames = frames_on(compute.device, images)
+
+    def epoch() -> Iterator[None]:
+        shuffled = torch.randperm(len(images))
+        draws = partial(generator, 0, "augment", 0)
+        feed: Prefetch[Batch] = Prefetch(batches(images, shuffled, augment, batch_size, frames, draws))
+        for step, batch in enumerate(feed):
+            stepper(batch, 0.01, (0, step))
+            yield
+
+    return epoch
+
+
+def main(argv: list[str]) -> None:
+    """Print the table."""
+    parser = common.options("end_to_end", __doc__, rounds=3)
+    parser.add_argument("--batch-size", type=int, default=256, help="pairs")
+    parser.add_argument("--steps", type=int, default=3, help="timed steps a round")
+    parser.add_argument("--size", type=int, default=32)
+    parser.add_argument("--precision", choices=("auto", "bfloat16", "float32"), default="auto")
+    parser.add_argument("--pictures", help="folder of .jpg files (default: CIFAR-10 from $HEADSTART_DATA)")
+    chosen = parser.parse_args(argv)
+    compute = devices.choose(chosen.device, chosen.precision, chosen.threads)
+    print(common.machine())
+    count = (chosen.steps + 1) * chosen.batch_size
+    with common.pictures(chosen.pictures, count, chosen.size) as folder:
+        setting = (folder, chosen.size, chosen.batch_size)
+        epochs = {
+            f"authors' way, {common.cores()} workers": authors_epoch(*setting, chosen.device),
+            "lightly": lightly_epoch(*setting, chosen.device, fast=False),
+            "lightly, bfloat16, channels_last": lightly_epoch(*setting, chosen.device, fast=True),
+            f"Headstart, {compute.precision}": headstart_epoch(*setting, compute),
+        }
+        ways = {name: timed(epoch, chosen.steps, chosen.batch_size) for name, epoch in epochs.items()}
+        times = common.interleave(ways, chosen.rounds)
+        title = f"ResNet-34, {chosen.size} px, {chosen.batch_size} pairs, from stored pictures"
+        ratios = common.table(title, times, "pairs")
+    ours = ratios[f"Headstart, {compute.precision}"]
+    print(f"\nHeadstart against {', '.join(f'{name}: {ours / ratio:.2f}x' for name, ratio in ratios.items())}")

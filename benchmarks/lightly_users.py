@@ -1,0 +1,83 @@
+"""SimCLR as lightly's users write it (its PyTorch example), optionally with bfloat16 and channels_last given to it."""
+
+import contextlib
+from pathlib import Path
+
+import torch
+import torchvision
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
+
+from benchmarks.authors import MEAN, STD
+
+
+class SimCLR(nn.Module):
+    """The example's module."""
+
+    def __init__(self) -> None:
+        from lightly.models.modules import SimCLRProjectionHead
+
+        super().__init__()
+        self.backbone = nn.Sequential(*list(torchvision.models.resnet34().children())[:-1])
+        self.projection_head = SimCLRProjectionHead(512, 512, 128)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.projection_head(self.backbone(x).flatten(start_dim=1))
+
+
+class Views(Dataset):
+    """Files through lightly's SimCLRTransform (it warns where a folder has no classes, so plain files here)."""
+
+    def __init__(self, folder: Path, size: int) -> None:
+        from lightly.transforms import SimCLRTransform
+        from PIL import Image
+
+        self.files, self.open = sorted(folder.rglob("*.jpg")), Image.open
+        self.transform = SimCLRTransform(
+            input_size=size, cj_strength=1.0, cj_hue=0.2, normalize={"mean": list(MEAN), "std": list(STD)}
+        )
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __getitem__(self, index: int) -> list[Tensor]:
+        return self.transform(self.open(self.files[index]).convert("RGB"))  # type: ignore[return-value]
+
+
+def loader(folder: Path, size: int, batch_size: int, workers: int) -> DataLoader:
+    """As the example has it."""
+    return DataLoader(
+        Views(folder, size),
+        batch_size,
+        shuffle=True,
+        drop_last=True,
+        num_workers=workers,
+        persistent_workers=workers > 0,
+    )
+
+
+class Trainer:
+    """Model, loss and optimiser of the example, and its step."""
+
+    def __init__(self, device: str, fast: bool) -> None:
+        from lightly.loss import NTXentLoss
+
+        self.device, self.fast = device, fast
+        self.model = SimCLR().to(device)
+        if fast:
+            self.model = self.model.to(memory_format=torch.channels_last)
+        self.criterion = NTXentLoss()
+        self.optimizer = torch.optim.SGD(self.model.parameters(), lr=0.06)
+
+    def step(self, one: Tensor, two: Tensor) -> None:
+        """One training step."""
+        one, two = one.to(self.device), two.to(self.device)
+        if self.fast:
+            one, two = (x.contiguous(memory_format=torch.channels_last) for x in (one, two))
+        context = torch.autocast(self.device.split(":")[0], torch.bfloat16) if self.fast else contextlib.nullcontext()
+        with context:
+            loss = self.criterion(self.model(one), self.model(two))
+        loss.backward()
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        loss.item()

@@ -1,0 +1,89 @@
+"""NT-Xent, value and gradient: Headstart's against the plain matrix form, the authors' broadcast and lightly's.
+
+Batches per second at several numbers of pairs, and the memory each takes beyond its input, measured in a process of its
+own. Forms that would need more than --limit-gb are left out.
+
+    python -m benchmarks loss [--rounds 5] [--pairs 256 1024 4096 16384]
+"""
+
+import multiprocessing
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from benchmarks import authors, common
+from headstart.ntxent import nt_xent
+
+WIDTH = 128
+
+
+def _authors(z: Tensor) -> Tensor:
+    one, two = z.chunk(2)
+    return authors.nt_xent(one, two)
+
+
+def _lightly(z: Tensor) -> Tensor:
+    from lightly.loss import NTXentLoss
+
+    return NTXentLoss()(*z.chunk(2))
+
+
+FORMS: dict[str, tuple[Callable[[Tensor], Tensor], Callable[[int], float]]] = {
+    "plain matrix": (authors.plain_nt_xent, lambda rows: 20.0 * rows**2),
+    "authors' broadcast": (_authors, lambda rows: 32.0 * rows**2 * WIDTH),
+    "lightly": (_lightly, lambda rows: 20.0 * rows**2),
+    "Headstart": (nt_xent, lambda rows: 0.0),
+}
+"""Form -> the loss, and bytes it roughly needs for so many rows."""
+
+
+def way(loss: Callable[[Tensor], Tensor], pairs: int, device: str) -> common.Way:
+    """Seconds of one value and gradient."""
+    z = torch.randn(2 * pairs, WIDTH, device=device, requires_grad=True)
+    repeats = max(1, 1024 // pairs)
+
+    def run() -> None:
+        for _ in range(repeats):
+            z.grad = None
+            loss(z).backward()
+
+    return lambda: common.once(run, repeats)
+
+
+def memory(form: str, pairs: int, device: str) -> float:
+    """MB beyond z, of a process that has only warmed up on a few pairs."""
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        return pool.apply(_memory, (form, pairs, device))
+
+
+def _memory(form: str, pairs: int, device: str) -> float:
+    loss = FORMS[form][0]
+    loss(torch.randn(2 * 256, WIDTH, device=device, requires_grad=True)).backward()
+    z = torch.randn(2 * pairs, WIDTH, device=device, requires_grad=True)
+    if device.startswith("cuda"):
+        torch.cuda.reset_peak_memory_stats()
+        allocated = torch.cuda.memory_allocated()
+        loss(z).backward()
+        return (torch.cuda.max_memory_allocated() - allocated) / 1e6
+    before = common.peak_memory()
+    loss(z).backward()
+    return common.peak_memory() - before
+
+
+def main(argv: list[str]) -> None:
+    """Print a table for each number of pairs."""
+    parser = common.options("loss", __doc__, rounds=5)
+    parser.add_argument("--pairs", type=int, nargs="+", default=[256, 1024, 4096, 16384])
+    parser.add_argument("--limit-gb", type=float, default=4.0)
+    chosen = parser.parse_args(argv)
+    torch.set_num_threads(chosen.threads or common.cores())
+    print(common.machine())
+    for pairs in chosen.pairs:
+        forms = {name: loss for name, (loss, needs) in FORMS.items() if needs(2 * pairs) <= chosen.limit_gb * 1e9}
+        times = common.interleave(
+            {name: way(loss, pairs, chosen.device) for name, loss in forms.items()}, chosen.rounds
+        )
+        common.table(f"NT-Xent of {pairs:,} pairs, d = {WIDTH}, forward and backward", times, "batches")
+        extra = ", ".join(f"{name} {common.number(memory(name, pairs, chosen.device))} MB" for name in forms)
+        print(f"\nExtra memory: {extra}", flush=True)

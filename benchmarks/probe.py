@@ -1,0 +1,87 @@
+"""The probes of a run: seconds of `paper` on 10,000 x 512 features, against the authors' way, and of all of them.
+
+Features are random with a weak signal of ten classes. The authors' way of `paper`: a DataLoader of 32 rows and the
+plain loop, 50 epochs, timed over a few and multiplied. All probes: --count pictures in train and val and 10,000 test
+pictures, trained and untrained, that is twice.
+
+    python -m benchmarks probe [--rounds 3] [--all-rounds 1]
+"""
+
+import functools
+
+import numpy as np
+import torch
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+
+from benchmarks import common
+from headstart.evaluate import probes
+
+WIDTH, CLASSES, EPOCHS = 512, 10, 50
+
+
+def features(n: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """n x 512 float32 and labels."""
+    generator = np.random.default_rng(seed)
+    labels = generator.integers(0, CLASSES, n)
+    centres = np.random.default_rng(0).normal(size=(CLASSES, WIDTH))
+    return (generator.normal(size=(n, WIDTH)) + 0.15 * centres[labels]).astype(np.float32), labels
+
+
+def run(sizes: dict[str, int], which: list[str], device: str) -> None:
+    """The probes `which` on splits of those sizes."""
+    splits = {name: features(n, seed) for seed, (name, n) in enumerate(sizes.items(), 1)}
+    probes.run(
+        {name: x for name, (x, _) in splits.items()},
+        {name: y for name, (_, y) in splits.items()},
+        {name: [f"{name}/{i}" for i in range(len(y))] for name, (_, y) in splits.items()},
+        [str(label) for label in range(CLASSES)],
+        which=which,
+        device=device,
+        say=lambda _: None,
+    )
+
+
+def authors_paper(n: int, epochs: int, device: str) -> float:
+    """Seconds of the plain loop over 70 % of n features, for 50 epochs by the rule of three."""
+    x, y = features(n, 3)
+    cut = n * 7 // 10
+    loader = DataLoader(TensorDataset(torch.from_numpy(x[:cut]), torch.from_numpy(y[:cut])), 32, shuffle=True)
+    validation = DataLoader(TensorDataset(torch.from_numpy(x[cut:]), torch.from_numpy(y[cut:])), 32)
+    model = nn.Linear(WIDTH, CLASSES).to(device)
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-3)
+
+    def train() -> None:
+        for _ in range(epochs):
+            for features, labels in loader:
+                loss = nn.functional.cross_entropy(model(features.to(device)), labels.to(device))
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+                loss.item()
+            with torch.no_grad():
+                for features, labels in validation:
+                    nn.functional.cross_entropy(model(features.to(device)), labels.to(device)).item()
+
+    return common.once(train) * EPOCHS / epochs
+
+
+def main(argv: list[str]) -> None:
+    """Print seconds and the ratio."""
+    parser = common.options("probe", __doc__, rounds=3)
+    parser.add_argument("--all-rounds", type=int, default=1, help="rounds of the whole set of probes")
+    parser.add_argument("--count", type=int, default=50_000, help="training pictures of the whole set")
+    chosen = parser.parse_args(argv)
+    torch.set_num_threads(chosen.threads or common.cores())
+    print(common.machine())
+    small = {"train": 2000, "val": 500, "test": 10_000}
+    ways: dict[str, common.Way] = {
+        "authors' way": lambda: authors_paper(small["test"], 3, chosen.device),
+        "Headstart": lambda: common.once(lambda: run(small, ["paper"], chosen.device)),
+    }
+    common.table("Probe `paper`, 10,000 x 512", common.interleave(ways, chosen.rounds), "probes")
+    large = {"train": chosen.count * 9 // 10, "val": chosen.count // 10, "test": 10_000}
+    for _ in range(chosen.all_rounds):
+        once = functools.partial(run, large, list(probes.NAMES), chosen.device)
+        seconds = common.once(once) + common.once(once)
+        print(f"\nAll probes, trained and untrained, {chosen.count:,} x 512: {seconds:.1f} s", flush=True)
