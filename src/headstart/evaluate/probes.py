@@ -10,6 +10,7 @@ first, so that the order in which pictures arrive changes nothing, and every hea
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -80,6 +81,12 @@ class Task:
     def standardised(self, split: str) -> Tensor:
         """Features of a split's labelled pictures, z-scored by those of the whole train split."""
         return (self.x[split] - self.mean) / self.std
+
+    @cached_property
+    def rotated(self) -> tuple[dict[str, Tensor], Tensor]:
+        """Standardised features of every split along the train split's principal axes, and mean squares there."""
+        axes, mean_squares = logistic.principal_axes(self.standardised("train"))
+        return {split: self.standardised(split) @ axes for split in self.x}, mean_squares
 
     def labelled(self, split: str) -> int:
         """How many labelled pictures a split has."""
@@ -305,19 +312,18 @@ def label_draws(labels: Tensor, take: Callable[[int], int], split_seed: int) -> 
 def _regressions(task: Task, draws: Tensor) -> Iterator[tuple[Tensor, float]]:
     """For each draw (D, m) of train positions: scores of the test pictures, and the C best on val."""
     present, y = task.y["train"].unique(return_inverse=True)
-    axes, mean_squares = logistic.principal_axes(task.standardised("train"))
-    x_train, x_val, x_test = (task.standardised(split) @ axes for split in ("train", "val", "test"))
-    x, y, y_val = x_train[draws], y[draws], task.y["val"]
+    features, mean_squares = task.rotated
+    x, y, y_val = features["train"][draws], y[draws], task.y["val"]
     grid = C_GRID if len(y_val) else (C_WITHOUT_VAL,)
     fits: list[tuple[Tensor, Tensor]] = []
     for C in grid:
         start = fits[-1] if fits else None
         fits += [logistic.lbfgs(x, y, len(present), C, start=start, mean_squares=mean_squares)]
     for d in range(len(draws)):
-        correct = [int((present[(x_val @ w[d] + b[d]).argmax(1)] == y_val).sum()) for w, b in fits]
+        correct = [int((present[(features["val"] @ w[d] + b[d]).argmax(1)] == y_val).sum()) for w, b in fits]
         best = int(np.argmax(correct))  # ties go to the smaller C
         w, b = fits[best]
-        yield _scatter(x_test @ w[d] + b[d], present, len(task.classes)), grid[best]
+        yield _scatter(features["test"] @ w[d] + b[d], present, len(task.classes)), grid[best]
 
 
 def _setting(task: Task, C: float | list[float]) -> Result:
