@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from headstart.config import Config, DataConfig, HeadConfig, to_yaml
+from headstart.report import write_report
 from headstart.statistics import wilson
 from headstart.study_import import import_csv
 
@@ -29,6 +30,14 @@ def authors(reference: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         patch.setattr(os, "fsync", lambda handle: None)  # 1,560 small files
         import_csv([reference / name for name in EXPORTS], out)
     return out
+
+
+@pytest.fixture(scope="session")
+def authors_report(authors: Path) -> Path:
+    """The page of the authors' study, with its figures and tables beside it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda handle: None)
+        return write_report(authors)
 
 
 def _png(rng: np.random.Generator) -> bytes:

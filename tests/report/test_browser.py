@@ -1,0 +1,111 @@
+"""The page in a real browser: nothing on the console, nothing from the network, sorting, filtering, no overflow.
+
+Needs Playwright's Python package and a Chromium; skipped without them.
+"""
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from headstart.report import write_report
+
+playwright = pytest.importorskip("playwright.sync_api")
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")
+
+QUIET = [
+    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
+    "--disable-component-update", "--disable-sync",
+]  # fmt: skip
+VIEWS = [(1280, "light"), (1280, "dark"), (390, "light"), (390, "dark")]
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    with playwright.sync_playwright() as driver:
+        launched = driver.chromium.launch(executable_path=CHROMIUM, args=QUIET)
+        yield launched
+        launched.close()
+
+
+def _open(browser: Any, path: Path, width: int, scheme: str) -> tuple[Any, list[str]]:
+    page = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme).new_page()
+    noise: list[str] = []
+    page.on("console", lambda message: noise.append(message.text))
+    page.on("pageerror", lambda error: noise.append(str(error)))
+    page.on("request", lambda request: request.url.startswith(("data:", path.as_uri())) or noise.append(request.url))
+    page.goto(path.as_uri())
+    return page, noise
+
+
+def _overflow(page: Any) -> int:
+    return page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
+
+
+@pytest.mark.parametrize(("width", "scheme"), VIEWS)
+def test_a_study_of_765_runs(browser: Any, authors_report: Path, width: int, scheme: str) -> None:
+    page, noise = _open(browser, authors_report, width, scheme)
+    assert noise == []
+    assert _overflow(page) <= 0
+    assert page.locator("svg.figure").count() > 20
+    small = page.evaluate("Math.min(...[...document.querySelectorAll('svg.figure')].map(s => s.clientWidth / 360))")
+    assert small > 0.75, "letters of figures stay readable"
+    page.context.close()
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+def test_a_single_run(browser: Any, make_run, tmp_path: Path, width: int) -> None:
+    page, noise = _open(browser, write_report(make_run(tmp_path / "run")), width, "light")
+    assert noise == []
+    assert _overflow(page) <= 0
+    assert page.evaluate("[...document.images].every(i => i.naturalWidth > 0)")
+    page.context.close()
+
+
+def test_opens_in_under_two_seconds(browser: Any, authors_report: Path) -> None:
+    times = []
+    for _ in range(3):
+        page, _ = _open(browser, authors_report, 1280, "light")
+        page.wait_for_function("performance.getEntriesByType('navigation')[0].loadEventEnd > 0")
+        times.append(page.evaluate("performance.getEntriesByType('navigation')[0].loadEventEnd"))
+        page.context.close()
+    assert min(times) < 2000
+
+
+def test_sorts_and_filters(browser: Any, authors_report: Path) -> None:
+    page, _ = _open(browser, authors_report, 1280, "light")
+    grid = page.locator("#grid-runs")
+    column = 2  # accuracy
+    first = grid.locator("tbody tr:not([hidden]) td:nth-child(3)").first
+
+    def shown() -> list[float]:
+        return page.eval_on_selector_all(
+            f"#grid-runs tbody tr:not([hidden]) td:nth-child({column + 1})", "cells => cells.map(c => +c.textContent)"
+        )
+
+    button = grid.locator("thead button").nth(column)
+    button.click()
+    assert shown() == sorted(shown())
+    button.click()
+    assert shown() == sorted(shown(), reverse=True)
+    assert first.text_content() == "89.0"
+    grid.locator("select").first.select_option("CIFAR100")
+    assert (len(shown()), max(shown())) == (153, 23.6)
+    grid.locator("[data-find]").fill("trainable autoencoder")
+    assert len(shown()) == 9
+    assert grid.locator("output").text_content() == "9 of 765 rows"
+    grid.locator("[data-find]").fill("")
+    grid.locator("select").first.select_option("")
+    assert len(shown()) == 765
+    page.context.close()
+
+
+def test_prints_without_controls(browser: Any, authors_report: Path, tmp_path: Path) -> None:
+    page, _ = _open(browser, authors_report, 1280, "dark")
+    page.emulate_media(media="print")
+    assert not page.locator(".controls").first.is_visible()
+    assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
+    page.context.close()
