@@ -217,8 +217,7 @@ class Worker:
                         quiet=self.work.quiet or not self.work.bars,
                     )  # fmt: skip
                 study_store.publish_autoencoder(folder, stored)
-                if self.work.keep == "records":
-                    folder.autoencoder.unlink()
+                self.tidy(folder)
                 self._say(f"done: {folder.path.name}")
                 return "done"
 

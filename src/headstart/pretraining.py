@@ -28,15 +28,17 @@ from headstart.config import (
     STAGES,
     Config,
     differences,
+    flatten,
     from_dict,
     hash_of,
     read_yaml,
+    to_dict,
     to_yaml,
 )
 from headstart.data import Images
 from headstart.data import splits as splitting
 from headstart.data.splits import Splits
-from headstart.engine import distributed, weights
+from headstart.engine import distributed, loggers
 from headstart.engine.checkpoint import Checkpoints, stop_on_signals
 from headstart.engine.device import Compute, choose
 from headstart.engine.progress import say
@@ -99,10 +101,12 @@ def run(
             _clear(folder)
         run = _open(folder, config, compute, images, splits, extend=extend, deadline=deadline, quiet=quiet)
         run.untrained = untrained
+        names = config.loggers if run.writes else ()
         try:
-            run.train_autoencoder(autoencoder)
-            if config.stages != "autoencoder":
-                run.train_contrastive()
+            with loggers.attached(run.metrics, names, folder.path, dict(flatten(to_dict(run.config)))):
+                run.train_autoencoder(autoencoder)
+                if config.stages != "autoencoder":
+                    run.train_contrastive()
         except (torch.OutOfMemoryError, MemoryError) as error:
             raise RunError(
                 f"{compute.device} is out of memory; a smaller --contrastive.chunk (pairs on the device at once, now "

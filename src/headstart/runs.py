@@ -152,6 +152,7 @@ class Metrics:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.lines: list[dict[str, Any]] = read_metrics(path)
+        self.listeners: list[Callable[[list[dict[str, Any]]], None]] = []  # see all lines whenever they were written
 
     def log(self, **values: Any) -> None:
         """Add one line; numbers that JSON cannot hold become null."""
@@ -164,6 +165,8 @@ class Metrics:
     def flush(self) -> None:
         """Write what is in memory."""
         write(self.path, jsonl(self.lines))
+        for listener in self.listeners:
+            listener(self.lines)
 
 
 def jsonl(lines: Iterable[Mapping[str, Any]]) -> str:

@@ -1,0 +1,119 @@
+"""Loggers, read back from what TensorBoard, MLflow and W&B really wrote."""
+
+import contextlib
+import importlib.util
+from pathlib import Path
+
+import pytest
+
+from headstart.engine import loggers
+from headstart.runs import Metrics
+
+LINES = [
+    {"stage": "autoencoder", "epoch": 1, "step": 5, "loss": 0.5, "val_loss": None},
+    {"stage": "contrastive", "epoch": 1, "step": 4, "loss": 6.5, "note": "text"},
+    {"stage": "contrastive", "epoch": 2, "step": 8, "loss": 6.25},
+]
+
+
+def needs(package: str) -> pytest.MarkDecorator:
+    return pytest.mark.skipif(importlib.util.find_spec(package) is None, reason="needs the extra loggers")
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A run of a study."""
+    run = tmp_path / "study" / "runs" / "data=digits,seed=0"
+    run.mkdir(parents=True)
+    (tmp_path / "study" / "study.yaml").write_text("name: x\n")
+    return run
+
+
+def write(folder: Path, name: str) -> None:
+    """Two lines, a stop, and a resumed run that writes a third."""
+    settings = {f"section.option{i}": i for i in range(150)}
+    metrics = Metrics(folder / "metrics.jsonl")
+    with contextlib.suppress(KeyboardInterrupt), loggers.attached(metrics, [name], folder, settings):
+        metrics.log(**LINES[0])
+        metrics.log(**LINES[1])
+        metrics.flush()
+        metrics.flush()
+        metrics.log(stage="contrastive", epoch=2, step=8, loss=99.0)  # never written, so never sent
+        raise KeyboardInterrupt
+    metrics = Metrics(folder / "metrics.jsonl")
+    assert len(metrics.lines) == 2
+    with loggers.attached(metrics, [name], folder, settings):
+        metrics.log(**LINES[2])
+        metrics.flush()
+    assert metrics.listeners == []
+
+
+@needs("tensorboard")
+def test_tensorboard(folder: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    write(folder, "tensorboard")
+    events = EventAccumulator(str(folder.parent.parent / "loggers" / "tensorboard" / folder.name))
+    events.Reload()
+    assert [(e.step, e.value) for e in events.Scalars("contrastive/loss")] == [(4, 6.5), (8, 6.25)]
+    assert [(e.step, e.value) for e in events.Scalars("autoencoder/loss")] == [(5, 0.5)]
+    assert "autoencoder/val_loss" not in events.Tags()["scalars"]
+
+
+@needs("mlflow")
+def test_mlflow(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder)
+    write(folder, "mlflow")
+    from mlflow import MlflowClient
+
+    client = MlflowClient(tracking_uri=f"sqlite:///{folder.parent.parent / 'loggers' / 'mlflow.db'}")
+    experiment = client.get_experiment_by_name("study")
+    (run,) = client.search_runs([experiment.experiment_id])  # the resumed one is the same
+    assert run.info.run_name == folder.name
+    assert run.info.status == "FINISHED"
+    assert len(run.data.params) == 150
+    history = client.get_metric_history(run.info.run_id, "contrastive/loss")
+    assert [(m.step, m.value) for m in history] == [(4, 6.5), (8, 6.25)]
+    assert not (folder / "mlruns").exists()
+
+
+@needs("wandb")
+def test_wandb(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder)
+    write(folder, "wandb")
+    root = folder.parent.parent / "loggers" / "wandb"
+    runs = sorted(root.glob("offline-run-*"))
+    assert len(runs) == 2  # W&B makes one a call
+    stored = b"".join(path.read_bytes() for run in runs for path in run.glob("*.wandb"))
+    assert b"contrastive/loss" in stored
+    assert b"6.25" in stored
+    assert b"study" in stored
+    assert not (folder / "wandb").exists()
+
+
+def test_a_single_run_keeps_its_loggers_itself(tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard")
+    metrics = Metrics(tmp_path / "metrics.jsonl")
+    with loggers.attached(metrics, ["tensorboard"], tmp_path, {}):
+        metrics.log(**LINES[0])
+        metrics.flush()
+    assert list((tmp_path / "loggers" / "tensorboard" / tmp_path.name).iterdir())
+
+
+def test_without_loggers_nothing_is_imported_or_written(tmp_path: Path) -> None:
+    metrics = Metrics(tmp_path / "metrics.jsonl")
+    with loggers.attached(metrics, [], tmp_path, {}):
+        metrics.log(**LINES[0])
+        metrics.flush()
+    assert [path.name for path in tmp_path.iterdir()] == ["metrics.jsonl"]
+
+
+def test_a_missing_package_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from headstart.errors import InputError
+
+    monkeypatch.setitem(__import__("sys").modules, "tensorboard", None)
+    with (
+        pytest.raises(InputError, match=r"headstart\[loggers\]"),
+        loggers.attached(Metrics(tmp_path / "m.jsonl"), ["tensorboard"], tmp_path, {}),
+    ):
+        pass
