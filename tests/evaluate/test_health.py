@@ -121,7 +121,7 @@ def test_a_loss_that_comes_back_up():
 def test_a_learning_rate_too_low_to_learn(digits, tmp_path):
     images, splits = digits
     few = images, replace(splits, train=splits.train[:128])
-    said, _, _, _ = train(few, tmp_path, head(), lr=1e-9, epochs=60)
+    said, _, _, _ = train(few, tmp_path, head(), lr=1e-9, epochs=80)
     assert named(said) == ["stopped learning"]
 
 
