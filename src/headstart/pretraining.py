@@ -38,7 +38,7 @@ from headstart.config import (
 from headstart.data import Images
 from headstart.data import splits as splitting
 from headstart.data.splits import Splits
-from headstart.engine import distributed, loggers
+from headstart.engine import distributed, loggers, weights
 from headstart.engine.checkpoint import Checkpoints, stop_on_signals
 from headstart.engine.device import Compute, choose
 from headstart.engine.progress import say
