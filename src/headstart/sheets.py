@@ -43,7 +43,7 @@ def sheet(
             image = Image.fromarray(picture).resize((side, side), Image.Resampling.NEAREST)
             canvas.paste(image, (left, top))
             if captions:
-                draw.text((left, top + side + 1), _shortened(captions[r][c], side), fill="black", font=_font(FONT_SIZE))
+                draw.text((left, top + side + 1), _shortened(captions[r][c], side), fill="black", font=font(FONT_SIZE))
     return png(canvas)
 
 
@@ -73,7 +73,7 @@ def gallery(sections: Sequence[Section], *, columns: int = 6, side: int = 128) -
     draw = ImageDraw.Draw(canvas)
     top = MARGIN
     for section, height in zip(sections, heights, strict=True):
-        draw.text((MARGIN + GAP, top), printable(section.title), fill="black", font=_font(TITLE_SIZE))
+        draw.text((MARGIN + GAP, top), printable(section.title), fill="black", font=font(TITLE_SIZE))
         for position, tile in enumerate(section.tiles):
             row, column = divmod(position, columns)
             _tile(canvas, draw, tile, MARGIN + column * cell_width, top + TITLE + row * cell_height, side)
@@ -89,7 +89,7 @@ def _tile(canvas: Image.Image, draw: ImageDraw.ImageDraw, tile: Tile, left: int,
     canvas.paste(picture, (x, y))
     for line, text in enumerate(tile.caption):
         place = (left + GAP, top + side + 2 * GAP + line * CAPTION)
-        draw.text(place, _shortened(text, side), fill="black", font=_font(FONT_SIZE))
+        draw.text(place, _shortened(text, side), fill="black", font=font(FONT_SIZE))
 
 
 def fitted(picture: np.ndarray, side: int) -> Image.Image:
@@ -109,7 +109,8 @@ def png(canvas: Image.Image) -> bytes:
 
 
 @functools.lru_cache
-def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+def font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    """A typeface with most alphabets, in pixels."""
     # Pillow's own font lacks most letters that file names hold; matplotlib, a dependency, brings DejaVu along.
     import matplotlib
 
@@ -118,9 +119,9 @@ def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
 
 def _shortened(text: str, width: int) -> str:
     """Text without control characters that fits `width` pixels; the end of a name tells more than its beginning."""
-    text, font = printable(text), _font(FONT_SIZE)
-    if font.getlength(text) <= width:
+    text, typeface = printable(text), font(FONT_SIZE)
+    if typeface.getlength(text) <= width:
         return text
-    while text and font.getlength("…" + text) > width:
+    while text and typeface.getlength("…" + text) > width:
         text = text[1:]
     return "…" + text

@@ -12,7 +12,7 @@ import io
 import json
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
@@ -42,6 +42,8 @@ RESULT = "finetune.json"
 CLASSIFIER = "classifier.safetensors"
 CHECKPOINT = "checkpoint.pt"
 STARTS = ("pretrained", "untrained")
+FEWEST_STEPS = 4
+"""Optimiser steps between two looks at the validation split, which with few labels costs more than training."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,15 +55,14 @@ class Settings:
     optimizer: Literal["adamw", "sgd"] = "adamw"
     lr: float | None = None
     """Peak learning rate of the new classifier layer. Unset: 0.001 for adamw, 0.03 for sgd."""
-    layer_decay: float = 0.1
-    """The first layer's learning rate as a share of the classifier's; geometric in between. The untrained network,
-    which has nothing to keep, learns at the full rate everywhere."""
+    layer_decay: float = 0.75
+    """Each earlier block of the backbone learns at this share of the next one's rate. The untrained network, which has
+    nothing to keep, learns at the full rate everywhere."""
     weight_decay: float = 0.01
     epochs: int = 50
-    steps: int = 200
-    """At least so many optimiser steps, in more epochs where few labels make an epoch short."""
-    patience: int = 15
-    """Stop after so many evaluations without a better validation accuracy (or an equal one at a lower loss)."""
+    """At most so many. An epoch is a pass over the labels, or four steps where they are fewer."""
+    patience: int = 10
+    """Stop after so many epochs without a better validation accuracy (or an equal one at a lower loss)."""
     batch_size: int = 64
     crop_scale: tuple[float, float] = (0.4, 1.0)
     """Share of the picture's area that a training crop shows."""
@@ -78,7 +79,6 @@ class Settings:
         check(0 < self.layer_decay <= 1, "layer-decay", self.layer_decay, "a share above 0, up to 1")
         check(self.weight_decay >= 0, "weight-decay", self.weight_decay, "0 or more")
         check(self.epochs >= 1, "epochs", self.epochs, "at least 1")
-        check(self.steps >= 0, "steps", self.steps, "0 or more")
         check(self.patience >= 1, "patience", self.patience, "at least 1")
         check(self.batch_size >= 2, "batch-size", self.batch_size, "at least 2 pictures")
         check(0 < self.crop_scale[0] <= self.crop_scale[1] <= 1, "crop-scale", self.crop_scale, "shares, smaller first")
@@ -114,9 +114,11 @@ class Finetuned:
 
 
 def finetune(
-    run: Run, data: str | Path | Sequence[str | Path] | Images, out: str | Path, *, settings: Settings | None = None,
-    compare: bool = True, overwrite: bool = False, compute: Compute | None = None, deadline: float | None = None,
-    quiet: bool = False,
+    run: Run, data: str | Path | Sequence[str | Path] | Images, out: str | Path, *, labels: float = 1.0,
+    optimizer: Literal["adamw", "sgd"] = "adamw", lr: float | None = None, layer_decay: float = 0.75,
+    weight_decay: float = 0.01, epochs: int = 50, patience: int = 10, batch_size: int = 64,
+    crop_scale: tuple[float, float] = (0.4, 1.0), seed: int = 0, compare: bool = True, overwrite: bool = False,
+    compute: Compute | None = None, deadline: float | None = None, quiet: bool = False,
 ) -> Finetuned:  # fmt: skip
     """Train a classifier on labelled DATA from the run's backbone.
 
@@ -126,32 +128,37 @@ def finetune(
     Args:
         out: a folder; gets `finetune.json` (last), `classifier.safetensors` (under torchvision's or timm's parameter
             names, with the lines that load it in the metadata) and, while unfinished, `checkpoint.pt`.
+        labels, ..., seed: as in `Settings`.
         compare: train the network as it was before SimCLR beside it, with the same labels and draws.
+        overwrite: replace a finished classifier, or one begun with other settings.
         deadline: `time.monotonic()` after which it saves and stops.
 
     Raises:
         InputError: no labels, fewer than two classes, an occupied folder. Interrupted: stopped and resumable.
     """
-    settings, compute, folder = settings or Settings(), compute or choose(), runs.RunFolder(out)
+    settings = Settings(
+        labels=labels, optimizer=optimizer, lr=lr, layer_decay=layer_decay, weight_decay=weight_decay, epochs=epochs,
+        patience=patience, batch_size=batch_size, crop_scale=crop_scale, seed=seed,
+    )  # fmt: skip
+    folder = runs.RunFolder(out)
     if (folder.path / RESULT).exists() and not overwrite:
         raise InputError(
             f"{folder.path} holds a finished classifier; replace it with --overwrite, or give another --out"
         )
     images = data if isinstance(data, Images) else run.open_images(data)
     splits = labelled(splitting.make(images, run.config.data), images)
-    train = draw_labels(splits.train, images.labels, settings.labels, settings.seed)
+    splits = replace(splits, train=draw_labels(splits.train, images.labels, settings.labels, settings.seed))
     folder.open()
-    metrics = runs.Metrics(folder.metrics)
     if overwrite:
         for name in (RESULT, CLASSIFIER, CHECKPOINT, "checkpoint.previous.pt", folder.metrics.name):
             (folder.path / name).unlink(missing_ok=True)
-        metrics = runs.Metrics(folder.metrics)
+    metrics = runs.Metrics(folder.metrics)
     identity = f"{run.result['config_hash']} {images.fingerprint} {dataclasses.asdict(settings)} {compare}"
     with stop_on_signals():
         checkpoints = Checkpoints(folder.path / CHECKPOINT, metrics, deadline=deadline)
-        trainer = Trainer(run, images, Splits(train, splits.val, splits.test), settings, compute, checkpoints, quiet)
+        trainer = Trainer(run, images, splits, settings, compute or choose(), checkpoints, quiet)
         trained = trainer.all(STARTS if compare else STARTS[:1], identity)
-    found = Finetuned(folder.path, len(train), len(splits.val), [row for row, _ in trained])
+    found = Finetuned(folder.path, len(splits.train), len(splits.val), [row for row, _ in trained])
     _save(folder.path / CLASSIFIER, trained[0][1], run, images.classes)
     metrics.flush()
     runs.write_json(folder.path / RESULT, _record(run, images, settings, found))
@@ -199,18 +206,26 @@ class Classifier(nn.Module):
 
 
 def groups(model: Classifier, settings: Settings, layer_decay: float) -> list[dict[str, Any]]:
-    """Optimiser groups: a layer's `rate` grows geometrically from `layer_decay` to the classifier's 1.
+    """Optimiser groups: each block's `rate` is `layer_decay` times that of the block after it; the classifier's is 1.
 
-    Layers count in the order in which the network registers them, which is that of its forward pass. Norms and biases
+    Blocks count in the order in which the network registers them, which is that of its forward pass. Norms and biases
     are not decayed.
     """
-    layers = [layer for layer in model.modules() if any(True for _ in layer.parameters(recurse=False))]
-    depth = max(1, len(layers) - 1)
+    named = list(model.named_parameters())
+    blocks = list(dict.fromkeys(block_of(name) for name, _ in named))
     return [
-        {"params": [p], "rate": layer_decay ** (1 - position / depth),
+        {"params": [p], "rate": layer_decay ** (len(blocks) - 1 - blocks.index(block_of(name))),
          "weight_decay": settings.weight_decay if p.ndim > 1 else 0.0}
-        for position, layer in enumerate(layers) for p in layer.parameters(recurse=False)
+        for name, p in named
     ]  # fmt: skip
+
+
+def block_of(name: str) -> str:
+    """The block that a parameter belongs to: its name up to the first part with a number (`backbone.layer3`,
+    `backbone.features.7`, `backbone.encoder.layers.encoder_layer_2`), or its layer's where no part has one."""
+    parts = name.split(".")
+    numbered = next((i for i, part in enumerate(parts[:-1]) if any(c.isdigit() for c in part)), len(parts) - 2)
+    return ".".join(parts[: numbered + 1])
 
 
 @dataclass
@@ -227,11 +242,9 @@ class Trainer:
 
     def __post_init__(self) -> None:
         self.batch_size = min(self.settings.batch_size, len(self.splits.train))
-        # A last batch of one picture has no batch statistics; it is left to the next epoch's order.
-        self.steps_per_epoch = max(1, len(self.splits.train) // self.batch_size)
-        self.epochs = max(self.settings.epochs, math.ceil(self.settings.steps / self.steps_per_epoch))
-        # Few labels make epochs of a step or two; validation then costs more than training.
-        self.evaluate_every = max(1, self.epochs // self.settings.epochs)
+        # The last, smaller batch is left to the next pass's order: of one picture there are no batch statistics.
+        self.steps_per_pass = len(self.splits.train) // self.batch_size
+        self.steps_per_epoch = max(FEWEST_STEPS, self.steps_per_pass)
         self.augment = SimCLRAugment(
             size=self.run.size, crop_scale=self.settings.crop_scale, flip=self.run.config.augment.flip, jitter_p=0,
             grey_p=0, blur_p=0, mean=self.run.mean, std=self.run.std,
@@ -266,7 +279,7 @@ class Trainer:
             model.load_state_dict(state["model"])
             optimizer.load_state_dict(state["optimizer"])
             best, first, stale = state["best"], state["step"], state["stale"]
-        total = self.epochs * self.steps_per_epoch
+        total = self.settings.epochs * self.steps_per_epoch
 
         def current() -> State:
             return wrap({"model": model.state_dict(), "optimizer": optimizer.state_dict(), "best": best,
@@ -277,8 +290,8 @@ class Trainer:
             while step + 1 < total and stale < self.settings.patience:
                 step += 1
                 loss = self._step(model, optimizer, step, total)
-                epoch, ends = (step + 1) // self.steps_per_epoch, (step + 1) % self.steps_per_epoch == 0
-                if ends and (epoch % self.evaluate_every == 0 or step + 1 == total):
+                epoch, left = divmod(step + 1, self.steps_per_epoch)
+                if left == 0:
                     score = self._validate(model)
                     better = score > best["score"]
                     stale = 0 if better else stale + 1
@@ -300,9 +313,9 @@ class Trainer:
 
     def _step(self, model: Classifier, optimizer: torch.optim.Optimizer, step: int, total: int) -> float:
         """One optimiser step; what it sees follows from the seed and `step` alone."""
-        epoch, position = divmod(step, self.steps_per_epoch)
+        number, position = divmod(step, self.steps_per_pass)
         seed, train = self.settings.seed, self.splits.train
-        shuffled = train[order(seed, "finetune/order", epoch, len(train)).numpy()]
+        shuffled = train[order(seed, "finetune/order", number, len(train)).numpy()]
         chosen = shuffled[position * self.batch_size : (position + 1) * self.batch_size]
         frames, valid = self.images.batch(chosen)
         height, width = valid.unbind(1)

@@ -1,0 +1,90 @@
+"""Embeddings on disk are those in memory, and a file is whole or not there."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from headstart.errors import InputError
+from headstart.use import embed as embedding
+from headstart.use.embed import embed
+from headstart.use.load import Run
+
+
+def test_npz_holds_names_embeddings_labels_and_classes(run: Run, photos: Path, tmp_path: Path, monkeypatch):
+    monkeypatch.setattr(embedding, "BLOCK", 16)  # several blocks, the last one smaller
+    n = embed(run, photos, tmp_path / "all.npz", quiet=True)
+    with np.load(tmp_path / "all.npz", allow_pickle=False) as file:
+        assert sorted(file.files) == ["classes", "embeddings", "labels", "names"]
+        images = run.open_images(photos)
+        assert file["names"].tolist() == images.names
+        assert file["labels"].dtype == np.int64
+        assert file["labels"].tolist() == images.labels.tolist()
+        assert file["classes"].tolist() == images.classes
+        assert file["embeddings"].dtype == np.float32
+        assert file["embeddings"].shape == (n, 512)
+        np.testing.assert_allclose(file["embeddings"], run.embed(photos), atol=1e-2, rtol=1e-2)
+    assert os.listdir(tmp_path) == ["all.npz"]
+
+
+def test_parquet_holds_a_row_a_picture(run: Run, photos: Path, tmp_path: Path):
+    pytest.importorskip("pyarrow")
+    import pandas as pd
+
+    embed(run, photos, tmp_path / "all.npz", quiet=True)
+    embed(run, photos, tmp_path / "all.parquet", quiet=True)
+    table = pd.read_parquet(tmp_path / "all.parquet")
+    assert list(table.columns) == ["name", "label", "embedding"]
+    with np.load(tmp_path / "all.npz") as file:
+        assert table["name"].tolist() == file["names"].tolist()
+        assert table["label"].tolist() == file["classes"][file["labels"]].tolist()
+        np.testing.assert_array_equal(np.stack(table["embedding"].tolist()), file["embeddings"])
+
+
+def test_pictures_without_labels_have_minus_one(run: Run, photos: Path, tmp_path: Path):
+    embed(run, photos / "ring", tmp_path / "ring.npz", quiet=True)
+    with np.load(tmp_path / "ring.npz") as file:
+        assert set(file["labels"].tolist()) == {-1}
+        assert file["classes"].size == 0
+
+
+def test_another_ending_is_refused(run: Run, photos: Path, tmp_path: Path):
+    with pytest.raises(InputError, match=r"\.npz or \.parquet"):
+        embed(run, photos, tmp_path / "all.csv")
+
+
+SLOW = """
+import sys, time
+import headstart
+from headstart.use import embed
+real = embed.features.extract
+def slow(*args, **kwargs):
+    print("computing", flush=True)
+    time.sleep(60)
+embed.features.extract = slow
+embed.embed(headstart.load(sys.argv[1]), sys.argv[2], sys.argv[3], quiet=True)
+"""
+
+
+def test_a_stopped_call_leaves_the_old_file_and_no_half_one(run: Run, photos: Path, tmp_path: Path):
+    processes = {}
+    for number in (signal.SIGINT, signal.SIGTERM):
+        folder = tmp_path / number.name
+        folder.mkdir()
+        (folder / "all.npz").write_bytes(b"old")
+        command = [sys.executable, "-c", SLOW, str(run.folder.path), str(photos), str(folder / "all.npz")]
+        processes[number] = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    for number, process in processes.items():
+        folder = tmp_path / number.name
+        with process:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "computing\n"
+            assert len(os.listdir(folder)) == 2  # the unfinished file is there
+            process.send_signal(number)
+            assert process.wait(timeout=50) != 0
+        assert os.listdir(folder) == ["all.npz"]
+        assert (folder / "all.npz").read_bytes() == b"old"

@@ -1,0 +1,148 @@
+"""Exports load into code that has never heard of Headstart."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors import safe_open
+
+from headstart import backbones
+from headstart.errors import InputError, RunError
+from headstart.use import export as exporting
+from headstart.use.export import check_exportable, export, exportable
+from headstart.use.load import Run
+
+PLAIN = """
+import json, sys
+import numpy as np, torch
+pictures = torch.from_numpy(np.load("pictures.npy"))
+for name, lines in json.load(open("lines.json")).items():
+    here = {}
+    exec(lines, here)
+    with torch.no_grad():
+        np.save(name, here["backbone"].eval()(pictures).numpy())
+assert not any(name.startswith("headstart") for name in sys.modules)
+"""
+
+
+@pytest.fixture(scope="module")
+def pictures(run: Run) -> torch.Tensor:
+    return torch.randn(7, 3, run.size, run.size, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.fixture(scope="module")
+def wanted(run: Run, pictures: torch.Tensor) -> np.ndarray:
+    with torch.no_grad():
+        return run.backbone(pictures).numpy()
+
+
+def loading_lines(file: Path) -> str:
+    """What the file says about how to load it."""
+    if file.suffix == ".pt":
+        return json.loads(file.with_name(f"{file.name}.json").read_text())["loading"]
+    with safe_open(file, "pt") as opened:
+        return opened.metadata()["loading"]
+
+
+def test_load_into_plain_code_with_the_same_features(run, pictures, wanted, tmp_path):
+    pytest.importorskip("timm")
+    files = [
+        export(run, library, tmp_path / f"{library}{suffix}")
+        for library in ("torchvision", "timm") for suffix in (".safetensors", ".pt")
+    ]  # fmt: skip
+    np.save(tmp_path / "pictures.npy", pictures.numpy())
+    (tmp_path / "lines.json").write_text(json.dumps({f"{file.name}.npy": loading_lines(file) for file in files}))
+    subprocess.run([sys.executable, "-c", PLAIN], cwd=tmp_path, check=True)
+    for file in files:
+        np.testing.assert_allclose(np.load(tmp_path / f"{file.name}.npy"), wanted, atol=1e-5)
+
+
+def test_a_torchvision_state_dict_misses_only_the_classifier(run, tmp_path):
+    import torchvision
+    from safetensors.torch import load_file
+
+    file = export(run, "torchvision", tmp_path / "plain.safetensors")
+    result = torchvision.models.resnet18().load_state_dict(load_file(file), strict=False)
+    assert result.missing_keys == ["fc.weight", "fc.bias"]
+    assert result.unexpected_keys == []
+
+
+def test_onnx_gives_the_same_features_at_any_batch(run, pictures, wanted, tmp_path):
+    runtime = pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxscript")
+    file = export(run, "onnx", tmp_path / "plain.onnx")
+    session = runtime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
+    for n in (1, 2, 7):
+        (features,) = session.run(["features"], {"pictures": pictures[:n].numpy()})
+        np.testing.assert_allclose(features, wanted[:n], atol=1e-4)
+    about = session.get_modelmeta().custom_metadata_map
+    assert json.loads(about["size"]) == run.size
+    np.testing.assert_allclose(json.loads(about["mean"]), run.mean, atol=1e-6)
+    np.testing.assert_allclose(json.loads(about["std"]), run.std, atol=1e-6)
+    assert list(tmp_path.iterdir()) == [file]  # weights inside, nothing beside it
+
+
+def test_what_gives_other_features_is_not_kept(run, tmp_path, monkeypatch):
+    real = exporting._state_dict_file
+
+    def damaged(tensors, suffix, about):
+        return real({**tensors, "conv1.weight": tensors["conv1.weight"] * 1.01}, suffix, about)
+
+    monkeypatch.setattr(exporting, "_state_dict_file", damaged)
+    with pytest.raises(RunError, match="other features"):
+        export(run, "torchvision", tmp_path / "plain.safetensors")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "format", "word"),
+    [
+        ("vit_b_16", "timm", "no timm network"),
+        ("timm:vit_tiny_patch16_224", "torchvision", "no counterpart in torchvision"),
+        ("resnet18", "coreml", "one of torchvision, timm, onnx"),
+    ],
+)
+def test_a_network_without_a_counterpart_is_refused_in_one_sentence(name, format, word):
+    with pytest.raises(InputError, match=word) as refusal:
+        check_exportable(name, format)
+    assert "\n" not in str(refusal.value)
+
+
+def test_a_wrong_ending_is_refused(run, tmp_path):
+    with pytest.raises(InputError, match=r"\.onnx"):
+        export(run, "onnx", tmp_path / "plain.pt")
+
+
+@pytest.mark.parametrize("name", ["resnet18", "resnet50", "densenet121"])
+def test_twins_share_parameters_and_arithmetic(name):
+    pytest.importorskip("timm")
+    assert "timm" in exportable(name)
+    assert "torchvision" in exportable(f"timm:{name}")
+    ours = backbones.build(name, generator=torch.Generator().manual_seed(0)).eval()
+    theirs = backbones.build(f"timm:{name}").eval()
+    theirs.load_state_dict(ours.state_dict())
+    x = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        wanted = ours(x)
+        assert (theirs(x) - wanted).abs().max() <= 1e-5 * wanted.abs().max()
+
+
+def test_the_card_says_what_it_is_how_it_does_and_how_to_load_it(run, tmp_path):
+    export(run, "torchvision", tmp_path / "plain.safetensors")
+    card = run.folder.card.read_text()
+    for word in (
+        "load_file('plain.safetensors')",
+        "`knn`",
+        "untrained",
+        "## Limits",
+        run.result["data"]["fingerprint"],
+    ):
+        assert word in card
+    row = next(line for line in card.splitlines() if line.startswith("| classes"))
+    assert r"bar\|\*\_x" in row  # a class name can neither break the table nor set type
+    accuracy = run.result["probes"]["knn"]["accuracy"]
+    assert f"{accuracy:.3f}" in card

@@ -1,0 +1,130 @@
+"""Search and selection against their plain definitions."""
+
+import csv
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from headstart.errors import InputError
+from headstart.use import search as searching
+from headstart.use.load import Run
+from headstart.use.search import compare, farthest, nearest, normalized, search, select
+
+points = st.builds(
+    lambda seed, n, d: np.random.default_rng(seed).normal(size=(n, d)).astype(np.float32),
+    st.integers(0, 2**16), st.integers(2, 40), st.integers(2, 8),
+)  # fmt: skip
+
+
+@settings(max_examples=30, deadline=None)
+@given(points, points, st.integers(1, 12))
+def test_nearest_is_the_sorted_cosine(queries, bank, top):
+    bank = bank[:, : min(queries.shape[1], bank.shape[1])]
+    queries = queries[:, : bank.shape[1]]
+    lengths = np.linalg.norm(queries, axis=1)[:, None] * np.linalg.norm(bank, axis=1)[None]
+    plain = (queries.astype(np.float64) @ bank.T.astype(np.float64)) / lengths
+    indices, values = nearest(queries, bank, top)
+    assert indices.shape == (len(queries), min(top, len(bank)))
+    np.testing.assert_allclose(values, -np.sort(-plain, axis=1)[:, :top], atol=1e-5)
+    np.testing.assert_allclose(np.take_along_axis(plain, indices, axis=1), values, atol=1e-5)
+
+
+@settings(max_examples=30, deadline=None)
+@given(points, st.floats(0.2, 0.99))
+def test_pairs_and_loneliness_against_the_whole_matrix(features, threshold):
+    unit = normalized(features)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(searching, "BLOCK_ENTRIES", 3 * len(unit))  # three rows a block
+        pairs, loneliness = compare(unit, threshold)
+    whole = unit.astype(np.float64) @ unit.T.astype(np.float64)
+    found = {i: (j, value) for i, j, value in pairs}
+    for i in range(len(unit)):
+        before = whole[i, :i]
+        if i and before.max() >= threshold + 1e-5:
+            assert before[found[i][0]] == pytest.approx(before.max(), abs=1e-5)
+        elif not i or before.max() < threshold - 1e-5:
+            assert i not in found
+        others = np.sort(np.delete(whole[i], i))[::-1][:10]
+        assert loneliness[i] == pytest.approx(others.mean(), abs=1e-5)
+    assert [v for *_, v in pairs] == sorted((v for *_, v in pairs), reverse=True)
+
+
+@settings(max_examples=30, deadline=None)
+@given(points, st.data())
+def test_each_choice_is_the_farthest_from_all_before(features, data):
+    unit = normalized(features)
+    n = data.draw(st.integers(1, len(unit)))
+    chosen = farthest(unit, n, np.array([], dtype=int))
+    assert len(set(chosen)) == n
+    for k in range(1, n):
+        closest = (unit @ unit[chosen[:k]].T).max(axis=1)
+        rest = np.setdiff1d(np.arange(len(unit)), chosen[:k])
+        assert closest[chosen[k]] <= closest[rest].min() + 1e-6
+
+
+def test_labelled_pictures_count_as_covered():
+    clusters = normalized(np.array([[1, 0, 0], [1, 0.1, 0], [0, 1, 0], [0, 1, 0.1], [0, 0, 1]], dtype=np.float32))
+    assert farthest(clusters, 1, np.array([0, 4])) in ([2], [3])
+    assert set(farthest(clusters, 3, np.array([0, 4]))) == {1, 2, 3}
+
+
+def test_a_picture_finds_its_twin_and_not_itself(run: Run, photos: Path, tmp_path: Path):
+    query = photos / "ring" / "01.png"
+    found = search(run, photos, query, top=5, out=tmp_path / "sheet.png")
+    assert found[0][0] == "ring/twin of 01.png"
+    assert found[0][1] == pytest.approx(1, abs=1e-5)
+    assert len(found) == 5
+    assert "ring/01.png" not in [name for name, _ in found]
+    assert [v for _, v in found] == sorted((v for _, v in found), reverse=True)
+    with Image.open(tmp_path / "sheet.png") as sheet:
+        assert sheet.format == "PNG"
+
+
+def test_a_foreign_query_finds_its_copy(run: Run, photos: Path, tmp_path: Path):
+    query = tmp_path / "-copy.png"
+    query.write_bytes((photos / "=disc" / "03.png").read_bytes())
+    assert search(run, photos, query, top=1)[0][0] == "=disc/03.png"
+
+
+def test_a_missing_query_is_named(run: Run, photos: Path):
+    with pytest.raises(InputError, match=r"nowhere\.png"):
+        search(run, photos, "nowhere.png")
+    with pytest.raises(InputError, match="--top is 0"):
+        search(run, photos, photos / "ring" / "01.png", top=0)
+
+
+def test_selection_as_lists_and_sheets(run: Run, photos: Path, tmp_path: Path):
+    found = select(run, photos, 6, out=tmp_path)
+    assert ("ring/twin of 01.png", "ring/01.png") in [pair[:2] for pair in found.duplicates]
+    assert len(found.outliers) == len(found.label_next) == len(set(found.label_next)) == 6
+    assert sorted(p.name for p in tmp_path.iterdir()) == sorted(
+        f"{name}.{kind}" for name in ("duplicates", "outliers", "label-next") for kind in ("csv", "png")
+    )
+    headers = {
+        "duplicates": ["name", "earlier", "similarity"],
+        "outliers": ["name", "similarity"],
+        "label-next": ["name"],
+    }
+    for name, header in headers.items():
+        rows = list(csv.reader(io.StringIO((tmp_path / f"{name}.csv").read_text())))
+        assert rows[0] == header
+        assert not any(cell.startswith("=") for row in rows for cell in row)  # a folder is called =disc
+    assert select(run, photos, 6) == found
+
+
+def test_selection_chooses_among_the_unlabelled(run: Run, photos: Path, tmp_path: Path):
+    labels = tmp_path / "labels.csv"
+    labels.write_text("name,label\n" + "".join(f"=disc/{i:02d}.png,disc\n" for i in range(20)))
+    images = run.open_images(photos, labels=str(labels))
+    assert not any(name.startswith("=disc") for name in select(run, images, 10).label_next)
+
+
+@pytest.mark.parametrize("n", [0, 61])
+def test_a_number_out_of_range_is_refused(run: Run, photos: Path, n: int):
+    with pytest.raises(InputError, match=f"-n is {n}"):
+        select(run, photos, n)
