@@ -45,9 +45,7 @@ def test_bootstrap_agrees_with_scipy(statistic: str) -> None:
     ).confidence_interval
     ours = statistics.bootstrap_interval(values, statistic, draws=20_000)
     assert ours == pytest.approx((expected.low, expected.high), abs=0.03)
-    assert ours == statistics.bootstrap_interval(values, statistic, draws=20_000), (
-        "the same values, the same interval"
-    )
+    assert ours == statistics.bootstrap_interval(values, statistic, draws=20_000), "the same values, the same interval"
 
 
 def test_wilcoxon_agrees_with_scipy_and_drops_zeros() -> None:
@@ -105,13 +103,29 @@ def test_coverage_where_noise_is_shared(seeds: int, autoencoders: int, shared: s
     seed, autoencoder = np.repeat(seed, 2), np.repeat(autoencoder, 2)
     covered = 0
     for _ in range(500):
-        noise = (
-            by_seed * rng.normal(size=seeds)[seed]
-            + by_autoencoder * rng.normal(size=autoencoders)[autoencoder]
-        )
+        noise = by_seed * rng.normal(size=seeds)[seed] + by_autoencoder * rng.normal(size=autoencoders)[autoencoder]
         cells = rng.normal(size=(seeds, autoencoders))[seed, autoencoder]
         low, high = statistics.clustered(
             1.0 + noise + 0.3 * cells + 0.1 * rng.normal(size=seed.size), seed, autoencoder
         ).interval
         covered += low <= 1.0 <= high
     assert covered / 500 >= 0.93
+
+
+def test_cells_of_crossed_seeds_and_autoencoders_are_not_independent() -> None:
+    rng = np.random.default_rng(8)
+    seed, autoencoder = (grid.ravel() for grid in np.mgrid[:5, :3])
+    naive, ours = 0, 0
+    for _ in range(1000):
+        cells = rng.normal(size=5)[seed] + rng.normal(size=3)[autoencoder] + rng.normal(size=15)
+        naive += stats.ttest_1samp(cells, 0).pvalue < 0.05
+        ours += statistics.clustered(cells, seed, autoencoder).p < 0.05
+    assert naive / 1000 > 0.2
+    assert ours / 1000 < 0.065
+
+
+def test_an_error_below_the_steps_of_the_data_is_not_believed() -> None:
+    exact = statistics.clustered([1.0, 1.0, 1.0], range(3))
+    coarse = statistics.clustered([1.0, 1.0, 1.0], range(3), least_error=0.5)
+    assert exact.p < 1e-6
+    assert coarse.p == pytest.approx(2 * stats.t.sf(2, 2))

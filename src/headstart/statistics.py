@@ -120,8 +120,8 @@ def clustered(
     (a seed, an autoencoder). Differences that agree in every label form a cell, which counts once, by its
     mean. One kind of sharing, or one nested in the other (every autoencoder trained for one seed), gives
     the t interval over the means of the outer groups. With two crossed kinds, cells of one seed resemble
-    each other and so do cells of one autoencoder; a t interval over cells ignores that (20 to 50 % false
-    alarms at the 5 % level in simulation). There the variance is the two-way one of Cameron, Gelbach and
+    each other and so do cells of one autoencoder; a t interval over cells ignores that (more than
+    20 % false alarms at the 5 % level in simulation). There the variance is the two-way one of Cameron, Gelbach and
     Miller (2011), never below either one-way variance, on the degrees of freedom of the kind with fewer
     groups.
 

@@ -42,6 +42,9 @@ def test_the_page_is_small_and_loads_nothing(page: str) -> None:
 def test_every_figure_is_described_and_lies_beside_the_page(page: str, authors: Path) -> None:
     labels = re.findall(r'<svg class="figure"[^>]*aria-label="([^"]*)"', page)
     assert len(labels) > 20
+    titles = re.findall(r'<span class="name">([^<]*)</span>', page)
+    assert titles[:4] == ["Frozen autoencoder − trainable random", "Frozen autoencoder − trainable autoencoder",
+                          "Trainable autoencoder − trainable random", "Imagenette"]  # fmt: skip
     assert all(len(label) > 30 for label in labels)
     links = re.findall(r'href="((?:figures|tables)/[^"]+)"', page)
     assert len(links) == 2 * len(labels) + 15

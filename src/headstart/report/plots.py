@@ -163,8 +163,8 @@ def _strips(name: str, title: str, rows: pd.DataFrame, column: str) -> Figure:
         if one and low == low:
             drawing.line(axis(low), y + 36, axis(high), y + 36, "interval")
         for x, dy, run in _swarm(axis, part, values):
-            title = f"{run['run']}: {100 * run[column]:.1f} %"
-            drawing.mark(x, y + 36 + dy, look(head), 2.6 if len(part) > 30 else 4, title, faint=len(part) > 30)
+            words = f"{run['run']}: {100 * run[column]:.1f} %"
+            drawing.mark(x, y + 36 + dy, look(head), 2.6 if len(part) > 30 else 4, words, faint=len(part) > 30)
         if not one and low == low:
             drawing.line(axis(low), y + 36, axis(high), y + 36, "interval")
         if len(part) > 1:

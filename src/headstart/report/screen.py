@@ -1,12 +1,14 @@
 """What a finished run or study says on the terminal: one table, untrained beside trained, and one plain sentence."""
 
+import json
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
-from headstart.runs import RunFolder, printable
+from headstart.runs import RunFolder, printable, read_json
 
 SHOWN = ("few_shot_1", "few_shot_5", "knn", "linear", "linear_1pct", "linear_10pct", "paper")
 
@@ -28,6 +30,57 @@ def print_run(path: str | Path, console: Console | None = None) -> None:
     elif result["stage"] == "probe":
         console.print("no probes: the pictures have no labels; see the report for what the representation looks like")
     console.print(f"report: {folder.report}", markup=False, soft_wrap=True)
+
+
+def print_evaluation(path: str | Path, console: Console | None = None) -> None:
+    """What `headstart evaluate` wrote: each backbone's probes side by side."""
+    found = read_json(path)
+    console = console or Console(highlight=False)
+    console.print(_table([(name, column["probes"]) for name, column in found["backbones"].items()]))
+    for name, reason in found["left_out"].items():
+        console.print(f"{name} left out: {printable(reason)}", markup=False)
+    console.print(f"written to {path}", markup=False, soft_wrap=True)
+
+
+def print_neighbours(found: list[tuple[str, float]], sheet: Path | None) -> None:
+    """The nearest pictures, most similar first."""
+    console = Console(highlight=False)
+    table = Table("similarity", "picture")
+    for name, similarity in found:
+        table.add_row(f"{similarity:.4f}", Text(printable(name)))
+    console.print(table)
+    if sheet is not None:
+        console.print(f"contact sheet: {sheet}", markup=False, soft_wrap=True)
+
+
+def print_selection(found: Any, out: Path) -> None:
+    """How much `headstart select` found, and where the lists and sheets are."""
+    console = Console(highlight=False)
+    console.print(f"{len(found.duplicates):,} near-duplicates, {len(found.outliers):,} outliers, label these next:")
+    for name in found.label_next:
+        console.print(f"  {printable(name)}", markup=False, soft_wrap=True)
+    console.print(f"lists and contact sheets: {out}", markup=False, soft_wrap=True)
+
+
+def print_finetuned(found: Any) -> None:
+    """A classifier beside the same network that never saw SimCLR."""
+    table = Table("start", "test accuracy (95 % interval)", "pictures")
+    for row in found.rows:
+        low, high = row.ci95
+        table.add_row(
+            row.start,
+            f"{100 * row.accuracy:.1f} ({100 * low:.1f} to {100 * high:.1f})",
+            f"{row.correct} of {row.n_test}",
+        )
+    console = Console(highlight=False)
+    console.print(f"trained on {found.n_labels:,} labelled pictures")
+    console.print(table)
+    console.print(f"classifier: {found.folder}", markup=False, soft_wrap=True)
+
+
+def print_json(value: Any) -> None:
+    """Plain JSON on the standard output, for other programs."""
+    print(json.dumps(value, indent=2, ensure_ascii=False))
 
 
 def print_comparison(runs: dict[str, dict[str, Any]], console: Console | None = None) -> None:
