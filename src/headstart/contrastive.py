@@ -522,8 +522,9 @@ class Position:
         """Raises RunError when a loss of this epoch was NaN or infinite."""
         if not bool(self.loss_sum.isfinite()):
             raise RunError(
-                f"SimCLR's loss is not finite (epoch {self.epoch + 1}, step {self.step}, learning rate {self.lr:.3g}); "
-                "the last good checkpoint is kept. A lower --contrastive.lr or --precision float32 usually helps"
+                f"SimCLR is diverging: its loss is not finite (epoch {self.epoch + 1}, step {self.step}, learning rate "
+                f"{self.lr:.3g}); the last good checkpoint is kept. A lower --contrastive.lr or --precision float32 "
+                "usually helps"
             )
 
     def end_epoch(self, steps: int) -> float:

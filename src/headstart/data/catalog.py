@@ -375,6 +375,14 @@ def _need(path: Path) -> Path:
     return path
 
 
+def _lines(path: Path) -> list[str]:
+    """Lines of a named set's text file. Raises InputError when it is missing or not text."""
+    try:
+        return _need(path).read_text(encoding="utf-8").splitlines()
+    except UnicodeDecodeError:
+        raise InputError(f"{path} is not text; it is damaged or not the set's own file") from None
+
+
 def _inside(root: Path, *names: str) -> Path:
     """The set's own folder: below root, or root itself when it bears that name or holds no such folder but is one."""
     for name in names:
@@ -468,7 +476,7 @@ def _cifar100(root: Path, data: DataConfig) -> Source:
 
 def _stl10(root: Path, data: DataConfig) -> Source:
     root = _inside(root, "stl10_binary")
-    classes = _need(root / "class_names.txt").read_text(encoding="utf-8").split()
+    classes = _lines(root / "class_names.txt")
     pixels, labels, official, files = [], [], [], [root / "class_names.txt"]
     for split in ("train", "test"):
         pictures = _stl10_pixels(root / f"{split}_X.bin")
@@ -540,8 +548,8 @@ def _fgvc_aircraft(root: Path, data: DataConfig) -> Source:
     root = _inside(root, "fgvc-aircraft-2013b") / "data"
     entries = []
     for split in ("train", "val", "test"):
-        path = _need(root / f"images_{data.annotation}_{split}.txt")
-        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+        path = root / f"images_{data.annotation}_{split}.txt"
+        for number, line in enumerate(_lines(path), 1):
             picture, _, label = line.strip().partition(" ")
             if not label:
                 raise InputError(
