@@ -178,3 +178,10 @@ def test_the_report_never_imports_torch(make_run, tmp_path: Path) -> None:
         "sys.exit('torch' in sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code, str(tmp_path / "run")], check=True)
+
+
+def test_trained_parameters_of_the_head_are_the_rows_own(authors: Path) -> None:
+    study = records.read(authors)
+    stated = [study.results[run]["imported"]["training"]["simclr_trainable_params"] for run in study.runs["run"]]
+    resnet34 = 21_284_672  # without its classifier
+    assert (study.runs["parameters"] + resnet34).tolist() == stated

@@ -310,7 +310,11 @@ def _departure(table: np.ndarray) -> str:
 
 # --------------------------------------------------------------------------------------------------------------- cost
 
-COSTS = {"seconds": "seconds of SimCLR training", "parameters": "trained parameters", "output_dim": "dim(z)"}
+COSTS = {
+    "seconds": "seconds of SimCLR training",
+    "parameters": "trained parameters of the head",
+    "output_dim": "dim(z)",
+}
 
 
 def costs(study: Study) -> list[Figure]:

@@ -97,7 +97,7 @@ COLUMNS = {
     "settings": "digest of every other setting; runs to be compared agree in it",
     "epochs": "", "accuracy": "[0, 1]", "low": "95 % interval over test pictures", "high": "", "n_test": "",
     "untrained": "the same probe of the backbone before SimCLR",
-    "train_loss": "", "val_loss": "", "seconds": "of SimCLR training", "parameters": "trained in SimCLR",
+    "train_loss": "", "val_loss": "", "seconds": "of SimCLR training", "parameters": "of the head that SimCLR trains",
     "early": "online-probe accuracy after 10 % of the epochs",
 }  # fmt: skip
 """Columns of `Study.runs`."""
@@ -232,7 +232,7 @@ def _row(
         "train_loss": contrastive.get("train_loss"),
         "val_loss": contrastive.get("val_loss"),
         "seconds": (result.get("seconds") or {}).get("contrastive"),
-        "parameters": (result.get("imported") or {}).get("training", {}).get("simclr_trainable_params"),
+        "parameters": _head_parameters(result),
         "early": _early(curve),
     }
 
@@ -279,6 +279,18 @@ def _digest(config: Mapping[str, Any]) -> str:
         and name != "data.normalize"
     }  # fmt: skip
     return hashlib.sha256(json.dumps(rest, sort_keys=True, default=str).encode()).hexdigest()[:8]
+
+
+NUM_FEATURES = {"resnet18": 512, "resnet34": 512, "resnet50": 2048, "resnet101": 2048, "resnet152": 2048}
+
+
+def _head_parameters(result: Mapping[str, Any]) -> int | None:
+    """Weights and biases of the head that SimCLR trains; None for heads whose sizes the result does not tell."""
+    head, features = result["head"], NUM_FEATURES.get((result.get("backbone") or {}).get("name", ""))
+    if features is None or head.get("depth", 2) != 2 or head.get("batch_norm", False):
+        return None
+    first, last = (features + 1) * head["hidden_dim"], (head["hidden_dim"] + 1) * head["output_dim"]
+    return last if head["frozen"] and head.get("unfreeze_at") is None else first + last
 
 
 def _early(curve: list[dict[str, Any]]) -> float | None:
