@@ -231,6 +231,7 @@ def test_overrides_reach_every_run(small: Path) -> None:
         ({"data": []}, "no data"),
         ({"data": ["digits", "digits"]}, "twice"),
         ({"preset": "papre"}, "papre"),
+        ({"compare": [["autoencoder-frozen"]]}, "pairs of heads"),
         ({"factors": {"seed": [1, 2]}}, "seeds"),
     ],
 )

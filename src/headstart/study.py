@@ -241,7 +241,7 @@ def load(
         base=base, data=sets, factors=factors, written=written,
         seeds=_seeds(seeds if seeds is not None else values.get("seeds", [base.seed]), where),
         exclude=tuple(_exclude(values.get("exclude") or [], factors, where)),
-        compare=tuple(values.get("compare") or ()),
+        compare=_compare(values.get("compare") or (), where),
         added={str(k): str(v) for k, v in (values.get("added") or {}).items()},
     )  # fmt: skip
 
@@ -438,6 +438,14 @@ def _seeds(seeds: Any, where: str) -> tuple[int, ...]:
     if not listed or any(type(seed) is not int or seed < 0 for seed in seeds):
         raise InputError(f"{where}: seeds is {seeds!r}; it must be a list of whole numbers of 0 or more")
     return tuple(dict.fromkeys(seeds))
+
+
+def _compare(entries: Any, where: str) -> tuple[Any, ...]:
+    """What the report reads at the end has the right form at the beginning."""
+    for entry in entries if isinstance(entries, (list, tuple)) else [entries]:
+        if not isinstance(entry, str) and not (isinstance(entry, list) and len(entry) == 2):
+            raise InputError(f"{where}: compare holds {entry!r}; it must hold pairs of heads, or a factor's name")
+    return tuple(entries) if isinstance(entries, (list, tuple)) else (entries,)
 
 
 def _exclude(rules: Any, factors: Mapping[str, Mapping[str, Options]], where: str) -> Iterator[dict[str, Any]]:
