@@ -1,5 +1,6 @@
 """`check` lists every kind of damage with its reason, duplicates, and what leaks from train into test."""
 
+import csv
 import io
 import json
 import os
@@ -9,9 +10,11 @@ import zlib
 import numpy as np
 from rich.console import Console
 
+from headstart import pretraining
 from headstart.config import DataConfig
 from headstart.data import check, open_images
 from tests.data.pictures import encoded, folder, pixels, put
+from tests.runs import small
 
 
 def a_bomb() -> bytes:
@@ -52,6 +55,19 @@ def test_ten_kinds_of_damage_are_each_listed_with_a_reason(tmp_path):
     assert report.starts
     assert open_images(DataConfig(sources=(str(tmp_path),))).skipped == report.unreadable
     assert json.loads(json.dumps(report.to_dict()))["unreadable"][0][0] == "a/bomb.png"
+
+
+def test_a_run_on_damaged_pictures_finishes_and_names_them(tmp_path):
+    damaged = seeded(tmp_path / "photos")
+    sources = [str(tmp_path / "photos")]
+    config = small(data={"sources": sources, "limit": 64}, autoencoder={"epochs": 1}, contrastive={"epochs": 1})
+    pretraining.run(config, tmp_path / "run")
+    assert (tmp_path / "run" / "result.json").exists()
+    with open(tmp_path / "run" / "skipped.csv", encoding="utf-8", newline="") as file:
+        header, *rows = csv.reader(file)
+    assert header == ["name", "reason"]
+    assert sorted(name for name, _ in rows) == sorted(damaged)
+    assert all(reason for _, reason in rows)
 
 
 def test_duplicates_leaks_and_conflicts(tmp_path):
