@@ -2,6 +2,7 @@
 
 import contextlib
 import importlib.util
+import time
 from pathlib import Path
 
 import pytest
@@ -84,10 +85,13 @@ def test_wandb(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     root = folder.parent.parent / "loggers" / "wandb"
     runs = sorted(root.glob("offline-run-*"))
     assert len(runs) == 2  # W&B makes one a call
-    stored = b"".join(path.read_bytes() for run in runs for path in run.glob("*.wandb"))
-    assert b"contrastive/loss" in stored
-    assert b"6.25" in stored
-    assert b"study" in stored
+    wanted = (b"contrastive/loss", b"6.25", b"study")
+    for _ in range(100):  # W&B's own process may still be writing
+        stored = b"".join(path.read_bytes() for run in runs for path in run.glob("*.wandb"))
+        if all(text in stored for text in wanted):
+            break
+        time.sleep(0.2)
+    assert all(text in stored for text in wanted)
     assert not (folder / "wandb").exists()
 
 
