@@ -151,6 +151,58 @@ def test_several_processes_give_one_processs_loss_and_gradients(tmp_path: Path, 
         torch.testing.assert_close(out["grads"][name], gradient, rtol=0, atol=1e-9)
 
 
+class Counting:
+    """An observer with a state."""
+
+    def __init__(self) -> None:
+        self.epochs = 0
+
+    def step(self, h: Tensor, indices: Tensor) -> None:
+        pass
+
+    def epoch_end(self, event: contrastive.EpochEnd) -> dict[str, float]:
+        self.epochs += 1
+        return {}
+
+    def state_dict(self) -> dict[str, int]:
+        return {"epochs": self.epochs}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        self.epochs = state["epochs"]
+
+
+def _rank_goes_on(rank: int, folder: str) -> None:
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
+    found, losses = None, []
+    for epochs in (1, 2):
+        config = small(contrastive={"epochs": epochs})
+        images = data.open_images(config.data)
+        splits = splitting.make(images, config.data)
+        config = replace(config, data=replace(config.data, size=16), contrastive=replace(config.contrastive, lr=0.05))
+        checkpoints = Checkpoints(
+            Path(folder) / "checkpoint.pt", Metrics(Path(folder) / "metrics.jsonl"), writes=rank == 0
+        )
+        observers = [Counting()] if rank == 0 else []  # as in a run: only the process that writes observes
+        found = contrastive.train(
+            build("resnet18", generator=generator(0, "b"), size=16), ProjectionHead(512, 8, 8), images, splits, config,
+            compute=CPU, checkpoints=checkpoints, observers=observers, quiet=True,
+        )  # fmt: skip
+        losses.append(found.val_loss)
+        distributed.wait_for_all()
+    assert found is not None
+    assert found.epochs == 2
+    torch.save({"losses": losses, "seen": [o.epochs for o in observers]}, f"{folder}/{rank}.pt")
+    dist.destroy_process_group()
+
+
+def test_several_processes_go_on_from_a_checkpoint(tmp_path: Path) -> None:
+    mp.spawn(_rank_goes_on, (str(tmp_path),), nprocs=2)
+    first, second = (torch.load(tmp_path / f"{rank}.pt") for rank in range(2))
+    assert first["seen"] == [2]
+    assert first["losses"] == second["losses"]
+
+
 def trained(config: Config, head: ProjectionHead, tmp_path: Path) -> tuple[nn.Module, contrastive.Trained]:
     images = data.open_images(config.data)
     splits = splitting.make(images, config.data)
@@ -193,7 +245,7 @@ def test_loss_that_is_not_finite_stops_and_names_the_step(tmp_path: Path) -> Non
     head = ProjectionHead(512, 8, 8)
     with torch.no_grad():
         head.output.weight.fill_(math.nan)
-    with pytest.raises((RunError, InputError), match="finite"):
+    with pytest.raises(RunError, match=r"not finite \(epoch 1, step \d"):
         trained(small(), head, tmp_path)
 
 

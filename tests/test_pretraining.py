@@ -1,6 +1,7 @@
 """One run, stage by stage: the folder it leaves, what it refuses, and that it goes on where it stopped."""
 
 import json
+import shutil
 import time
 from pathlib import Path
 
@@ -11,10 +12,10 @@ import torchvision
 from safetensors.torch import load_file
 
 import headstart
-from headstart import pretraining
+from headstart import autoencoder, pretraining
 from headstart.config import load as load_config
 from headstart.errors import InputError, Interrupted
-from headstart.runs import RunFolder, read_metrics
+from headstart.runs import RunFolder, jsonl, read_metrics
 from tests.runs import small, until
 
 
@@ -204,3 +205,33 @@ def test_python_interface(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"unknown key 'head\.innit'"):
         headstart.pretrain("digits", out=tmp_path / "other", head=dict(innit="random"))
     assert json.loads((tmp_path / "run" / "result.json").read_text())["head"]["init"] == "random"
+
+
+def test_run_with_a_given_autoencoder_goes_on_without_training_one(finished: RunFolder, tmp_path: Path) -> None:
+    given = autoencoder.load(finished.autoencoder)
+    folder = RunFolder(
+        pretraining.run(until(small(), "contrastive"), tmp_path / "run", autoencoder=given, quiet=True)
+    )  # fmt: skip
+    assert folder.read_result()["autoencoder"] is None
+    pretraining.run(small(contrastive={"epochs": 3}), folder.path, extend=True, quiet=True)
+    assert not [line for line in read_metrics(folder.metrics) if line["stage"] == "autoencoder"]
+    assert folder.read_result()["contrastive"]["epochs"] == 3
+    assert folder.read_result()["autoencoder"] is None
+
+
+def test_extend_needs_the_checkpoint(finished: RunFolder, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    shutil.copytree(finished.path, out)
+    RunFolder(out).checkpoint.unlink()
+    with pytest.raises(InputError, match=r"checkpoint\.pt.*is gone"):
+        pretraining.run(small(contrastive={"epochs": 3}), out, extend=True, quiet=True)
+    assert RunFolder(out).result.exists()
+
+
+def test_lines_of_steps_that_are_done_again_are_forgotten(finished: RunFolder, tmp_path: Path) -> None:
+    folder = RunFolder(pretraining.run(until(small(), "autoencoder"), tmp_path / "run", quiet=True))
+    # As a kill leaves it that comes after the lines of the first save were written and before its checkpoint was.
+    stray = [line for line in read_metrics(finished.metrics) if line["stage"] == "contrastive"][:1]
+    folder.metrics.write_text(folder.metrics.read_text() + jsonl(stray))
+    pretraining.run(small(), folder.path, quiet=True)
+    assert _without_times(folder) == _without_times(finished)

@@ -215,14 +215,11 @@ class Stepper:
         self.optimizer.step()
         return loss, h
 
-    def _loss(self, z: Tensor) -> Tensor:
-        return nt_xent(z, self.config.contrastive.temperature)
-
     def _whole(self, batch: Batch) -> tuple[Tensor, Tensor]:
         views = self._views(batch.frames, batch.params)
         with self.compute.autocast():
             h, z = self.parallel(views)
-        loss = self._loss(z)
+        loss = loss_of(z, self.config.contrastive.temperature)
         loss.backward()
         return loss.detach(), h.detach()
 
@@ -244,7 +241,7 @@ class Stepper:
             parts = [forward(rows, self.model) for rows in chunks]
         h, z = (_pairs_first(list(tensors)) for tensors in zip(*parts, strict=True))
         z.requires_grad_(True)
-        loss = self._loss(z)
+        loss = loss_of(z, self.config.contrastive.temperature)
         (gradient,) = torch.autograd.grad(loss, z)
         torch.manual_seed(torch.initial_seed())  # dropout draws the same masks again
         for rows in chunks:
@@ -261,6 +258,13 @@ class Stepper:
 
     def _views(self, frames: Tensor, params: Draw) -> Tensor:
         return self.augment.apply(frames, params).contiguous(memory_format=torch.channels_last)
+
+
+def loss_of(z: Tensor, temperature: float, group: dist.ProcessGroup | None = None) -> Tensor:
+    """NT-Xent; NaN for z (2n, d) that are not finite: then the training has diverged, and nobody's input was bad."""
+    if z.device.type == "cpu" and not bool(z.isfinite().all()):
+        return z.sum() * math.nan
+    return nt_xent(z, temperature, group=group)
 
 
 def _pairs_first(chunks: list[Tensor]) -> Tensor:
@@ -318,8 +322,10 @@ class Watch:
     def validation_loss(self, model: SimCLR) -> float | None:
         """Mean over the batches of the validation split, each rank taking its share of them; None without a split.
 
-        A batch never mixes with other ranks', so the loss does not depend on their number.
+        A batch never mixes with other ranks', and all use rank 0's running statistics (the ones that are saved), so
+        the loss does not depend on their number, nor on whether the run was resumed.
         """
+        distributed.share_from_rank_0(model.buffers())
         contrastive = self.config.contrastive
         assert contrastive.batch_size is not None
         steps = count_steps(len(self.indices), contrastive.batch_size, contrastive.drop_last_validation)
@@ -328,8 +334,11 @@ class Watch:
             chosen = self.indices[step * contrastive.batch_size : (step + 1) * contrastive.batch_size]
             if len(chosen) >= 2:
                 _, z = self.pass_through(model, chosen, step)
-                sums += torch.tensor([nt_xent(z, contrastive.temperature, group=self.alone).item(), 1])
+                sums += torch.tensor([loss_of(z, contrastive.temperature, self.alone).item(), 1])
         total, count = distributed.sum_over_ranks(sums).tolist()
+        if not math.isfinite(total):
+            raise RunError("SimCLR is diverging: its validation loss is not finite; a lower --contrastive.lr or "
+                           "--precision float32 usually helps")  # fmt: skip
         return total / count if count else None
 
     def look(self, model: SimCLR) -> tuple[Tensor, Tensor]:
@@ -410,7 +419,7 @@ def train(
     pictures = torch.as_tensor(splits.train)
     steps = count_steps(len(pictures), settings.batch_size)
     release_at = None if config.head.unfreeze_at is None else math.ceil(config.head.unfreeze_at * settings.epochs)
-    now = Position(loss_sum=torch.zeros((), dtype=torch.float64, device=compute.device))
+    now = Position(loss_sum=torch.zeros((), dtype=torch.float64)).to(compute.device)
     best: dict[str, Any] = {}
 
     def state() -> State:
@@ -431,8 +440,9 @@ def train(
         if now.released:
             stepper.release()
         stepper.optimizer.load_state_dict(saved["optimizer"])
-        for observer, its_state in zip(observers, saved["observers"], strict=True):
-            observer.load_state_dict(its_state)
+        if observers:  # rank 0's; the other processes have none to restore
+            for observer, its_state in zip(observers, saved["observers"], strict=True):
+                observer.load_state_dict(its_state)
 
     with progress.stage("SimCLR", settings.epochs * steps, now.epoch * steps + now.step, quiet) as bar:
         while now.epoch < settings.epochs:
@@ -506,8 +516,9 @@ class Position:
     last: tuple[float, float | None] = (math.nan, None)
 
     def to(self, device: torch.device) -> "Position":
-        """The same with its sum on `device`."""
-        self.loss_sum = self.loss_sum.to(device)
+        """The same with its sum on `device`, in double precision where the device has it."""
+        dtype = torch.float32 if device.type == "mps" else torch.float64
+        self.loss_sum = self.loss_sum.to(device, dtype)
         return self
 
     def add(self, loss: Tensor, lr: float) -> None:

@@ -17,7 +17,7 @@ class InputError(HeadstartError, ValueError):
     exit_code = 2
 
 
-class Interrupted(HeadstartError):
+class Interrupted(HeadstartError):  # noqa: N818 - a request to stop is no error
     """Stopped by a signal or `--max-seconds` after saving; the same command goes on from there (exit code 75)."""
 
     exit_code = 75

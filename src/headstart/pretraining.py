@@ -97,8 +97,9 @@ def run(
     compute = choose(distributed.local_device(config.device), config.precision, config.threads)
     with stop_on_signals(), distributed.process_group(compute):
         folder.open()
-        if overwrite:
+        if overwrite and distributed.rank() == 0:
             _clear(folder)
+        distributed.wait_for_all()  # a slower process must not clear what rank 0 has begun
         run = _open(folder, config, compute, images, splits, extend=extend, deadline=deadline, quiet=quiet)
         run.untrained = untrained
         names = config.loggers if run.writes else ()
@@ -157,19 +158,19 @@ def _open(
         folder.checkpoint, metrics, config.checkpoint.minutes, config.checkpoint.epochs, deadline,
         writes=distributed.rank() == 0,
     )  # fmt: skip
-    stages: dict[str, Any] = {}
-    if folder.is_complete():
-        result = folder.read_result()
-        stages = {name: result[name] for name in ("autoencoder", "contrastive", "seconds") if result.get(name)}
-        stages["head"] = result["geometry"].get("head")
-    elif folder.stages.exists():
-        stages = runs.read_json(folder.stages)
+    stages = _finished_stages(folder)
     if extend and stages.get("contrastive", {}).get("epochs", config.contrastive.epochs) < config.contrastive.epochs:
         say(
             f"extending from {stages['contrastive']['epochs']} to {config.contrastive.epochs} epochs: the learning "
             f"rate follows the cosine of {config.contrastive.epochs} epochs from here, so it rises before it falls"
         )
+        if checkpoints.saved is None or checkpoints.saved["stage"] != contrastive.STAGE:
+            raise InputError(
+                f"{folder.path} cannot be extended: {folder.checkpoint.name}, from which its training would go on, is "
+                "gone; replace the run with --overwrite, or give another --out"
+            )
         del stages["contrastive"]
+    distributed.wait_for_all()  # everyone has read what rank 0 now changes
     opened = Run(folder, config, compute, images, splits, metrics, checkpoints, stages, quiet)
     if opened.writes:
         if folder.is_complete() and "contrastive" not in stages and extend:
@@ -181,6 +182,19 @@ def _open(
         if not stages:
             metrics.lines[:] = metrics.lines if checkpoints.saved else []
     return opened
+
+
+def _finished_stages(folder: RunFolder) -> dict[str, Any]:
+    """What the stages that are done found: of a run under way, or of one that was finished up to its `stage`."""
+    if folder.stages.exists():
+        return runs.read_json(folder.stages)
+    if not folder.is_complete():
+        return {}
+    result = folder.read_result()
+    stages = {name: result[name] for name in ("contrastive", "seconds") if result.get(name)}
+    if folder.autoencoder.exists():  # one that was given has no figures, and is done all the same
+        stages["autoencoder"] = result["autoencoder"]
+    return {**stages, "head": result["geometry"].get("head")}
 
 
 def resolve(config: Config, images: Images, splits: Splits, compute: Compute) -> Config:

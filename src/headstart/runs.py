@@ -162,6 +162,10 @@ class Metrics:
         """Forget all but the first `keep` lines."""
         del self.lines[keep:]
 
+    def forget(self, stage: str) -> None:
+        """Forget a stage's lines: it begins again."""
+        self.lines[:] = [line for line in self.lines if line.get("stage") != stage]
+
     def flush(self) -> None:
         """Write what is in memory."""
         write(self.path, jsonl(self.lines))

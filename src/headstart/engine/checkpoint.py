@@ -59,8 +59,9 @@ class Checkpoints:
         self.saved = self._read()
 
     def load(self, stage: str) -> State | None:
-        """The saved state of `stage`, or None when it has not begun."""
+        """The saved state of `stage`, or None when it has not begun (then its lines are of steps that are not kept)."""
         if self.saved is None or self.saved["stage"] != stage:
+            self.metrics.forget(stage)
             return None
         self.metrics.truncate(self.saved["metrics"])
         return self.saved["state"]

@@ -6,7 +6,7 @@ process alone. The global batch is the setting; each rank takes its slice of it.
 
 import datetime
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 import torch
@@ -86,7 +86,13 @@ def sum_over_ranks(values: torch.Tensor) -> torch.Tensor:
     return values
 
 
-def wait_for_rank_0() -> None:
-    """A barrier: what rank 0 wrote before it is there for everyone after it."""
+def share_from_rank_0(tensors: Iterable[torch.Tensor]) -> None:
+    """Overwrite these tensors, the same number of the same shapes on every rank, by rank 0's."""
     if world_size() > 1:
-        dist.barrier()
+        for tensor in tensors:
+            dist.broadcast(tensor, src=0)
+
+
+def wait_for_all() -> None:
+    """A barrier: what any rank read or wrote before it is done for everyone after it."""
+    any_rank(False)
