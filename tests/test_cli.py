@@ -137,10 +137,29 @@ def test_options_override_config_file_which_overrides_preset(tmp_path: Path) -> 
     from headstart.cli import _base_config
 
     (tmp_path / "some.yaml").write_text("contrastive: {epochs: 7, lr: 1e-4}\n")
-    base = _base_config(["digits", "--preset", "paper", f"--config={tmp_path / 'some.yaml'}"])
+    base = _base_config(["digits", "--preset", "paper", f"--config={tmp_path / 'some.yaml'}", "--out", "run"])
     assert base.contrastive.epochs == 7
     assert base.contrastive.lr == 1e-4
     assert base.contrastive.passes == 2
+
+
+def test_preset_knows_the_set_wherever_data_stands(tmp_path: Path) -> None:
+    from headstart.cli import _base_config
+
+    (tmp_path / "some.yaml").write_text("data: {sources: [stl10:/data]}\n")
+    for argv in (
+        ["stl10:/data", "--preset", "paper", "--out", "cifar10"],
+        ["--preset=paper", "--out", "cifar10", "--head.no-frozen", "stl10:/data"],
+        ["--preset", "paper", "--config", str(tmp_path / "some.yaml"), "--out", "cifar10"],
+    ):
+        base = _base_config(argv)
+        assert (base.data.size, base.contrastive.batch_size) == (96, 500), argv
+
+
+def test_set_may_be_repeated(capsys: pytest.CaptureFixture[str]) -> None:
+    both = ("--set", "contrastive.epochs=0", "--set", "head.output_dim=8")
+    assert run("study", "plan", "smoke", "--no-calibrate", *both) == 2
+    assert "contrastive.epochs is 0" in capsys.readouterr().err
 
 
 def test_pretrain_repeats_from_its_own_config(tmp_path: Path) -> None:

@@ -71,6 +71,16 @@ def test_hostile_yaml_is_refused_with_the_files_name(tmp_path: Path, text: str) 
         configs.load(path)
 
 
+def test_sources_of_a_file_are_a_name_or_names(tmp_path: Path) -> None:
+    path = tmp_path / "some.yaml"
+    path.write_text("data: {sources: photos/}\n")
+    assert configs.load(path)[0].data.sources == ("photos/",)
+    for text in ("data: {sources: }", "data: {sources: [1]}", "about: 3"):
+        path.write_text(text)
+        with pytest.raises(InputError, match=r"some\.yaml"):
+            configs.load(path)
+
+
 def test_hash_counts_what_is_computed_and_not_where() -> None:
     base = Config()
     same = replace(

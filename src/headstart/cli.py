@@ -257,6 +257,8 @@ def export(run: RunPath, *, format: Literal["torchvision", "timm", "onnx"], out:
     return 0
 
 
+Settings = Annotated[tuple[tuple[str, ...], ...], tyro.conf.UseAppendAction]
+"""`--set A B`, and `--set A --set B`: of a plain tuple the second would silently replace the first."""
 StudyName = Positional[Annotated[str, arg(metavar="STUDY")]]
 
 
@@ -266,7 +268,7 @@ def study_plan(
     out: Path | None = None,
     data: tuple[str, ...] | None = None,
     data_root: Path | None = None,
-    set: tuple[str, ...] = (),
+    set: Settings = (),
     seeds: tuple[int, ...] | None = None,
     calibrate: bool = True,
 ) -> int:
@@ -285,7 +287,7 @@ def study_plan(
 
     studies.print_plan(
         studies.plan(
-            study, out=out, data=data, data_root=data_root, overrides=set, seeds=seeds, calibrate=calibrate
+            study, out=out, data=data, data_root=data_root, overrides=sum(set, ()), seeds=seeds, calibrate=calibrate
         )
     )  # fmt: skip
     return 0
@@ -297,7 +299,7 @@ def study_run(
     out: Path,
     data: tuple[str, ...] | None = None,
     data_root: Path | None = None,
-    set: tuple[str, ...] = (),
+    set: Settings = (),
     seeds: tuple[int, ...] | None = None,
     executor: Literal["local", "ray"] = "local",
     workers: int = 1,
@@ -329,8 +331,9 @@ def study_run(
     from headstart.report import write_report
 
     summary = studies.run(
-        study, out, data=data, data_root=data_root, overrides=set, seeds=seeds, executor=executor, workers=workers,
-        threads=threads, device=device, retry_failed=retry_failed, max_seconds=max_seconds, keep=keep, ray=ray,
+        study, out, data=data, data_root=data_root, overrides=sum(set, ()), seeds=seeds, executor=executor,
+        workers=workers, threads=threads, device=device, retry_failed=retry_failed, max_seconds=max_seconds,
+        keep=keep, ray=ray,
     )  # fmt: skip
     studies.print_summary(summary)
     if summary.done:
@@ -477,10 +480,24 @@ def _command_words(argv: list[str]) -> tuple[str, list[str]]:
 
 def _base_config(argv: list[str]) -> Config:
     """What the options start from: a preset and a config file are looked at before everything else."""
-    sources = tuple(value for value in argv[:1] if not value.startswith("-"))
-    base = named_preset(_value_of("--preset", argv), sources)
-    file = _value_of("--config", argv)
+    preset, file = _value_of("--preset", argv), _value_of("--config", argv)
+    sources = _sources_of(argv)
+    if preset is not None and file is not None and not sources:
+        sources = load_config(file)[0].data.sources
+    base = named_preset(preset, sources)
     return base if file is None else load_config(file, base)[0]
+
+
+def _sources_of(argv: list[str]) -> tuple[str, ...]:
+    """DATA, wherever it stands among the options; nothing where the parser will complain or show its help."""
+    if not any(here.partition("=")[0] == "--preset" for here in argv) or {"-h", "--help"} & {*argv}:
+        return ()
+
+    @functools.wraps(pretrain)
+    def only_sources(sources: Sources = (), **_: object) -> tuple[str, ...]:
+        return sources
+
+    return tyro.cli(functools.partial(only_sources, options=Config()), args=argv, prog="headstart pretrain")
 
 
 def _value_of(option: str, argv: list[str]) -> str | None:

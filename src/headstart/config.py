@@ -179,7 +179,8 @@ class AugmentConfig:
               "four strengths of 0 or more, the last (hue) at most 0.5")  # fmt: skip
         low, high = self.blur_sigma
         check(0 < low <= high, "augment.blur-sigma", self.blur_sigma, "0 < smallest <= largest")
-        check(self.blur_kernel is None or self.blur_kernel % 2 == 1, "augment.blur-kernel", self.blur_kernel,
+        kernel = self.blur_kernel
+        check(kernel is None or (kernel >= 1 and kernel % 2 == 1), "augment.blur-kernel", kernel,
               "an odd number of pixels")  # fmt: skip
 
 
@@ -395,7 +396,9 @@ def load(path: str | Path, base: Config | None = None) -> tuple[Config, dict[str
     values = read_yaml(path) or {}
     if not isinstance(values, Mapping):
         raise InputError(f"{path} must hold options by section, such as `head: {{init: random}}`")
-    about = values.get("about", {})
+    about = values.get("about") or {}
+    if not isinstance(about, Mapping):
+        raise InputError(f"{path} holds about {about!r}; it must be names and values, or be left out")
     settings = {name: value for name, value in values.items() if name != "about"}
     return from_dict(settings, base, where=str(path)), dict(about)
 
@@ -423,7 +426,7 @@ def from_dict(values: Mapping[str, Any], base: Config | None = None, where: str 
     known = dict(flatten(to_dict(base)))
     for name, value in flatten(values):
         if name == "data.sources":
-            sources = tuple(value)
+            sources = _sources(value, where)
         elif name not in known:
             raise InputError(f"{where} has the unknown key {name!r}{_nearest(name, known)}")
         else:
@@ -455,6 +458,13 @@ def _sentence(boxed: str) -> str:
     text = re.split(r"Argument helptext:|For full helptext", " ".join(text.split()))[0]
     text = re.sub(r"^(Parsing error|Value error|Invalid choice|Unrecognized options)\s*", "", text)
     return re.sub(r"^Error parsing [a-z]+: ", "", text).strip()
+
+
+def _sources(value: Any, where: str) -> tuple[str, ...]:
+    listed = [value] if isinstance(value, str) else value
+    if not isinstance(listed, (list, tuple)) or not all(isinstance(source, str) for source in listed):
+        raise InputError(f"{where} holds data.sources {value!r}; it must be a folder, or a list of them")
+    return tuple(listed)
 
 
 def _as_option(name: str, value: Any) -> list[str]:
