@@ -23,7 +23,8 @@ def print_run(path: str | Path, console: Console | None = None) -> None:
         console.print(_table(columns))
         seconds = sum(result["seconds"].values())
         console.print(
-            f"{printable(result['data']['name'])}: {result['data']['train']:,} training pictures, {seconds:.0f} s"
+            f"{printable(result['data']['name'])}: {result['data']['train']:,} training pictures, {seconds:.0f} s",
+            markup=False,
         )
     elif result["stage"] == "autoencoder" and result["autoencoder"]:
         console.print(f"autoencoder: test MSE {result['autoencoder']['test_mse']:.5f}")
@@ -38,7 +39,7 @@ def print_evaluation(path: str | Path, console: Console | None = None) -> None:
     console = console or Console(highlight=False)
     console.print(_table([(name, column["probes"]) for name, column in found["backbones"].items()]))
     for name, reason in found["left_out"].items():
-        console.print(f"{name} left out: {printable(reason)}", markup=False)
+        console.print(f"{printable(name)} left out: {printable(reason)}", markup=False)
     console.print(f"written to {path}", markup=False, soft_wrap=True)
 
 
@@ -99,7 +100,7 @@ def _table(columns: list[tuple[str, dict[str, Any]]]) -> Table:
     table = Table(title="accuracy in % (95 % interval)", title_justify="left")
     table.add_column("probe")
     for name, _ in columns:
-        table.add_column(name, justify="right")
+        table.add_column(Text(printable(name)), justify="right")
     for probe in SHOWN:
         if any(probe in probes for _, probes in columns):
             table.add_row(probe, *(_cell(probes.get(probe)) for _, probes in columns))
