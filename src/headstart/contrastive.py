@@ -411,7 +411,7 @@ def train(
             "evenly; give a multiple"
         )
     augment = augmenter(config.augment, config.data.size, mean, std).to(compute.device)
-    model = SimCLR(backbone, head, settings.passes).to(compute.device, memory_format=torch.channels_last).train()
+    model = SimCLR(backbone, head, settings.passes).to(compute.device).to(memory_format=torch.channels_last).train()
     _synchronise_norms(model, compute.device)
     stepper = Stepper(model, augment, config, compute)
     frames = frames_on(compute.device, images)
@@ -459,7 +459,7 @@ def train(
                 now.add(loss, lr)
                 for observer in observers:
                     observer.step(h, batch.indices)
-                bar.advance(**clock.tick(feed.waited))
+                bar.advance(1, **clock.tick(feed.waited))
                 if now.step < steps:
                     checkpoints.after_step(STAGE, state)
 
