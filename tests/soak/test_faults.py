@@ -106,9 +106,9 @@ def test_another_number_of_processes_goes_on(tmp_path: Path, before: int, after:
     """Killed with one number of ranks, resumed with another: it goes on from the step it had reached."""
     options = [
         "pretrain", "digits", "--out", str(tmp_path / "run"), "--backbone.name", "resnet18", "--data.limit", "128",
-        "--data.size", "16", "--autoencoder.epochs", "1", "--contrastive.epochs", "40",
-        "--contrastive.batch-size", "32", "--head.hidden-dim", "16", "--head.output-dim", "16", "--precision", "float32", "--threads", "1",
-        "--checkpoint.minutes", "0", "--probe.names", "knn",
+        "--data.size", "16", "--autoencoder.epochs", "1", "--contrastive.epochs", "40", "--probe.names", "knn",
+        "--contrastive.batch-size", "32", "--head.hidden-dim", "16", "--head.output-dim", "16", "--threads", "1",
+        "--precision", "float32", "--checkpoint.minutes", "0",
     ]  # fmt: skip
 
     def command(ranks: int) -> list[str]:
