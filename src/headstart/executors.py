@@ -39,6 +39,7 @@ Outcome = Literal["done", "failed", "claimed", "waiting"]
 """Of one look at a run: finished; failed; another process has it; its autoencoder is being trained by another."""
 
 POLL_SECONDS = 0.5
+SAVING_SECONDS = 60.0
 DEATHS = 2
 """A run whose process died so often has failed; the first time may have been somebody else's fault."""
 RAY_RETRIES = 3
@@ -151,7 +152,8 @@ class Worker:
             trained = self.autoencoder_folder(run, config, digest)
             outcome = self.autoencoder(trained, config, digest)
             if outcome == "failed":
-                raise RunError(f"its autoencoder failed: {runs.read_json(trained.failed)['reason']}")
+                why = runs.read_json(trained.failed, runs.FAILED).get("reason", "")
+                raise RunError(f"its autoencoder failed: {why}")
             if outcome != "done":
                 return "waiting"
             study_store.hand_over_autoencoder(study_store.autoencoder_file(self.out, digest), trained, folder)
@@ -475,6 +477,8 @@ def _submit(ray: Any, work: Work, planned: Sequence[Planned], resources: Mapping
                     folder = RunFolder(Path(work.out) / "runs" / name)
                     if not folder.is_complete():
                         fail(folder, _in_one_line(error), str(error))
+        if interrupted and first:  # let autoencoders in training save before the cluster goes
+            ray.wait(list(first.values()), num_returns=len(first), timeout=SAVING_SECONDS)
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -7,12 +7,14 @@ import contextlib
 import json
 import math
 import os
+import re
 import unicodedata
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from headstart.errors import InputError, RunError
+from headstart.shape import problem
 
 SCHEMA = 1
 
@@ -61,14 +63,30 @@ def write_json(path: str | Path, value: Any) -> None:
     write(path, json.dumps(value, indent=2, allow_nan=False, ensure_ascii=False) + "\n")
 
 
-def read_json(path: str | Path) -> Any:
-    """Parse a JSON file; raises InputError naming it when it is missing or damaged."""
+def read_json(path: str | Path, shape: Any = None, what: str = "what Headstart wrote") -> Any:
+    """Parse a JSON file that is `what`, and has a `shape` as in shape.py.
+
+    Raises InputError naming the file when it is missing, damaged, or not of that shape.
+    """
     try:
-        return json.loads(Path(path).read_bytes())
+        value = parse_json(Path(path).read_bytes())
+        wrong = None if shape is None else problem(value, shape)
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror}") from None
     except (ValueError, RecursionError) as error:
         raise InputError(f"{path} is not valid JSON ({error}); delete it or restore it from a copy") from None
+    if wrong:
+        raise InputError(f"{path} is not {what}: {wrong}; delete it or restore it from a copy")
+    return value
+
+
+def parse_json(text: str | bytes) -> Any:
+    """The value of a JSON text, which has no NaN and no infinity. Raises ValueError, RecursionError."""
+
+    def refuse(constant: str) -> None:
+        raise ValueError(f"{constant} is not a number of JSON")
+
+    return json.loads(text, parse_constant=refuse)
 
 
 def safe_cell(text: str) -> str:
@@ -85,6 +103,52 @@ def printable(text: str) -> str:
     return "".join(
         c if unicodedata.category(c)[0] != "C" else c.encode("unicode_escape", "surrogatepass").decode() for c in text
     )
+
+
+_UNSEEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ud800-\udfff]")
+
+
+def visible(text: str) -> str:
+    """`printable` of a whole document: its line ends and tabs stay, other control characters are shown escaped."""
+    return _UNSEEN.sub(lambda found: printable(found[0]), text)
+
+
+_NUMBER = (None, float)
+_PROBE = {
+    "accuracy?": float, "n_test?": (None, int), "ci95?": (None, [float, float]), "correct?": (None, int),
+    "confusion?": (None, [[float]]), "most_confused?": (None, [[str, str, int]]),
+}  # fmt: skip
+_GEOMETRY: dict[str, Any] = {}
+_GEOMETRY["*"] = (None, str, bool, float, [float], [[float, float]], _GEOMETRY)
+
+RECORD: dict[str, Any] = {
+    "stage": {"autoencoder", "contrastive", "probe"},
+    "data": {"name?": (None, str), "size?": (None, int), "normalize?": bool, "classes?": [str],
+             "train?": int, "val?": int, "test?": int, "mean?": [float, float, float], "std?": [float, float, float]},
+    "backbone": {"name": str},
+    "head": {"init": str, "frozen": bool, "activation": str, "hidden_dim": int, "output_dim": int,
+             "depth?": int, "batch_norm?": bool, "unfreeze_at?": _NUMBER},
+    "autoencoder": (None, {"test_mse?": _NUMBER, "val_mse?": _NUMBER, "best_epoch?": (None, int)}),
+    "contrastive": (None, {"train_loss?": _NUMBER, "val_loss?": _NUMBER, "epochs?": (None, int)}),
+    "probes": {"*": _PROBE},
+    "untrained": {"*": _PROBE},
+    "geometry": _GEOMETRY,
+    "seconds": {"*": float},
+    "imported?": {"autoencoder?": (None, str)},
+}  # fmt: skip
+"""What any result.json states (design section 5), an imported one too."""
+
+RESULT = RECORD | {
+    "config_hash": str,
+    "data": {"name": str, "fingerprint": str, "size": int, "classes": [str], "train": int, "val": int, "test": int,
+             "mean": [float, float, float], "std": [float, float, float]},
+    "probes": {"*": _PROBE | {"accuracy": float, "ci95": [float, float]}},
+    "untrained": {"*": _PROBE | {"accuracy": float, "ci95": [float, float]}},
+}  # fmt: skip
+"""What the result.json of a run of ours states."""
+
+FAILED = {"reason?": str}
+"""failed.json."""
 
 
 class RunFolder:
@@ -139,7 +203,7 @@ class RunFolder:
             raise InputError(f"{self.path} is not a run folder: there is no such folder")
         if not self.result.exists():
             raise InputError(f"{self.path} holds no finished run: it has no result.json")
-        return read_json(self.result)
+        return read_json(self.result, RESULT, "a run's result")
 
 
 class Metrics:
@@ -178,11 +242,29 @@ def jsonl(lines: Iterable[Mapping[str, Any]]) -> str:
     return "".join(json.dumps(line, allow_nan=False) + "\n" for line in lines)
 
 
+_LINE = {"stage?": str, "start?": str, "epoch?": int, "step?": int, "*": (None, bool, str, float)}
+"""A line of metrics.jsonl."""
+
+
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """The lines of a metrics.jsonl; none where there is no file."""
-    if not path.exists():
+    """The lines of a metrics.jsonl; none where there is no file. Raises InputError naming a damaged line."""
+    try:
+        texts = path.read_bytes().splitlines()
+    except FileNotFoundError:
         return []
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}") from None
+    lines = []
+    for number, text in enumerate(texts, 1):
+        try:
+            line = parse_json(text) if text.strip() else {}
+            wrong = problem(line, _LINE)
+        except (ValueError, RecursionError) as error:
+            wrong = str(error)
+        if wrong:
+            raise InputError(f"{path}, line {number} is damaged ({wrong}); remove that line")
+        lines += [line] if line else []
+    return lines
 
 
 def _finite(value: Any) -> Any:

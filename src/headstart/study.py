@@ -825,7 +825,7 @@ def status(out: str | Path) -> Status:
             continue
         folder = RunFolder(out / "runs" / name)
         if folder.failed.exists():
-            failed.append((name, str(runs.read_json(folder.failed).get("reason", ""))))
+            failed.append((name, runs.read_json(folder.failed, runs.FAILED).get("reason", "")))
         elif (holder := Claim(folder.path).holder()) is not None:
             running.append(_running(folder, holder))
         else:
@@ -867,6 +867,9 @@ SAMPLE = 100
 """Finished runs of a data set whose times are read for the estimate."""
 
 
+_TIMED = {"seconds?": (None, {"*": float})}
+
+
 def _seconds_by_set(folder: Path, names: Sequence[str]) -> dict[str, float]:
     """Mean seconds of a finished run by data set, from a sample."""
     by_set: dict[str, list[str]] = {}
@@ -875,7 +878,8 @@ def _seconds_by_set(folder: Path, names: Sequence[str]) -> dict[str, float]:
     means = {}
     for label, members in by_set.items():
         chosen = members[:: max(1, len(members) // SAMPLE)]
-        seconds = [sum((runs.read_json(folder / n / "result.json").get("seconds") or {}).values()) for n in chosen]
+        results = [runs.read_json(folder / n / "result.json", _TIMED, "a run's result") for n in chosen]
+        seconds = [sum((result.get("seconds") or {}).values()) for result in results]
         means[label] = sum(seconds) / len(seconds)
     return means
 

@@ -19,11 +19,18 @@ from typing import Any
 from headstart import runs
 from headstart.errors import InputError
 from headstart.runs import RunFolder
+from headstart.shape import problem
 
 BEAT_SECONDS = 15.0
 """How often a holder shows that it lives."""
 STALE_SECONDS = 120.0
 """A claim from another machine that has not been renewed for so long has lost its holder."""
+
+
+_HOLDER = {
+    "token": str, "host": str, "space": str, "pid": int, "started": (None, str), "epochs?": (None, {"*": (None, int)}),
+}  # fmt: skip
+"""What a claim says of its holder."""
 
 
 class Claim:
@@ -104,10 +111,12 @@ class Claim:
         aside.unlink(missing_ok=True)
 
     def _read(self) -> dict[str, Any] | None:
+        """What the claim says; None where there is none, or only half of one."""
         try:
-            return json.loads(self.path.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
+            holder = runs.parse_json(self.path.read_bytes())
+        except (OSError, ValueError, RecursionError):
             return None
+        return None if problem(holder, _HOLDER) else holder
 
     def _is_stale(self, holder: Mapping[str, Any]) -> bool:
         me = identity()

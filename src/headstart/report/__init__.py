@@ -6,7 +6,7 @@ their Markdown and LaTeX, figures/*.svg with their data. Nothing here imports to
 
 from pathlib import Path
 
-from headstart.runs import write
+from headstart.runs import visible, write
 
 
 def write_report(path: str | Path, probe: str | None = None) -> Path:
@@ -27,12 +27,12 @@ def write_report(path: str | Path, probe: str | None = None) -> Path:
     if len(study.runs):
         for layout in layouts:
             stem = study.path / "tables" / f"table{layout.number}"
-            write(stem.with_suffix(".csv"), tables.as_csv(tidy[layout.number]))
-            write(stem.with_suffix(".md"), tables.markdown(layout))
-            write(stem.with_suffix(".tex"), tables.latex(layout))
+            write(stem.with_suffix(".csv"), visible(tables.as_csv(tidy[layout.number])))
+            write(stem.with_suffix(".md"), visible(tables.markdown(layout)))
+            write(stem.with_suffix(".tex"), visible(tables.latex(layout)))
     for figure in pages.figures_of(page):
-        write(study.path / "figures" / f"{figure.name}.svg", figure.drawing.standalone())
-        write(study.path / "figures" / f"{figure.name}.csv", tables.as_csv(figure.data))
+        write(study.path / "figures" / f"{figure.name}.svg", visible(figure.drawing.standalone()))
+        write(study.path / "figures" / f"{figure.name}.csv", visible(tables.as_csv(figure.data)))
     out = study.path / "report.html"
-    write(out, html.render(page))
+    write(out, visible(html.render(page)))
     return out

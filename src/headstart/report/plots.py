@@ -404,8 +404,8 @@ def curves(study: Study) -> list[Figure]:
     for (stage, key), label in CURVES.items():
         by_set: dict[str, list[tuple[str, str, np.ndarray]]] = {}
         for run, lines in study.curves.items():
-            points_ = [(line["epoch"], line[key]) for line in lines
-                       if line.get("stage") == stage and line.get(key) is not None and "epoch" in line]  # fmt: skip
+            logged = [line for line in lines if line.get("stage") == stage and "epoch" in line]
+            points_ = [(line["epoch"], line[key]) for line in logged if isinstance(line.get(key), (int, float))]
             if len(points_) > 1 and run in place:
                 values = np.array(points_, dtype=float)
                 values[:, 1] *= 100 if key == "accuracy" else 1
@@ -556,9 +556,10 @@ def _probe_rows(results: Mapping[str, Mapping[str, Any]], names: Mapping[str, st
 
 def confusion(probe: str, found: Mapping[str, Any], classes: Sequence[str]) -> Figure | None:
     """What a probe takes for what: shares of each true class, for up to `MOST_CLASSES` classes."""
-    counts = np.array(found.get("confusion") or [], dtype=float)
-    if counts.shape != (len(classes), len(classes)) or not 2 <= len(classes) <= MOST_CLASSES:
+    rows = found.get("confusion") or []
+    if [len(row) for row in rows] != [len(classes)] * len(classes) or not 2 <= len(classes) <= MOST_CLASSES:
         return None
+    counts = np.array(rows, dtype=float)
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     left, top = 70, 64
     side = (WIDTH - left) / len(classes)

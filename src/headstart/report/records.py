@@ -17,7 +17,8 @@ import pandas as pd
 
 from headstart.config import NOT_HASHED, flatten, read_yaml
 from headstart.errors import InputError
-from headstart.runs import RunFolder, read_json, read_metrics
+from headstart.runs import FAILED, RECORD, RunFolder, read_json, read_metrics
+from headstart.shape import problem
 
 PAPER_SETS = ("Imagenette", "STL10", "CIFAR10", "FGVCAircraft", "CIFAR100")
 """In the order of the paper's tables."""
@@ -175,24 +176,33 @@ def _folders(runs: Path) -> Iterator[tuple[str, RunFolder]]:
 def _failures(folders: Mapping[str, RunFolder]) -> Iterator[tuple[str, str]]:
     for name, folder in folders.items():
         if folder.failed.exists() and not folder.result.exists():
-            yield name, str(read_json(folder.failed).get("reason", "no reason was recorded"))
+            yield name, read_json(folder.failed, FAILED).get("reason", "no reason was recorded")
 
 
 def _result(folder: RunFolder) -> dict[str, Any]:
-    result = read_json(folder.result)
-    if not isinstance(result, dict) or not {"stage", "head", "probes"} <= result.keys():
-        raise InputError(f"{folder.result} is not a run's result: stage, head or probes is missing")
-    return result
+    return read_json(folder.result, RECORD, "a run's result")
+
+
+_CONFIG = {
+    "seed?": int, "data?": {"sources?": [str], "normalize?": bool}, "autoencoder?": {"weights?": (None, str)},
+    "head?": {}, "backbone?": {}, "contrastive?": {}, "augment?": {}, "probe?": {}, "about?": {},
+}  # fmt: skip
 
 
 def _config(folder: RunFolder) -> dict[str, Any]:
-    values = read_yaml(folder.config) if folder.config.exists() else {}
-    return values if isinstance(values, dict) else {}
+    return _yaml(folder.config, _CONFIG)
 
 
 def _study_yaml(path: Path) -> dict[str, Any]:
-    values = read_yaml(path / "study.yaml") if (path / "study.yaml").exists() else {}
-    return values if isinstance(values, dict) else {}
+    return _yaml(path / "study.yaml", {})
+
+
+def _yaml(path: Path, shape: dict[str, Any]) -> dict[str, Any]:
+    """A YAML file's names and values; none where there is no file."""
+    values = read_yaml(path) if path.exists() else {}
+    if wrong := problem(values, shape):
+        raise InputError(f"{path} is not what Headstart wrote: {wrong}; restore it from a copy")
+    return values
 
 
 def _dataset(result: Mapping[str, Any], config: Mapping[str, Any]) -> str:
@@ -295,7 +305,8 @@ def _head_parameters(result: Mapping[str, Any]) -> int | None:
 
 def _early(curve: list[dict[str, Any]]) -> float | None:
     """Online-probe accuracy at the first epoch that ends after a tenth of the training."""
-    seen = [line for line in curve if line.get("stage") == "contrastive" and line.get("accuracy") is not None]
+    seen = [line for line in curve if line.get("stage") == "contrastive"
+            and isinstance(line.get("accuracy"), (int, float)) and "epoch" in line]  # fmt: skip
     epochs = max((line["epoch"] for line in seen), default=0)
     return next((line["accuracy"] for line in seen if line["epoch"] >= EARLY * epochs), None) if epochs >= 5 else None
 

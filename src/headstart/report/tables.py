@@ -270,8 +270,8 @@ def markdown(table: Layout) -> str:
     lines = [f"**Table {table.number}.** {table.caption}.", "", _pipe(flat), _pipe(["---"] * len(flat))]
     for title, rows in table.bodies:
         for label, cells in rows:
-            name = f"{title} | {label}" if table.number == 2 else ", ".join(filter(None, (title, label)))
-            lines.append(f"| {name} | " + " | ".join(_escape(_plain(c)) for c in cells) + " |")
+            names = [title, label] if table.number == 2 else [", ".join(filter(None, (title, label)))]
+            lines.append(_pipe([*names, *map(_plain, cells)]))
     return "\n".join(lines) + "\n"
 
 
@@ -284,7 +284,9 @@ def _pipe(cells: Sequence[str]) -> str:
 
 
 def _escape(text: str) -> str:
-    return text.replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;")
+    """Text that Markdown shows: names of folders are data, and must become neither markup nor a link."""
+    text = text.replace("&", "&amp;").replace("<", "&lt;")
+    return "".join(f"\\{c}" if c in "\\`*_[]!|" else c for c in text)
 
 
 _LATEX = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "–": "--", "−": "$-$",
