@@ -72,8 +72,8 @@ def run_page(study: Study) -> Page:
     (result,) = study.results.values()
     head = result["head"]
     sections = [
-        _every_probe(study), _samples(study), _confusion(study), _training(study), _geometry(study), _settings(study),
-        _skipped(study),
+        _every_probe(study), _map(study), _samples(study), _confusion(study), _training(study), _geometry(study),
+        _settings(study), _skipped(study),
     ]  # fmt: skip
     return Page(
         title=_title(study.path),
@@ -327,6 +327,23 @@ def _samples(study: Study) -> Section | None:
         "train on, above what it makes of them."
     )
     return Section("samples", "Pictures", lead, [Pictures(shown)]) if shown else None
+
+
+def _map(study: Study) -> Section | None:
+    """The test pictures of a single run as its backbone sees them."""
+    files = (
+        ("map.png", "What they look like", "test pictures, similar ones close together"),
+        ("map-labels.png", "Which class they are", "a dot a test picture, in its class's colour"),
+    )
+    shown = [
+        embed(study.folder(run).samples / file, title, alt) for run in study.runs["run"] for file, title, alt in files
+    ]
+    lead = (
+        "The test split, which SimCLR never saw, laid out so that pictures with similar representations lie close "
+        "together. Only closeness means something here: not the axes, nor how far apart two groups lie."
+    )
+    pictures = [p for p in shown if p is not None]
+    return Section("map", "Map", lead, [Pictures(pictures)]) if pictures else None
 
 
 def _all_comparisons(answer: Answer) -> Section | None:

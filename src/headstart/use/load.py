@@ -4,7 +4,7 @@ Comes in: a run folder. Goes out: a `Run` with everything needed to feed the bac
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -16,8 +16,9 @@ from torch import Tensor, nn
 from headstart import backbones, live_taps
 from headstart import config as configs
 from headstart.config import Config
-from headstart.data.images import Images
+from headstart.data.images import Images, open_images
 from headstart.engine.device import Compute, choose
+from headstart.engine.randomness import generator
 from headstart.errors import InputError
 from headstart.evaluate import features
 from headstart.importers import read_tensors
@@ -71,8 +72,6 @@ class Run:
         return self._backbone(None).eval()
 
     def _backbone(self, tensors: dict[str, Tensor] | None) -> nn.Module:
-        from headstart.engine.randomness import generator
-
         settings = self.config.backbone
         weights = settings.weights if tensors is None else "none"
         backbone = backbones.build(
@@ -108,15 +107,15 @@ class Run:
         )  # fmt: skip
 
     def open_images(self, source: str | Path | Sequence[str | Path], **data: Any) -> Images:
-        """Pictures read as this run's were, at its size; `data` are further fields of `DataConfig`."""
-        from dataclasses import replace
+        """Pictures read as this run's were, at its size; `data` are further fields of `DataConfig`.
 
-        from headstart.data import open_images
-
-        sources = (source,) if isinstance(source, (str, Path)) else source
-        return open_images(
-            replace(self.config.data, sources=tuple(map(str, sources)), size=self.size, limit=None, **data)
-        )
+        Other pictures than the run's are labelled by their folders or their own list: the run's list does not know
+        them.
+        """
+        sources = tuple(map(str, (source,) if isinstance(source, (str, Path)) else source))
+        labels = self.config.data.labels if sources == self.config.data.sources else "auto"
+        settings = {"labels": labels, "limit": None, **data}
+        return open_images(replace(self.config.data, sources=sources, size=self.size, **settings))
 
 
 def load(path: str | Path) -> Run:
