@@ -32,6 +32,7 @@ class OnlineProbe:
         self.judged = torch.as_tensor(splits.val if len(splits.val) >= 2 else splits.train)
         self.classes, self.lr = classes, lr
         self.weights: Tensor | None = None
+        self.saved: dict[str, Any] = {}
 
     def step(self, h: Tensor, indices: Tensor) -> None:
         """One step on h (2n, F) of the pictures `indices` (n,)."""
@@ -56,23 +57,21 @@ class OnlineProbe:
         return {"accuracy": (predicted == y)[y >= 0].double().mean().item()}
 
     def state_dict(self) -> dict[str, Any]:
-        """Weights and optimiser state; empty before the first step."""
+        """Weights and optimiser state; before the first step what was loaded, if anything was."""
         if self.weights is None:
-            return {}
+            return self.saved
         return {"weights": self.weights.detach(), "optimizer": self.optimizer.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on where `state_dict` was taken."""
-        if state:
-            self._begin(state["weights"].shape[0] - 1, state["weights"].device)
-            assert self.weights is not None
-            with torch.no_grad():
-                self.weights.copy_(state["weights"])
-            self.optimizer.load_state_dict(state["optimizer"])
+        """Go on where `state_dict` was taken, from the next step on: that tells the device (a file's is the CPU)."""
+        self.weights, self.saved = None, state
 
     def _begin(self, width: int, device: torch.device) -> None:
-        self.weights = torch.zeros(width + 1, self.classes, device=device, requires_grad=True)
+        start = self.saved["weights"] if self.saved else torch.zeros(width + 1, self.classes)
+        self.weights = start.detach().clone().to(device).requires_grad_(True)
         self.optimizer = torch.optim.Adam([self.weights], lr=self.lr)
+        if self.saved:
+            self.optimizer.load_state_dict(self.saved["optimizer"])
 
 
 def _standardised(h: Tensor) -> Tensor:
