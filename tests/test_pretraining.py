@@ -44,7 +44,9 @@ def test_run_folder_holds_what_the_contract_names(finished: RunFolder) -> None:
         finished.backbone, finished.report, finished.samples / "pairs.png", finished.samples / "reconstructions.png",
     ):  # fmt: skip
         assert path.stat().st_size > 0, path
-    assert {line["stage"] for line in read_metrics(finished.metrics)} >= {"autoencoder", "contrastive"}
+    lines = read_metrics(finished.metrics)
+    assert list(dict.fromkeys(line["stage"] for line in lines)) == ["data", "autoencoder", "contrastive", "probe"]
+    assert [line["name"] for line in lines if line["stage"] == "probe"] == list(result["probes"])
 
 
 def test_files_hold_the_contracts_keys(finished: RunFolder) -> None:

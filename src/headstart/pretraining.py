@@ -39,7 +39,7 @@ from headstart.data import Images
 from headstart.data import splits as splitting
 from headstart.data.splits import Splits
 from headstart.engine import distributed, loggers, weights
-from headstart.engine.checkpoint import Checkpoints, stop_on_signals
+from headstart.engine.checkpoint import Checkpoints, interrupted_by_signals, stop_on_signals
 from headstart.engine.device import Compute, choose
 from headstart.engine.progress import say
 from headstart.engine.randomness import generator
@@ -114,9 +114,10 @@ def run(
                 f"{config.contrastive.chunk or run.config.contrastive.batch_size}) keeps the batch and its loss"
             ) from error
     if distributed.rank() == 0:
-        if config.stages == "probe":
-            run.probe()
-        run.finish()
+        with interrupted_by_signals("stopped; the same command goes on after the last finished stage"):
+            if config.stages == "probe":
+                run.probe()
+            run.finish()
     return folder.path
 
 
@@ -181,6 +182,9 @@ def _open(
         _write_skipped(folder.skipped, images)
         if not stages:
             metrics.lines[:] = metrics.lines if checkpoints.saved else []
+        if not metrics.lines:
+            parts = {name: len(part) for name, part in opened.parts.items()}
+            metrics.log(stage="data", pictures=len(images), skipped=len(images.skipped), **parts)
     return opened
 
 
@@ -449,6 +453,10 @@ class Run:
         if self.untrained is None:
             self.untrained = self._probes(self._split_features(self.backbone()))
         self.geometry = geometry.of_features(features["test"])
+        self.metrics.forget("probe")
+        for name, found in self.probes.items():
+            before = self.untrained.get(name, {}).get("accuracy")
+            self.metrics.log(stage="probe", name=name, accuracy=found["accuracy"], untrained=before)
         self._done("probe", None, started)
 
     def _split_features(self, backbone: nn.Module) -> dict[str, np.ndarray]:

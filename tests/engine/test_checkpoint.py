@@ -1,5 +1,7 @@
 """Checkpoints: the previous one survives a torn write, flipped bytes are noticed, metrics are cut back."""
 
+import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -86,3 +88,21 @@ def test_a_checkpoint_never_runs_code(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"checkpoint\.pt holds more than tensors"):
         opened(tmp_path)
     assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+def test_a_signal_during_work_without_a_state_is_an_interruption(number: signal.Signals) -> None:
+    with pytest.raises(Interrupted, match="goes on"), checkpoint.interrupted_by_signals("it goes on"):
+        signal.raise_signal(number)
+    assert signal.getsignal(number) is signal.SIG_DFL
+
+
+def test_a_callers_handler_stays() -> None:
+    seen: list[int] = []
+    before = signal.signal(signal.SIGTERM, lambda number, _: seen.append(number))
+    try:
+        with checkpoint.interrupted_by_signals("it goes on"):
+            os.kill(os.getpid(), signal.SIGTERM)
+        assert seen == [signal.SIGTERM]
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -137,6 +137,7 @@ def _read_one(path: Path) -> dict[str, Any] | None:
 # -------------------------------------------------------------------------------------------------------- signals
 
 _stop = threading.Event()
+STOPPING = "SIGINT", "SIGTERM", "SIGUSR1"
 
 
 @contextmanager
@@ -151,7 +152,7 @@ def stop_on_signals() -> Iterator[None]:
         if callable(outer) and outer is not signal.default_int_handler:
             outer(number, frame)  # a caller that does several runs must hear of it too
 
-    names = [name for name in ("SIGINT", "SIGTERM", "SIGUSR1") if hasattr(signal, name)]
+    names = [name for name in STOPPING if hasattr(signal, name)]
     if threading.current_thread() is not threading.main_thread():
         yield  # only the main thread may set handlers; a caller that runs Headstart in a thread keeps its own
         return
@@ -163,3 +164,27 @@ def stop_on_signals() -> Iterator[None]:
         for name, handler in before.items():
             signal.signal(getattr(signal, name), handler)
         _stop.clear()
+
+
+@contextmanager
+def interrupted_by_signals(said: str) -> Iterator[None]:
+    """Within this context SIGTERM and SIGUSR1, which would end the process without a word, raise `Interrupted(said)`.
+
+    For work that has nothing to save and is done again. Handlers that a caller has set stay.
+    """
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        raise Interrupted(said)
+
+    found = [getattr(signal, name) for name in STOPPING if hasattr(signal, name)]
+    ours = [number for number in found if signal.getsignal(number) is signal.SIG_DFL]
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    for number in ours:
+        signal.signal(number, stop)
+    try:
+        yield
+    finally:
+        for number in ours:
+            signal.signal(number, signal.SIG_DFL)

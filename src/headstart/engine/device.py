@@ -39,7 +39,8 @@ def choose(device: str = "auto", precision: str = "auto", threads: int | None = 
 
     Raises InputError when the named device is not there.
     """
-    torch.set_num_threads(threads or available_cores())
+    here = int(os.environ.get("LOCAL_WORLD_SIZE", 1))  # processes that torchrun started on this machine
+    torch.set_num_threads(threads or max(1, available_cores() // here))
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     chosen = torch.device(device)
