@@ -245,7 +245,7 @@ def test_a_signal_stops_resumably(tmp_path: Path, uninterrupted) -> None:
     process.send_signal(signal.SIGTERM)
     assert process.wait(600) == Interrupted.exit_code
     assert wait_for(lambda: not processes_of(out), 10)
-    assert start(file, out, workers=1, quiet=True).wait(900) == 0
+    assert start(file, out, workers=1, quiet=True).wait(3600) == 0
     assert_same(results(out), uninterrupted)
 
 
@@ -269,7 +269,7 @@ def killed_and_restarted(file: Path, out: Path, kills: int, seed: int, **options
             metrics = result.with_name("metrics.jsonl")
             now = (metrics.read_bytes(), metrics.stat().st_mtime_ns, result.read_bytes())
             assert finished.setdefault(result.parent.name, now) == now, "a finished run was run again"
-    assert start(file, out, **options).wait(900) == 0
+    assert start(file, out, **options).wait(3600) == 0
     for name, before in finished.items():
         metrics = out / "runs" / name / "metrics.jsonl"
         assert (metrics.read_bytes(), metrics.stat().st_mtime_ns) == before[:2], "a finished run was run again"
@@ -289,7 +289,7 @@ def test_killed_ten_times_it_ends_as_if_it_had_not_been(tmp_path: Path) -> None:
     options: dict[str, Any] = {
         "overrides": ["checkpoint.minutes=0", "precision=float32", "device=cpu"], "threads": 1, "quiet": True
     }  # fmt: skip
-    assert start("smoke", tmp_path / "whole", workers=0, **options).wait(1800) == 0
+    assert start("smoke", tmp_path / "whole", workers=0, **options).wait(3600) == 0
     found = killed_and_restarted("smoke", tmp_path / "killed", 10, seed=0, workers=2, **options)
     print(found)
     assert len(results(tmp_path / "whole")) == 14
@@ -304,7 +304,7 @@ def test_a_killed_worker_is_replaced(tmp_path: Path, uninterrupted) -> None:
     (worker,) = wait_for(lambda: processes_of(out))
     assert worker != process.pid
     os.kill(worker, signal.SIGKILL)
-    assert process.wait(900) == 0
+    assert process.wait(3600) == 0
     assert_same(results(out), uninterrupted)
 
 
@@ -341,7 +341,7 @@ def test_workers_do_not_outlive_a_killed_command(tmp_path: Path) -> None:
     (worker,) = wait_for(lambda: processes_of(out))
     process.kill()
     process.wait()
-    wait_for(lambda: not Path(f"/proc/{worker}").exists(), 60)
+    wait_for(lambda: not Path(f"/proc/{worker}").exists(), 600)
 
 
 # -------------------------------------------------------------------------------------------------------------- Ray
@@ -382,8 +382,8 @@ def test_ray_does_the_same_survives_a_killed_worker_and_tells_failures(tmp_path:
 @pytest.mark.soak
 def test_smoke_is_identical_run_by_run_with_both_executors(tmp_path: Path) -> None:
     options = {"threads": 1, "quiet": True}
-    assert start("smoke", tmp_path / "local", workers=2, **options).wait(1800) == 0
-    assert start("smoke", tmp_path / "ray", executor="ray", **options).wait(1800) == 0
+    assert start("smoke", tmp_path / "local", workers=2, **options).wait(3600) == 0
+    assert start("smoke", tmp_path / "ray", executor="ray", **options).wait(3600) == 0
     assert sum(name.startswith("data=") for name in results(tmp_path / "local")) == 12
     assert_same(results(tmp_path / "ray"), results(tmp_path / "local"))
 
