@@ -287,7 +287,7 @@ def test_killed_it_ends_as_if_it_had_not_been(tmp_path: Path, uninterrupted) -> 
 @pytest.mark.soak
 def test_killed_ten_times_it_ends_as_if_it_had_not_been(tmp_path: Path) -> None:
     options: dict[str, Any] = {
-        "overrides": ["checkpoint.minutes=0", "precision=float32", "device=cpu"], "threads": 1, "quiet": True
+        "overrides": ["checkpoint.minutes=0.02", "precision=float32", "device=cpu"], "threads": 1, "quiet": True
     }  # fmt: skip
     assert start("smoke", tmp_path / "whole", workers=0, **options).wait(3600) == 0
     found = killed_and_restarted("smoke", tmp_path / "killed", 10, seed=0, workers=2, **options)
