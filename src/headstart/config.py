@@ -7,6 +7,7 @@ the stations of a run (paper 3.1-3.6); the dotted option names of the command li
 import dataclasses
 import hashlib
 import json
+import math
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
@@ -351,8 +352,31 @@ def preset(name: str | None, sources: tuple[str, ...] = ()) -> Config:
 # ------------------------------------------------------------------------------------------- dictionaries, YAML, hash
 
 
+LARGEST_YAML = 1_000_000
+"""Values in a YAML file, each counted as often as it is referred to."""
+
+
 class _Loader(yaml.SafeLoader):
-    """YAML's safe subset, reading `1e-4` as the number YAML 1.2 says it is."""
+    """YAML's safe subset, reading `1e-4` as the number YAML 1.2 says it is.
+
+    References to references can make a few lines mean more values than fit in any memory; those are refused unread.
+    """
+
+    def get_single_node(self) -> Any:
+        node = super().get_single_node()
+        if node is not None and _values_in(node, {}) > LARGEST_YAML:
+            raise yaml.YAMLError("its references mean more values than any setting has")
+        return node
+
+
+def _values_in(node: yaml.Node, known: dict[int, float]) -> float:
+    """Values that a node stands for; infinitely many where it contains itself."""
+    if id(node) not in known:
+        known[id(node)] = math.inf
+        children = node.value if isinstance(node, yaml.CollectionNode) else []
+        flat = (child for entry in children for child in (entry if isinstance(entry, tuple) else (entry,)))
+        known[id(node)] = 1 + sum(_values_in(child, known) for child in flat)
+    return known[id(node)]
 
 
 _Loader.add_implicit_resolver(

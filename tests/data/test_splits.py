@@ -141,19 +141,19 @@ def test_too_few_pictures_are_bad_input():
 def test_splits_are_saved_and_damage_is_named(tmp_path):
     splits = make(pictures(none=50), DataConfig())
     splits.save(tmp_path / "splits.npz")
-    loaded = Splits.load(tmp_path / "splits.npz")
+    loaded = Splits.load(tmp_path / "splits.npz", 50)
     for name in ("train", "val", "test"):
         assert np.array_equal(getattr(splits, name), getattr(loaded, name))
         assert getattr(loaded, name).dtype == np.int64
     whole = (tmp_path / "splits.npz").read_bytes()
     (tmp_path / "splits.npz").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(InputError, match=r"splits\.npz is damaged"):
-        Splits.load(tmp_path / "splits.npz")
+        Splits.load(tmp_path / "splits.npz", 50)
     np.savez(tmp_path / "o.npz", train=np.array([object()]), val=[0], test=[0])
     with pytest.raises(InputError, match="damaged"):
-        Splits.load(tmp_path / "o.npz")
+        Splits.load(tmp_path / "o.npz", 50)
     with pytest.raises(InputError, match="there is no"):
-        Splits.load(tmp_path / "gone.npz")
+        Splits.load(tmp_path / "gone.npz", 50)
 
 
 def test_statistics_are_the_plain_ones(tmp_path):

@@ -135,5 +135,5 @@ def intact(run: RunFolder) -> None:
     if run.config.exists():
         load(run.config)
     if run.splits.exists():
-        Splits.load(run.splits)
+        Splits.load(run.splits, 1797)
     runs.read_metrics(run.metrics)

@@ -32,11 +32,15 @@ class Splits:
         write_file(path, lambda file: np.savez(file, train=self.train, val=self.val, test=self.test))
 
     @classmethod
-    def load(cls, path: str | Path) -> "Splits":
-        """Read `splits.npz`. Raises InputError when it is missing or damaged."""
+    def load(cls, path: str | Path, pictures: int) -> "Splits":
+        """Read the `splits.npz` of a set of so many pictures. Raises InputError when it is missing or damaged."""
         try:
             with np.load(path, allow_pickle=False) as file:
-                return cls(**{name: file[name].astype(np.int64) for name in ("train", "val", "test")})
+                parts = {name: file[name] for name in ("train", "val", "test")}
+            for name, part in parts.items():
+                if part.dtype.kind != "i" or part.ndim != 1 or not ((part >= 0) & (part < pictures)).all():
+                    raise ValueError(f"{name} is not a list of numbers of its {pictures} pictures")
+            return cls(**{name: part.astype(np.int64) for name, part in parts.items()})
         except FileNotFoundError:
             raise InputError(f"there is no {path}") from None
         except Exception as error:  # zipfile and numpy raise many kinds

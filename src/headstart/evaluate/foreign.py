@@ -138,7 +138,7 @@ def evaluate_run(
             raise InputError(
                 f"the pictures of {folder.path} have changed since its training; give those to judge it on with --data"
             )
-        pictures = replace(pictures, splits=Splits.load(folder.splits))
+        pictures = replace(pictures, splits=Splits.load(folder.splits, len(pictures.images)))
     makers = {
         "trained": _maker(config, str(folder.backbone), pictures.size),
         "untrained": _maker(config, config.backbone.weights, pictures.size),
