@@ -32,6 +32,7 @@ from headstart.config import (
 )
 from headstart.errors import InputError
 from headstart.runs import RunFolder
+from headstart.shape import problem
 
 Options = Mapping[str, Any]
 """Dotted option names and their values."""
@@ -303,7 +304,10 @@ def _read(study: str | Path) -> tuple[dict[str, Any], str, str | None]:
         if not re.fullmatch(r"[a-z]+", name) or not found.is_file():
             raise InputError(f"there is no study file or preset {study}; presets are {', '.join(presets())}")
         path = Path(str(found))
-    return _mapping(read_yaml(path), str(path)), str(path), only
+    values = _mapping(read_yaml(path), str(path))
+    if wrong := problem(values, {"preset?": (None, str), "added?": (None, {})}):
+        raise InputError(f"{path}: {wrong}")
+    return values, str(path), only
 
 
 def _mapping(value: Any, where: str) -> dict[str, Any]:
@@ -807,6 +811,8 @@ def status(out: str | Path) -> Status:
     if not path.exists():
         raise InputError(f"{out} is not a study folder: it has no study.yaml")
     settings = read_yaml(path)
+    if wrong := problem(settings, _GRID if is_grid(settings) else {}):
+        raise InputError(f"{path} is not a study's: {wrong}; restore it from a copy")
     there = sorted(f.name for f in (out / "runs").iterdir() if f.is_dir()) if (out / "runs").is_dir() else []
     autoencoders = [name for name in there if name.startswith(AUTOENCODER)]
     planned = _grid_of(settings).names() if is_grid(settings) else [n for n in there if n not in autoencoders]
@@ -839,6 +845,14 @@ def status(out: str | Path) -> Status:
         name=str(settings.get("name", out.name)), total=total, done=len(done), running=running, failed=failed,
         todo=todo, autoencoders=trained, seconds_left=left,
     )  # fmt: skip
+
+
+_LEVEL = (None, str, bool, float, {}, [(None, str, bool, float)])
+_GRID = {
+    "data": {}, "factors?": (None, {"*": ([_LEVEL], {})}), "seeds": [int], "exclude?": (None, [{}]),
+    "added?": (None, {}),
+}  # fmt: skip
+"""What names the runs in a study.yaml."""
 
 
 def _grid_of(settings: Mapping[str, Any]) -> Grid:
@@ -906,7 +920,8 @@ def print_plan(plan: Plan) -> None:
     for factor, levels in study.factors.items():
         table.add_row(factor, ", ".join(levels))
     table.add_row("seeds", ", ".join(map(str, study.seeds)))
-    console.print(f"[bold]{len(plan.runs)} runs[/] and {plan.autoencoders} autoencoders; {plan.done} runs are finished")
+    told = f"[bold]{len(plan.runs)} runs[/] and {plan.autoencoders} autoencoders; {plan.done} runs are finished"
+    console.print(told, markup=True)
     console.print(table)
     if study.exclude:
         console.print(f"without the combinations of {len(study.exclude)} exclusions")
@@ -920,20 +935,19 @@ def print_status(status: Status) -> None:
     """Show how far the study is."""
     console = _console()
     console.print(
-        f"{status.name}: {status.done} of {status.total} runs done, {len(status.running)} running, "
+        f"{runs.printable(status.name)}: {status.done} of {status.total} runs done, {len(status.running)} running, "
         f"{len(status.failed)} failed, {status.todo} to do; {status.autoencoders} autoencoders", markup=False,
     )  # fmt: skip
     if status.running:
         table = _table("running", "stage", "done", "where")
         for run in status.running:
-            table.add_row(
-                run.name, run.stage or "starting", "" if run.progress is None else f"{run.progress:.0%}", run.host
-            )
+            told = run.name, run.stage or "starting", "" if run.progress is None else f"{run.progress:.0%}", run.host
+            table.add_row(*map(runs.printable, told))
         console.print(table)
     if status.failed:
         table = _table("failed", "reason")
         for name, reason in status.failed:
-            table.add_row(name, runs.printable(reason))
+            table.add_row(runs.printable(name), runs.printable(reason))
         console.print(table)
         console.print("`headstart study run ... --retry-failed` does them once more")
     if status.seconds_left:
@@ -959,7 +973,7 @@ def duration(seconds: float) -> str:
 def _console() -> Any:
     from rich.console import Console
 
-    return Console(highlight=False)
+    return Console(highlight=False, markup=False)  # names are data, and may hold brackets
 
 
 def _table(*columns: str) -> Any:
