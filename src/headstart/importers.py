@@ -6,6 +6,8 @@ tensors and plain containers and runs no code. Whatever needs more than that is 
 """
 
 import pickle
+import warnings
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -113,7 +115,12 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
 
 def _read_pickle_as_data(path: Path) -> object:
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        _refuse_bomb(path)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # advice to torch's developers about the pickles of others
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except InputError:
+        raise
     except pickle.UnpicklingError as error:
         raise InputError(
             f"{path} is refused: reading it would mean running pickled code{_unsafe_names(path, error)}; "
@@ -123,6 +130,15 @@ def _read_pickle_as_data(path: Path) -> object:
     except Exception as error:
         reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
         raise InputError(f"{path} is not a readable weights file: {reason}") from None
+
+
+def _refuse_bomb(path: Path) -> None:
+    """torch does not compress tensors; an archive in which they are may unpack to a thousand times its size."""
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            size = sum(member.file_size for member in archive.infolist())
+        if size > 2 * path.stat().st_size + 10_000_000:
+            raise InputError(f"{path} is refused: it would unpack to {size:,} bytes, and torch.save compresses nothing")
 
 
 def _unsafe_names(path: Path, error: pickle.UnpicklingError) -> str:

@@ -19,8 +19,10 @@ from typing import Any
 import torch
 
 from headstart.engine import distributed
-from headstart.errors import InputError, Interrupted
+from headstart.engine.progress import say
+from headstart.errors import InputError, Interrupted, RunError
 from headstart.runs import Metrics, write
+from headstart.shape import problem
 
 State = dict[str, Any]
 MAGIC = b"headstart-checkpoint-1\n"
@@ -95,8 +97,11 @@ class Checkpoints:
             torch.save({"stage": stage, "state": state, "metrics": len(self.metrics.lines)}, buffer)
             body = buffer.getbuffer()
             previous = self.path.with_suffix(".previous.pt")
-            if self.path.exists():
-                self.path.replace(previous)
+            try:
+                if self.path.exists():
+                    self.path.replace(previous)
+            except OSError as error:
+                raise RunError(f"{self.path} could not be replaced: {error.strerror}; it is kept as it is") from None
             write(self.path, lambda file: (file.write(MAGIC + hashlib.sha256(body).digest()), file.write(body)))
         self.saved_at = time.monotonic()
 
@@ -111,27 +116,38 @@ class Checkpoints:
         self.forget_previous()
 
     def _read(self) -> dict[str, Any] | None:
-        for path in (self.path, self.path.with_suffix(".previous.pt")):
-            saved = _read_one(path)
-            if saved is not None:
-                return saved
+        """The last whole state; one with flipped bytes is named and passed over."""
+        for path, instead in (
+            (self.path, "the one before it is used"),
+            (self.path.with_suffix(".previous.pt"), "its stage begins again"),
+        ):
+            if path.exists():
+                saved = _read_one(path)
+                if saved is not None:
+                    return saved
+                if self.writes:
+                    say(f"{path} is damaged (its checksum does not match); {instead}")
         return None
 
 
 def _read_one(path: Path) -> dict[str, Any] | None:
-    """A checkpoint file's content, or None when it is missing, torn or has flipped bytes."""
-    if not path.exists():
-        return None
-    data = path.read_bytes()
+    """A checkpoint file's content, or None when it is torn or has flipped bytes."""
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}") from None
     head = len(MAGIC) + 32
     if data[: len(MAGIC)] != MAGIC or hashlib.sha256(data[head:]).digest() != data[len(MAGIC) : head]:
         return None
     try:
-        return torch.load(io.BytesIO(data[head:]), map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError:
+        saved = torch.load(io.BytesIO(data[head:]), map_location="cpu", weights_only=True)
+        if problem(saved, {"stage": str, "state": {}, "metrics": int}):
+            raise pickle.UnpicklingError
+    except Exception:  # it has the checksum of a whole file, so somebody made it so: any error may come
         raise InputError(
             f"{path} holds more than tensors and numbers, so Headstart did not write it; delete it"
         ) from None
+    return saved
 
 
 # -------------------------------------------------------------------------------------------------------- signals

@@ -11,6 +11,8 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
+from headstart.runs import printable
+
 console = Console(stderr=True, highlight=False)
 LINE_SECONDS = 30.0
 
@@ -65,8 +67,8 @@ def stage(name: str, total: int, done: int = 0, quiet: bool = False) -> Iterator
 
 
 def say(text: str) -> None:
-    """One line for the person; markup in names is not interpreted."""
-    console.print(text, markup=False)
+    """One line for the person; names in it can neither hold markup nor steer the terminal."""
+    console.print(printable(text), markup=False)
 
 
 def _describe(figures: dict[str, float]) -> str:
