@@ -52,6 +52,7 @@ from headstart.heads import ProjectionHead, head_statistics
 from headstart.importers import autoencoder_state, read_tensors
 from headstart.runs import Metrics, RunFolder
 from headstart.sheets import sheet
+from headstart.use.map import write_map
 
 SAMPLES = 8
 """Pictures in samples/pairs.png and samples/reconstructions.png."""
@@ -213,6 +214,11 @@ def resolve(config: Config, images: Images, splits: Splits, compute: Compute) ->
         batch_size = min(PAPER_FOLDER_BATCH, n_val)  # paper 3.5: at least one full validation batch
     elif batch_size is None:
         batch_size = min(256, 2 ** (n_train.bit_length() - 1))
+    if config.stages != "autoencoder" and settings.drop_last_validation and batch_size > n_val:
+        raise InputError(
+            f"contrastive.batch-size is {batch_size}, but the validation split holds {n_val} pictures, and the paper "
+            f"chooses the epoch by whole validation batches; give at most {n_val}"
+        )
     if batch_size > n_train:
         raise InputError(
             f"contrastive.batch-size is {batch_size}, but the training split holds {n_train} pictures; "
@@ -355,8 +361,8 @@ class Run:
         )  # fmt: skip
         mean, std = self.moments["train"]
         trained = autoencoders.train(
-            model, tuple(inputs), settings, seed=self.config.seed, compute=self.compute, checkpoints=self.checkpoints,
-            log=self.metrics.log, mean=mean, std=std, quiet=self.quiet,
+            model, (inputs[0], inputs[1], inputs[2]), settings, seed=self.config.seed, compute=self.compute,
+            checkpoints=self.checkpoints, log=self.metrics.log, mean=mean, std=std, quiet=self.quiet,
         )  # fmt: skip
         return trained.model, {
             "test_mse": trained.test_mse, "val_mse": trained.val_mse, "best_epoch": trained.best_epoch
@@ -457,6 +463,7 @@ class Run:
         for name, found in self.probes.items():
             before = self.untrained.get(name, {}).get("accuracy")
             self.metrics.log(stage="probe", name=name, accuracy=found["accuracy"], untrained=before)
+        write_map(self.folder.samples, features["test"], self.images, self.splits.test)
         self._done("probe", None, started)
 
     def _split_features(self, backbone: nn.Module) -> dict[str, np.ndarray]:

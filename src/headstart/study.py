@@ -233,7 +233,9 @@ def load(
     for label, data_set in sets.items():
         options = _checked(data_set.options, base, f"{where}, data {label}")
         if values.get("preset"):
-            options = _preset_options(values["preset"], data_set) | options
+            written_in_base = {name for name, _ in flatten(values.get("base") or {})}
+            of_preset = _preset_options(values["preset"], data_set).items()
+            options = {name: value for name, value in of_preset if name not in written_in_base} | options
         options |= {name: value for name, value in set_by_hand.items() if name in options}
         sources = tuple(_located(source, data_root) for source in data_set.sources)
         sets[label] = DataSet(sources, options)
@@ -433,7 +435,10 @@ def _overrides(overrides: Sequence[str]) -> dict[str, Any]:
         name, sign, value = text.partition("=")
         if not sign:
             raise InputError(f"--set {text} must be OPTION=VALUE, such as contrastive.epochs=50")
-        options[name.strip().replace("-", "_")] = yaml.safe_load(value)
+        try:
+            options[name.strip().replace("-", "_")] = yaml.safe_load(value)
+        except yaml.YAMLError:
+            raise InputError(f"--set {text}: {value!r} is not a value; lists are written [1, 2]") from None
     return _checked(options, Config(), "--set")
 
 

@@ -14,8 +14,9 @@ import torch.distributed as dist
 
 from headstart.engine.device import Compute
 
-TIMEOUT = datetime.timedelta(seconds=60)
-"""A rank that died ends the others with its reason within a minute."""
+TIMEOUT = datetime.timedelta(minutes=30)
+"""torchrun ends the other ranks within seconds of one's death; this only ends a hang, and one rank may decode a large
+set or write to slow storage while the others wait."""
 
 
 def launched() -> bool:

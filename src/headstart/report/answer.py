@@ -479,7 +479,9 @@ def _controls(comparisons: Sequence[Comparison], pooled: bool) -> list[str]:
     }
     if not against:
         return []
-    beaten = [o for o, c in against.items() if c.verdict == "beats" and (c.mean > 0) == (c.pairing.a != o)]
+    beaten = [
+        o for o, c in against.items() if c.verdict == "beats" and (c.decision.test.mean > 0) == (c.pairing.a != o)
+    ]
     names = ", ".join(name_of_head(o) for o in against)
     if len(beaten) == len(against):
         return [f"The frozen autoencoder beats every frozen control ({names}): freezing alone does not explain it."]

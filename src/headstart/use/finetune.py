@@ -146,7 +146,7 @@ def finetune(
             f"{folder.path} holds a finished classifier; replace it with --overwrite, or give another --out"
         )
     images = data if isinstance(data, Images) else run.open_images(data)
-    splits = labelled(splitting.make(images, run.config.data), images)
+    splits = labelled(splitting.make(images, replace(run.config.data, limit=None)), images)
     splits = replace(splits, train=draw_labels(splits.train, images.labels, settings.labels, settings.seed))
     folder.open()
     if overwrite:
