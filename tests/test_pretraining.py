@@ -38,6 +38,7 @@ def test_run_folder_holds_what_the_contract_names(finished: RunFolder) -> None:
     assert {"correct", "n_test", "ci95", "accuracy"} <= result["probes"]["knn"].keys()
     assert {"std", "draws", "n_test", "ci95", "accuracy"} <= result["probes"]["few_shot_1"].keys()
     assert result["geometry"]["head"]["singular_values"]
+    assert result["geometry"]["head"]["gradient_norm"] > 0
     assert {"autoencoder", "contrastive", "probe"} <= result["seconds"].keys()
     for path in (
         finished.config, finished.splits, finished.skipped, finished.metrics, finished.autoencoder, finished.head,

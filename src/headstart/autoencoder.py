@@ -327,7 +327,8 @@ def train(
     training = _Training(model, config, train_data, seed, compute)
     saved = checkpoints.load(STAGE)
     if saved is not None:
-        training.restore(saved)
+        with checkpoints.restoring():
+            training.restore(saved)
     total = config.epochs * training.steps
     with progress.stage(STAGE, total, training.epoch * training.steps + training.step, quiet) as bar:
         while training.epoch < config.epochs:

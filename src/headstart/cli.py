@@ -440,12 +440,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except HeadstartError as error:
         _complain(f"headstart: {error}")
         code = error.exit_code
+    except MemoryError:
+        _complain("headstart: out of memory; smaller or fewer pictures (--data.size, --data.limit) need less")
+        code = 1
     except KeyboardInterrupt:
         _complain("headstart: stopped; what was saved before is kept")
         code = Interrupted.exit_code
     except BrokenPipeError:  # the reader of our output (head, less) has gone; that is no failure of ours
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 0
+    except OSError as error:  # a disk, a permission: the system's own words name the file
+        _complain(f"headstart: {error}")
+        code = 1
     sys.exit(code)
 
 

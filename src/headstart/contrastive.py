@@ -159,6 +159,11 @@ def normalize(pictures: Tensor, mean: Tensor | None, std: Tensor | None) -> Tens
     )
 
 
+def mixed(indices: np.ndarray, seed: int) -> Tensor:
+    """Pictures in an order of their own that never changes: as they are stored, they lie class by class."""
+    return torch.as_tensor(indices)[order(seed, "mixed", 0, len(indices))]
+
+
 def draw_pairs(augment: SimCLRAugment, images: Images, chosen: Tensor, draws: torch.Generator) -> Draw:
     """Draws for two views of each chosen picture: 2n rows, rows i and i + n a pair."""
     heights, widths = torch.from_numpy(images.sizes[chosen.numpy()]).repeat(2, 1).unbind(1)
@@ -237,7 +242,7 @@ class Stepper:
             with self.compute.autocast():
                 return model(views)
 
-        with torch.no_grad(), _running_statistics_kept(self.model):
+        with torch.no_grad(), running_statistics_kept(self.model):
             parts = [forward(rows, self.model) for rows in chunks]
         h, z = (_pairs_first(list(tensors)) for tensors in zip(*parts, strict=True))
         z.requires_grad_(True)
@@ -274,7 +279,7 @@ def _pairs_first(chunks: list[Tensor]) -> Tensor:
 
 
 @contextlib.contextmanager
-def _running_statistics_kept(model: nn.Module) -> Iterator[None]:
+def running_statistics_kept(model: nn.Module) -> Iterator[None]:
     """Batch norm normalises as in training but leaves its running statistics to the second pass."""
     norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.track_running_stats]
     for norm in norms:
@@ -314,9 +319,8 @@ class Watch:
         self, images: Images, splits: Splits, config: Config, augment: SimCLRAugment, compute: Compute
     ) -> None:
         self.images, self.config, self.augment, self.compute = images, config, augment, compute
-        self.indices = torch.as_tensor(splits.val)
-        source = self.indices if len(self.indices) >= 2 else torch.as_tensor(splits.train)
-        self.watched = source[:WATCHED]
+        self.indices = mixed(splits.val, config.seed)
+        self.watched = (self.indices if len(self.indices) >= 2 else mixed(splits.train, config.seed))[:WATCHED]
         self.alone = dist.new_subgroups(group_size=1)[0] if distributed.world_size() > 1 else None
 
     def validation_loss(self, model: SimCLR) -> float | None:
@@ -434,15 +438,16 @@ def train(
 
     saved = checkpoints.load(STAGE)
     if saved:
-        now = Position(**saved["now"]).to(compute.device)
-        best = saved["best"]
-        model.load_state_dict(saved["model"])
-        if now.released:
-            stepper.release()
-        stepper.optimizer.load_state_dict(saved["optimizer"])
-        if observers:  # rank 0's; the other processes have none to restore
-            for observer, its_state in zip(observers, saved["observers"], strict=True):
-                observer.load_state_dict(its_state)
+        with checkpoints.restoring():
+            now = Position(**saved["now"]).to(compute.device)
+            best = saved["best"]
+            model.load_state_dict(saved["model"])
+            if now.released:
+                stepper.release()
+            stepper.optimizer.load_state_dict(saved["optimizer"])
+            if observers:  # rank 0's; the other processes have none to restore
+                for observer, its_state in zip(observers, saved["observers"], strict=True):
+                    observer.load_state_dict(its_state)
 
     with progress.stage("SimCLR", settings.epochs * steps, now.epoch * steps + now.step, quiet) as bar:
         while now.epoch < settings.epochs:

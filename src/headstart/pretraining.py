@@ -40,7 +40,7 @@ from headstart.data import splits as splitting
 from headstart.data.splits import Splits
 from headstart.engine import distributed, loggers, weights
 from headstart.engine.checkpoint import Checkpoints, interrupted_by_signals, stop_on_signals
-from headstart.engine.device import Compute, choose
+from headstart.engine.device import Compute, choose, is_out_of_memory
 from headstart.engine.progress import say
 from headstart.engine.randomness import generator
 from headstart.errors import InputError, RunError
@@ -56,6 +56,9 @@ from headstart.use.map import write_map
 
 SAMPLES = 8
 """Pictures in samples/pairs.png and samples/reconstructions.png."""
+
+HEAD_PAIRS = 128
+"""Training pictures whose views show the gradient that reaches h at step 0."""
 
 HEAD_FEATURES = 4096
 """Training pictures whose features the `pca` init, `match_scale` and the head's statistics look at."""
@@ -109,11 +112,10 @@ def run(
                 run.train_autoencoder(autoencoder)
                 if config.stages != "autoencoder":
                     run.train_contrastive()
-        except (torch.OutOfMemoryError, MemoryError) as error:
-            raise RunError(
-                f"{compute.device} is out of memory; a smaller --contrastive.chunk (pairs on the device at once, now "
-                f"{config.contrastive.chunk or run.config.contrastive.batch_size}) keeps the batch and its loss"
-            ) from error
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            raise RunError(f"{compute.device} is out of memory; {run.needs_less()}") from error
     if distributed.rank() == 0:
         with interrupted_by_signals("stopped; the same command goes on after the last finished stage"):
             if config.stages == "probe":
@@ -288,6 +290,13 @@ class Run:
         """Whether this process writes files."""
         return distributed.rank() == 0
 
+    def needs_less(self) -> str:
+        """The setting that makes the stage in progress need less memory."""
+        if "autoencoder" not in self.stages and self.config.head.needs_autoencoder:
+            return f"a smaller --autoencoder.batch-size (now {self.config.autoencoder.batch_size}) needs less"
+        now = self.config.contrastive.chunk or self.config.contrastive.batch_size
+        return f"a smaller --contrastive.chunk (pairs on the device at once, now {now}) keeps the batch and its loss"
+
     @property
     def parts(self) -> dict[str, np.ndarray]:
         """Indices of train, val and test, by name."""
@@ -372,7 +381,7 @@ class Run:
         """samples/reconstructions.png: pictures the autoencoder did not train on, above what it makes of them."""
         if not isinstance(self.embedding, Autoencoder) or self.embedding.on != "pixels":
             return
-        pictures = self.images.squashed(self.splits.test[:SAMPLES], self.size)
+        pictures = self.images.squashed(contrastive.mixed(self.splits.test, self.config.seed)[:SAMPLES], self.size)
         if pictures[0].numel() != self.embedding.in_features:
             return
         rows = [_channels_last(pictures), _channels_last(autoencoders.reconstruct(self.embedding, pictures))]
@@ -407,8 +416,8 @@ class Run:
 
     def _build_head(self, backbone: nn.Module) -> tuple[ProjectionHead, dict[str, Any]]:
         """g, and what it does to the untrained backbone's features at step 0."""
-        settings, indices = self.config.head, self.splits.train[:HEAD_FEATURES]
-        features = torch.from_numpy(self.features(backbone, indices, "train"))
+        settings, chosen = self.config.head, contrastive.mixed(self.splits.train, self.config.seed)
+        features = torch.from_numpy(self.features(backbone, chosen[:HEAD_FEATURES].numpy(), "train"))
         head = ProjectionHead.from_init(
             features.shape[1], init=settings.init, hidden_dim=settings.hidden_dim, output_dim=settings.output_dim,
             activation=settings.activation, frozen=settings.frozen, autoencoder=self.embedding, features=features,
@@ -417,11 +426,24 @@ class Run:
         )  # fmt: skip
         if settings.init == "random" and settings.frozen:
             say("the first layer is random and frozen: a control, not the paper's mlp (that is --head.no-frozen)")
-        return head, head_statistics(head, features)
+        views = self._first_views(backbone, chosen[:HEAD_PAIRS])
+        return head, head_statistics(head, features, views, self.config.contrastive.temperature)
+
+    def _first_views(self, backbone: nn.Module, chosen: Tensor) -> Tensor:
+        """h (2n, num_features) of two augmented views, as SimCLR's first step sees it: batch norm by the batch."""
+        augment = contrastive.augmenter(self.config.augment, self.size, *self.statistics("train"))
+        draws = contrastive.draw_pairs(augment, self.images, chosen, generator(self.config.seed, "head-statistics"))
+        views = augment.apply(self.images.batch(chosen)[0], draws).to(self.compute.device)
+        backbone.train()
+        with (
+            torch.no_grad(), contrastive.running_statistics_kept(backbone), self.compute.autocast(),
+            contrastive.stochastic_layers(self.compute.device, self.config.seed, 0, 0),
+        ):  # fmt: skip
+            return torch.cat([backbone(part) for part in views.chunk(self.config.contrastive.passes)]).float()
 
     def _pairs(self) -> None:
         """samples/pairs.png: pictures with two of their views, as SimCLR sees them (before the Z-score)."""
-        chosen = torch.as_tensor(self.splits.train[:SAMPLES])
+        chosen = contrastive.mixed(self.splits.train, self.config.seed)[:SAMPLES]
         augment = contrastive.augmenter(self.config.augment, self.size, None, None)
         draws = contrastive.draw_pairs(augment, self.images, chosen, generator(self.config.seed, "samples"))
         views = augment.apply(self.images.batch(chosen)[0], draws)

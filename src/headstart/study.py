@@ -852,8 +852,8 @@ def status(out: str | Path) -> Status:
     )  # fmt: skip
 
 
-_LEVEL = (None, str, bool, float, {}, [(None, str, bool, float)])
-_GRID = {
+_LEVEL: Any = (None, str, bool, float, {}, [(None, str, bool, float)])
+_GRID: dict[str, Any] = {
     "data": {}, "factors?": (None, {"*": ([_LEVEL], {})}), "seeds": [int], "exclude?": (None, [{}]),
     "added?": (None, {}),
 }  # fmt: skip

@@ -68,6 +68,17 @@ class Checkpoints:
         self.metrics.truncate(self.saved["metrics"])
         return self.saved["state"]
 
+    @contextmanager
+    def restoring(self) -> Iterator[None]:
+        """A state that does not fit what it is put into is somebody else's, or of another version."""
+        try:
+            yield
+        except (TypeError, KeyError, ValueError, AttributeError, RuntimeError) as error:
+            raise InputError(
+                f"{self.path} does not fit this run ({str(error).splitlines()[0][:200] if str(error) else error!r}); "
+                "delete it to begin its stage again"
+            ) from error
+
     def after_step(self, stage: str, state: Callable[[], State]) -> None:
         """Save when due; save and raise `Interrupted` when asked to stop.
 
@@ -117,16 +128,13 @@ class Checkpoints:
 
     def _read(self) -> dict[str, Any] | None:
         """The last whole state; one with flipped bytes is named and passed over."""
-        for path, instead in (
-            (self.path, "the one before it is used"),
-            (self.path.with_suffix(".previous.pt"), "its stage begins again"),
-        ):
+        for path in (self.path, self.path.with_suffix(".previous.pt")):
             if path.exists():
                 saved = _read_one(path)
                 if saved is not None:
                     return saved
                 if self.writes:
-                    say(f"{path} is damaged (its checksum does not match); {instead}")
+                    say(f"{path} is damaged (its checksum does not match); going on from what was saved before it")
         return None
 
 

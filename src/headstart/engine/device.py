@@ -57,6 +57,13 @@ def choose(device: str = "auto", precision: str = "auto", threads: int | None = 
     return Compute(chosen, torch.bfloat16 if precision == "bfloat16" else torch.float32)
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error means that memory ran out: on a CPU torch says so in a plain RuntimeError."""
+    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or (
+        isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error)
+    )
+
+
 def available_cores() -> int:
     """Cores this process may use, which in a container are fewer than the machine has."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
