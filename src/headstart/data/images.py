@@ -33,6 +33,9 @@ AUTO_SIZE = 128
 """Training size of pictures that are larger or not of one size (paper Table 1)."""
 FEW = 16
 """So few pictures (a query, say) are decoded each time rather than kept on disk."""
+LONGEST = 2048
+"""A kept frame is at most so many pixels long, or eight training sizes where that is more: two thin strips, one lying
+and one standing, would otherwise make every frame of their batch as large as both are long."""
 TOLERATED = 10
 """So many bad files never stop a run; beyond them `data.max_skipped` counts."""
 
@@ -391,15 +394,16 @@ def _reduced(picture: np.ndarray, plan: _Plan) -> np.ndarray:
     """The frame that is kept of uint8 (3, h, w): itself, or with fewer pixels where the smallest crop needs fewer.
 
     A crop of share s and aspect ratio r of an h x w picture has a shorter side of sqrt(s r h w). That stays at least
-    `detail` times the training size, and so does the picture's own shorter side.
+    `detail` times the training size, and so does the picture's own shorter side; but for strips longer than `LONGEST`.
     """
     _, height, width = picture.shape
-    if not plan.pixels or height * width <= plan.pixels:
+    longest = max(height, width) / max(LONGEST, 8 * plan.size)
+    if not plan.pixels or (height * width <= plan.pixels and longest <= 1):
         return picture
-    scale = max(math.sqrt(plan.pixels / (height * width)), plan.size / min(height, width))
+    scale = min(max(math.sqrt(plan.pixels / (height * width)), plan.size / min(height, width)), 1 / longest)
     if scale >= 1:
         return picture
-    size = (round(width * scale), round(height * scale))
+    size = (max(1, round(width * scale)), max(1, round(height * scale)))
     return _resized(picture.transpose(1, 2, 0), size, Image.Resampling.BICUBIC)
 
 
@@ -418,7 +422,7 @@ def _resized(pixels: np.ndarray, size: tuple[int, int], method: Image.Resampling
 
 def _key(source: catalog.Source, plan: _Plan) -> str:
     """What a store depends on: each file's name, length and times, how it is decoded, and by what."""
-    digest = hashlib.sha256(repr((plan, PIL.__version__, HEIF, cache.VERSION)).encode())
+    digest = hashlib.sha256(repr((plan, LONGEST, PIL.__version__, HEIF, cache.VERSION)).encode())
     files: Iterable[Any] = source.files or source.pictures
     for path in files:
         try:

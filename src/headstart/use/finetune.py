@@ -435,6 +435,13 @@ def predict(
     return len(images)
 
 
+_RECORD = {
+    "backbone": {"name": str, "stem": str}, "size": int, "classes": [str], "mean": (None, [float] * 3),
+    "std": (None, [float] * 3),
+}  # fmt: skip
+"""What finetune.json must tell to open a classifier."""
+
+
 def load_classifier(folder: str | Path) -> tuple[Classifier, dict[str, Any]]:
     """The network that `finetune` left in `folder`, in evaluation mode, and its finetune.json.
 
@@ -443,7 +450,7 @@ def load_classifier(folder: str | Path) -> tuple[Classifier, dict[str, Any]]:
     folder = Path(folder)
     if not (folder / RESULT).exists():
         raise InputError(f"{folder} holds no finished classifier: it has no {RESULT}; `headstart finetune` makes one")
-    about = runs.read_json(folder / RESULT)
+    about = runs.read_json(folder / RESULT, _RECORD, "a classifier's record")
     settings = about["backbone"]
     backbone = backbones.build(
         settings["name"], stem=settings["stem"], size=about["size"], generator=generator(0, "predict")
