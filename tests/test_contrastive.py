@@ -264,7 +264,7 @@ def test_batch_must_be_shared_evenly(monkeypatch: pytest.MonkeyPatch, tmp_path: 
 
 def test_loss_falls_on_real_pictures(tmp_path: Path) -> None:
     with tempfile.TemporaryDirectory() as folder:
-        config = small(contrastive={"epochs": 6}, data={"limit": 256})
+        config = small(contrastive={"epochs": 15}, data={"limit": 256})
         head = ProjectionHead(512, 32, 16)
         _, found = trained(config, head, Path(folder))
         assert found.train_loss < nt_xent(torch.randn(64, 16, generator=generator(0, "z"))).item() - 0.1

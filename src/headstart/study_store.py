@@ -11,6 +11,7 @@ import os
 import shutil
 import socket
 import threading
+import time
 import uuid
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -31,6 +32,9 @@ _HOLDER = {
     "token": str, "host": str, "space": str, "pid": int, "started": (None, str), "epochs?": (None, {"*": (None, int)}),
 }  # fmt: skip
 """What a claim says of its holder."""
+
+
+BREAKING_SECONDS = 60.0
 
 
 class Claim:
@@ -74,41 +78,44 @@ class Claim:
         mine = self.path.with_name(f".claim.{self.token}")
         mine.write_text(json.dumps(me), encoding="utf-8")
         try:
-            if self._link(mine):
+            if self._link(mine, self.path):
                 return True
             holder = self._read()
             if holder is not None and not self._is_stale(holder):
                 return False
-            self._break(holder)
-            return self._link(mine)
+            self._break(holder, mine)
+            return self._link(mine, self.path)
         finally:
             mine.unlink(missing_ok=True)
 
-    def _link(self, mine: Path) -> bool:
+    @staticmethod
+    def _link(mine: Path, name: Path) -> bool:
+        """Give my file the name, if nobody has it."""
         try:
-            os.link(mine, self.path)
+            os.link(mine, name)
         except FileExistsError:
             return False
         except OSError:  # no hard links here: exclusive creation, which is atomic but may be seen empty for a moment
             try:
-                with open(self.path, "x", encoding="utf-8") as file:
+                with open(name, "x", encoding="utf-8") as file:
                     file.write(mine.read_text(encoding="utf-8"))
             except FileExistsError:
                 return False
         return True
 
-    def _break(self, holder: Mapping[str, Any] | None) -> None:
-        """Take away the claim of a dead holder, and only that one: two processes may be here at once."""
-        aside = self.path.with_name(f".claim.{self.token}.dead")
-        try:
-            os.rename(self.path, aside)
-        except FileNotFoundError:
+    def _break(self, holder: Mapping[str, Any] | None, mine: Path) -> None:
+        """Take away the claim of a dead holder, and only that one: one process at a time may, and it looks again."""
+        breaking = self.path.with_name(".claim.breaking")
+        with contextlib.suppress(OSError):
+            if time.time() - breaking.stat().st_mtime > BREAKING_SECONDS:
+                breaking.unlink()  # its process died between two system calls
+        if not self._link(mine, breaking):
             return
-        with contextlib.suppress(OSError, ValueError):
-            taken = json.loads(aside.read_text(encoding="utf-8"))
-            if holder is None or taken["token"] != holder["token"]:
-                self._link(aside)  # somebody was faster and this is the new holder's: give it back
-        aside.unlink(missing_ok=True)
+        try:
+            if self._read() == holder:
+                self.path.unlink(missing_ok=True)
+        finally:
+            breaking.unlink(missing_ok=True)
 
     def _read(self) -> dict[str, Any] | None:
         """What the claim says; None where there is none, or only half of one."""
