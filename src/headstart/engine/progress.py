@@ -67,8 +67,8 @@ def stage(name: str, total: int, done: int = 0, quiet: bool = False) -> Iterator
 
 
 def say(text: str) -> None:
-    """One line for the person; names in it can neither hold markup nor steer the terminal."""
-    console.print(printable(text), markup=False)
+    """One line for the person; names in it can neither hold markup nor steer the terminal. Long ones stay whole."""
+    console.print(printable(text), markup=False, soft_wrap=True)
 
 
 def _describe(figures: dict[str, float]) -> str:
