@@ -428,7 +428,8 @@ def on_ray(work: Work, planned: Sequence[Planned], options: RayOptions) -> None:
     settings: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     if options.address is None:  # a cluster of our own, which ends with us; one that was there is left as it is
         settings |= {"num_cpus": available_cores(), "include_dashboard": False}
-    ray.init(address=options.address, **settings)
+    # Without `local` Ray would join whatever cluster was last started on this machine, and die with it.
+    ray.init(address=options.address or "local", **settings)
     try:
         has_gpu = ray.cluster_resources().get("GPU", 0) > 0 and work.device != "cpu"
         threads = work.threads or max(1, int(options.cpus or 1))
