@@ -112,11 +112,17 @@ def processes_of(out: Path) -> set[int]:
 
 
 def half_done(out: Path) -> list[Path]:
-    """Runs with a checkpoint of SimCLR and no result yet."""
+    """Runs that have finished an epoch of SimCLR and saved it, and have no result yet."""
     return [
         p for p in (out / "runs").glob("data=*/checkpoint.pt")
-        if not (p.parent / "result.json").exists() and read_metrics(p.with_name("metrics.jsonl"))
+        if not (p.parent / "result.json").exists() and epochs_done(p.parent)
     ]  # fmt: skip
+
+
+def epochs_done(run: Path) -> list[int]:
+    """Epochs of SimCLR in a run's metrics."""
+    lines = read_metrics(run / "metrics.jsonl")
+    return [line["epoch"] for line in lines if line["stage"] == "contrastive" and "epoch" in line]
 
 
 @pytest.fixture(scope="module")
@@ -358,10 +364,7 @@ def test_ray_does_the_same_survives_a_killed_worker_and_tells_failures(tmp_path:
     ]
     out = tmp_path / "out"
     process = start(written(tmp_path, factors=factors, exclude=exclude), out, executor="ray", quiet=True)
-    (checkpoint, *_) = wait_for(lambda: half_done(out))
-    holder = wait_for(Claim(checkpoint.parent).holder)
-    epochs = [line["epoch"] for line in read_metrics(checkpoint.with_name("metrics.jsonl")) if "epoch" in line]
-    assert epochs
+    (holder, *_) = wait_for(lambda: [held for p in half_done(out) if (held := Claim(p.parent).holder())])
     os.kill(holder["pid"], signal.SIGKILL)
     assert process.wait(1800) == 1
     status = study.status(out)

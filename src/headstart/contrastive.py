@@ -47,6 +47,7 @@ class EpochEnd:
         lr: learning rate of the last step.
         h, z: representations (2K, num_features) and projections (2K, output_dim) of the two augmented views of the
             first validation batch (of training pictures without a validation split), rows i and i + K a pair.
+        indices: (K,) which pictures those are.
     """
 
     epoch: int
@@ -56,6 +57,7 @@ class EpochEnd:
     lr: float
     h: Tensor
     z: Tensor
+    indices: Tensor
 
 
 class Observer(Protocol):
@@ -479,6 +481,7 @@ def train(
                 lr=lr,
                 h=h,
                 z=z,
+                indices=watch.watched,
             )
             figures = {name: value for observer in observers for name, value in observer.epoch_end(event).items()}
             log(

@@ -402,7 +402,7 @@ class Run:
         mean, std = self.statistics("train")
         observers: list[contrastive.Observer] = [Health(say=say)] if self.writes else []
         if self.config.contrastive.online_probe and self.writes and self.images.classes:
-            observers.append(OnlineProbe(self.images.labels, self.splits, len(self.images.classes)))
+            observers.append(OnlineProbe(self.images.labels, len(self.images.classes)))
         trained = contrastive.train(
             backbone, head, self.images, self.splits, self.config, compute=self.compute, checkpoints=self.checkpoints,
             mean=mean, std=std, observers=observers, log=self.metrics.log, quiet=self.quiet,

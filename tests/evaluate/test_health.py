@@ -129,7 +129,8 @@ def event(epoch, loss, epochs=8, lr=0.1, scale=1.0, spread=True):
     g = torch.Generator().manual_seed(epoch)
     z = torch.randn(32, 8, generator=g) if spread else torch.ones(32, 8)
     return contrastive.EpochEnd(
-        epoch=epoch, epochs=epochs, train_loss=loss, val_loss=loss, lr=lr, h=scale * z, z=z
+        epoch=epoch, epochs=epochs, train_loss=loss, val_loss=loss, lr=lr, h=scale * z, z=z,
+        indices=torch.arange(len(z) // 2),
     )  # fmt: skip
 
 
@@ -165,8 +166,8 @@ def test_stopped_learning_needs_a_high_learning_rate():
 
 class TestOnlineProbe:
     def test_sees_progress(self, digits, tmp_path):
-        images, splits = digits
-        probe = OnlineProbe(images.labels, splits, 10)
+        images, _ = digits
+        probe = OnlineProbe(images.labels, 10)
         _, _, log, _ = train(digits, tmp_path, head(activation="tanh"), observers=[probe])
         accuracy = [line["accuracy"] for line in log]
         assert all(0 <= value <= 1 for value in accuracy)
@@ -174,19 +175,19 @@ class TestOnlineProbe:
         assert max(accuracy[-3:]) > accuracy[0]
 
     def test_changes_nothing_in_the_training(self, digits, tmp_path):
-        images, splits = digits
+        images, _ = digits
         torch.manual_seed(7)
         _, _, _, without = train(digits, tmp_path, head(), epochs=2)
         state = torch.get_rng_state()
-        probe = OnlineProbe(images.labels, splits, 10)
+        probe = OnlineProbe(images.labels, 10)
         _, _, _, beside = train(digits, tmp_path, head(), epochs=2, observers=[probe])
         assert torch.equal(torch.get_rng_state(), state)
         for a, b in zip(without.state_dict().values(), beside.state_dict().values(), strict=True):
             assert torch.equal(a, b)
 
     def test_is_a_plain_classifier_with_adam(self, digits):
-        images, splits = digits
-        probe = OnlineProbe(images.labels, splits, 10)
+        images, _ = digits
+        probe = OnlineProbe(images.labels, 10)
         linear = nn.Linear(6, 10)
         nn.init.zeros_(linear.weight)
         nn.init.zeros_(linear.bias)
@@ -205,17 +206,17 @@ class TestOnlineProbe:
         torch.testing.assert_close(probe.weights[-1], linear.bias)
 
     def test_without_labels(self, digits):
-        images, splits = digits
-        probe = OnlineProbe(images.labels * 0 - 1, splits, 10)
+        images, _ = digits
+        probe = OnlineProbe(images.labels * 0 - 1, 10)
         probe.step(torch.randn(20, 6), torch.arange(10))
         assert probe.epoch_end(event(1, 4.8)) == {}
         assert bool(probe.weights.isfinite().all())
         assert not probe.weights.any(), "nothing to learn from"
 
     def test_resumes_to_the_byte(self, digits):
-        images, splits = digits
+        images, _ = digits
         batches = [torch.randn(20, 6, generator=torch.Generator().manual_seed(i)) for i in range(6)]
-        through, halted, resumed = (OnlineProbe(images.labels, splits, 10) for _ in range(3))
+        through, halted, resumed = (OnlineProbe(images.labels, 10) for _ in range(3))
         for h in batches:
             through.step(h, torch.arange(10))
         for h in batches[:3]:

@@ -6,11 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from headstart.data.splits import Splits
 from headstart.evaluate.online import OnlineProbe
 
 LABELS = np.arange(8) % 2
-SPLITS = Splits(train=np.arange(6), val=np.arange(6, 8), test=np.arange(0))
 PICTURES = torch.arange(4)
 
 
@@ -19,7 +17,7 @@ def representations(step: int) -> torch.Tensor:
 
 
 def test_goes_on_to_the_bit() -> None:
-    whole, first, second = (OnlineProbe(LABELS, SPLITS, 2) for _ in range(3))
+    whole, first, second = (OnlineProbe(LABELS, 2) for _ in range(3))
     for step in range(6):
         whole.step(representations(step), PICTURES)
     for step in range(3):
@@ -35,7 +33,7 @@ def test_follows_the_training_to_its_device(monkeypatch: pytest.MonkeyPatch) -> 
     # A checkpoint is read into the CPU's memory wherever it was written; `meta` stands for any other device. It has no
     # autocast.
     monkeypatch.setattr(torch, "autocast", lambda *_, **__: nullcontext())
-    first, second = (OnlineProbe(LABELS, SPLITS, 2) for _ in range(2))
+    first, second = (OnlineProbe(LABELS, 2) for _ in range(2))
     first.step(representations(0), PICTURES)
     second.load_state_dict(first.state_dict())
     second.step(representations(1).to("meta"), PICTURES)

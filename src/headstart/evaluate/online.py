@@ -12,7 +12,6 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from headstart.contrastive import EpochEnd
-from headstart.data.splits import Splits
 
 
 class OnlineProbe:
@@ -23,13 +22,11 @@ class OnlineProbe:
 
     Args:
         labels: (n,) int64 of all pictures, -1 where there is none.
-        splits: after an epoch, views of the first pictures of its validation split are judged.
         classes: number of classes.
     """
 
-    def __init__(self, labels: np.ndarray, splits: Splits, classes: int, lr: float = 1e-2) -> None:
+    def __init__(self, labels: np.ndarray, classes: int, lr: float = 1e-2) -> None:
         self.labels = torch.as_tensor(labels)
-        self.judged = torch.as_tensor(splits.val if len(splits.val) >= 2 else splits.train)
         self.classes, self.lr = classes, lr
         self.weights: Tensor | None = None
         self.saved: dict[str, Any] = {}
@@ -49,7 +46,7 @@ class OnlineProbe:
 
     def epoch_end(self, event: EpochEnd) -> dict[str, float]:
         """`accuracy` (fraction) on the labelled pictures among those the event shows; nothing where none is."""
-        y = self.labels[self.judged[: len(event.h) // 2]].repeat(2)
+        y = self.labels[event.indices].repeat(2)
         if self.weights is None or not bool((y >= 0).any()):
             return {}
         with torch.no_grad():
