@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 import torch
 import torchvision
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 import headstart
 from headstart import autoencoder, pretraining
 from headstart.config import load as load_config
 from headstart.errors import InputError, Interrupted
+from headstart.importers import PYTHAE_NAMES
 from headstart.runs import RunFolder, jsonl, read_metrics
 from tests.runs import small, until
 
@@ -195,6 +196,27 @@ def test_autoencoder_of_another_run_is_taken(finished: RunFolder, tmp_path: Path
     folder = RunFolder(pretraining.run(config, tmp_path / "run", quiet=True))
     assert torch.equal(load_file(folder.head)["first.weight"], load_file(finished.head)["first.weight"])
     assert folder.read_result()["autoencoder"] is None
+
+
+def test_an_autoencoder_under_other_names_is_taken_whole(finished: RunFolder, tmp_path: Path) -> None:
+    ours = load_file(finished.autoencoder)
+    pythae = {name: layer for layer, name in PYTHAE_NAMES.items()}
+    split = {name: name.rpartition(".") for name in ours}
+    renamed = {f"{pythae[layer]}.{kind}": ours[name] for name, (layer, _, kind) in split.items()}
+    save_file(renamed, tmp_path / "foreign.safetensors")
+    config = until(small(autoencoder={"weights": str(tmp_path / "foreign.safetensors")}), "contrastive")
+    folder = RunFolder(pretraining.run(config, tmp_path / "run", quiet=True))
+    found = load_file(folder.autoencoder)
+    assert found.keys() == ours.keys()
+    assert all(torch.equal(found[name], ours[name]) for name in ours)
+    assert (folder.samples / "reconstructions.png").exists()
+
+
+def test_what_a_network_cannot_become_is_said_before_training(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    config = small(backbone={"name": "shufflenet_v2_x0_5"}, contrastive={"epochs": 1})
+    pretraining.run(until(config, "contrastive"), tmp_path / "run")
+    said = " ".join(capsys.readouterr().err.split())
+    assert said.index("shufflenet_v2_x0_5 can be exported as torchvision and onnx, not as timm") < said.index("SimCLR")
 
 
 def test_python_interface(tmp_path: Path) -> None:

@@ -575,15 +575,16 @@ def load(path: str | Path) -> Autoencoder | EmbeddingOnly:
     Without a kind in the metadata, the paper's eight keys make an `mlp`; otherwise only the embedding layer is kept.
     Raises InputError naming the file when it cannot be read, is damaged, or its tensors are not what it says.
     """
-    weights, metadata = _read(path)
+    return assemble(path, *read(path))
+
+
+def assemble(path: str | Path, weights: dict[str, Tensor], metadata: dict[str, str]) -> Autoencoder | EmbeddingOnly:
+    """The autoencoder that a file's tensors, under Headstart's names, and its metadata describe; `load` says how."""
     weight, bias = (weights.get(f"encoder.embedding.{name}") for name in ("weight", "bias"))
     if weight is None or bias is None or weight.dim() != 2 or bias.shape != weight.shape[:1] or not weight.numel():
         raise InputError(
             f"{path} holds no embedding layer: it needs encoder.embedding.weight (d, H) and encoder.embedding.bias (d)"
         )
-    for name, value in weights.items():
-        if not value.is_floating_point() or not value.isfinite().all():
-            raise InputError(f"{path} is damaged: {name} holds values that are not finite numbers; train it again")
     model: Autoencoder | EmbeddingOnly
     kind = metadata.get("kind", "mlp" if set(weights) == _MLP_KEYS else "embedding")
     if kind == "embedding":
@@ -591,6 +592,9 @@ def load(path: str | Path) -> Autoencoder | EmbeddingOnly:
         weights = {name: value for name, value in weights.items() if name in model.state_dict()}
     else:
         model = _shaped_as_said(path, kind, weights, metadata)
+    for name, value in weights.items():
+        if not value.is_floating_point() or not value.isfinite().all():
+            raise InputError(f"{path} is damaged: {name} holds values that are not finite numbers; train it again")
     expected = {name: tuple(value.shape) for name, value in model.state_dict().items()}
     found = {name: tuple(value.shape) for name, value in weights.items()}
     if expected != found:
@@ -611,7 +615,7 @@ _MLP_KEYS = {
 _LARGEST = 2**24
 
 
-def _read(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+def read(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """All tensors and the metadata of a safetensors file; nothing in it can run."""
     try:
         with safetensors.safe_open(path, framework="pt") as file:

@@ -52,6 +52,7 @@ from headstart.heads import ProjectionHead, head_statistics
 from headstart.importers import autoencoder_state, read_tensors
 from headstart.runs import Metrics, RunFolder
 from headstart.sheets import sheet
+from headstart.use.export import FORMATS, exportable
 from headstart.use.map import write_map
 
 SAMPLES = 8
@@ -176,6 +177,8 @@ def _open(
         del stages["contrastive"]
     distributed.wait_for_all()  # everyone has read what rank 0 now changes
     opened = Run(folder, config, compute, images, splits, metrics, checkpoints, stages, quiet)
+    if config.stages != "autoencoder" and not quiet:
+        _say_exports(config.backbone.name)
     if opened.writes:
         if folder.is_complete() and "contrastive" not in stages and extend:
             runs.write_json(folder.stages, stages)
@@ -189,6 +192,14 @@ def _open(
             parts = {name: len(part) for name, part in opened.parts.items()}
             metrics.log(stage="data", pictures=len(images), skipped=len(images.skipped), **parts)
     return opened
+
+
+def _say_exports(backbone: str) -> None:
+    """Say before training what the network cannot become after it."""
+    formats = exportable(backbone)
+    missing = [name for name in FORMATS if name not in formats]
+    if missing:
+        say(f"{backbone} can be exported as {' and '.join(formats)}, not as {' or '.join(missing)}")
 
 
 def _finished_stages(folder: RunFolder) -> dict[str, Any]:
@@ -543,16 +554,11 @@ def load_backbone(path: Path) -> dict[str, Tensor]:
 
 
 def _read_autoencoder(source: str) -> Autoencoder | EmbeddingOnly:
-    """A finished autoencoder: our file or run, or what `importers` reads (its embedding layer is what a head needs)."""
+    """A finished autoencoder: our file or run, or what `importers` reads (whole where it is the paper's MLP)."""
     path = Path(source)
     path = RunFolder(path).autoencoder if RunFolder(path).autoencoder.exists() else path
-    if path.suffix == ".safetensors":
-        return autoencoders.load(path)
-    state = autoencoder_state(path)
-    latent_dim, in_features = state["encoder.embedding.weight"].shape
-    holder = EmbeddingOnly(in_features, latent_dim)
-    holder.load_state_dict({name: tensor for name, tensor in state.items() if name in holder.state_dict()})
-    return holder
+    weights, metadata = autoencoders.read(path) if path.suffix == ".safetensors" else ({}, {})
+    return autoencoders.assemble(path, weights if "kind" in metadata else autoencoder_state(path), metadata)
 
 
 def _write_skipped(path: Path, images: Images) -> None:

@@ -45,9 +45,13 @@ def test_a_damaged_checkpoint_falls_back_to_the_previous_one(tmp_path: Path, dam
         "foreign": b"PK\x03\x04" + data,
     }[damage]
     first.path.write_bytes(damaged)
-    state = opened(tmp_path).load("autoencoder")
+    again = opened(tmp_path)
+    state = again.load("autoencoder")
     assert state is not None
     assert state["step"] == 1
+    again.save("autoencoder", {"step": 3})
+    again.path.unlink()  # lost while it was written
+    assert opened(tmp_path).load("autoencoder") == {"step": 1}, "the whole one was not replaced by the damaged one"
 
 
 def test_stopping_saves_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -135,6 +135,7 @@ class Checkpoints:
                     return saved
                 if self.writes:
                     say(f"{path} is damaged (its checksum does not match); going on from what was saved before it")
+                    path.unlink()  # the next save must not put it in the place of the whole one before it
         return None
 
 
