@@ -7,10 +7,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import yaml
 from scipy import stats
 
 from headstart.errors import InputError
-from headstart.report import answer, records
+from headstart.report import answer, plots, records
 
 HEADS = ("autoencoder-frozen", "random-trainable", "orthogonal-frozen", "shuffled-frozen")
 FAMILY = [["ae", "mlp"], ["ae", "orthogonal-frozen"], ["ae", "shuffled-frozen"]]
@@ -211,6 +212,27 @@ def test_frozen_controls_answer_the_question(make_run, tmp_path: Path) -> None:
     text = " ".join(found.caveats)
     assert "beats frozen random but is not shown to beat frozen orthogonal" in text
     assert "one seed" not in text
+
+
+def test_another_autoencoder_or_schedule_makes_another_head(make_run, tmp_path: Path) -> None:
+    changes = {"plain": ("", ""), "features": ("'on': pixels", "'on': features"),
+               "released": ("unfreeze_at: null", "unfreeze_at: 0.5")}  # fmt: skip
+    for (name, change), seed in product(changes.items(), range(5)):
+        run = make_run(tmp_path / "runs" / f"{name}{seed}", seed=seed, accuracy=0.9 if name == "features" else 0.8)
+        (run / "config.yaml").write_text((run / "config.yaml").read_text().replace(*change))
+    named = ["autoencoder (features)-frozen", "autoencoder-frozen"]
+    (tmp_path / "study.yaml").write_text(yaml.safe_dump({"compare": [named]}))
+    found = answer.answer(records.read(tmp_path))
+    assert found.headline.startswith(
+        "Frozen autoencoder (features) is ahead of frozen autoencoder by 10.0 points"
+    ) or found.headline.startswith("Frozen autoencoder (features) beats frozen autoencoder by 10.0 points")
+    heads = {(c.pairing.a, c.pairing.b): len(c.pairing.first) for c in found.comparisons}
+    assert heads == dict.fromkeys(
+        [tuple(named), ("autoencoder (released at 0.5)-frozen", "autoencoder-frozen"),
+         ("autoencoder (features)-frozen", "autoencoder (released at 0.5)-frozen")], 5,
+    )  # fmt: skip
+    assert "No frozen control other than the autoencoder" in " ".join(found.caveats)
+    assert len({plots.look(head) for two in heads for head in two}) == 3
 
 
 def test_under_five_clusters_are_called_too_few(make_run, tmp_path: Path) -> None:

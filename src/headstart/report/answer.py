@@ -19,7 +19,7 @@ import numpy as np
 import pandas as pd
 
 from headstart.errors import InputError
-from headstart.report.records import INITS, NEED_AUTOENCODER, PROJECTORS, Study, head_label, sharing
+from headstart.report.records import INITS, NEED_AUTOENCODER, PROJECTORS, Study, head_label, head_parts, sharing
 from headstart.statistics import Clustered, Interval, bootstrap_interval, clustered, holm, wilcoxon
 
 ALPHA = 0.05
@@ -169,8 +169,7 @@ def _rank(two: tuple[Any, Any], named: Mapping[Any, int]) -> tuple[int, bool]:
 
 
 def _is_head(name: object) -> bool:
-    init, _, state = str(name).rpartition("-")
-    return name in _ALIASES or (init in INITS and state in ("frozen", "trainable"))
+    return name in _ALIASES or (head_parts(str(name))[0] in INITS and str(name).endswith(("-frozen", "-trainable")))
 
 
 def _family(named: Mapping[Any, int], factor: Factor, within: str, a: str, b: str) -> str:
@@ -190,7 +189,7 @@ def _levels(runs: pd.DataFrame, factor: str) -> list[Any]:
     if factor == "head":
         order = ("autoencoder", "spectrum", "shuffled", "orthogonal", "pca", "random")
         ranked = [head_label(init, frozen) for init in order for frozen in (True, False)]
-        return [h for h in ranked if h in present] + sorted(present - set(ranked))
+        return sorted(present - set(ranked)) + [h for h in ranked if h in present]
     column = runs[factor]
     if isinstance(column.dtype, pd.CategoricalDtype):
         return [level for level in column.cat.categories if level in present]
@@ -202,13 +201,14 @@ def _match(runs: pd.DataFrame, factor: Factor, a: Any, b: Any) -> pd.DataFrame:
     keys = ["dataset", "seed", "settings", "normalized", *(f for f in FACTORS if f not in (factor, "head"))]
     one, two = runs[runs[factor] == a], runs[runs[factor] == b]
     a_has, b_has = one["init"].isin(NEED_AUTOENCODER).all(), two["init"].isin(NEED_AUTOENCODER).all()
-    if factor != "hidden_dim" and a_has and b_has:
+    both_have, shared = a_has and b_has, set(one["autoencoder"]) & set(two["autoencoder"])
+    if both_have and shared:
         keys.append("autoencoder")
     columns = [*dict.fromkeys([*keys, "autoencoder"])]
     both = one[columns].assign(first=one.index).merge(
         two[columns].assign(second=two.index), on=keys, suffixes=("", "_b")
     )  # fmt: skip
-    if factor == "hidden_dim":
+    if factor == "hidden_dim" or (both_have and not shared):  # of other sizes, or of another kind
         both["autoencoder"] = both["autoencoder"] + " | " + both["autoencoder_b"]
     elif b_has and not a_has:
         both["autoencoder"] = both["autoencoder_b"]
@@ -298,8 +298,7 @@ def _describe(pairing: Pairing, decision: Decision, differences: np.ndarray, stu
 def name_of(pairing: Pairing, level: str) -> str:
     """What is compared, as a person says it: `frozen autoencoder`, `Tanh`, `dim(z) 64`."""
     if pairing.factor == "head":
-        init, _, state = level.rpartition("-")
-        return f"{state} {init}"
+        return name_of_head(level)
     return {"activation": level, "hidden_dim": f"dim(g) {level}", "output_dim": f"dim(z) {level}"}[pairing.factor]
 
 
@@ -449,7 +448,7 @@ def _caveats(study: Study, comparisons: Sequence[Comparison]) -> list[str]:
     seeds = judged["seed"].nunique()
     if seeds == 1:
         said.append("There is one seed: run-to-run noise is not separated from the differences.")
-    frozen = {h.rpartition("-")[0] for h in judged["head"].astype(str) if h.endswith("-frozen")}
+    frozen = {init for init, _, frozen in map(head_parts, judged["head"].astype(str)) if frozen}
     if "autoencoder" in frozen and len(frozen) == 1:
         said.append(
             "No frozen control other than the autoencoder was run, so these data cannot say whether the autoencoder "
@@ -475,7 +474,7 @@ def _controls(comparisons: Sequence[Comparison], pooled: bool) -> list[str]:
         for c in comparisons
         if c.pairing.factor == "head" and (c.pairing.dataset is None) == pooled
         for head, other in ((c.pairing.a, c.pairing.b), (c.pairing.b, c.pairing.a))
-        if head == "autoencoder-frozen" and other.endswith("-frozen")
+        if head == "autoencoder-frozen" and head_parts(other)[0] != "autoencoder" and head_parts(other)[2]
     }
     if not against:
         return []

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from headstart.report.answer import Comparison, name_of, name_of_head, points
-from headstart.report.records import INITS, Study, sharing
+from headstart.report.records import INITS, Study, head_parts, sharing
 from headstart.report.svg import SHAPES, WIDTH, Drawing, Look, Scale, scale
 from headstart.statistics import clustered
 
@@ -47,11 +47,13 @@ class Figure:
 
 def look(head: str) -> Look:
     """How a head is drawn everywhere."""
-    init, _, state = head.rpartition("-")
+    init, variant, frozen = head_parts(head)
     if init not in INITS:
         return Look("plain", "circle")
-    order = ("autoencoder", "random", "orthogonal", "spectrum", "shuffled", "pca")
-    return Look(init, SHAPES[order.index(init)], hollow=state == "trainable")
+    place = ("autoencoder", "random", "orthogonal", "spectrum", "shuffled", "pca").index(init)
+    if variant:  # the colour of its init, and one of the other shapes
+        place += 1 + sum(map(ord, variant)) % (len(SHAPES) - 1)
+    return Look(init, SHAPES[place % len(SHAPES)], hollow=not frozen)
 
 
 def mean_interval(rows: pd.DataFrame, values: np.ndarray) -> tuple[float, float, float]:

@@ -7,7 +7,7 @@ state is missing (NaN), never guessed.
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -92,7 +92,7 @@ COLUMNS = {
     "run": "the run's folder; `.` for a single run",
     "dataset": "as in the paper's Table 1, or the folder's name",
     "init": "where the first layer comes from", "frozen": "whether it stays so",
-    "head": "INIT-frozen or INIT-trainable", "projector": "ae, mlp, or head",
+    "head": "see `head_label`", "projector": "ae, mlp, or head",
     "activation": "", "hidden_dim": "", "output_dim": "", "normalized": "Z-scored pictures", "seed": "",
     "autoencoder": "what a first layer was drawn from: runs with the same value share it",
     "settings": "digest of every other setting; runs to be compared agree in it",
@@ -129,6 +129,7 @@ def read(path: str | Path, probe: str | None = None) -> Study:
         raise InputError(f"no run in {path} has the probe {probe!r}; there is {', '.join(known) or 'none'}")
     probe = probe or (known[0] if known else PREFERRED[0])
     rows = [_row(name, result, configs[name], curves[name], probe) for name, result in trained.items()]
+    _label_heads(rows, [_variant(configs[name], result["head"]["init"]) for name, result in trained.items()])
     autoencoders = [_autoencoder(n, r, configs[n]) for n, r in results.items() if r["stage"] == "autoencoder"]
     return Study(
         path=path,
@@ -155,9 +156,49 @@ def sharing(rows: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
     return seeds.to_numpy(dtype=str), rows["autoencoder"].to_numpy(dtype=str)
 
 
-def head_label(init: str, frozen: bool) -> str:
-    """`INIT-frozen` or `INIT-trainable`."""
-    return f"{init}-{'frozen' if frozen else 'trainable'}"
+def head_label(init: str, frozen: bool, variant: Sequence[str] = ()) -> str:
+    """`INIT-frozen` or `INIT-trainable`; with a variant `INIT (features, matched scale)-frozen`."""
+    named = f"{init} ({', '.join(variant)})" if variant else init
+    return f"{named}-{'frozen' if frozen else 'trainable'}"
+
+
+def head_parts(label: str) -> tuple[str, str, bool]:
+    """Init, variant (empty where there is none) and whether it is frozen, of a `head_label`."""
+    named, _, state = label.rpartition("-")
+    init, _, variant = named.partition(" (")
+    return init, variant.removesuffix(")"), state == "frozen"
+
+
+VARIANTS: dict[str, tuple[Any, str]] = {
+    "autoencoder.kind": ("mlp", "{}"),
+    "autoencoder.on": ("pixels", "{}"),
+    "autoencoder.normalize": (False, "on Z-scores"),
+    "head.pretrained": ("first", "whole head"),
+    "head.depth": (2, "depth {}"),
+    "head.batch_norm": (False, "batch norm"),
+    "head.match_scale": (False, "matched scale"),
+    "head.unfreeze_at": (None, "released at {}"),
+}
+"""Settings that make another head of the same init: the default, and how a label says another value. They are part of
+a head's name in studies where they vary; elsewhere they are settings like any other."""
+
+
+def _variant(config: Mapping[str, Any], init: str) -> dict[str, Any]:
+    """A run's values of `VARIANTS`; the autoencoder's do not concern a head without one."""
+    values = dict(flatten({section: config.get(section) or {} for section in ("autoencoder", "head")}))
+    return {
+        name: values.get(name, default) if init in NEED_AUTOENCODER or not name.startswith("autoencoder.") else default
+        for name, (default, _) in VARIANTS.items()
+    }
+
+
+def _label_heads(rows: list[dict[str, Any]], variants: list[dict[str, Any]]) -> None:
+    """Fill in `head` and `projector`, naming the variant where the study has more than one."""
+    varying = [name for name in VARIANTS if len({str(variant[name]) for variant in variants}) > 1]
+    for row, variant in zip(rows, variants, strict=True):
+        words = [VARIANTS[name][1].format(variant[name]) for name in varying if variant[name] != VARIANTS[name][0]]
+        row["head"] = head_label(row["init"], row["frozen"], words)
+        row["projector"] = PROJECTORS.get(row["head"], row["head"])
 
 
 def dataset_name(name: str) -> str:
@@ -214,7 +255,6 @@ def _row(
     name: str, result: Mapping[str, Any], config: Mapping[str, Any], curve: list[dict[str, Any]], probe: str
 ) -> dict[str, Any]:
     head, data = result["head"], result.get("data") or {}
-    label = head_label(head["init"], head["frozen"])
     found = (result.get("probes") or {}).get(probe) or {}
     low, high = found.get("ci95") or (None, None)
     contrastive = result.get("contrastive") or {}
@@ -224,8 +264,6 @@ def _row(
         "dataset": dataset,
         "init": head["init"],
         "frozen": bool(head["frozen"]),
-        "head": label,
-        "projector": PROJECTORS.get(label, label),
         "activation": ACTIVATIONS.get(head["activation"], head["activation"]),
         "hidden_dim": head["hidden_dim"],
         "output_dim": head["output_dim"],
@@ -277,7 +315,9 @@ def _first_layer(result: Mapping[str, Any], config: Mapping[str, Any], dataset: 
     return f"{own} {digest}" if settings else own
 
 
-_COMPARED = {"seed", *(f"head.{name}" for name in ("init", "frozen", "activation", "hidden_dim", "output_dim"))}
+_COMPARED = {
+    "seed", *(f"head.{name}" for name in ("init", "frozen", "activation", "hidden_dim", "output_dim")), *VARIANTS
+}  # fmt: skip
 
 
 def _digest(config: Mapping[str, Any]) -> str:
