@@ -157,20 +157,28 @@ def search(
     return 0
 
 
-def select(run: RunPath, data: Data, n: Annotated[int, arg(aliases=["-n"])], *, out: Path = Path("selection")) -> int:
+def select(
+    run: RunPath,
+    data: Data,
+    n: Annotated[int, arg(aliases=["-n"])],
+    *,
+    similarity: float = 0.995,
+    out: Path = Path("selection"),
+) -> int:
     """Near-duplicates, outliers, and what to label next, as lists and contact sheets.
 
     Args:
         run: a finished run.
         data: folders of pictures, a list, or a named set.
         n: how many pictures to label next, and how many outliers to show.
+        similarity: cosine similarity from which two pictures are near-duplicates.
         out: a folder for the lists (.csv) and sheets (.png).
     """
     from headstart import load
     from headstart.report.screen import print_selection
     from headstart.use.search import select as choose_pictures
 
-    print_selection(choose_pictures(load(run), data, n, out=out), out)
+    print_selection(choose_pictures(load(run), data, n, similarity=similarity, out=out), out)
     return 0
 
 
@@ -204,7 +212,7 @@ def finetune(
         layer_decay: each earlier block of the backbone learns at this share of the next one's rate.
         patience: stop after so many epochs without a better validation accuracy.
         seed: of the classifier, the order and the augmentation.
-        compare: train the same network from scratch as well.
+        compare: train the same network from its weights before SimCLR as well.
         overwrite: replace a finished classifier.
         device: auto, cpu, cuda, cuda:N or mps.
         threads: CPU threads. Unset: one per core.

@@ -35,7 +35,7 @@ from headstart.config import (
     to_dict,
     to_yaml,
 )
-from headstart.data import Images
+from headstart.data import Images, catalog
 from headstart.data import splits as splitting
 from headstart.data.splits import Splits
 from headstart.engine import distributed, loggers, weights
@@ -539,7 +539,7 @@ class Run:
     def _data(self) -> dict[str, Any]:
         mean, std = self.moments["train"]
         return {
-            "name": ", ".join(_shown(source) for source in self.config.data.sources),
+            "name": ", ".join(catalog.shown(source) for source in self.config.data.sources),
             "fingerprint": self.images.fingerprint, "size": self.size,
             "classes": self.images.classes, "skipped": len(self.images.skipped),
             "labelled": int((self.images.labels >= 0).sum()),
@@ -568,12 +568,6 @@ def _write_skipped(path: Path, images: Images) -> None:
     writer.writerow(["name", "reason"])
     writer.writerows((runs.safe_cell(name), runs.safe_cell(reason)) for name, reason in images.skipped)
     runs.write(path, text.getvalue())
-
-
-def _shown(source: str) -> str:
-    """A source as a report shows it: the named set, or the last part of the path."""
-    name, _, root = source.partition(":")
-    return name if root and "/" not in name else Path(source).name
 
 
 def _float32(values: np.ndarray) -> Tensor:

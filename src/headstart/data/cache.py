@@ -158,11 +158,6 @@ class DamagedError(Exception):
     """The bytes are not those of a complete store; the message says what is wrong."""
 
 
-def size_of(path: Path) -> int:
-    """Bytes of a store's file; 0 when there is none."""
-    return path.stat().st_size if path.exists() else 0
-
-
 def read(path: Path, memory: int) -> Store:
     """Open a store; held in memory and verified as a whole up to `memory` bytes, else memory-mapped.
 

@@ -57,6 +57,12 @@ class Source:
     checksums: tuple[tuple[Path, str], ...] = ()
 
 
+def shown(source: str) -> str:
+    """A source as a report shows it: the named set, or the last part of the path."""
+    name, _, root = source.partition(":")
+    return name if root and "/" not in name else Path(source).name
+
+
 def find(data: DataConfig) -> Source:
     """What `data.sources` name.
 

@@ -22,7 +22,8 @@ from rich.text import Text
 from headstart.config import DataConfig
 from headstart.data import catalog
 from headstart.data.decode import UnreadableError, read_picture
-from headstart.data.images import AUTO_SIZE, TOLERATED, cores
+from headstart.data.images import AUTO_SIZE, TOLERATED
+from headstart.engine.device import available_cores
 from headstart.engine.progress import stage
 from headstart.runs import printable
 
@@ -170,7 +171,7 @@ def _inspect(source: catalog.Source) -> Iterator[_Found | str]:
         digest = hashlib.blake2b(repr(pixels.shape).encode() + np.ascontiguousarray(pixels).tobytes(), digest_size=16)
         return _Found((pixels.shape[0], pixels.shape[1]), *kind, digest.digest())
 
-    with stage("checking", len(source.names)) as bar, ThreadPoolExecutor(cores()) as pool:
+    with stage("checking", len(source.names)) as bar, ThreadPoolExecutor(available_cores()) as pool:
         for start in range(0, len(source.names), 256):
             for found in pool.map(one, source.pictures[start : start + 256]):
                 bar.advance()

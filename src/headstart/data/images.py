@@ -24,6 +24,7 @@ from PIL import Image
 from headstart.config import DataConfig
 from headstart.data import cache, catalog
 from headstart.data.decode import HEIF, UnreadableError, read_picture
+from headstart.engine.device import available_cores
 from headstart.engine.progress import say, stage
 from headstart.errors import InputError, RunError
 from headstart.runs import printable
@@ -126,7 +127,7 @@ class Images:
             for at in range(len(rows)):
                 fill(at)
         else:
-            with ThreadPoolExecutor(cores()) as pool:
+            with ThreadPoolExecutor(available_cores()) as pool:
                 deque(pool.map(fill, range(len(rows)), chunksize=64), maxlen=0)
         return torch.from_numpy(squares)
 
@@ -319,15 +320,10 @@ def _bytes_of(picture: str | np.ndarray) -> int:
         return 0
 
 
-def cores() -> int:
-    """Processor cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def _decoding_threads(pictures: catalog.Pictures) -> int:
     """One thread for tiny files, where threads only fight over the interpreter; else one a core."""
     some = [_bytes_of(picture) for picture in itertools.islice(pictures, 0, None, max(1, len(pictures) // 100))]
-    return 1 if sum(some) < 16_000 * len(some) else cores()
+    return 1 if sum(some) < 16_000 * len(some) else available_cores()
 
 
 _NO_SUMS = np.zeros(3), np.zeros(3)

@@ -41,7 +41,7 @@ def attached(metrics: Metrics, names: Sequence[str], folder: Path, settings: Map
     folder = folder.absolute()
     in_study = folder.parent.name == "runs" and (folder.parent.parent / "study.yaml").exists()
     root = folder.parent.parent if in_study else folder
-    loggers = [LOGGERS[name](root / "loggers", root.name, folder.name, settings) for name in names]
+    loggers: list[Logger] = [LOGGERS[name](root / "loggers", root.name, folder.name, settings) for name in names]
     sent = len(metrics.lines)
 
     def send(lines: Sequence[Line]) -> None:

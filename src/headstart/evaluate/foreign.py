@@ -20,6 +20,7 @@ import headstart
 from headstart import backbones, data, live_taps, runs
 from headstart import config as configs
 from headstart.config import BackboneConfig, Config, DataConfig, ProbeConfig
+from headstart.data import catalog
 from headstart.data import splits as splitting
 from headstart.data.images import Images
 from headstart.data.splits import Splits
@@ -191,8 +192,8 @@ def compare(
         "schema": runs.SCHEMA,
         "headstart": headstart.__version__,
         "data": {
-            "name": ", ".join(_shown(source) for source in config.data.sources), "fingerprint": images.fingerprint,
-            "size": pictures.size, "classes": images.classes,
+            "name": ", ".join(catalog.shown(source) for source in config.data.sources),
+            "fingerprint": images.fingerprint, "size": pictures.size, "classes": images.classes,
             **{split: len(rows) for split, rows in pictures.rows.items()},
         },
         "backbone": {"name": config.backbone.name, "stem": config.backbone.stem},
@@ -279,11 +280,6 @@ def _ending(shapes: dict[str, tuple[int, ...]], key: str) -> tuple[int, ...] | N
 
 def _file_name(name: str, images: Images) -> str:
     return f"{re.sub(r'[^A-Za-z0-9._-]+', '-', name).strip('-.') or 'data'}-{images.fingerprint[:8]}"
-
-
-def _shown(source: str) -> str:
-    name, _, root = source.partition(":")
-    return name if root and "/" not in name else Path(source).name
 
 
 def _float32(values: np.ndarray) -> Tensor:

@@ -18,12 +18,12 @@ from typing import Literal, get_args
 import numpy as np
 import torch
 from safetensors.torch import load as safetensors_load
-from safetensors.torch import save as safetensors_bytes
 from torch import Tensor, nn
 
 import headstart
 from headstart import backbones, runs
 from headstart.engine.randomness import generator
+from headstart.engine.weights import to_bytes
 from headstart.errors import InputError, RunError
 from headstart.use.card import model_card
 from headstart.use.load import Run
@@ -150,7 +150,7 @@ def _state_dict_file(
 ) -> tuple[bytes, Callable[[bytes], dict[str, Tensor]]]:
     """A file's bytes and what reads them back."""
     if suffix == ".safetensors":
-        return safetensors_bytes(tensors, about), safetensors_load
+        return to_bytes(tensors, about), safetensors_load
     buffer = io.BytesIO()
     torch.save(tensors, buffer)
     return buffer.getvalue(), lambda content: torch.load(io.BytesIO(content), weights_only=True)

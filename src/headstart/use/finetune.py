@@ -18,7 +18,6 @@ from typing import Any, BinaryIO, Literal
 
 import numpy as np
 import torch
-from safetensors.torch import save as safetensors_bytes
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
@@ -30,7 +29,7 @@ from headstart.contrastive import normalize, stochastic_layers
 from headstart.data import Images, open_images
 from headstart.data import splits as splitting
 from headstart.data.splits import Splits
-from headstart.engine import progress
+from headstart.engine import progress, weights
 from headstart.engine.checkpoint import Checkpoints, State, stop_on_signals
 from headstart.engine.device import Compute, choose
 from headstart.engine.randomness import generator, order
@@ -503,7 +502,7 @@ def _save(path: Path, tensors: Mapping[str, Tensor], run: Run, classes: Sequence
         "backbone": run.config.backbone.name, "classes": json.dumps(list(classes)), "headstart": headstart.__version__,
         "loading": loading_lines(run, len(classes)),
     }  # fmt: skip
-    runs.write(path, safetensors_bytes({_plain_name(n, last): tensor for n, tensor in tensors.items()}, about))
+    weights.save(path, {_plain_name(n, last): tensor for n, tensor in tensors.items()}, **about)
 
 
 def _record(run: Run, images: Images, settings: Settings, found: Finetuned) -> dict[str, Any]:
