@@ -68,8 +68,9 @@ def build(
         if fetched:
             _load(backbone, _torchvision_weights(name), f"{name}'s ImageNet weights", {f"{last}."})
     backbone.num_features = width  # type: ignore[assignment]
-    if size is not None:
+    if size is not None and (name, stem, size) not in _FITTING:
         _check_size(backbone, name, size)
+        _FITTING.add((name, stem, size))
     if str(weights) not in ("none", "imagenet"):
         classifier = {f"{last}."} if last else _timm_classifier(backbone)
         _load(backbone, read_tensors(weights), str(weights), classifier)
@@ -222,6 +223,10 @@ def _with_cifar_stem(network: nn.Module, name: str) -> nn.Module:
     nn.init.kaiming_normal_(network.conv1.weight, mode="fan_out", nonlinearity="relu")  # as every ResNet convolution
     network.maxpool = nn.Identity()
     return network
+
+
+_FITTING: set[tuple[str, str, int]] = set()
+"""Names, stems and sizes that went together: a run builds its network several times, and the check takes as long."""
 
 
 def _check_size(network: nn.Module, name: str, size: int) -> None:
