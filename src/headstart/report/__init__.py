@@ -1,7 +1,8 @@
 """From finished runs to a page: the paper's tables, matched comparisons, figures (paper section 4).
 
 Comes in: the folder of a run or a study. Goes out, in that folder: report.html, tables/table2.csv ... table6.csv with
-their Markdown and LaTeX, figures/*.svg with their data. Nothing here imports torch.
+their Markdown and LaTeX, the answer in words (tables/answer.md), figures/*.svg with their data. Nothing here imports
+torch.
 """
 
 from pathlib import Path
@@ -23,7 +24,9 @@ def write_report(path: str | Path, probe: str | None = None) -> Path:
     if study.single:
         page = pages.run_page(study)
     else:
-        page = pages.study_page(study, answer.answer(study), layouts, tables.headline(tidy[2]))
+        found = answer.answer(study)
+        page = pages.study_page(study, found, layouts, tables.headline(tidy[2]))
+        write(study.path / "tables" / "answer.md", visible(tables.sentences(found)))
     if len(study.runs):
         for layout in layouts:
             stem = study.path / "tables" / f"table{layout.number}"

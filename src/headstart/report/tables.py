@@ -12,6 +12,7 @@ from functools import cache
 import pandas as pd
 
 from headstart.report import printed
+from headstart.report.answer import Answer
 from headstart.report.records import ACTIVATIONS
 from headstart.runs import safe_cell
 
@@ -273,6 +274,14 @@ def markdown(table: Layout) -> str:
             names = [title, label] if table.number == 2 else [", ".join(filter(None, (title, label)))]
             lines.append(_pipe([*names, *map(_plain, cells)]))
     return "\n".join(lines) + "\n"
+
+
+def sentences(answer: Answer) -> str:
+    """The answer as Markdown: the headline, what else was compared, and what the data cannot say."""
+    parts = [f"**{_escape(answer.headline)}**"]
+    for said in (answer.sentences, answer.by_set, answer.caveats):
+        parts += ["\n".join(f"- {_escape(sentence)}" for sentence in said)] if said else []
+    return "\n\n".join(parts) + "\n"
 
 
 def _plain(cell: Cell) -> str:
