@@ -1,0 +1,107 @@
+"""The committed records of studies: take them over from a finished study, and recompute everything said from them.
+
+    python results/records.py collect runs/controls results/digits/controls --probe few_shot_1
+    python results/records.py check
+
+`collect` copies each run's config.yaml, result.json and metrics.jsonl (no weights), writes the report by the probe that
+decides, and the sentences by every other. `check` does the same again in a temporary folder and compares.
+"""
+
+import argparse
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pandas as pd
+
+from headstart import report
+from headstart.runs import read_json, write_json
+
+HERE = Path(__file__).parent
+RECORD = ("config.yaml", "result.json", "metrics.jsonl")
+DECIDES = "decides.json"
+"""Beside a study's records: the probe that was chosen to decide before anything was run."""
+
+
+def collect(study: Path, out: Path, probe: str) -> None:
+    """Copy the records of a study's finished runs to `out`, and write what they say."""
+    out.mkdir(parents=True, exist_ok=True)
+    shutil.copy(study / "study.yaml", out)
+    for result in sorted((study / "runs").glob("*/result.json")):
+        folder = out / "runs" / result.parent.name
+        folder.mkdir(parents=True, exist_ok=True)
+        for name in RECORD:
+            shutil.copy(result.with_name(name), folder)
+    write_json(out / DECIDES, {"probe": probe})
+    say(out)
+
+
+def say(study: Path) -> None:
+    """Write the report and the tables by the probe that decides, and answers/PROBE.md by each probe."""
+    decides = read_json(study / DECIDES)["probe"]
+    results = (read_json(path) for path in sorted((study / "runs").glob("*/result.json")))
+    probes = {name for result in results for name in result["probes"]}
+    for probe in [*sorted(probes - {decides}), decides]:  # the report of the last one stays
+        report.write_report(study, probe=probe)
+        (study / "answers").mkdir(exist_ok=True)
+        shutil.copy(study / "tables" / "answer.md", study / "answers" / f"{probe}.md")
+    shutil.copy(study / "figures" / "comparisons.csv", study / "tables" / "comparisons.csv")
+    shutil.rmtree(study / "figures")  # the page holds them, and `headstart report` draws them again
+
+
+def said(study: Path) -> list[Path]:
+    """The files that `say` wrote, but for the page."""
+    return [*sorted((study / "tables").iterdir()), *sorted((study / "answers").iterdir())]
+
+
+def differences(study: Path) -> Iterator[str]:
+    """What `study` says that its records do not, or the other way round."""
+    with tempfile.TemporaryDirectory() as temporary:
+        again = Path(temporary) / study.name
+        shutil.copytree(study, again, ignore=shutil.ignore_patterns("tables", "answers", "report.html"))
+        say(again)
+        names = {path.relative_to(root).as_posix() for root in (study, again) for path in said(root)}
+        for name in sorted(names):
+            if not ((study / name).exists() and (again / name).exists()):
+                yield f"{name} is not in both"
+            elif name.endswith(".csv"):
+                before, after = pd.read_csv(study / name), pd.read_csv(again / name)
+                try:
+                    pd.testing.assert_frame_equal(before, after, rtol=1e-6)
+                except AssertionError as error:
+                    yield f"{name}: {str(error).splitlines()[0]}"
+            elif (study / name).read_text() != (again / name).read_text():
+                yield f"{name} has other words"
+
+
+def check() -> int:
+    """Recompute every study under results/; the number of differences."""
+    found = 0
+    for study in sorted(path.parent for path in HERE.rglob(DECIDES)):
+        runs = len(list((study / "runs").glob("*/result.json")))
+        wrong = list(differences(study))
+        found += len(wrong)
+        print(f"{study.relative_to(HERE)}: {runs} records, {'; '.join(wrong) or 'all tables and sentences follow'}")
+    return found
+
+
+def main() -> int:
+    """The two commands above."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(dest="command", required=True)
+    taking = commands.add_parser("collect")
+    taking.add_argument("study", type=Path)
+    taking.add_argument("out", type=Path)
+    taking.add_argument("--probe", required=True)
+    commands.add_parser("check")
+    options = parser.parse_args()
+    if options.command == "collect":
+        collect(options.study, options.out, options.probe)
+        return 0
+    return min(1, check())
+
+
+if __name__ == "__main__":
+    sys.exit(main())
