@@ -292,8 +292,9 @@ def study_plan(
         calibrate: time a few training steps for the estimate.
     """
     from headstart import study as studies
+    from headstart import study_screen
 
-    studies.print_plan(
+    study_screen.print_plan(
         studies.plan(
             study, out=out, data=data, data_root=data_root, overrides=sum(set, ()), seeds=seeds, calibrate=calibrate
         )
@@ -336,6 +337,7 @@ def study_run(
         keep: records removes weights and checkpoints of finished runs.
     """
     from headstart import study as studies
+    from headstart import study_screen
     from headstart.report import write_report
 
     summary = studies.run(
@@ -343,7 +345,7 @@ def study_run(
         workers=workers, threads=threads, device=device, retry_failed=retry_failed, max_seconds=max_seconds,
         keep=keep, ray=ray,
     )  # fmt: skip
-    studies.print_summary(summary)
+    study_screen.print_summary(summary)
     if summary.done:
         print(f"report: {write_report(out)}")
     return 1 if summary.failed else 0
@@ -356,8 +358,9 @@ def study_status(folder: Positional[Annotated[Path, arg(metavar="DIR")]]) -> int
         folder: a study folder.
     """
     from headstart import study as studies
+    from headstart import study_screen
 
-    studies.print_status(studies.status(folder))
+    study_screen.print_status(studies.status(folder))
     return 0
 
 

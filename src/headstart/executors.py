@@ -24,7 +24,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any, Literal
 
 from headstart import runs, study, study_store
-from headstart.engine.progress import say
+from headstart.engine.progress import duration, say
 from headstart.errors import HeadstartError, InputError, Interrupted, RunError
 from headstart.runs import RunFolder
 from headstart.study import Planned, RayOptions
@@ -166,7 +166,7 @@ class Worker:
         result = folder.read_result()
         study_store.write_untrained(self.out, key, result["untrained"])
         self.tidy(folder)
-        self._say(f"done: {run.name} in {study.duration(time.monotonic() - started)}{_accuracy(result)}")
+        self._say(f"done: {run.name} in {duration(time.monotonic() - started)}{_accuracy(result)}")
         return "done"
 
     def open(self, config: "Config") -> tuple["Images", "Splits"]:

@@ -71,6 +71,14 @@ def say(text: str) -> None:
     console.print(printable(text), markup=False, soft_wrap=True)
 
 
+def duration(seconds: float) -> str:
+    """Seconds as a person says them."""
+    for size, unit in ((86_400, "days"), (3600, "h"), (60, "min")):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.1f} {unit}"
+    return f"{seconds:.0f} s"
+
+
 def _describe(figures: dict[str, float]) -> str:
     words = {
         "loss": "loss {:.4g}", "accuracy": "accuracy {:.2f}", "pairs_per_s": "{:,.0f} pairs/s",
