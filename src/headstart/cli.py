@@ -69,9 +69,11 @@ def pretrain(
         raise InputError("pretrain needs DATA: a folder of pictures, a list file, or a named set such as cifar10:ROOT")
     deadline = None if max_seconds is None else time.monotonic() + max_seconds
     path = pretraining.run(options, out, overwrite=overwrite, extend=extend, deadline=deadline)
+    from headstart.engine import distributed
     from headstart.report.screen import print_run
 
-    print_run(path)
+    if distributed.first():
+        print_run(path)
     return 0
 
 

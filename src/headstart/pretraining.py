@@ -100,28 +100,31 @@ def run(
     folder = RunFolder(out)
     _refuse_finished(folder, config, overwrite, extend)
     compute = choose(distributed.local_device(config.device), config.precision, config.threads)
-    with stop_on_signals(), distributed.process_group(compute):
-        folder.open()
-        if overwrite and distributed.rank() == 0:
-            _clear(folder)
-        distributed.wait_for_all()  # a slower process must not clear what rank 0 has begun
-        run = _open(folder, config, compute, images, splits, extend=extend, deadline=deadline, quiet=quiet)
-        run.untrained = untrained
-        names = config.loggers if run.writes else ()
-        try:
-            with loggers.attached(run.metrics, names, folder.path, dict(flatten(to_dict(run.config)))):
-                run.train_autoencoder(autoencoder)
-                if config.stages != "autoencoder":
-                    run.train_contrastive()
-        except (RuntimeError, MemoryError) as error:
-            if not is_out_of_memory(error):
-                raise
-            raise RunError(f"{compute.device} is out of memory; {run.needs_less()}") from error
-    if distributed.rank() == 0:
-        with interrupted_by_signals("stopped; the same command goes on after the last finished stage"):
-            if config.stages == "probe":
-                run.probe()
-            run.finish()
+    with distributed.process_group(compute):
+        with stop_on_signals():
+            folder.open()
+            if overwrite and distributed.rank() == 0:
+                _clear(folder)
+            distributed.wait_for_all()  # a slower process must not clear what rank 0 has begun
+            quiet = quiet or distributed.rank() > 0
+            run = _open(folder, config, compute, images, splits, extend=extend, deadline=deadline, quiet=quiet)
+            run.untrained = untrained
+            names = config.loggers if run.writes else ()
+            try:
+                with loggers.attached(run.metrics, names, folder.path, dict(flatten(to_dict(run.config)))):
+                    run.train_autoencoder(autoencoder)
+                    if config.stages != "autoencoder":
+                        run.train_contrastive()
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                raise RunError(f"{compute.device} is out of memory; {run.needs_less()}") from error
+        if run.writes:
+            with interrupted_by_signals("stopped; the same command goes on after the last finished stage"):
+                if config.stages == "probe":
+                    run.probe()
+                run.finish()
+        distributed.wait_for_all()  # until result.json is there: every process goes on to read it
     return folder.path
 
 
@@ -435,7 +438,7 @@ class Run:
             generator=generator(self.config.seed, "head"), depth=settings.depth, batch_norm=settings.batch_norm,
             match_scale=settings.match_scale, pretrained=settings.pretrained,
         )  # fmt: skip
-        if settings.init == "random" and settings.frozen:
+        if settings.init == "random" and settings.frozen and self.writes:
             say("the first layer is random and frozen: a control, not the paper's mlp (that is --head.no-frozen)")
         views = self._first_views(backbone, chosen[:HEAD_PAIRS])
         return head, head_statistics(head, features, views, self.config.contrastive.temperature)

@@ -14,14 +14,19 @@ import torch.distributed as dist
 
 from headstart.engine.device import Compute
 
-TIMEOUT = datetime.timedelta(minutes=30)
-"""torchrun ends the other ranks within seconds of one's death; this only ends a hang, and one rank may decode a large
-set or write to slow storage while the others wait."""
+TIMEOUT = datetime.timedelta(hours=6)
+"""torchrun ends the other ranks within seconds of one's death; this only ends a hang, and rank 0 may decode a large set
+or run its probes while the others wait."""
 
 
 def launched() -> bool:
     """Whether torchrun started this process."""
     return "RANK" in os.environ and "WORLD_SIZE" in os.environ and int(os.environ["WORLD_SIZE"]) > 1
+
+
+def first() -> bool:
+    """Whether this is the process that speaks for all: torchrun's rank 0, also before and after a run."""
+    return not launched() or os.environ["RANK"] == "0"
 
 
 def rank() -> int:
