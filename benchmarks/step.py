@@ -21,7 +21,7 @@ from headstart.augment import SimCLRAugment
 from headstart.backbones import build
 from headstart.config import BackboneConfig, Config, ContrastiveConfig
 from headstart.contrastive import Batch, SimCLR, Stepper
-from headstart.engine.device import Compute
+from headstart.engine.device import Compute, choose
 from headstart.heads import ProjectionHead
 from headstart.ntxent import nt_xent
 
@@ -94,9 +94,8 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--precision", choices=("bfloat16", "float32"), default="bfloat16")
     parser.add_argument("--only-headstart", action="store_true")
     chosen = parser.parse_args(argv)
-    torch.set_num_threads(chosen.threads or common.cores())
+    compute = choose(chosen.device, chosen.precision, chosen.threads)
     print(common.machine())
-    compute = Compute(torch.device(chosen.device), getattr(torch, chosen.precision))
     views = torch.randn(2 * chosen.batch_size, 3, chosen.size, chosen.size, device=chosen.device)
     one, two = views.chunk(2)
     config = Config(

@@ -48,17 +48,19 @@ def count(network):
 @pytest.mark.parametrize(
     ("name", "size", "changed"),
     [
-        ("resnet18", 32, 7),  # every 3x3 convolution of layers 3 and 4 but the one that still sees 4x4
-        ("resnet34", 32, 17),
-        ("resnet50", 32, 8),
-        ("resnet18", 64, 3),
-        ("resnet18-cifar", 16, 3),
+        ("resnet18", 32, 15),  # every convolution of layers 2 to 4: their outputs have 4x4 pixels and fewer
+        ("resnet34", 32, 29),
+        ("resnet50", 32, 41),
+        ("resnet18", 64, 10),
+        ("resnet18-cifar", 16, 10),
         ("mobilenet_v3_small", 32, None),  # depthwise 5x5 on maps of one pixel
         ("densenet121", 32, None),
     ],
 )
 @pytest.mark.parametrize("channels_last", [False, True])
-def test_networks(name, size, changed, channels_last):
+@pytest.mark.parametrize("everywhere", [False, True], ids=["", "small maps in any precision"])
+def test_networks(name, size, changed, channels_last, everywhere, monkeypatch):
+    monkeypatch.setattr(live_taps.small_maps, "applies", lambda input: everywhere)
     network = build(name).double()
     network.eval() if changed is None else network.train()  # batch norm over maps of one pixel amplifies roundings
     x = torch.randn(8, 3, size, size, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
@@ -107,8 +109,8 @@ def test_every_multiplication_counted_is_needed():
     assert live_taps.products(nn.Conv2d(8, 4, 3, padding="same"), 2, 2) == 36 * 32
 
 
-def test_networks_without_dead_taps_stay_as_they_are():
-    assert count(live_taps.apply(build("resnet18-cifar"), 32)) == 0
+def test_networks_without_dead_taps_or_small_maps_stay_as_they_are():
+    assert count(live_taps.apply(build("resnet18-cifar"), 64)) == 0
 
 
 def test_another_size_at_run_time():

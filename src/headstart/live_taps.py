@@ -20,17 +20,21 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from headstart import small_maps
+
 Span = tuple[int, int]
 
 
 def apply(backbone: nn.Module, size: int) -> nn.Module:
     """Make the convolutions of `backbone` that have dead taps for pictures (3, size, size) skip them; returns it.
 
-    Only plain nn.Conv2d with zero padding change, and only in how they compute: each looks at the map it is really
-    given, so any other size stays correct. Applying it twice changes nothing.
+    Those of small maps without dead taps change with them, for `small_maps`. Only plain nn.Conv2d with zero padding
+    change, and only in how they compute: each looks at the map it is really given, so any other size stays correct.
+    Applying it twice changes nothing.
     """
     for conv, (height, width) in _map_sizes(backbone, size).items():
-        if type(conv) is nn.Conv2d and products(conv, height, width) < products(conv, height, width, live=False):
+        dead = products(conv, height, width) < products(conv, height, width, live=False)
+        if type(conv) is nn.Conv2d and (dead or small_maps.pays(conv, height, width)):
             conv.__class__ = LiveConv2d
     return backbone
 
@@ -61,10 +65,13 @@ class LiveConv2d(nn.Conv2d):
                 input = input.to(torch.get_autocast_dtype(input.device.type))
             output = _WholeMap.apply(input, weight, axes.windows, axes.outputs)
             return output if bias is None else output + bias.to(output.dtype)[:, None, None]
-        if axes and (axes.rows, axes.columns) != ((0, self.kernel_size[0]), (0, self.kernel_size[1])):
-            live = weight[:, :, slice(*axes.rows), slice(*axes.columns)]
-            return nn.functional.conv2d(input, live, bias, self.stride, axes.padding, self.dilation, self.groups)
-        return super()._conv_forward(input, weight, bias)
+        if axes is None:
+            return super()._conv_forward(input, weight, bias)
+        live = weight[:, :, slice(*axes.rows), slice(*axes.columns)]
+        if small_maps.applies(input) and small_maps.pays(self, input.shape[2], input.shape[3]):
+            output = small_maps.convolution(input, live, self.stride, axes.padding)  # type: ignore[arg-type]
+            return output if bias is None else output + bias.to(output.dtype)[:, None, None]
+        return nn.functional.conv2d(input, live, bias, self.stride, axes.padding, self.dilation, self.groups)
 
 
 def _map_sizes(backbone: nn.Module, size: int) -> dict[nn.Conv2d, Span]:
@@ -148,8 +155,9 @@ class _WholeMap(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, windows: tuple[tuple[Span, Span], ...], outputs: Span) -> Tensor:
         pixels = x.permute(0, 2, 3, 1).flatten(1)  # (N, H W C), a view of a channels_last map
-        taps = weight.to(x.dtype).permute(0, 2, 3, 1)  # (O, k, k, C)
-        matrix = torch.cat([taps[:, slice(*rows), slice(*columns)].flatten(1) for rows, columns in windows])
+        taps = weight.permute(0, 2, 3, 1)  # (O, k, k, C)
+        parts = [taps[:, slice(*rows), slice(*columns)].to(x.dtype).flatten(1) for rows, columns in windows]
+        matrix = torch.cat(parts)
         ctx.save_for_backward(pixels, matrix, weight)
         ctx.windows, ctx.shape = windows, x.shape
         return nn.functional.linear(pixels, matrix).view(len(x), *outputs, len(weight)).permute(0, 3, 1, 2)

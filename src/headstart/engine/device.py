@@ -1,6 +1,7 @@
 """Where a run computes, and in which precision."""
 
 import contextlib
+import ctypes
 import os
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -8,6 +9,9 @@ from dataclasses import dataclass
 import torch
 
 from headstart.errors import InputError
+
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
+"""Numbers in glibc's malloc.h."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +50,8 @@ def choose(device: str = "auto", precision: str = "auto", threads: int | None = 
     chosen = torch.device(device)
     if chosen.type == "cuda" and (chosen.index or 0) >= torch.cuda.device_count():
         raise InputError(f"device is {device}, but this machine has {torch.cuda.device_count()} CUDA devices; use cpu")
+    if chosen.type == "cpu":
+        _keep_freed_memory()
     if chosen.type == "mps" and not torch.backends.mps.is_available():
         raise InputError("device is mps, but this machine has no Apple GPU; use cpu")
     if chosen.type == "cuda":
@@ -55,6 +61,18 @@ def choose(device: str = "auto", precision: str = "auto", threads: int | None = 
     if precision == "auto":
         precision = "bfloat16" if _native_bfloat16(chosen) else "float32"
     return Compute(chosen, torch.bfloat16 if precision == "bfloat16" else torch.float32)
+
+
+def _keep_freed_memory() -> None:
+    """Tell glibc to keep what a step frees for the next one.
+
+    By default it returns large blocks to the system at once, and each step of a training on a CPU faults tens of
+    thousands of pages in again (`python -m benchmarks step`).
+    """
+    with contextlib.suppress(OSError, AttributeError, TypeError):  # another C library has no such switch
+        mallopt = ctypes.CDLL(None).mallopt
+        mallopt(M_MMAP_THRESHOLD, 1 << 30) or mallopt(M_MMAP_THRESHOLD, 32 << 20)  # older ones allow no more
+        mallopt(M_TRIM_THRESHOLD, -1)
 
 
 def is_out_of_memory(error: BaseException) -> bool:
