@@ -6,14 +6,17 @@ median, the smallest and largest round, and the ratio of the medians.
 
 import argparse
 import contextlib
+import functools
 import io
+import multiprocessing
 import os
 import platform
 import statistics
 import tarfile
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import torch
@@ -62,6 +65,37 @@ def interleave(ways: dict[str, Way], rounds: int) -> dict[str, list[float]]:
             if number:
                 times[name].append(seconds)
     return times
+
+
+@contextlib.contextmanager
+def apart(ways: Mapping[str, Callable[[], Way]]) -> Iterator[dict[str, Way]]:
+    """Each way in a process of its own, made there: what one sets for its process (an allocator, threads) is its own.
+
+    They still take turns. `ways` must be picklable: functions of a module, or `functools.partial` of them.
+    """
+    context = multiprocessing.get_context("spawn")
+    with contextlib.ExitStack() as stack:
+        remote: dict[str, Way] = {}
+        for name, make in ways.items():
+            here, there = context.Pipe()
+            process = context.Process(target=_serve, args=(there, make))
+            process.start()
+            stack.callback(process.join)
+            stack.callback(here.send, False)
+            remote[name] = functools.partial(_ask, here)
+        yield remote
+
+
+def _ask(connection: Connection) -> float:
+    connection.send(True)
+    seconds: float = connection.recv()
+    return seconds
+
+
+def _serve(connection: Connection, make: Callable[[], Way]) -> None:
+    way = make()
+    while connection.recv():
+        connection.send(way())
 
 
 def table(title: str, times: dict[str, list[float]], unit: str, against: str | None = None) -> dict[str, float]:

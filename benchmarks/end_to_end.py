@@ -30,8 +30,9 @@ Epoch = Callable[[], Iterator[None]]
 """Yields after every finished step."""
 
 
-def timed(epoch: Epoch, steps: int, batch_size: int) -> common.Way:
+def timed(make: Callable[[], Epoch], steps: int, batch_size: int) -> common.Way:
     """Seconds per pair of `steps` steps after a first one, which starts the workers."""
+    epoch = make()
 
     def way() -> float:
         iterator = epoch()
@@ -71,8 +72,9 @@ def lightly_epoch(folder: Path, size: int, batch_size: int, device: str, fast: b
     return epoch
 
 
-def headstart_epoch(folder: Path, size: int, batch_size: int, compute: devices.Compute) -> Epoch:
+def headstart_epoch(folder: Path, size: int, batch_size: int, device: str, precision: str) -> Epoch:
     """The loop of `headstart.contrastive.train`, without its validation and checkpoints."""
+    compute = devices.choose(device, precision)
     images = open_images(DataConfig(sources=(str(folder),), cache_dir=str(folder)))
     config = Config(contrastive=ContrastiveConfig(batch_size=batch_size))
     head = ProjectionHead(512, hidden_dim=256, output_dim=128)
@@ -103,20 +105,20 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--precision", choices=("auto", "bfloat16", "float32"), default="auto")
     parser.add_argument("--pictures", help="folder of .jpg files (default: CIFAR-10 from $HEADSTART_DATA)")
     chosen = parser.parse_args(argv)
-    compute = devices.choose(chosen.device, chosen.precision, chosen.threads)
     print(common.machine())
     count = (chosen.steps + 1) * chosen.batch_size
     with common.pictures(chosen.pictures, count, chosen.size) as folder:
-        setting = (folder, chosen.size, chosen.batch_size)
+        setting = (folder, chosen.size, chosen.batch_size, chosen.device)
         epochs = {
-            f"authors' way, {common.cores()} workers": authors_epoch(*setting, chosen.device),
-            "lightly": lightly_epoch(*setting, chosen.device, fast=False),
-            "lightly, bfloat16, channels_last": lightly_epoch(*setting, chosen.device, fast=True),
-            f"Headstart, {compute.precision}": headstart_epoch(*setting, compute),
+            f"authors' way, {common.cores()} workers": partial(authors_epoch, *setting),
+            "lightly": partial(lightly_epoch, *setting, fast=False),
+            "lightly, bfloat16, channels_last": partial(lightly_epoch, *setting, fast=True),
+            "Headstart": partial(headstart_epoch, *setting, chosen.precision),
         }
-        ways = {name: timed(epoch, chosen.steps, chosen.batch_size) for name, epoch in epochs.items()}
-        times = common.interleave(ways, chosen.rounds)
+        makes = {name: partial(timed, epoch, chosen.steps, chosen.batch_size) for name, epoch in epochs.items()}
+        with common.apart(makes) as ways:
+            times = common.interleave(ways, chosen.rounds)
         title = f"ResNet-34, {chosen.size} px, {chosen.batch_size} pairs, from stored pictures"
         ratios = common.table(title, times, "pairs")
-    ours = ratios[f"Headstart, {compute.precision}"]
+    ours = ratios["Headstart"]
     print(f"\nHeadstart against {', '.join(f'{name}: {ours / ratio:.2f}x' for name, ratio in ratios.items())}")
