@@ -56,7 +56,7 @@ def synchronize() -> None:
         torch.cuda.synchronize()
 
 
-def interleave(ways: dict[str, Way], rounds: int) -> dict[str, list[float]]:
+def interleave(ways: Mapping[str, Way], rounds: int) -> dict[str, list[float]]:
     """One untimed round of every way, then `rounds` timed ones, the ways taking turns. Seconds per unit."""
     times: dict[str, list[float]] = {name: [] for name in ways}
     for number in range(rounds + 1):
