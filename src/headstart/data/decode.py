@@ -82,8 +82,9 @@ def read_picture(path: str) -> tuple[np.ndarray, bytes]:
                 raise UnreadableError("not a regular file")
             if status.st_size > MAX_BYTES:
                 raise UnreadableError(f"file of {status.st_size:,} bytes, more than {MAX_BYTES:,}")
-            with open(handle, "rb", buffering=0, closefd=False) as file:
-                data = file.read()
+            data = os.read(handle, max(1, status.st_size))
+            while more := os.read(handle, 1 << 20):  # a read may end early, and a file may have grown
+                data += more
         finally:
             os.close(handle)
     except OSError as error:

@@ -281,9 +281,16 @@ def _decode(
 
 
 def _all_rows(source: catalog.Source, plan: _Plan) -> Iterator[cache.Row | tuple[int, str]]:
-    """Every picture in order, decoded by several threads that run a bounded distance ahead."""
+    """Every picture in order; large ones decoded by several threads that run a bounded distance ahead."""
     chunks = _chunks(source.pictures)
-    threads = _decoding_threads(source.pictures)
+    if _tiny(source.pictures):
+        with stage("pictures", len(source.names)) as bar:
+            for here in chunks:
+                rows = _decode_chunk(source, plan, here)
+                yield from rows
+                bar.advance(len(rows))
+        return
+    threads = available_cores()
     with stage("pictures", len(source.names)) as bar, ThreadPoolExecutor(threads) as pool:
         waiting: deque[Future[list[cache.Row | tuple[int, str]]]] = deque()
         try:
@@ -320,10 +327,10 @@ def _bytes_of(picture: str | np.ndarray) -> int:
         return 0
 
 
-def _decoding_threads(pictures: catalog.Pictures) -> int:
-    """One thread for tiny files, where threads only fight over the interpreter; else one a core."""
+def _tiny(pictures: catalog.Pictures) -> bool:
+    """Whether the files are so small that threads would only fight over the interpreter."""
     some = [_bytes_of(picture) for picture in itertools.islice(pictures, 0, None, max(1, len(pictures) // 100))]
-    return 1 if sum(some) < 16_000 * len(some) else available_cores()
+    return sum(some) < 16_000 * len(some)
 
 
 _NO_SUMS = np.zeros(3), np.zeros(3)
