@@ -445,9 +445,8 @@ class GradientByHand:
     """Loss and gradient of the paper's autoencoder, written out.
 
     Equal to autograd's bit for bit (under autocast but for the bias gradients, which are not rounded to bfloat16),
-    without its bookkeeping and without new memory for the gradients in every step: on two cores with bfloat16 matrix
-    units a whole step takes 13 % less time. Calling it with x (N, D) returns the loss and leaves the gradients in
-    `.grad`.
+    without its bookkeeping and without new memory for the gradients in every step (`python -m benchmarks autoencoder`
+    measures the whole). Calling it with x (N, D) returns the loss and leaves the gradients in `.grad`.
 
     Args:
         model: of kind `mlp` on pixels; its parameters stay in their own precision.

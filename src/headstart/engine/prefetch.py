@@ -29,7 +29,7 @@ class Prefetch(Generic[T]):
         self._thread.start()
 
     def _run(self, source: Iterable[T]) -> None:
-        torch.set_num_threads(1)  # for this thread: a second team on the consumer's cores costs it a fifth of its speed
+        torch.set_num_threads(1)  # for this thread alone: a second team would fight the consumer's for its cores
         try:
             for item in source:
                 if not self._put(item):
