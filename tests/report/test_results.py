@@ -1,0 +1,38 @@
+"""results/records.py: what is committed follows from the records, and an altered number is found."""
+
+import importlib.util
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+
+@pytest.fixture
+def script(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """The script, with tmp_path/results in place of results/."""
+    spec = importlib.util.spec_from_file_location("records", Path(__file__).parents[2] / "results" / "records.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    monkeypatch.setattr(module, "HERE", tmp_path / "results")
+    return module
+
+
+def test_what_is_said_follows_from_the_records(script, make_run, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    for seed in range(3):
+        for init, frozen in (("autoencoder", True), ("random", False)):
+            make_run(tmp_path / "study" / "runs" / f"{init}{seed}", init=init, frozen=frozen, seed=seed)
+    (tmp_path / "study" / "study.yaml").write_text("name: small\n")
+    kept = tmp_path / "results" / "small"
+    script.collect(tmp_path / "study", kept, "linear")
+    assert {path.name for path in (kept / "runs" / "random0").iterdir()} == set(script.RECORD)
+    assert {path.name for path in (kept / "answers").iterdir()} == {"linear.md", "paper.md"}
+    assert script.check() == 0
+    answer = kept / "answers" / "linear.md"
+    answer.write_text(answer.read_text().replace("autoencoder", "autoencoders", 1))
+    table = kept / "tables" / "table3.csv"
+    table.write_text(table.read_text().replace("maximum,", "maximum,1", 1))
+    capsys.readouterr()
+    assert script.check() == 2
+    assert "small: 6 records, answers/linear.md has other words; tables/table3.csv: " in capsys.readouterr().out
