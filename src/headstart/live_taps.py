@@ -60,18 +60,20 @@ class LiveConv2d(nn.Conv2d):
 
     def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         axes = _axes(self, input.shape[2], input.shape[3]) if input.ndim == 4 else None
-        if axes and axes.windows:
-            if torch.is_autocast_enabled(input.device.type):
-                input = input.to(torch.get_autocast_dtype(input.device.type))
-            output = _WholeMap.apply(input, weight, axes.windows, axes.outputs)
-            return output if bias is None else output + bias.to(output.dtype)[:, None, None]
         if axes is None:
             return super()._conv_forward(input, weight, bias)
-        live = weight[:, :, slice(*axes.rows), slice(*axes.columns)]
-        if small_maps.applies(input) and small_maps.pays(self, input.shape[2], input.shape[3]):
-            output = small_maps.convolution(input, live, self.stride, axes.padding)  # type: ignore[arg-type]
-            return output if bias is None else output + bias.to(output.dtype)[:, None, None]
-        return nn.functional.conv2d(input, live, bias, self.stride, axes.padding, self.dilation, self.groups)
+        small = small_maps.applies(input) and small_maps.pays(self, input.shape[2], input.shape[3])
+        if (axes.rows, axes.columns) != ((0, self.kernel_size[0]), (0, self.kernel_size[1])) and not axes.windows:
+            weight = weight[:, :, slice(*axes.rows), slice(*axes.columns)]
+        if not (axes.windows or small):
+            return nn.functional.conv2d(input, weight, bias, self.stride, axes.padding, self.dilation, self.groups)
+        if torch.is_autocast_enabled(input.device.type):
+            input = input.to(torch.get_autocast_dtype(input.device.type))
+        if axes.windows:
+            output = _WholeMap.apply(input, weight, axes.windows, axes.outputs)
+        else:
+            output = small_maps.convolution(input, weight, self.stride, axes.padding)  # type: ignore[arg-type]
+        return output if bias is None else output + bias.to(output.dtype)[:, None, None]
 
 
 def _map_sizes(backbone: nn.Module, size: int) -> dict[nn.Conv2d, Span]:

@@ -40,9 +40,7 @@ def applies(input: Tensor) -> bool:
 
 
 def convolution(input: Tensor, weight: Tensor, stride: Span, padding: Span) -> Tensor:
-    """torch.nn.functional.conv2d of (N, C, H, W) and (O, C, k, l), in the input's precision or autocast's."""
-    if torch.is_autocast_enabled(input.device.type):
-        input = input.to(torch.get_autocast_dtype(input.device.type))
+    """torch.nn.functional.conv2d of (N, C, H, W) and (O, C, k, l), in the input's precision."""
     output: Tensor = _Convolution.apply(input, weight, stride, padding)
     return output
 
