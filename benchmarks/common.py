@@ -68,18 +68,20 @@ def interleave(ways: Mapping[str, Way], rounds: int) -> dict[str, list[float]]:
 
 
 @contextlib.contextmanager
-def apart(ways: Mapping[str, Callable[[], Way]]) -> Iterator[dict[str, Way]]:
+def apart(ways: Mapping[str, Callable[[], Way]], threads: int | None) -> Iterator[dict[str, Way]]:
     """Each way in a process of its own, made there: what one sets for its process (an allocator, threads) is its own.
 
-    They still take turns. `ways` must be picklable: functions of a module, or `functools.partial` of them.
+    They still take turns, with so many threads each (None: all cores). `ways` must be picklable: functions of a module,
+    or `functools.partial` of them.
     """
     context = multiprocessing.get_context("spawn")
     with contextlib.ExitStack() as stack:
         remote: dict[str, Way] = {}
         for name, make in ways.items():
             here, there = context.Pipe()
-            process = context.Process(target=_serve, args=(there, make))
+            process = context.Process(target=_serve, args=(there, make, threads or cores()))
             process.start()
+            there.close()  # so that a process that dies is noticed
             stack.callback(process.join)
             stack.callback(here.send, False)
             remote[name] = functools.partial(_ask, here)
@@ -92,7 +94,8 @@ def _ask(connection: Connection) -> float:
     return seconds
 
 
-def _serve(connection: Connection, make: Callable[[], Way]) -> None:
+def _serve(connection: Connection, make: Callable[[], Way], threads: int) -> None:
+    torch.set_num_threads(threads)
     way = make()
     while connection.recv():
         connection.send(way())

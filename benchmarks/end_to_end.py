@@ -74,7 +74,7 @@ def lightly_epoch(folder: Path, size: int, batch_size: int, device: str, fast: b
 
 def headstart_epoch(folder: Path, size: int, batch_size: int, device: str, precision: str) -> Epoch:
     """The loop of `headstart.contrastive.train`, without its validation and checkpoints."""
-    compute = devices.choose(device, precision)
+    compute = devices.choose(device, precision, torch.get_num_threads())
     images = open_images(DataConfig(sources=(str(folder),), cache_dir=str(folder)))
     config = Config(contrastive=ContrastiveConfig(batch_size=batch_size))
     head = ProjectionHead(512, hidden_dim=256, output_dim=128)
@@ -116,7 +116,7 @@ def main(argv: list[str]) -> None:
             "Headstart": partial(headstart_epoch, *setting, chosen.precision),
         }
         makes = {name: partial(timed, epoch, chosen.steps, chosen.batch_size) for name, epoch in epochs.items()}
-        with common.apart(makes) as ways:
+        with common.apart(makes, chosen.threads) as ways:
             times = common.interleave(ways, chosen.rounds)
         title = f"ResNet-34, {chosen.size} px, {chosen.batch_size} pairs, from stored pictures"
         ratios = common.table(title, times, "pairs")

@@ -65,7 +65,7 @@ def model_of(setting: Setting) -> SimCLR:
 
 def headstart_step(setting: Setting) -> common.Way:
     """Seconds per pair of the real training step."""
-    compute = choose(setting.device, setting.precision)
+    compute = choose(setting.device, setting.precision, torch.get_num_threads())
     config = Config(contrastive=ContrastiveConfig(batch_size=setting.pairs))
     stepper = GivenViews(model_of(setting), SimCLRAugment(setting.size), config, compute)
     stepper.views = setting.views().contiguous(memory_format=torch.channels_last)
@@ -134,7 +134,8 @@ def main(argv: list[str]) -> None:
         f"+ {chosen.precision}": partial(rung, setting, True, low),
         "+ live taps, small maps": partial(rung, setting, True, low, True),
     }
-    with common.apart({**({} if chosen.only_headstart else others), OURS: partial(headstart_step, setting)}) as ways:
+    makes = {**({} if chosen.only_headstart else others), OURS: partial(headstart_step, setting)}
+    with common.apart(makes, chosen.threads) as ways:
         times = common.interleave(ways, chosen.rounds)
     common.table(f"{chosen.backbone}, {chosen.size} px, {chosen.batch_size} pairs", times, "pairs")
     model = model_of(setting)
