@@ -17,7 +17,8 @@ from pathlib import Path
 import pandas as pd
 
 from headstart import report
-from headstart.runs import read_json, write_json
+from headstart.report import answer, records, tables
+from headstart.runs import read_json, visible, write, write_json
 
 HERE = Path(__file__).parent
 RECORD = ("config.yaml", "result.json", "metrics.jsonl")
@@ -43,10 +44,10 @@ def say(study: Path) -> None:
     decides = read_json(study / DECIDES)["probe"]
     results = (read_json(path) for path in sorted((study / "runs").glob("*/result.json")))
     probes = {name for result in results for name in result["probes"]}
-    for probe in [*sorted(probes - {decides}), decides]:  # the report of the last one stays
-        report.write_report(study, probe=probe)
-        (study / "answers").mkdir(exist_ok=True)
-        shutil.copy(study / "tables" / "answer.md", study / "answers" / f"{probe}.md")
+    report.write_report(study, probe=decides)
+    for probe in sorted(probes):
+        found = answer.answer(records.read(study, probe))
+        write(study / "answers" / f"{probe}.md", visible(tables.sentences(found)))
     shutil.copy(study / "figures" / "comparisons.csv", study / "tables" / "comparisons.csv")
     shutil.rmtree(study / "figures")  # the page holds them, and `headstart report` draws them again
 
