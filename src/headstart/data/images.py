@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -282,25 +283,26 @@ def _decode(
 
 def _all_rows(source: catalog.Source, plan: _Plan) -> Iterator[cache.Row | tuple[int, str]]:
     """Every picture in order; large ones decoded by several threads that run a bounded distance ahead."""
-    chunks = _chunks(source.pictures)
-    if _tiny(source.pictures):
-        with stage("pictures", len(source.names)) as bar:
-            for here in chunks:
-                rows = _decode_chunk(source, plan, here)
-                yield from rows
-                bar.advance(len(rows))
-        return
+    decode, chunks = partial(_decode_chunk, source, plan), _chunks(source.pictures)
+    with stage("pictures", len(source.names)) as bar:
+        for rows in map(decode, chunks) if _tiny(source.pictures) else _ahead(decode, chunks):
+            yield from rows
+            bar.advance(len(rows))
+
+
+def _ahead(
+    decode: Callable[[range], list[cache.Row | tuple[int, str]]], chunks: Iterator[range]
+) -> Iterator[list[cache.Row | tuple[int, str]]]:
+    """`map(decode, chunks)` by one thread a core."""
     threads = available_cores()
-    with stage("pictures", len(source.names)) as bar, ThreadPoolExecutor(threads) as pool:
+    with ThreadPoolExecutor(threads) as pool:
         waiting: deque[Future[list[cache.Row | tuple[int, str]]]] = deque()
         try:
             for chunk in itertools.chain(chunks, [None] * (threads + 2)):
                 if chunk is not None:
-                    waiting.append(pool.submit(_decode_chunk, source, plan, chunk))
+                    waiting.append(pool.submit(decode, chunk))
                 if waiting and (chunk is None or len(waiting) > threads + 2):
-                    rows = waiting.popleft().result()
-                    yield from rows
-                    bar.advance(len(rows))
+                    yield waiting.popleft().result()
         finally:
             for future in waiting:
                 future.cancel()
