@@ -68,18 +68,18 @@ def interleave(ways: Mapping[str, Way], rounds: int) -> dict[str, list[float]]:
 
 
 @contextlib.contextmanager
-def apart(ways: Mapping[str, Callable[[], Way]], threads: int | None) -> Iterator[dict[str, Way]]:
+def apart(ways: Mapping[str, Callable[[], Way]]) -> Iterator[dict[str, Way]]:
     """Each way in a process of its own, made there: what one sets for its process (an allocator, threads) is its own.
 
-    They still take turns, with so many threads each (None: all cores). `ways` must be picklable: functions of a module,
-    or `functools.partial` of them.
+    They still take turns, with as many threads each as this process has. `ways` must be picklable: functions of a
+    module, or `functools.partial` of them.
     """
     context = multiprocessing.get_context("spawn")
     with contextlib.ExitStack() as stack:
         remote: dict[str, Way] = {}
         for name, make in ways.items():
             here, there = context.Pipe()
-            process = context.Process(target=_serve, args=(there, make, threads or cores()))
+            process = context.Process(target=_serve, args=(there, make, torch.get_num_threads()))
             process.start()
             there.close()  # so that a process that dies is noticed
             stack.callback(process.join)

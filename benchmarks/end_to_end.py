@@ -105,6 +105,7 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--precision", choices=("auto", "bfloat16", "float32"), default="auto")
     parser.add_argument("--pictures", help="folder of .jpg files (default: CIFAR-10 from $HEADSTART_DATA)")
     chosen = parser.parse_args(argv)
+    torch.set_num_threads(chosen.threads or common.cores())
     print(common.machine())
     count = (chosen.steps + 1) * chosen.batch_size
     with common.pictures(chosen.pictures, count, chosen.size) as folder:
@@ -116,7 +117,7 @@ def main(argv: list[str]) -> None:
             "Headstart": partial(headstart_epoch, *setting, chosen.precision),
         }
         makes = {name: partial(timed, epoch, chosen.steps, chosen.batch_size) for name, epoch in epochs.items()}
-        with common.apart(makes, chosen.threads) as ways:
+        with common.apart(makes) as ways:
             times = common.interleave(ways, chosen.rounds)
         title = f"ResNet-34, {chosen.size} px, {chosen.batch_size} pairs, from stored pictures"
         ratios = common.table(title, times, "pairs")

@@ -123,6 +123,7 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--only-headstart", action="store_true")
     chosen = parser.parse_args(argv)
     setting = Setting(chosen.batch_size, chosen.size, chosen.backbone, chosen.stem, chosen.device, chosen.precision)
+    torch.set_num_threads(chosen.threads or common.cores())
     print(common.machine())
     low = chosen.precision == "bfloat16"
     others = {
@@ -135,7 +136,7 @@ def main(argv: list[str]) -> None:
         "+ live taps, small maps": partial(rung, setting, True, low, True),
     }
     makes = {**({} if chosen.only_headstart else others), OURS: partial(headstart_step, setting)}
-    with common.apart(makes, chosen.threads) as ways:
+    with common.apart(makes) as ways:
         times = common.interleave(ways, chosen.rounds)
     common.table(f"{chosen.backbone}, {chosen.size} px, {chosen.batch_size} pairs", times, "pairs")
     model = model_of(setting)
