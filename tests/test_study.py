@@ -322,6 +322,19 @@ def test_foreign_folders_are_left_alone(small: Path, tmp_path: Path) -> None:
         study.prepare(study.load(small), tmp_path / "run")
 
 
+@pytest.mark.parametrize("missing", ["cifar10", "nothing-here"])
+def test_data_that_are_not_there_leave_the_study_as_it_was(small: Path, tmp_path: Path, missing: str) -> None:
+    out = tmp_path / "out"
+    with pytest.raises(InputError, match=missing):
+        study.run(small, out=out, data=missing)
+    assert not (out / "study.yaml").exists()
+    study.prepare(study.load(small), out)
+    before = (out / "study.yaml").read_bytes()
+    with pytest.raises(InputError, match=missing):
+        study.run(small, out=out, data=missing)
+    assert (out / "study.yaml").read_bytes() == before
+
+
 def test_autoencoders_are_shared_by_what_they_depend_on(tmp_path: Path) -> None:
     """Head, SimCLR and Z-score of the pictures do not matter; latent size, seed and autoencoder settings do."""
     path = write(

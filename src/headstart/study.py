@@ -5,7 +5,7 @@ executors; what is there already is never done again. Planning imports no torch.
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -20,11 +20,12 @@ from headstart.study_status import AUTOENCODER, Status, seconds_by_set, seconds_
 # ------------------------------------------------------------------------------------------------- the study's folder
 
 
-def prepare(study: Study, out: str | Path) -> Study:
+def prepare(study: Study, out: str | Path, check: Callable[[list[Planned]], None] = lambda _: None) -> Study:
     """Join a study with what STUDY/study.yaml holds, and write that file.
 
     Values, seeds, data sets and factors may be added. Raises InputError with the differences when the base setting,
-    or what a value means, has changed.
+    or what a value means, has changed. What `check` raises of the runs that are still to be made comes before anything
+    is written.
     """
     out = Path(out)
     path = out / "study.yaml"
@@ -35,7 +36,7 @@ def prepare(study: Study, out: str | Path) -> Study:
         study = extended(load(path), study, path)
     elif (out / "result.json").exists():
         raise InputError(f"{out} holds a run, not a study; give another --out")
-    expand(study)
+    check([run for run in expand(study) if not (out / "runs" / run.name / "result.json").exists()])
     text = study.to_yaml()
     if not path.exists() or path.read_text(encoding="utf-8") != text:
         runs.write(path, text)
@@ -279,7 +280,7 @@ def run(
     loaded = load(study, data=data, data_root=data_root, overrides=overrides, seeds=seeds)
     changed = {"threads": threads, "device": device}
     base = replace(loaded.base, **{name: value for name, value in changed.items() if value is not None})  # type: ignore[arg-type]
-    joined = prepare(replace(loaded, base=base), out)
+    joined = prepare(replace(loaded, base=base), out, executors.check_data)
     planned = expand(joined)
     if retry_failed:
         for failed in (out / "runs").glob("*/failed.json"):
@@ -288,8 +289,6 @@ def run(
         out=str(out), threads=base.threads, device=base.device, keep=keep, quiet=quiet,
         deadline=None if max_seconds is None else time.time() + max_seconds,
     )  # fmt: skip
-    todo = [run for run in planned if not (out / "runs" / run.name / "result.json").exists()]
-    executors.check_data(todo)
     if executor == "ray":
         executors.on_ray(work, planned, ray)
     else:
