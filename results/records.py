@@ -27,14 +27,14 @@ DECIDES = "decides.json"
 
 
 def collect(study: Path, out: Path, probe: str) -> None:
-    """Copy the records of a study's finished runs to `out`, and write what they say."""
-    out.mkdir(parents=True, exist_ok=True)
-    shutil.copy(study / "study.yaml", out)
-    for result in sorted((study / "runs").glob("*/result.json")):
-        folder = out / "runs" / result.parent.name
-        folder.mkdir(parents=True, exist_ok=True)
-        for name in RECORD:
-            shutil.copy(result.with_name(name), folder)
+    """Copy the records of a study's finished runs to `out`, and write what they say.
+
+    Paths below the current folder become relative to it.
+    """
+    here = f"{Path.cwd()}/"
+    finished = sorted((study / "runs").glob("*/result.json"))
+    for path in (study / "study.yaml", *(result.with_name(name) for result in finished for name in RECORD)):
+        write(out / path.relative_to(study), path.read_text(encoding="utf-8").replace(here, ""))
     write_json(out / DECIDES, {"probe": probe})
     say(out)
 

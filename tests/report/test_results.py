@@ -19,15 +19,19 @@ def script(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     return module
 
 
-def test_what_is_said_follows_from_the_records(script, make_run, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+def test_what_is_said_follows_from_the_records(
+    script, make_run, tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
     for seed in range(3):
         for init, frozen in (("autoencoder", True), ("random", False)):
             make_run(tmp_path / "study" / "runs" / f"{init}{seed}", init=init, frozen=frozen, seed=seed)
-    (tmp_path / "study" / "study.yaml").write_text("name: small\n")
+    (tmp_path / "study" / "study.yaml").write_text(f"name: small\ndata: {tmp_path}/pictures\n")
     kept = tmp_path / "results" / "small"
     script.collect(tmp_path / "study", kept, "linear")
     assert {path.name for path in (kept / "runs" / "random0").iterdir()} == set(script.RECORD)
     assert {path.name for path in (kept / "answers").iterdir()} == {"linear.md", "paper.md"}
+    assert (kept / "study.yaml").read_text() == "name: small\ndata: pictures\n"
     assert script.check() == 0
     answer = kept / "answers" / "linear.md"
     answer.write_text(answer.read_text().replace("autoencoder", "autoencoders", 1))
