@@ -97,10 +97,16 @@ def main(argv: list[str]) -> None:
         pixels = images.batch(torch.arange(len(files)))[0]
         model = plain_model(pixels[0].numel(), chosen.latent).to(chosen.device)
         optimizer = torch.optim.Adam(model.parameters(), lr=1e-4)
+        ours = autoencoder.Autoencoder(pixels[0].numel(), 512, chosen.latent)
 
         def from_memory() -> None:
             order = torch.randperm(len(pixels))
             plain_epoch(model, optimizer, (pixels[i].float() / 255 for i in order.split(BATCH)), chosen.device)
+
+        def prepare() -> None:
+            """All that several latent sizes could share in one pass over the data."""
+            for batch in torch.randperm(len(pixels)).split(BATCH):
+                ours.prepare(pixels[batch].to(compute.device))
 
         ways: dict[str, common.Way] = {
             f"authors' way, {workers} workers": lambda: common.once(
@@ -108,6 +114,7 @@ def main(argv: list[str]) -> None:
             ),
             "plain loop from memory": lambda: common.once(from_memory, len(files)),
             f"Headstart, {compute.precision}": headstart_way(pixels, chosen.latent, compute),
+            "reading and preparing its batches alone": lambda: common.once(prepare, len(files)),
         }
         times = common.interleave(ways, chosen.rounds)
     common.table(f"Autoencoder 3072-512-{chosen.latent}, batch {BATCH}", times, "pictures")

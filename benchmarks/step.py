@@ -5,10 +5,11 @@ and with bfloat16 and channels_last given to it; and of Headstart's step, its pa
 the share of the measured matrix-product limit: live FLOPs of the step, over its time, over the best rate of a large
 product.
 
-    python -m benchmarks step [--rounds 3] [--batch-size 256] [--backbone resnet34] [--stem imagenet]
+    python -m benchmarks step [--batch-size 256] [--backbone resnet34] [--stem imagenet] [--compile default | --profile]
 """
 
 import statistics
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
@@ -63,15 +64,47 @@ def model_of(setting: Setting) -> SimCLR:
     return model.to(memory_format=torch.channels_last).train()  # type: ignore[call-overload,no-any-return]
 
 
-def headstart_step(setting: Setting) -> common.Way:
-    """Seconds per pair of the real training step."""
+def headstart_step(setting: Setting, mode: str | None = None) -> common.Way:
+    """Seconds per pair of the real training step, its network compiled in torch.compile's `mode`."""
+    run = real_step(setting, mode)
+    if mode:
+        report_compiling(OURS, mode, run)
+    return lambda: common.once(run, setting.pairs)
+
+
+def real_step(setting: Setting, mode: str | None = None) -> Callable[[], object]:
+    """Headstart's step, ready to be called."""
     compute = choose(setting.device, setting.precision, torch.get_num_threads())
     config = Config(contrastive=ContrastiveConfig(batch_size=setting.pairs))
     stepper = GivenViews(model_of(setting), SimCLRAugment(setting.size), config, compute)
     stepper.views = setting.views().contiguous(memory_format=torch.channels_last)
+    if mode:
+        if setting.device == "cpu":  # traced, the loops of small_maps take many minutes
+            live_taps.LiveConv2d._conv_forward = torch.compiler.disable(live_taps.LiveConv2d._conv_forward)  # type: ignore[method-assign]
+        stepper.parallel = torch.compile(stepper.model, mode=mode)  # type: ignore[assignment]
     frames = torch.empty(setting.pairs, 3, 1, 1, dtype=torch.uint8)
     batch = Batch(torch.arange(setting.pairs), frames, SimCLRAugment(setting.size).draw(0, 1, 1))
-    return lambda: common.once(lambda: stepper(batch, 0.01, (0, 0)), setting.pairs)
+    return lambda: stepper(batch, 0.01, (0, 0))
+
+
+def report_compiling(name: str, mode: str, run: Callable[[], object]) -> None:
+    """Take the first two steps apart from the timed ones: they compile."""
+    seconds = common.once(run) + common.once(run)
+    print(f"{name}, compiled ({mode}): its first two steps take {seconds:.0f} s", flush=True)
+
+
+def profile(setting: Setting) -> None:
+    """Print where the time of Headstart's step goes, operation by operation."""
+    run = real_step(setting)
+    run()
+    cuda = setting.device.startswith("cuda")
+    kinds = [torch.profiler.ProfilerActivity.CUDA] if cuda else []
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU, *kinds]) as seen:
+        for _ in range(3):
+            run()
+        common.synchronize()
+    order = "self_device_time_total" if cuda else "self_cpu_time_total"
+    print(seen.key_averages().table(sort_by=order, row_limit=20, max_name_column_width=50))
 
 
 def authors_step(setting: Setting) -> common.Way:
@@ -89,8 +122,10 @@ def lightly_step(setting: Setting, fast: bool) -> common.Way:
     return lambda: common.once(lambda: trainer.step(one, two), setting.pairs)
 
 
-def rung(setting: Setting, channels_last: bool = False, low: bool = False, live: bool = False) -> common.Way:
-    """Seconds per pair of the authors' network with parts of Headstart's step."""
+def rung(
+    setting: Setting, channels_last: bool = False, low: bool = False, live: bool = False, mode: str | None = None
+) -> common.Way:
+    """Seconds per pair of the authors' network with parts of Headstart's step, compiled in torch.compile's `mode`."""
     model, x = authors.network().to(setting.device), setting.views()
     if channels_last:
         model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -98,14 +133,17 @@ def rung(setting: Setting, channels_last: bool = False, low: bool = False, live:
     if live:
         live_taps.apply(model, setting.size)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9, weight_decay=1e-5)
+    forward = torch.compile(model, mode=mode) if mode else model
 
     def run() -> None:
         with torch.autocast(setting.device, torch.bfloat16, enabled=low):
-            z = model(x)
+            z = forward(x)
         nt_xent(z).backward()
         optimizer.step()
         optimizer.zero_grad()
 
+    if mode:
+        report_compiling("plain", mode, run)
     return lambda: common.once(run, setting.pairs)
 
 
@@ -121,10 +159,14 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--stem", choices=("imagenet", "cifar"), default="imagenet")
     parser.add_argument("--precision", choices=("bfloat16", "float32"), default="bfloat16")
     parser.add_argument("--only-headstart", action="store_true")
+    parser.add_argument("--compile", metavar="MODE", help="also compiled: default, reduce-overhead or max-autotune")
+    parser.add_argument("--profile", action="store_true", help="only where the time of Headstart's step goes")
     chosen = parser.parse_args(argv)
     setting = Setting(chosen.batch_size, chosen.size, chosen.backbone, chosen.stem, chosen.device, chosen.precision)
     torch.set_num_threads(chosen.threads or common.cores())
     print(common.machine())
+    if chosen.profile:
+        return profile(setting)
     low = chosen.precision == "bfloat16"
     others = {
         "authors' way": partial(authors_step, setting),
@@ -136,6 +178,9 @@ def main(argv: list[str]) -> None:
         "+ live taps, small maps": partial(rung, setting, True, low, True),
     }
     makes = {**({} if chosen.only_headstart else others), OURS: partial(headstart_step, setting)}
+    if mode := chosen.compile:
+        makes[f"+ {chosen.precision}, compiled"] = partial(rung, setting, True, low, False, mode)
+        makes["Headstart's step, compiled"] = partial(headstart_step, setting, mode)
     with common.apart(makes) as ways:
         times = common.interleave(ways, chosen.rounds)
     common.table(f"{chosen.backbone}, {chosen.size} px, {chosen.batch_size} pairs", times, "pairs")
