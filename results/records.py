@@ -35,6 +35,9 @@ def collect(study: Path, out: Path, probe: str) -> None:
     finished = sorted((study / "runs").glob("*/result.json"))
     for path in (study / "study.yaml", *(result.with_name(name) for result in finished for name in RECORD)):
         write(out / path.relative_to(study), path.read_text(encoding="utf-8").replace(here, ""))
+    for failed in (study / "runs").glob("*/failed.json"):
+        if not failed.with_name("result.json").exists():
+            write_json(out / failed.relative_to(study), {"reason": read_json(failed).get("reason", "")})
     write_json(out / DECIDES, {"probe": probe})
     say(out)
 

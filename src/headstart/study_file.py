@@ -27,6 +27,7 @@ from headstart.config import (
     to_dict,
 )
 from headstart.errors import InputError
+from headstart.report.labels import named_comparisons
 from headstart.shape import problem
 
 Options = Mapping[str, Any]
@@ -444,10 +445,12 @@ def _seeds(seeds: Any, where: str) -> tuple[int, ...]:
 
 def _compare(entries: Any, where: str) -> tuple[Any, ...]:
     """What the report reads at the end has the right form at the beginning."""
-    for entry in entries if isinstance(entries, (list, tuple)) else [entries]:
-        if not isinstance(entry, str) and not (isinstance(entry, list) and len(entry) == 2):
-            raise InputError(f"{where}: compare holds {entry!r}; it must hold pairs of heads, or a factor's name")
-    return tuple(entries) if isinstance(entries, (list, tuple)) else (entries,)
+    listed = tuple(entries) if isinstance(entries, (list, tuple)) else (entries,)
+    try:
+        named_comparisons(listed)
+    except InputError as error:
+        raise InputError(f"{where}: {str(error).removeprefix('study.yaml: ')}") from None
+    return listed
 
 
 def _exclude(rules: Any, factors: Mapping[str, Mapping[str, Options]], where: str) -> Iterator[dict[str, Any]]:

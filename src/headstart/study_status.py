@@ -58,12 +58,10 @@ def status(out: str | Path) -> Status:
     path = out / "study.yaml"
     if not path.exists():
         raise InputError(f"{out} is not a study folder: it has no study.yaml")
-    settings = read_yaml(path)
-    if wrong := problem(settings, _GRID if is_grid(settings) else {}):
-        raise InputError(f"{path} is not a study's: {wrong}; restore it from a copy")
+    grid = grid_of(settings := read_yaml(path), path)
     there = sorted(f.name for f in (out / "runs").iterdir() if f.is_dir()) if (out / "runs").is_dir() else []
     autoencoders = [name for name in there if name.startswith(AUTOENCODER)]
-    planned = _grid_of(settings).names() if is_grid(settings) else [n for n in there if n not in autoencoders]
+    planned = [n for n in there if n not in autoencoders] if grid is None else grid.names()
     known, present = set(planned), set(there)
     done, running, failed, todo, trained = [], [], [], 0, 0
     for name in [*planned, *(name for name in there if name not in known)]:
@@ -102,8 +100,15 @@ _GRID: dict[str, Any] = {
 """What names the runs in a study.yaml."""
 
 
-def _grid_of(settings: Mapping[str, Any]) -> Grid:
-    """The grid of a study.yaml, without checking its settings, which takes longer than naming 10,000 runs."""
+def grid_of(settings: Any, path: Path) -> Grid | None:
+    """The grid of a study.yaml, without checking its settings, which takes longer than naming 10,000 runs.
+
+    None for imported records, which have none. Raises InputError naming `path` when it is no study's.
+    """
+    if wrong := problem(settings, _GRID if is_grid(settings) else {}):
+        raise InputError(f"{path} is not a study's: {wrong}; restore it from a copy")
+    if not is_grid(settings):
+        return None
     return Grid(
         data=tuple(settings["data"]),
         factors={

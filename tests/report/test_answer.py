@@ -1,5 +1,6 @@
 """Matched runs: what is paired, what is decided, what is said, and how often it is wrong."""
 
+import json
 from collections.abc import Iterator
 from itertools import product
 from pathlib import Path
@@ -22,7 +23,7 @@ def _runs(seeds: int, sizes: tuple[int, ...], nested: bool, sets: tuple[str, ...
     rows = [
         {
             "dataset": d, "head": h, "init": h.rpartition("-")[0], "activation": a, "hidden_dim": s, "output_dim": 32,
-            "normalized": True, "seed": k, "settings": "x", "accuracy": 0.5,
+            "normalized": True, "seed": k, "pictures": "", "settings": "x", "accuracy": 0.5,
             "autoencoder": f"{d} h{s} seed {k}" if nested else f"{d} h{s}",
         }
         for d, h, s, k, a in product(sets, HEADS, sizes, range(seeds), ("ReLU", "Tanh"))
@@ -233,6 +234,78 @@ def test_another_autoencoder_or_schedule_makes_another_head(make_run, tmp_path: 
     )  # fmt: skip
     assert "No frozen control other than the autoencoder" in " ".join(found.caveats)
     assert len({plots.look(head) for two in heads for head in two}) == 3
+
+
+def test_a_released_head_is_no_control(make_run, tmp_path: Path) -> None:
+    for seed in range(5):
+        make_run(tmp_path / "runs" / f"a{seed}", seed=seed)
+        other = make_run(tmp_path / "runs" / f"o{seed}", init="orthogonal", seed=seed, accuracy=0.5)
+        text = (other / "config.yaml").read_text()
+        (other / "config.yaml").write_text(text.replace("unfreeze_at: null", "unfreeze_at: 0.5"))
+    caveats = " ".join(answer.answer(records.read(tmp_path)).caveats)
+    assert "No frozen control other than the autoencoder" in caveats
+    assert "every frozen control" not in caveats
+
+
+def test_a_control_autoencoder_is_a_head_of_its_own(make_run, tmp_path: Path) -> None:
+    for seed in range(5):
+        make_run(tmp_path / "runs" / f"own{seed}", seed=seed, accuracy=0.9)
+        other = make_run(tmp_path / "runs" / f"noise{seed}", seed=seed, accuracy=0.5)
+        text = (other / "config.yaml").read_text()
+        assert "weights: null" in text
+        (other / "config.yaml").write_text(text.replace("weights: null", "weights: given/noise.safetensors"))
+    found = answer.answer(records.read(tmp_path))
+    assert found.headline.startswith("Frozen autoencoder beats frozen autoencoder (from noise) by 40.0 points")
+
+
+def test_an_autoencoder_file_a_seed_is_one_head(make_run, tmp_path: Path) -> None:
+    for seed in range(2):
+        run = make_run(tmp_path / "runs" / f"own{seed}", seed=seed)
+        text = (run / "config.yaml").read_text()
+        (run / "config.yaml").write_text(text.replace("weights: null", f"weights: given/{seed}.safetensors"))
+    assert records.read(tmp_path).heads == ["autoencoder-frozen"]
+
+
+def test_runs_on_other_pictures_are_not_matched(make_run, tmp_path: Path) -> None:
+    for seed in range(5):
+        make_run(tmp_path / "runs" / f"a{seed}", seed=seed)
+        other = make_run(tmp_path / "runs" / f"r{seed}", init="random", frozen=False, seed=seed)
+        if seed < 2:
+            result = json.loads((other / "result.json").read_text())
+            result["data"]["fingerprint"] = "other"
+            (other / "result.json").write_text(json.dumps(result))
+    found = answer.answer(records.read(tmp_path))
+    assert [len(c.pairing.first) for c in found.comparisons] == [3]
+    text = " ".join(found.caveats)
+    assert "digits changed: its runs saw 2 different sets of pictures" in text
+    assert "4 of 10 probed runs are in no comparison" in text
+
+
+def test_sets_are_called_as_the_study_calls_them(make_run, tmp_path: Path) -> None:
+    for label in ("cats", "dogs"):
+        make_run(tmp_path / "runs" / f"data={label},init=random,seed=0", set_name="train")
+    assert records.read(tmp_path).sets == ["cats", "dogs"]
+
+
+def test_an_unfinished_study_says_so(make_run, tmp_path: Path) -> None:
+    for init, frozen in (("autoencoder", True), ("random", False)):
+        make_run(tmp_path / "runs" / f"data=digits,init={init},frozen={str(frozen).lower()},seed=0", init=init,
+                 frozen=frozen)  # fmt: skip
+    grid = {"name": "x", "base": {}, "data": {"digits": {"sources": ["digits"], "options": {}}}, "seeds": [0, 1],
+            "factors": {"head.init": ["autoencoder", "random"], "head.frozen": [True, False]},
+            "compare": [["autoencoder-frozen", "pca-frozen"], ["ae", "mlp"]]}  # fmt: skip
+    (tmp_path / "study.yaml").write_text(yaml.safe_dump(grid, sort_keys=False))
+    found = answer.answer(records.read(tmp_path))
+    text = " ".join(found.caveats)
+    assert "6 of 8 planned runs are not there yet" in text
+    assert "study.yaml names autoencoder-frozen against pca-frozen, which no two matched runs allow" in text
+
+
+def test_a_set_that_has_only_begun_does_not_hide_the_answer(make_run, tmp_path: Path) -> None:
+    _study(make_run, tmp_path, {("autoencoder", True): 0.9, ("random", False): 0.6}, seeds=5)
+    make_run(tmp_path / "runs" / "photos", set_name="photos")
+    found = answer.answer(records.read(tmp_path))
+    assert found.headline.startswith("Frozen autoencoder beats trainable random on digits by ")
 
 
 def test_under_five_clusters_are_called_too_few(make_run, tmp_path: Path) -> None:

@@ -3,8 +3,8 @@
 Comes in: `Study.runs` and what study.yaml names under `compare`. Goes out: `Comparison`s, per data set and pooled,
 and sentences that say what the data support and what they do not. Differences are in points of accuracy.
 
-Two runs are matched when they agree in everything but what is compared: set, seed, normalization, the other sizes,
-and every other setting. Runs that share a seed or an autoencoder are not independent, so the decision rests on
+Two runs are matched when they agree in everything but what is compared: the very pictures, seed, normalization, the
+other sizes, and every other setting. Runs that share a seed or an autoencoder are not independent, so the decision rests on
 `statistics.clustered`; the bootstrap interval and Wilcoxon's test beside it treat pairs as independent. Holm's
 correction runs within a family: the comparisons that study.yaml names (all heads where it names none), the other
 heads, and each remaining factor within a head; for each data set, and for the pooled sets.
@@ -18,18 +18,25 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
-from headstart.errors import InputError
-from headstart.report.records import INITS, NEED_AUTOENCODER, PROJECTORS, Study, head_label, head_parts, sharing
+from headstart.report.labels import (
+    FACTORS,
+    INITS,
+    NEED_AUTOENCODER,
+    PROJECTORS,
+    Factor,
+    head_label,
+    head_parts,
+    name_of_head,
+    named_comparisons,
+    stays_frozen,
+)
+from headstart.report.records import Study, sharing
 from headstart.statistics import Clustered, Interval, bootstrap_interval, clustered, holm, wilcoxon
 
 ALPHA = 0.05
 ENOUGH_CLUSTERS = 5
 
-Factor = Literal["head", "activation", "hidden_dim", "output_dim"]
-FACTORS: tuple[Factor, ...] = ("head", "activation", "hidden_dim", "output_dim")
 Verdict = Literal["beats", "ahead", "none", "open"]
-
-_ALIASES = {alias: head for head, alias in PROJECTORS.items()}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,7 +137,7 @@ def pair(runs: pd.DataFrame, compare: Sequence[Any] = ()) -> list[Pairing]:
     `compare` is study.yaml's: pairs of heads (`[autoencoder-frozen, random-trainable]`, `ae` and `mlp` for the
     paper's two), or a factor's name (`activation`) for all of its pairs. Raises InputError for anything else.
     """
-    named = _named(compare)
+    named = named_comparisons(compare)
     judged = runs[runs["accuracy"].notna()]
     found = []
     for factor in FACTORS:
@@ -147,29 +154,9 @@ def pair(runs: pd.DataFrame, compare: Sequence[Any] = ()) -> list[Pairing]:
     return found
 
 
-def _named(compare: Sequence[Any]) -> dict[Any, int]:
-    """What `compare` names, with its place in the list."""
-    named: dict[Any, int] = {}
-    for entry in compare or ():
-        if isinstance(entry, str) and entry.removeprefix("head.") in FACTORS:
-            named[entry.removeprefix("head.")] = len(named)
-        elif isinstance(entry, (list, tuple)) and len(entry) == 2 and all(_is_head(e) for e in entry):
-            named[frozenset(_ALIASES.get(e, e) for e in entry)] = len(named)
-        else:
-            raise InputError(
-                f"study.yaml: compare holds {entry!r}; it must hold pairs of heads such as "
-                "[autoencoder-frozen, random-trainable], or one of head, activation, hidden_dim, output_dim"
-            )
-    return named
-
-
 def _rank(two: tuple[Any, Any], named: Mapping[Any, int]) -> tuple[int, bool]:
     """The comparisons that are named first, in their order; else the paper's two heads first."""
     return named.get(frozenset(two), len(named)), set(two) != set(PROJECTORS)
-
-
-def _is_head(name: object) -> bool:
-    return name in _ALIASES or (head_parts(str(name))[0] in INITS and str(name).endswith(("-frozen", "-trainable")))
 
 
 def _family(named: Mapping[Any, int], factor: Factor, within: str, a: str, b: str) -> str:
@@ -198,7 +185,7 @@ def _levels(runs: pd.DataFrame, factor: str) -> list[Any]:
 
 def _match(runs: pd.DataFrame, factor: Factor, a: Any, b: Any) -> pd.DataFrame:
     """Matched rows: columns first, second (positions in `Study.runs`), dataset, seed, autoencoder."""
-    keys = ["dataset", "seed", "settings", "normalized", *(f for f in FACTORS if f not in (factor, "head"))]
+    keys = ["dataset", "pictures", "seed", "settings", "normalized", *(f for f in FACTORS if f not in (factor, "head"))]
     one, two = runs[runs[factor] == a], runs[runs[factor] == b]
     a_has, b_has = one["init"].isin(NEED_AUTOENCODER).all(), two["init"].isin(NEED_AUTOENCODER).all()
     both_have, shared = a_has and b_has, set(one["autoencoder"]) & set(two["autoencoder"])
@@ -366,12 +353,6 @@ def _sentence(pairing: Pairing, decision: Decision, differences: np.ndarray, clu
     return text + "."
 
 
-def name_of_head(head: str) -> str:
-    """`autoencoder-frozen` -> frozen autoencoder."""
-    init, _, state = head.rpartition("-")
-    return f"{state} {init}"
-
-
 def _undecided(
     better: str, worse: str, where: str, size: str, ahead: str, pairs: int, clusters: str, mean: float
 ) -> str:
@@ -388,25 +369,33 @@ def answer(study: Study) -> Answer:
     """What the study's data support, and what they do not, in plain sentences."""
     comparisons = compare(study)
     named = [c for c in comparisons if c.pairing.family == "named"]
-    pooled = len(study.sets) > 1
-    top = [c for c in named if (c.pairing.dataset is None) == pooled]
+    top = _widest(named or [c for c in comparisons if c.pairing.factor == "head"] or comparisons)
     first = next((c for c in top if {c.pairing.a, c.pairing.b} == set(PROJECTORS)), top[0] if top else None)
     return Answer(
         headline=first.sentence if first else _no_comparison(study),
         sentences=[c.sentence for c in top if c is not first],
-        by_set=[_by_set(c, named) for c in top] if pooled else [],
+        by_set=[_by_set(c, named) for c in top if c.pairing.dataset is None],
         caveats=_caveats(study, comparisons),
         comparisons=comparisons,
     )
 
 
+def _widest(comparisons: Sequence[Comparison]) -> list[Comparison]:
+    """Each comparison over all sets where there is one, else on the sets that allow it."""
+    pooled = {_what(c) for c in comparisons if c.pairing.dataset is None}
+    return [c for c in comparisons if c.pairing.dataset is None or _what(c) not in pooled]
+
+
+def _what(comparison: Comparison) -> tuple[str, str, str, str]:
+    """What is compared, on whichever set."""
+    p = comparison.pairing
+    return p.factor, p.a, p.b, p.within
+
+
 def _by_set(whole: Comparison, named: Sequence[Comparison]) -> str:
     """One pooled comparison, set by set, in a sentence."""
     p = whole.pairing
-    parts = [
-        c for c in named
-        if c.pairing.dataset and (c.pairing.a, c.pairing.b, c.pairing.within) == (p.a, p.b, p.within)
-    ]  # fmt: skip
+    parts = [c for c in named if c.pairing.dataset and _what(c) == _what(whole)]
     a, b = name_of(p, p.a), name_of(p, p.b)
     said = []
     for better, worse, sign in ((a, b, 1), (b, a, -1)):
@@ -445,36 +434,37 @@ def _caveats(study: Study, comparisons: Sequence[Comparison]) -> list[str]:
     said: list[str] = []
     if judged.empty:
         return said
+    if study.missing:
+        planned = len(study.missing) + len(study.failed) + len(runs)
+        said.append(f"{len(study.missing)} of {planned} planned runs are not there yet: this is not the final answer.")
     seeds = judged["seed"].nunique()
     if seeds == 1:
         said.append("There is one seed: run-to-run noise is not separated from the differences.")
-    frozen = {init for init, _, frozen in map(head_parts, judged["head"].astype(str)) if frozen}
-    if "autoencoder" in frozen and len(frozen) == 1:
+    heads = set(judged["head"].astype(str))
+    frozen = {head_parts(head)[0] for head in heads if stays_frozen(head)}
+    if frozen == {"autoencoder"}:
         said.append(
             "No frozen control other than the autoencoder was run, so these data cannot say whether the autoencoder "
             "or the freezing makes the difference."
         )
     elif "autoencoder" in frozen:
-        said += _controls(comparisons, pooled=len(study.sets) > 1)
+        said += _controls(comparisons)
     if judged["untrained"].isna().all():
         said.append("The untrained backbone was not probed: how much SimCLR itself added is not known.")
-    if len(judged) < len(runs):
-        said.append(f"{len(runs) - len(judged)} of {len(runs)} runs lack the probe and are in no comparison.")
-    if study.failed:
-        said.append(f"{len(study.failed)} runs failed and are in no comparison.")
+    said += _same_pictures(judged)
+    said += _left_out(study, comparisons)
     if study.probe != "paper":
         said.append(f"Accuracy is the probe {study.probe}; the paper's printed numbers are its own probe's.")
     return said
 
 
-def _controls(comparisons: Sequence[Comparison], pooled: bool) -> list[str]:
-    """Is it the autoencoder, or the freezing? From the frozen heads that are not the autoencoder's."""
+def _controls(comparisons: Sequence[Comparison]) -> list[str]:
+    """Is it the autoencoder, or the freezing? From the heads that stay frozen and are not the autoencoder's."""
     against: Mapping[str, Comparison] = {
         other: c
-        for c in comparisons
-        if c.pairing.factor == "head" and (c.pairing.dataset is None) == pooled
+        for c in _widest([c for c in comparisons if c.pairing.factor == "head"])
         for head, other in ((c.pairing.a, c.pairing.b), (c.pairing.b, c.pairing.a))
-        if head == "autoencoder-frozen" and head_parts(other)[0] != "autoencoder" and head_parts(other)[2]
+        if head == "autoencoder-frozen" and other in PLAIN_CONTROLS
     }
     if not against:
         return []
@@ -483,13 +473,58 @@ def _controls(comparisons: Sequence[Comparison], pooled: bool) -> list[str]:
     ]
     names = ", ".join(name_of_head(o) for o in against)
     if len(beaten) == len(against):
-        return [f"The frozen autoencoder beats every frozen control ({names}): freezing alone does not explain it."]
-    if not beaten:
-        return [
+        text = f"The frozen autoencoder beats every frozen control ({names}): freezing alone does not explain it"
+    elif not beaten:
+        text = (
             f"The frozen autoencoder is not shown to beat any frozen control ({names}): nothing here says that the "
-            "autoencoder's weights, rather than freezing, make the difference."
-        ]
+            "autoencoder's weights, rather than freezing, make the difference"
+        )
+    else:
+        text = (
+            f"The frozen autoencoder beats {', '.join(name_of_head(o) for o in beaten)} but is not shown to beat "
+            f"{', '.join(name_of_head(o) for o in against if o not in beaten)}: how much of it is the freezing is open"
+        )
+    few = sorted({c.clusters for c in against.values() if c.decision.test.independent < ENOUGH_CLUSTERS})
+    return [text + (f"; {_listed(few)} are too few to settle it." if few else ".")]
+
+
+PLAIN_CONTROLS = tuple(head_label(init, True) for init in INITS if init != "autoencoder")
+"""Frozen heads that differ from the frozen autoencoder in the init alone."""
+
+
+def _same_pictures(judged: pd.DataFrame) -> list[str]:
+    """What the intervals over seeds leave out."""
+    sizes = judged.groupby("dataset", observed=True)["n_test"].min().dropna()
+    if judged["seed"].nunique() == 1 or sizes.empty:
+        return []
+    counts = ", ".join(f"{n:,.0f}" if len(sizes) == 1 else f"{dataset} {n:,.0f}" for dataset, n in sizes.items())
     return [
-        f"The frozen autoencoder beats {', '.join(name_of_head(o) for o in beaten)} but is not shown to beat "
-        f"{', '.join(name_of_head(o) for o in against if o not in beaten)}: freezing explains part of it."
+        f"All runs are judged on the same test pictures ({counts}): the intervals are about other seeds, not about "
+        "other pictures."
     ]
+
+
+def _left_out(study: Study, comparisons: Sequence[Comparison]) -> Iterator[str]:
+    """Runs that no sentence speaks of, and comparisons that study.yaml names in vain."""
+    runs = study.runs
+    judged = runs[runs["accuracy"].notna()]
+    if len(judged) < len(runs):
+        yield f"{len(runs) - len(judged)} of {len(runs)} runs lack the probe and are in no comparison."
+    if study.failed:
+        yield f"{len(study.failed)} runs failed and are in no comparison."
+    for dataset, part in judged.groupby("dataset", observed=True):
+        if (versions := part["pictures"].nunique()) > 1:
+            yield (
+                f"{dataset} changed: its runs saw {versions} different sets of pictures, and only runs on the same are "
+                "compared."
+            )
+    matched = {int(i) for c in comparisons for i in (*c.pairing.first, *c.pairing.second)}
+    if comparisons and (alone := len(judged) - len(matched & set(judged.index))):
+        yield (
+            f"{alone} of {len(judged)} probed runs are in no comparison: no other run differs from them in one thing "
+            "alone (precision and every other setting count)."
+        )
+    compared = {frozenset((c.pairing.a, c.pairing.b)) for c in comparisons}
+    for pair in named_comparisons(study.settings.get("compare") or ()):
+        if isinstance(pair, frozenset) and pair not in compared:
+            yield f"study.yaml names {' against '.join(sorted(pair))}, which no two matched runs allow."

@@ -14,7 +14,7 @@ import pandas as pd
 import headstart
 from headstart.config import flatten
 from headstart.report import plots
-from headstart.report.answer import Answer, Comparison, name_of, name_of_head, points
+from headstart.report.answer import Answer, Comparison, name_of, points
 from headstart.report.html import (
     Block,
     Column,
@@ -30,7 +30,8 @@ from headstart.report.html import (
     Words,
     embed,
 )
-from headstart.report.records import Study, head_label
+from headstart.report.labels import head_label, name_of_head
+from headstart.report.records import Study
 from headstart.report.tables import Headline, Layout
 
 FEW_RUNS = 4
@@ -138,6 +139,8 @@ def _counts(study: Study) -> list[str]:
     said.append(f"accuracy: {plots.PROBES.get(study.probe, study.probe)}")
     if study.failed:
         said.append(f"{len(study.failed)} failed")
+    if study.missing:
+        said.append(f"{len(study.missing)} not there yet")
     return said
 
 

@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from headstart.report.answer import Comparison, name_of, name_of_head, points
-from headstart.report.records import INITS, Study, head_parts, sharing
+from headstart.report.answer import Comparison, name_of, points
+from headstart.report.labels import INITS, head_parts, name_of_head
+from headstart.report.records import Study, sharing
 from headstart.report.svg import SHAPES, WIDTH, Drawing, Look, Scale, scale
 from headstart.statistics import clustered
 

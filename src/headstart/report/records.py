@@ -7,7 +7,8 @@ state is missing (NaN), never guessed.
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+import re
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,8 +18,10 @@ import pandas as pd
 
 from headstart.config import NOT_HASHED, flatten, read_yaml
 from headstart.errors import InputError
+from headstart.report.labels import INITS, NEED_AUTOENCODER, PROJECTORS, RELEASED, head_label
 from headstart.runs import FAILED, RECORD, RunFolder, read_json, read_metrics
 from headstart.shape import problem
+from headstart.study_status import grid_of
 
 PAPER_SETS = ("Imagenette", "STL10", "CIFAR10", "FGVCAircraft", "CIFAR100")
 """In the order of the paper's tables."""
@@ -29,11 +32,6 @@ ACTIVATIONS = {
     "identity": "Identity",
 }  # fmt: skip
 """As the paper writes them, in its order, then the others."""
-
-INITS = ("random", "autoencoder", "orthogonal", "spectrum", "shuffled", "pca")
-NEED_AUTOENCODER = ("autoencoder", "spectrum", "shuffled")
-PROJECTORS = {"autoencoder-frozen": "ae", "random-trainable": "mlp"}
-"""Heads that the paper names."""
 
 PREFERRED = ("paper", "linear", "knn", "few_shot_5", "few_shot_1", "linear_10pct", "linear_1pct")
 """Probes, the one that decides first."""
@@ -55,6 +53,7 @@ class Study:
         results: run -> its result.json.
         config: config.yaml of a single run; empty for a study.
         failed: (name, reason) of runs that ended in failed.json.
+        missing: runs that study.yaml plans and that have neither finished nor failed.
         settings: study.yaml; empty for a single run.
     """
 
@@ -66,6 +65,7 @@ class Study:
     results: Mapping[str, dict[str, Any]]
     config: Mapping[str, Any] = field(default_factory=dict)
     failed: list[tuple[str, str]] = field(default_factory=list)
+    missing: list[str] = field(default_factory=list)
     settings: Mapping[str, Any] = field(default_factory=dict)
 
     def folder(self, run: str) -> RunFolder:
@@ -95,6 +95,7 @@ COLUMNS = {
     "head": "see `head_label`", "projector": "ae, mlp, or head",
     "activation": "", "hidden_dim": "", "output_dim": "", "normalized": "Z-scored pictures", "seed": "",
     "autoencoder": "what a first layer was drawn from: runs with the same value share it",
+    "pictures": "their fingerprint; runs to be compared agree in it",
     "settings": "digest of every other setting; runs to be compared agree in it",
     "epochs": "", "accuracy": "[0, 1]", "low": "95 % interval over test pictures", "high": "", "n_test": "",
     "untrained": "the same probe of the backbone before SimCLR",
@@ -131,6 +132,10 @@ def read(path: str | Path, probe: str | None = None) -> Study:
     rows = [_row(name, result, configs[name], curves[name], probe) for name, result in trained.items()]
     _label_heads(rows, [_variant(configs[name], result["head"]["init"]) for name, result in trained.items()])
     autoencoders = [_autoencoder(n, r, configs[n]) for n, r in results.items() if r["stage"] == "autoencoder"]
+    settings = _study_yaml(path)
+    failed = [] if single else list(_failures(folders))
+    grid = grid_of(settings, path / "study.yaml")
+    ended = {*results, *(name for name, _ in failed)}
     return Study(
         path=path,
         probe=probe,
@@ -139,8 +144,9 @@ def read(path: str | Path, probe: str | None = None) -> Study:
         curves=curves,
         results=results,
         config=configs["."] if single else {},
-        failed=[] if single else list(_failures(folders)),
-        settings=_study_yaml(path),
+        failed=failed,
+        missing=[] if grid is None else [name for name in grid.names() if name not in ended],
+        settings=settings,
     )
 
 
@@ -156,31 +162,24 @@ def sharing(rows: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
     return seeds.to_numpy(dtype=str), rows["autoencoder"].to_numpy(dtype=str)
 
 
-def head_label(init: str, frozen: bool, variant: Sequence[str] = ()) -> str:
-    """`INIT-frozen` or `INIT-trainable`; with a variant `INIT (features, matched scale)-frozen`."""
-    named = f"{init} ({', '.join(variant)})" if variant else init
-    return f"{named}-{'frozen' if frozen else 'trainable'}"
-
-
-def head_parts(label: str) -> tuple[str, str, bool]:
-    """Init, variant (empty where there is none) and whether it is frozen, of a `head_label`."""
-    named, _, state = label.rpartition("-")
-    init, _, variant = named.partition(" (")
-    return init, variant.removesuffix(")"), state == "frozen"
-
-
 VARIANTS: dict[str, tuple[Any, str]] = {
     "autoencoder.kind": ("mlp", "{}"),
     "autoencoder.on": ("pixels", "{}"),
     "autoencoder.normalize": (False, "on Z-scores"),
+    "autoencoder.weights": (None, "from {}"),
+    "autoencoder.epochs": (100, "{} epochs"),
+    "autoencoder.batch_size": (100, "batches of {}"),
+    "autoencoder.lr": (1e-4, "lr {}"),
+    "autoencoder.patience": (10, "patience {}"),
+    "autoencoder.factor": (0.5, "factor {}"),
     "head.pretrained": ("first", "whole head"),
     "head.depth": (2, "depth {}"),
     "head.batch_norm": (False, "batch norm"),
     "head.match_scale": (False, "matched scale"),
-    "head.unfreeze_at": (None, "released at {}"),
+    "head.unfreeze_at": (None, RELEASED + " {}"),
 }
 """Settings that make another head of the same init: the default, and how a label says another value. They are part of
-a head's name in studies where they vary; elsewhere they are settings like any other."""
+a head's name where runs of one set, size and seed differ in them; elsewhere they are settings like any other."""
 
 
 def _variant(config: Mapping[str, Any], init: str) -> dict[str, Any]:
@@ -193,12 +192,22 @@ def _variant(config: Mapping[str, Any], init: str) -> dict[str, Any]:
 
 
 def _label_heads(rows: list[dict[str, Any]], variants: list[dict[str, Any]]) -> None:
-    """Fill in `head` and `projector`, naming the variant where the study has more than one."""
-    varying = [name for name in VARIANTS if len({str(variant[name]) for variant in variants}) > 1]
+    """Fill in `head` and `projector`, naming the variant where comparable runs have more than one."""
+    seen: dict[tuple[Any, ...], set[str]] = {}
     for row, variant in zip(rows, variants, strict=True):
-        words = [VARIANTS[name][1].format(variant[name]) for name in varying if variant[name] != VARIANTS[name][0]]
+        for name, value in variant.items():
+            if row["init"] in NEED_AUTOENCODER or not name.startswith("autoencoder."):
+                seen.setdefault((name, row["dataset"], row["hidden_dim"], row["seed"]), set()).add(str(value))
+    varying = [name for name in VARIANTS if any(len(values) > 1 for (key, *_), values in seen.items() if key == name)]
+    for row, variant in zip(rows, variants, strict=True):
+        words = [_words(name, variant[name]) for name in varying if variant[name] != VARIANTS[name][0]]
         row["head"] = head_label(row["init"], row["frozen"], words)
         row["projector"] = PROJECTORS.get(row["head"], row["head"])
+
+
+def _words(name: str, value: Any) -> str:
+    """How a head's label says a value; of a file or a run's folder, its name."""
+    return VARIANTS[name][1].format(Path(value).stem if name == "autoencoder.weights" else value)
 
 
 def dataset_name(name: str) -> str:
@@ -246,9 +255,16 @@ def _yaml(path: Path, shape: dict[str, Any]) -> dict[str, Any]:
     return values
 
 
-def _dataset(result: Mapping[str, Any], config: Mapping[str, Any]) -> str:
+def _dataset(name: str, result: Mapping[str, Any], config: Mapping[str, Any]) -> str:
+    """A run's set: the label that its study gave it, which its name holds, or what the run calls its pictures."""
+    if label := _LABEL.match(name):
+        return dataset_name(label[1] or label[2])
     sources = config.get("data", {}).get("sources") or ["pictures"]
     return dataset_name(str(result.get("data", {}).get("name") or sources[0]))
+
+
+_LABEL = re.compile(r"data=([^,]+),|autoencoder-(.+)-h\d+-seed\d+-[0-9a-f]+$")
+"""How a study names its runs and autoencoders, with the set's label."""
 
 
 def _row(
@@ -258,7 +274,7 @@ def _row(
     found = (result.get("probes") or {}).get(probe) or {}
     low, high = found.get("ci95") or (None, None)
     contrastive = result.get("contrastive") or {}
-    dataset = _dataset(result, config)
+    dataset = _dataset(name, result, config)
     return {
         "run": name,
         "dataset": dataset,
@@ -270,6 +286,7 @@ def _row(
         "normalized": bool(data.get("normalize", config.get("data", {}).get("normalize", False))),
         "seed": config.get("seed", 0),
         "autoencoder": _first_layer(result, config, dataset),
+        "pictures": data.get("fingerprint") or "",
         "settings": _digest(config),
         "epochs": contrastive.get("epochs"),
         "accuracy": found.get("accuracy"),
@@ -292,7 +309,7 @@ def _autoencoder(name: str, result: Mapping[str, Any], config: Mapping[str, Any]
     found = result.get("autoencoder") or {}
     return {
         "run": name,
-        "dataset": _dataset(result, config),
+        "dataset": _dataset(name, result, config),
         "hidden_dim": result["head"]["hidden_dim"],
         "seed": config.get("seed", 0),
         **{key: found.get(key) for key in ("test_mse", "val_mse", "best_epoch")},
@@ -312,6 +329,8 @@ def _first_layer(result: Mapping[str, Any], config: Mapping[str, Any], dataset: 
     settings = config.get("autoencoder") or {} if result["head"]["init"] in NEED_AUTOENCODER else {}
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode()).hexdigest()[:8]
     own = f"{dataset} h{result['head']['hidden_dim']} seed {config.get('seed', 0)}"
+    if pictures := (result.get("data") or {}).get("fingerprint"):
+        own += f" of {pictures}"
     return f"{own} {digest}" if settings else own
 
 
