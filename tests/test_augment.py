@@ -327,3 +327,11 @@ def test_a_draw_that_does_not_fit_is_refused():
     augment = SimCLRAugment(8)
     with pytest.raises(InputError, match="multiple"):
         augment.apply(some_pictures(3, 8, 8), augment.draw(4, 8, 8))
+
+
+def test_views_are_the_same_within_autocast():
+    augment = SimCLRAugment(16)
+    pictures, draw = some_pictures(4, 20, 20), augment.draw(8, 20, 20, generator=torch.Generator().manual_seed(0))
+    with torch.autocast("cpu", torch.bfloat16):
+        views = augment.apply(pictures, draw)
+    assert torch.equal(views, augment.apply(pictures, draw))

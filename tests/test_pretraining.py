@@ -9,11 +9,13 @@ import numpy as np
 import pytest
 import torch
 import torchvision
+from PIL import Image
 from safetensors.torch import load_file, save_file
 
 import headstart
 from headstart import autoencoder, pretraining
 from headstart.config import load as load_config
+from headstart.engine.checkpoint import Checkpoints, _read_one
 from headstart.errors import InputError, Interrupted
 from headstart.importers import PYTHAE_NAMES
 from headstart.runs import RunFolder, jsonl, read_metrics
@@ -130,7 +132,6 @@ def test_interrupted_and_resumed_is_byte_identical(
 ) -> None:
     out = tmp_path / "run"
     steps = 0
-    from headstart.engine.checkpoint import Checkpoints
 
     def stop_after_three(self: Checkpoints) -> bool:
         nonlocal steps
@@ -157,6 +158,76 @@ def test_interrupted_and_resumed_is_byte_identical(
 def _without_times(run: RunFolder) -> list[dict[str, object]]:
     times = {"pairs_per_s", "pictures_per_s", "data_wait", "seconds"}
     return [{k: v for k, v in line.items() if k not in times} for line in read_metrics(run.metrics)]
+
+
+def test_seconds_count_what_came_before_an_interruption(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out, config = tmp_path / "run", until(small(), "autoencoder")
+
+    def stop_late(self: Checkpoints) -> bool:
+        time.sleep(2)
+        return True
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Checkpoints, "stop_requested", stop_late)
+        with pytest.raises(Interrupted):
+            pretraining.run(config, out, quiet=True)
+    pretraining.run(config, out, quiet=True)
+    assert RunFolder(out).read_result()["seconds"]["autoencoder"] > 2
+
+
+def test_overwrite_keeps_what_bad_input_cannot_replace(finished: RunFolder, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    shutil.copytree(finished.path, out)
+    before = {path.name: path.read_bytes() for path in out.iterdir() if path.is_file()}
+    for wrong in (small(data={"sources": [str(tmp_path / "nowhere")]}), small(contrastive={"batch_size": 1000}),
+                  small(head={"depth": 1})):  # fmt: skip
+        with pytest.raises(InputError):
+            pretraining.run(wrong, out, overwrite=True, quiet=True)
+    assert {path.name: path.read_bytes() for path in out.iterdir() if path.is_file()} == before
+
+
+def test_overwrite_goes_on_with_what_it_has_begun(finished: RunFolder, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    shutil.copytree(finished.path, out)
+    config = small(contrastive={"temperature": 0.2})
+    with pytest.raises(Interrupted):
+        pretraining.run(config, out, overwrite=True, deadline=time.monotonic(), quiet=True)
+    assert not RunFolder(out).result.exists()
+    step = _read_one(RunFolder(out).checkpoint)["state"]["step"]
+    with pytest.raises(Interrupted):
+        pretraining.run(config, out, overwrite=True, deadline=time.monotonic(), quiet=True)
+    assert _read_one(RunFolder(out).checkpoint)["state"]["step"] == step + 1
+    pretraining.run(config, out, overwrite=True, quiet=True)
+    assert RunFolder(out).read_result()["stage"] == "probe"
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"head": {"depth": 1}}, "depth 1"),
+        ({"head": {"init": "pca", "pretrained": "all"}}, "pretrained all"),
+        ({"augment": {"blur_kernel": 101}}, "blur_kernel"),
+    ],
+)
+def test_what_a_later_stage_would_refuse_is_refused_first(changes, words: str, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=words):
+        pretraining.run(small(**changes), tmp_path / "run", quiet=True)
+    assert not RunFolder(tmp_path / "run").config.exists()
+
+
+def test_a_set_on_disk_trains_the_same_autoencoder(tmp_path: Path) -> None:
+    root = tmp_path / "pictures"
+    for i in range(40):
+        (root / "ab"[i % 2]).mkdir(parents=True, exist_ok=True)
+        pixels = np.random.default_rng(i).integers(0, 255, (20 + i % 3, 24, 3), np.uint8)
+        Image.fromarray(pixels).save(root / "ab"[i % 2] / f"{i}.png")
+    found = []
+    for memory in (4.0, 0.0):
+        data = {"sources": [str(root)], "limit": None, "memory_gib": memory, "cache_dir": str(tmp_path / "cache")}
+        config = small(data=data, contrastive={"batch_size": 16})
+        out = pretraining.run(until(config, "autoencoder"), tmp_path / f"{memory}", quiet=True)
+        found.append(RunFolder(out).autoencoder.read_bytes())
+    assert found[0] == found[1]
 
 
 def test_deadline_stops_and_saves(tmp_path: Path) -> None:

@@ -199,6 +199,10 @@ class SimCLRAugment(nn.Module):
                 f"SimCLRAugment: a draw of {len(params)} rows does not fit {len(pictures)} pictures; "
                 "it needs a multiple of them."
             )
+        with torch.autocast(pictures.device.type, enabled=False):  # a view is float32 wherever it is made
+            return self._views(pictures, params)
+
+    def _views(self, pictures: Tensor, params: Draw) -> Tensor:
         device = pictures.device
         plan = _plan(params, self.blur_kernel)
         numbers, rows = _to_device(plan.numbers, device), _to_device(plan.rows, device)

@@ -21,6 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from headstart.config import AutoencoderConfig
+from headstart.data.images import Squashed
 from headstart.engine import progress, randomness
 from headstart.engine.checkpoint import Checkpoints, State
 from headstart.engine.device import Compute
@@ -28,6 +29,7 @@ from headstart.engine.weights import save as write_weights
 from headstart.errors import InputError, RunError
 
 STAGE = "autoencoder"
+Rows = Tensor | Squashed
 KINDS = get_args(AutoencoderConfig.__annotations__["kind"])
 SOURCES = get_args(AutoencoderConfig.__annotations__["on"])
 
@@ -284,7 +286,7 @@ class Trained:
 
 def train(
     model: Autoencoder,
-    data: tuple[Tensor, Tensor, Tensor],
+    data: tuple[Rows, Rows, Rows],
     config: AutoencoderConfig,
     *,
     seed: int,
@@ -302,8 +304,8 @@ def train(
 
     Args:
         model: from `build`; trained in place.
-        data: train, val, test: uint8 pictures (N, 3, S, S), or float features (N, F). The last batch of each may be
-            smaller.
+        data: train, val, test: uint8 pictures (N, 3, S, S), in memory or read batch by batch, or float features
+            (N, F). The last batch of each may be smaller.
         seed: of the order of the pictures and the noise.
         log: called once an epoch with stage, epoch, step, loss, val_loss, lr, pictures_per_s.
         mean, std: (3,) of the pixels in [0, 1]; needed when `config.normalize`.
@@ -320,9 +322,10 @@ def train(
             raise InputError("autoencoder.normalize needs the mean and std of the pictures")
         model.normalize_with(mean, std)
     model = model.to(compute.device)
-    standardise = Standardise.of(data[0]) if model.on == "features" else None
+    standardise = Standardise.of(data[0]) if model.on == "features" and isinstance(data[0], Tensor) else None
     train_data, val_data, test_data = (
-        _near(standardise(split) if standardise else split, compute.device) for split in data
+        _near(standardise(split) if standardise and isinstance(split, Tensor) else split, compute.device)
+        for split in data
     )
     training = _Training(model, config, train_data, seed, compute)
     saved = checkpoints.load(STAGE)
@@ -358,7 +361,7 @@ def train(
 class _Training:
     """The state of a training and how it moves: `advance` by a step, `end_epoch` after the last one."""
 
-    def __init__(self, model: Autoencoder, config: AutoencoderConfig, data: Tensor, seed: int, compute: Compute):
+    def __init__(self, model: Autoencoder, config: AutoencoderConfig, data: Rows, seed: int, compute: Compute):
         self.model, self.config, self.data, self.seed, self.compute = model, config, data, seed, compute
         self.steps = math.ceil(len(data) / config.batch_size)
         self.optimizer = torch.optim.Adam(model.parameters(), lr=config.lr, fused=True)
@@ -434,7 +437,7 @@ class _Training:
         self.scheduler.load_state_dict(state["scheduler"])
 
 
-def _near(data: Tensor, device: torch.device) -> Tensor:
+def _near(data: Rows, device: torch.device) -> Rows:
     """The data on the device, or where it is when it would fill more than half of the device's free memory."""
     if device.type == "cuda" and data.nbytes > torch.cuda.mem_get_info(device)[0] / 2:
         return data
@@ -493,13 +496,13 @@ class GradientByHand:
 
 
 @torch.no_grad()
-def _mse(model: Autoencoder, data: Tensor, batch_size: int) -> float:
+def _mse(model: Autoencoder, data: Rows, batch_size: int) -> float:
     """Mean over batches of the mean squared reconstruction error, in float32."""
     errors = []
     for batch in data.split(EVALUATION_BATCH):
         x = model.prepare(batch.to(model.embedding.weight.device))
         errors.append((model(x) - x).square().mean(1))
-    return torch.stack([batch.mean() for batch in torch.cat(errors).double().split(batch_size)]).mean().item()
+    return torch.stack([batch.mean() for batch in torch.cat(errors).cpu().double().split(batch_size)]).mean().item()
 
 
 @dataclass(frozen=True)

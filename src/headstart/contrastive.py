@@ -123,6 +123,15 @@ class Batch:
     params: Draw
 
 
+def check_batch(batch_size: int) -> None:
+    """Raise InputError for a global batch that the processes cannot share."""
+    if batch_size % distributed.world_size():
+        raise InputError(
+            f"contrastive.batch-size is {batch_size}, which {distributed.world_size()} processes cannot share evenly; "
+            "give a multiple"
+        )
+
+
 def batches(
     images: Images, indices: Tensor, augment: SimCLRAugment, batch_size: int, frames: Callable[[Tensor], Tensor],
     draws: Callable[[int], torch.Generator], first: int = 0,
@@ -139,6 +148,10 @@ def batches(
         yield Batch(chosen[mine], frames(chosen[mine]), params[both_views])
 
 
+COPIED_AT_ONCE = 4096
+"""Pictures: the whole set need not fit into the host's memory a second time."""
+
+
 def frames_on(device: torch.device, images: Images) -> Callable[[Tensor], Tensor]:
     """Function from picture numbers (n,) to their frames (n, 3, H, W) uint8 on the device.
 
@@ -147,7 +160,9 @@ def frames_on(device: torch.device, images: Images) -> Callable[[Tensor], Tensor
     if device.type == "cuda":
         sizes = np.unique(images.sizes, axis=0)
         if len(sizes) == 1 and 3 * len(images) * int(sizes.prod()) < torch.cuda.mem_get_info(device)[0] / 2:
-            everything = images.batch(np.arange(len(images)))[0].to(device)
+            everything = torch.empty(len(images), 3, *map(int, sizes[0]), dtype=torch.uint8, device=device)
+            for rows in torch.arange(len(images)).split(COPIED_AT_ONCE):
+                everything[rows[0] : rows[-1] + 1] = images.batch(rows)[0].to(device)
             return lambda chosen: everything[chosen.to(device, non_blocking=True)]
         return lambda chosen: images.batch(chosen)[0].pin_memory().to(device, non_blocking=True)
     return lambda chosen: images.batch(chosen)[0].to(device)
@@ -411,11 +426,7 @@ def train(
     settings = config.contrastive
     assert settings.batch_size is not None
     assert isinstance(config.data.size, int)
-    if settings.batch_size % distributed.world_size():
-        raise InputError(
-            f"contrastive.batch-size is {settings.batch_size}, which {distributed.world_size()} processes cannot share "
-            "evenly; give a multiple"
-        )
+    check_batch(settings.batch_size)
     augment = augmenter(config.augment, config.data.size, mean, std).to(compute.device)
     model = SimCLR(backbone, head, settings.passes).to(compute.device).to(memory_format=torch.channels_last).train()
     _synchronise_norms(model, compute.device)

@@ -179,11 +179,7 @@ class ProjectionHead(nn.Module):
         """
         if init not in get_args(HeadInit):
             raise InputError(f"head: init is {init!r}; it must be one of {', '.join(get_args(HeadInit))}")
-        if pretrained == "all" and (init not in FROM_EMBEDDING or depth != 2):
-            raise InputError(
-                f"head: pretrained all is for a head of depth 2 with init {', '.join(FROM_EMBEDDING)}; "
-                f"this one has depth {depth} and init {init}"
-            )
+        check_pretrained(pretrained, init, depth)
         head = cls(
             in_features, hidden_dim, output_dim, activation, depth=depth, batch_norm=batch_norm, generator=generator
         )
@@ -238,6 +234,15 @@ def _embedding(state: dict[str, Tensor], layer: nn.Linear) -> tuple[Tensor, Tens
             f"this head needs {layer.in_features} into {layer.out_features}"
         )
     return weight, bias
+
+
+def check_pretrained(pretrained: str, init: str, depth: int) -> None:
+    """Raise InputError where an output layer cannot start from the autoencoder too."""
+    if pretrained == "all" and (init not in FROM_EMBEDDING or depth != 2):
+        raise InputError(
+            f"head: pretrained all is for a head of depth 2 with init {', '.join(FROM_EMBEDDING)}; "
+            f"this one has depth {depth} and init {init}"
+        )
 
 
 def _decoder_projection(state: dict[str, Tensor], layer: nn.Linear) -> tuple[Tensor, Tensor]:

@@ -6,12 +6,11 @@ all 2N rows.
     l(i, j) = -log  exp(sim(z_i, z_j) / tau)  /  sum over k != i of exp(sim(z_i, z_k) / tau)
 
 With u = z / (|z| sqrt(tau)) that is  logsumexp over k != i of u_i . u_k,  minus  u_i . u_j.  The second part
-costs nothing. The first needs every product of two rows, and is computed in one of three ways that differ in
-cost, never in value:
+costs nothing. The first needs every product of two rows, and is computed in one of two ways that differ in
+cost, never in value. Nothing is kept but one number a row, and the products are computed again in the backward
+pass: O(N) memory.
 
-- few rows: the whole matrix, by autograd;
-- many rows: blocks of the upper triangle (u_i . u_k serves rows i and k), nothing kept but one number a row,
-  the blocks computed again in the backward pass: O(N) memory;
+- one process: blocks of the upper triangle, where u_i . u_k serves rows i and k;
 - several processes, or a temperature so low that the exponentials need a running maximum: blocks of full
   rows.
 """
@@ -28,7 +27,6 @@ from torch.autograd.function import once_differentiable
 
 from headstart.errors import InputError
 
-PLAIN_ROWS = 256  # up to so many rows the matrix is small, and autograd keeps it
 CPU_TILE = 256, 1024  # rows, columns: 1 MB of float32, which stays in a core's cache between the operations on it
 GPU_TILE = 4096, 8192  # few kernels, and still no more than 128 MB
 SAFE_EXPONENT = 60.0  # exp(+-60) and sums of it are far inside float32, so no maximum has to be subtracted
@@ -48,7 +46,7 @@ def nt_xent(z: Tensor, temperature: float = 0.5, group: dist.ProcessGroup | None
     the global batch.
 
     float64 is computed in float64, everything else in float32 whatever autocast says: a bfloat16 product has
-    a relative error of 2^-9, which at tau = 0.1 is 2 % of an exponential. Memory is O(N) above 256 rows.
+    a relative error of 2^-9, which at tau = 0.1 is 2 % of an exponential. Memory is O(N).
 
     Raises InputError for anything but (2N, d) with N >= 2 over all ranks, a temperature that is not positive
     and, on the CPU, for values that are not finite. On other devices looking would stall the queue at every
@@ -80,9 +78,6 @@ def nt_xent(z: Tensor, temperature: float = 0.5, group: dist.ProcessGroup | None
         positives = (one * two).sum() * 2 / len(u)
         if ranks > 1:
             return _MeanLogSumExpOfRows.apply(u, group) - positives
-        if len(u) <= PLAIN_ROWS:
-            matrix = (u @ u.T).fill_diagonal_(-math.inf)
-            return matrix.logsumexp(dim=1).mean() - positives
         if 1 / temperature > SAFE_EXPONENT:
             return _MeanLogSumExpOfRows.apply(u, None) - positives
         return _MeanLogSumExpOfTriangle.apply(u) - positives
@@ -111,13 +106,14 @@ class _MeanLogSumExpOfTriangle(torch.autograd.Function):
         u, total = ctx.saved_tensors
         share = total.reciprocal()
         grad = torch.zeros_like(u)
-        for rows, columns, tile in _upper_tiles(u):
-            # d/du_i holds the softmax of row i and, since u_i is a column of every other row, the softmax of
-            # each row k at i.
-            tile.mul_(share[rows, None] + share[columns])
-            grad[rows].addmm_(tile, u[columns])
-            if columns != rows:
-                grad[columns].addmm_(tile.T, u[rows])
+        with torch.autocast(u.device.type, enabled=False):  # somebody may call backward within theirs
+            for rows, columns, tile in _upper_tiles(u):
+                # d/du_i holds the softmax of row i and, since u_i is a column of every other row, the softmax of
+                # each row k at i.
+                tile.mul_(share[rows, None] + share[columns])
+                grad[rows].addmm_(tile, u[columns])
+                if columns != rows:
+                    grad[columns].addmm_(tile.T, u[rows])
         return grad.mul_(grads[0] / len(u))
 
 
@@ -161,11 +157,12 @@ class _MeanLogSumExpOfRows(torch.autograd.Function):
         weight = weights[ctx.offset // len(u)]
         weights = weights.repeat_interleave(len(u))
         grad = torch.empty_like(u)
-        for rows in _row_blocks(u, everyone):
-            products = _products(u, rows, everyone, ctx.offset)
-            softmax = (products - own[rows, None]).exp_().mul_(weight)
-            softmax += products.sub_(theirs).exp_().mul_(weights)
-            grad[rows] = softmax @ everyone
+        with torch.autocast(u.device.type, enabled=False):
+            for rows in _row_blocks(u, everyone):
+                products = _products(u, rows, everyone, ctx.offset)
+                softmax = (products - own[rows, None]).exp_().mul_(weight)
+                softmax += products.sub_(theirs).exp_().mul_(weights)
+                grad[rows] = softmax @ everyone
         return grad, None
 
 

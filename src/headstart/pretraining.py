@@ -8,6 +8,7 @@ import csv
 import dataclasses
 import functools
 import io
+import math
 import platform
 import time
 from collections.abc import Mapping
@@ -37,6 +38,7 @@ from headstart.config import (
 )
 from headstart.data import Images, catalog
 from headstart.data import splits as splitting
+from headstart.data.images import Squashed
 from headstart.data.splits import Splits
 from headstart.engine import distributed, loggers, weights
 from headstart.engine.checkpoint import Checkpoints, interrupted_by_signals, stop_on_signals
@@ -48,7 +50,7 @@ from headstart.evaluate import features as representations
 from headstart.evaluate import geometry, probes
 from headstart.evaluate.health import Health
 from headstart.evaluate.online import OnlineProbe
-from headstart.heads import ProjectionHead, head_statistics
+from headstart.heads import ProjectionHead, check_pretrained, head_statistics
 from headstart.importers import autoencoder_state, read_tensors
 from headstart.runs import Metrics, RunFolder
 from headstart.sheets import sheet
@@ -85,7 +87,7 @@ def run(
         out: the run folder.
         images, splits, autoencoder: what is already open, so that a study reads and trains it once.
         untrained: probes of the backbone before SimCLR, where another run of the same seed has them already.
-        overwrite: replace a finished run.
+        overwrite: replace a finished run, or one begun with other settings; one interrupted with these goes on.
         extend: go on with a finished run for more SimCLR epochs.
         deadline: `time.monotonic()` after which the run saves and stops.
 
@@ -103,11 +105,11 @@ def run(
     with distributed.process_group(compute):
         with stop_on_signals():
             folder.open()
-            if overwrite and distributed.rank() == 0:
-                _clear(folder)
-            distributed.wait_for_all()  # a slower process must not clear what rank 0 has begun
             quiet = quiet or distributed.rank() > 0
-            run = _open(folder, config, compute, images, splits, extend=extend, deadline=deadline, quiet=quiet)
+            run = _open(
+                folder, config, compute, images, splits, overwrite=overwrite, extend=extend, deadline=deadline,
+                quiet=quiet,
+            )  # fmt: skip
             run.untrained = untrained
             names = config.loggers if run.writes else ()
             try:
@@ -140,6 +142,20 @@ def _refuse_finished(folder: RunFolder, config: Config, overwrite: bool, extend:
         )
 
 
+def _replace(folder: RunFolder, config: Config, images: Images) -> None:
+    """Clear a finished run, and one begun with other settings; what these settings have begun goes on."""
+    stale = folder.is_complete()
+    if not stale and folder.config.exists():
+        try:
+            _compare(folder, config, images, extend=False)
+        except InputError:
+            stale = True
+    distributed.wait_for_all()  # every process has read what rank 0 now removes
+    if stale and distributed.rank() == 0:
+        _clear(folder)
+    distributed.wait_for_all()
+
+
 def _clear(folder: RunFolder) -> None:
     """Remove the files of an earlier run, the one that says it is finished first."""
     named = [folder.result, folder.stages, folder.checkpoint, folder.checkpoint.with_suffix(".previous.pt")]
@@ -152,13 +168,15 @@ def _clear(folder: RunFolder) -> None:
 
 def _open(
     folder: RunFolder, config: Config, compute: Compute, images: Images | None, splits: Splits | None,
-    *, extend: bool, deadline: float | None, quiet: bool,
+    *, overwrite: bool, extend: bool, deadline: float | None, quiet: bool,
 ) -> "Run":  # fmt: skip
     """Read the pictures, split them, decide what was left open, and compare with what the folder holds."""
     images = images or data.open_images(config.data, config.augment.crop_scale[0], config.augment.crop_ratio[0])
     splits = splits or splitting.make(images, config.data)
     config = resolve(config, images, splits, compute)
-    if folder.config.exists():
+    if overwrite:
+        _replace(folder, config, images)
+    elif folder.config.exists():
         _compare(folder, config, images, extend)
     about = {"headstart": headstart.__version__, "fingerprint": images.fingerprint, **environment(compute)}
     metrics = Metrics(folder.metrics)
@@ -221,7 +239,8 @@ def _finished_stages(folder: RunFolder) -> dict[str, Any]:
 def resolve(config: Config, images: Images, splits: Splits, compute: Compute) -> Config:
     """Fill in what was left open: size, batch size, learning rate, precision.
 
-    Raises InputError when the batch is larger than the training split.
+    Raises InputError for what a later stage would refuse: a batch larger than the training split or that the processes
+    cannot share, a head or an augmentation that cannot be built.
     """
     n_train, n_val = len(splits.train), len(splits.val)
     settings = config.contrastive
@@ -240,10 +259,17 @@ def resolve(config: Config, images: Images, splits: Splits, compute: Compute) ->
             f"contrastive.batch-size is {batch_size}, but the training split holds {n_train} pictures; "
             f"give at most {n_train}, or leave it unset"
         )
+    size = images.training_size(config.data.size)
+    if config.stages != "autoencoder":
+        head = config.head
+        ProjectionHead(1, head.hidden_dim, head.output_dim, head.activation, head.depth, head.batch_norm)
+        check_pretrained(head.pretrained, head.init, head.depth)
+        contrastive.check_batch(batch_size)
+        contrastive.augmenter(config.augment, size, None, None)
     lr = optimizers.peak_learning_rate(settings, batch_size)
     return replace(
         config,
-        data=replace(config.data, size=images.training_size(config.data.size)),
+        data=replace(config.data, size=size),
         contrastive=replace(settings, batch_size=batch_size, lr=lr),
         precision=compute.precision,  # type: ignore[arg-type]
     )
@@ -372,15 +398,18 @@ class Run:
 
     def _fit_autoencoder(self) -> tuple[Autoencoder, dict[str, Any]]:
         settings, parts = self.config.autoencoder, (self.splits.train, self.splits.val, self.splits.test)
+        inputs: list[Tensor | Squashed]
         if settings.on == "features":
             backbone = self.backbone()
             inputs = [torch.from_numpy(self.features(backbone, part, "train")) for part in parts]
-        else:
+        elif self.images.resident:
             inputs = [self.images.squashed(part, self.size) for part in parts]
+        else:
+            inputs = [Squashed(self.images, part, self.size) for part in parts]
         width = backbones.num_features(self.config.backbone.name)
         model = autoencoders.build(
-            settings, in_features=inputs[0][0].numel(), hidden_features=width, latent_dim=self.config.head.hidden_dim,
-            generator=generator(self.config.seed, "autoencoder-init"),
+            settings, in_features=math.prod(inputs[0].shape[1:]), hidden_features=width,
+            latent_dim=self.config.head.hidden_dim, generator=generator(self.config.seed, "autoencoder-init"),
         )  # fmt: skip
         mean, std = self.moments["train"]
         trained = autoencoders.train(
@@ -478,7 +507,8 @@ class Run:
         """Remember what a stage found; the next call begins after it."""
         self.stages[stage] = found
         seconds = self.stages.setdefault("seconds", {})
-        seconds[stage] = seconds.get(stage, 0.0) + time.monotonic() - started
+        before = self.checkpoints.spent(stage) or seconds.get(stage, 0.0)  # before an interruption, or an extension
+        seconds[stage] = before + time.monotonic() - started
         if self.writes:
             self.metrics.flush()
             runs.write_json(self.folder.stages, self.stages)

@@ -470,3 +470,10 @@ def test_check_compares_published_checksums_but_reading_does_not(tmp_path):
     report = check.run(DataConfig(sources=(f"cifar10:{tmp_path}",)))
     assert len(report.altered) == 7
     assert report.readable == 18
+
+
+def test_picture_files_keep_their_order_and_names(tmp_path):
+    root = folder(tmp_path, ["x/a.png", "y/b.png", "z/a.png"])
+    files = [root / "y/b.png", root / "z/a.png", root / "x/a.png"]
+    assert find(*files).names == ["b.png", "a.png", "2/a.png"]
+    assert find(*files, root / "x").names == ["2/a.png", "a.png", "b.png", "x/a.png"]

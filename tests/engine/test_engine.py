@@ -82,3 +82,15 @@ def test_devices_that_are_not_there_are_named() -> None:
         choose("cuda:99")
     assert choose("cpu", "float32", 1).dtype == torch.float32
     assert choose("cpu", "bfloat16", 1).precision == "bfloat16"
+
+
+@pytest.mark.parametrize("name", ["auto", "cuda", "cuda:1"])
+def test_a_gpu_is_chosen_with_its_number(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
+    chosen: list[torch.device] = []
+    monkeypatch.setattr(torch.cuda, "set_device", chosen.append)
+    compute = choose(name, threads=1)
+    assert [compute.device] == chosen == [torch.device("cuda", 1 if name == "cuda:1" else 0)]
+    assert compute.precision == "bfloat16"

@@ -125,6 +125,14 @@ def test_a_state_dict_file_is_recognised(photos, tmp_path, kind):
         torch.save({"state_dict": {f"backbone.{k}": v for k, v in network.state_dict().items()}}, tmp_path / kind)
     settings = foreign.recognise(tmp_path / kind)
     assert (settings.name, settings.stem) == ("resnet18", "cifar" if kind.startswith("cifar") else "imagenet")
+    if kind == "plain.pt":
+        (tmp_path / kind).rename(tmp_path / "random.pt")
+        path = foreign.evaluate(
+            tmp_path / "random.pt", data=[str(photos)], out=tmp_path / "r.json", device="cpu", threads=1
+        )
+        found = read(path)["backbones"]
+        assert list(found) == ["random.pt", "random"]  # the file is judged, not the reference that its name resembles
+        assert found["random.pt"]["geometry"] != found["random"]["geometry"]
     if kind == "wrapped.pt":
         found = read(
             foreign.evaluate(tmp_path / kind, data=[str(photos)], out=tmp_path / "r.json", device="cpu", threads=1)

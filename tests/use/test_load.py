@@ -35,8 +35,15 @@ def test_embed_takes_folders_files_pictures_and_tensors(run: Run, photos: Path):
     np.testing.assert_allclose(first, h[:2], atol=1e-4)
     where = images.names.index("ring/03.png")
     np.testing.assert_allclose(run.embed(photos / "ring" / "03.png", compute=compute)[0], h[where], atol=1e-4)
-    files = [photos / "ring" / "03.png", photos / "ring" / "04.png"]
-    assert len(run.embed(files, compute=compute)) == 2
+    files = [photos / "ring" / "04.png", photos / "ring" / "03.png"]
+    rows = [images.names.index(f"ring/{file.name}") for file in files]
+    np.testing.assert_allclose(run.embed(files, compute=compute), h[rows], atol=1e-4)
+
+
+def test_embed_refuses_a_named_file_without_a_row(run: Run, photos: Path, tmp_path: Path):
+    (tmp_path / "broken.png").write_bytes(b"no picture")
+    with pytest.raises(InputError, match=r"broken\.png cannot be read"):
+        run.embed([photos / "ring" / "03.png", tmp_path / "broken.png"])
 
 
 def test_other_pictures_do_not_need_the_runs_list_of_labels(run: Run, photos: Path, tmp_path: Path):

@@ -10,6 +10,7 @@ import os
 import pickle
 import tarfile
 import unicodedata
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -83,9 +84,9 @@ def find(data: DataConfig) -> Source:
     return source
 
 
-def _make(where: str, entries: Iterable["Entry"], **more: Any) -> Source:
-    """A source of entries in the order of their names."""
-    ordered = sorted(entries, key=lambda e: e.name)
+def _make(where: str, entries: Iterable["Entry"], as_given: bool = False, **more: Any) -> Source:
+    """A source of entries in the order of their names, or as given."""
+    ordered = list(entries) if as_given else sorted(entries, key=lambda e: e.name)
     classes, labels = _number([e.label for e in ordered])
     return Source(
         where=where,
@@ -126,6 +127,7 @@ _SPLITS = {"train": "train", "val": "val", "valid": "val", "validation": "val", 
 
 def _from_files(names: Sequence[str], labels: str) -> Source:
     parts: list[tuple[str, list[Entry], list[tuple[str, str]]]] = []
+    lone: list[Path] = []
     for name in names:
         path = Path(name).expanduser()
         if path.is_dir():
@@ -133,13 +135,16 @@ def _from_files(names: Sequence[str], labels: str) -> Source:
         elif path.is_file() and path.suffix.lower() in LISTS:
             parts.append((path.stem, *_list(path)))
         elif path.is_file() and path.suffix.lower() in SUFFIXES:
-            parts.append(("", [Entry(_text(path.name), str(path))], []))
+            lone.append(path)
         elif path.is_file():
             raise InputError(
                 f"{name} is neither a folder nor a list ({', '.join(LISTS)}) nor a picture; unpack archives first"
             )
         else:
             raise InputError(f"there is no folder, list or named set {name}; named sets are {', '.join(SETS)}")
+    if lone:
+        short = _distinct_names([path.name for path in lone])
+        parts.append(("", [Entry(_text(name), str(path)) for name, path in zip(short, lone, strict=True)], []))
     where = "\n".join(_text(os.path.abspath(Path(name).expanduser())) for name in names)
     if len(parts) == 1:
         _, entries, skipped = parts[0]
@@ -156,7 +161,17 @@ def _from_files(names: Sequence[str], labels: str) -> Source:
             f"{', '.join(names)} holds no pictures; looked at any depth for files ending in "
             + " ".join(sorted(SUFFIXES))
         )
-    return _make(where, entries, skipped=skipped)
+    return _make(where, entries, as_given=len(lone) == len(names), skipped=skipped)
+
+
+def _distinct_names(names: list[str]) -> list[str]:
+    """File names, from the second of each on in a numbered folder."""
+    seen: Counter[str] = Counter()
+    distinct = []
+    for name in names:
+        seen[name] += 1
+        distinct.append(name if seen[name] == 1 else f"{seen[name]}/{name}")
+    return distinct
 
 
 def _distinct(names: list[str]) -> list[str]:

@@ -156,6 +156,42 @@ class Images:
         self._trusted[new] = True
 
 
+@dataclass(frozen=True)
+class Squashed:
+    """Un-augmented pictures of a split, uint8 (N, 3, size, size), read when they are asked for: as much of a tensor as
+    a training needs, for sets larger than their memory budget."""
+
+    images: Images
+    rows: np.ndarray
+    size: int
+
+    device = torch.device("cpu")
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, chosen: torch.Tensor) -> torch.Tensor:
+        return self.images.squashed(self.rows[chosen.numpy()], self.size)
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        """As of the whole tensor."""
+        return len(self), 3, self.size, self.size
+
+    @property
+    def nbytes(self) -> int:
+        """Of the whole tensor."""
+        return math.prod(self.shape)
+
+    def split(self, count: int) -> Iterator[torch.Tensor]:
+        """The pictures in order, `count` at once."""
+        return (self[rows] for rows in torch.arange(len(self)).split(count))
+
+    def to(self, device: torch.device) -> "torch.Tensor | Squashed":
+        """On a GPU all of them; in the host's memory they stay where they are."""
+        return self if device.type == "cpu" else torch.cat([part.to(device) for part in self.split(4096)])
+
+
 def open_images(data: DataConfig, crop_scale: float = 0.08, crop_ratio: float = 3 / 4) -> Images:
     """Read every picture that `data.sources` name, or map what an earlier call decoded.
 

@@ -59,14 +59,20 @@ class Checkpoints:
         self.steps = 0
         self.agree_every = 1 if distributed.world_size() == 1 else 8
         self.saved = self._read()
+        self.loaded_at = time.monotonic()
 
     def load(self, stage: str) -> State | None:
         """The saved state of `stage`, or None when it has not begun (then its lines are of steps that are not kept)."""
+        self.loaded_at = time.monotonic()
         if self.saved is None or self.saved["stage"] != stage:
             self.metrics.forget(stage)
             return None
         self.metrics.truncate(self.saved["metrics"])
         return self.saved["state"]
+
+    def spent(self, stage: str) -> float:
+        """Seconds that `stage` had taken when the state that was loaded was saved."""
+        return float(self.saved.get("seconds", 0.0)) if self.saved and self.saved["stage"] == stage else 0.0
 
     @contextmanager
     def restoring(self) -> Iterator[None]:
@@ -105,7 +111,9 @@ class Checkpoints:
         if self.writes:
             self.metrics.flush()
             buffer = io.BytesIO()
-            torch.save({"stage": stage, "state": state, "metrics": len(self.metrics.lines)}, buffer)
+            seconds = self.spent(stage) + time.monotonic() - self.loaded_at
+            saved = {"stage": stage, "state": state, "metrics": len(self.metrics.lines), "seconds": seconds}
+            torch.save(saved, buffer)
             body = buffer.getbuffer()
             previous = self.path.with_suffix(".previous.pt")
             try:
@@ -150,7 +158,7 @@ def _read_one(path: Path) -> dict[str, Any] | None:
         return None
     try:
         saved = torch.load(io.BytesIO(data[head:]), map_location="cpu", weights_only=True)
-        if problem(saved, {"stage": str, "state": {}, "metrics": int}):
+        if problem(saved, {"stage": str, "state": {}, "metrics": int, "seconds?": float}):
             raise pickle.UnpicklingError
     except Exception:  # it has the checksum of a whole file, so somebody made it so: any error may come
         raise InputError(

@@ -45,15 +45,9 @@ def choose(device: str = "auto", precision: str = "auto", threads: int | None = 
     """
     here = int(os.environ.get("LOCAL_WORLD_SIZE", 1))  # processes that torchrun started on this machine
     torch.set_num_threads(threads or max(1, available_cores() // here))
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-    chosen = torch.device(device)
-    if chosen.type == "cuda" and (chosen.index or 0) >= torch.cuda.device_count():
-        raise InputError(f"device is {device}, but this machine has {torch.cuda.device_count()} CUDA devices; use cpu")
+    chosen = named(device)
     if chosen.type == "cpu":
         _keep_freed_memory()
-    if chosen.type == "mps" and not torch.backends.mps.is_available():
-        raise InputError("device is mps, but this machine has no Apple GPU; use cpu")
     if chosen.type == "cuda":
         torch.cuda.set_device(chosen)
         torch.backends.cudnn.allow_tf32 = False  # float32 means float32; speed is what bfloat16 is for
@@ -61,6 +55,18 @@ def choose(device: str = "auto", precision: str = "auto", threads: int | None = 
     if precision == "auto":
         precision = "bfloat16" if _native_bfloat16(chosen) else "float32"
     return Compute(chosen, torch.bfloat16 if precision == "bfloat16" else torch.float32)
+
+
+def named(device: str) -> torch.device:
+    """The device of an option, a GPU with its number. Raises InputError when it is not there."""
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    chosen = torch.device(device)
+    if chosen.type == "cuda" and (chosen.index or 0) >= torch.cuda.device_count():
+        raise InputError(f"device is {device}, but this machine has {torch.cuda.device_count()} CUDA devices; use cpu")
+    if chosen.type == "mps" and not torch.backends.mps.is_available():
+        raise InputError("device is mps, but this machine has no Apple GPU; use cpu")
+    return torch.device("cuda", chosen.index or 0) if chosen.type == "cuda" else chosen
 
 
 def _keep_freed_memory() -> None:

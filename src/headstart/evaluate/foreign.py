@@ -101,7 +101,10 @@ def evaluate_backbone(config: Config, out: str | Path) -> Path:
     weights = config.backbone.weights
     first = {"none": "random", "imagenet": "imagenet"}.get(weights, Path(weights).stem)
     makers = {first: _maker(config, weights, pictures.size)}
-    found = compare(makers | _references(config, pictures.size), pictures, config, compute)
+    references = _references(config, pictures.size)
+    if weights not in ("none", "imagenet") and first in references:
+        makers = {Path(weights).name: makers[first]}  # a file called imagenet.pth is not the reference
+    found = compare(makers | references, pictures, config, compute)
     runs.write_json(out, found)
     return Path(out)
 

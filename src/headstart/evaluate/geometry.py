@@ -46,7 +46,7 @@ def spread(x: Tensor) -> float:
 
     x: (N, d).
     """
-    x = F.normalize(x.double(), dim=1)
+    x = F.normalize(_where_doubles_are(x).double(), dim=1)
     n = len(x)
     lengths = x.square().sum(1)  # 1, or 0 for a row of zeros
     return max(0.0, float(2 * (n * lengths.sum() - x.sum(0).square().sum()) / max(n * (n - 1), 1)))
@@ -101,6 +101,7 @@ def of_features(features: np.ndarray) -> dict[str, Any]:
 
 def of_views(x: Tensor, name: str) -> dict[str, float]:
     """Figures of the two views of pictures (2K, d) for metrics.jsonl, such as `z_alignment` for the name `z`."""
+    x = _where_doubles_are(x)
     return {
         f"{name}_alignment": alignment(x),
         f"{name}_uniformity": uniformity(x),
@@ -114,6 +115,11 @@ def _squared_singular_values(x: Tensor) -> Tensor:
     x = x.double()
     gram = x.T @ x if x.shape[1] <= x.shape[0] else x @ x.T
     return torch.linalg.eigvalsh(gram).clamp_min(0).flip(0)
+
+
+def _where_doubles_are(x: Tensor) -> Tensor:
+    """Apple's GPUs have no float64."""
+    return x.cpu() if x.device.type == "mps" else x
 
 
 def _thinned(x: Tensor) -> Tensor:

@@ -388,7 +388,7 @@ def _top5(scores: Tensor, y: Tensor) -> dict[str, float]:
         return {}
     own = scores.gather(1, y[:, None])
     among = ((scores > own).sum(1) < 5) & (own[:, 0] > -math.inf)
-    return {"top5": among.double().mean().item()}
+    return {"top5": among.cpu().double().mean().item()}
 
 
 def _most_confused(confusion: Tensor, classes: Sequence[str]) -> list[list[Any]]:

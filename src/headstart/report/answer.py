@@ -4,8 +4,8 @@ Comes in: `Study.runs` and what study.yaml names under `compare`. Goes out: `Com
 and sentences that say what the data support and what they do not. Differences are in points of accuracy.
 
 Two runs are matched when they agree in everything but what is compared: the very pictures, seed, normalization, the
-other sizes, and every other setting. Runs that share a seed or an autoencoder are not independent, so the decision rests on
-`statistics.clustered`; the bootstrap interval and Wilcoxon's test beside it treat pairs as independent. Holm's
+other sizes, and every other setting. Runs that share a seed or an autoencoder are not independent, so the decision
+rests on `statistics.clustered`; the bootstrap interval and Wilcoxon's test beside it treat pairs as independent. Holm's
 correction runs within a family: the comparisons that study.yaml names (all heads where it names none), the other
 heads, and each remaining factor within a head; for each data set, and for the pooled sets.
 """

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from headstart import backbones, live_taps
 from headstart import config as configs
 from headstart.config import Config
+from headstart.data.decode import SUFFIXES
 from headstart.data.images import Images, open_images
 from headstart.engine.device import Compute, choose
 from headstart.engine.randomness import generator
@@ -93,7 +94,10 @@ class Run:
                 uint8 tensor (N, 3, S, S) of the training size.
 
         Returns:
-            float32 (N, num_features), rows in the order of the pictures (of their names for a folder).
+            float32 (N, num_features), rows in the order of the pictures (of their names for a folder, from which
+            unreadable files are left out).
+
+        Raises InputError where one of several files that were named cannot be read.
         """
         compute = compute or choose()
         if isinstance(pictures, Tensor):
@@ -101,6 +105,9 @@ class Run:
                 self.backbone, pictures, mean=self.mean, std=self.std, compute=compute, batch_size=batch_size
             )
         images = pictures if isinstance(pictures, Images) else self.open_images(pictures)
+        if images.skipped and _are_files(pictures):
+            name, reason = images.skipped[0]
+            raise InputError(f"{name} cannot be read ({reason}); leave it out, so that every row has its picture")
         return features.extract(
             self.backbone, images, np.arange(len(images)), size=self.size, mean=self.mean, std=self.std,
             compute=compute, batch_size=batch_size,
@@ -116,6 +123,10 @@ class Run:
         labels = self.config.data.labels if sources == self.config.data.sources else "auto"
         settings = {"labels": labels, "limit": None, **data}
         return open_images(replace(self.config.data, sources=sources, size=self.size, **settings))
+
+
+def _are_files(pictures: Images | str | Path | Sequence[str | Path]) -> bool:
+    return not isinstance(pictures, (Images, str, Path)) and all(Path(p).suffix.lower() in SUFFIXES for p in pictures)
 
 
 def load(path: str | Path) -> Run:
