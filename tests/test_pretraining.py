@@ -120,7 +120,9 @@ def test_stages_stop_and_go_on(finished: RunFolder, tmp_path: Path) -> None:
     assert result["contrastive"] is None
     assert result["probes"] == {} == result["untrained"]
     weights = RunFolder(out).autoencoder.read_bytes()
+    (out / ".checkpoint.pt.0.tmp").write_bytes(b"of a process that was killed")
     pretraining.run(small(), out, quiet=True)
+    assert not list(out.glob(".*.tmp"))
     assert RunFolder(out).autoencoder.read_bytes() == weights
     assert RunFolder(out).backbone.read_bytes() == finished.backbone.read_bytes()
     assert RunFolder(out).read_result()["probes"] == finished.read_result()["probes"]

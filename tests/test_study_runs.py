@@ -17,9 +17,9 @@ from typing import Any
 import pytest
 import yaml
 
-from headstart import study
+from headstart import executors, study
 from headstart.errors import InputError, Interrupted
-from headstart.runs import read_json, read_metrics
+from headstart.runs import RunFolder, read_json, read_metrics
 from headstart.study_store import STALE_SECONDS, Claim, identity
 
 TINY: dict[str, Any] = {
@@ -449,6 +449,58 @@ def test_a_claim_from_another_machine_lasts_as_long_as_it_is_renewed(tmp_path: P
     with Claim(tmp_path).held() as mine:
         assert mine
     assert not list(tmp_path.iterdir())
+
+
+@pytest.fixture
+def one_run_held_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The claim on the only run of a study, held by a process of another machine."""
+    monkeypatch.setattr("headstart.study_store.STALE_SECONDS", 3.0)
+    monkeypatch.setattr("headstart.executors.POLL_SECONDS", 0.05)
+    monkeypatch.setattr(executors.Worker, "_attempt", lambda self, folder, do: done(folder))
+
+    def done(folder: RunFolder) -> str:
+        folder.result.write_text("{}")
+        return "done"
+
+    claim = tmp_path / "runs" / "data=digits,init=random,seed=0" / ".claim"
+    claim.parent.mkdir(parents=True)
+    claim.write_text(json.dumps({**identity(), "host": "elsewhere", "token": "theirs"}))
+    return claim
+
+
+def worker_on(tmp_path: Path) -> executors.Worker:
+    small = {**TINY, "factors": {"head.init": ["random"]}, "seeds": [0]}
+    work = executors.Work(out=str(tmp_path), threads=1, device="cpu", keep="all", quiet=True, deadline=None)
+    (tmp_path / "one.yml").write_text(yaml.safe_dump(small))
+    return executors.Worker(work, study.expand(study.load(tmp_path / "one.yml")))
+
+
+def test_a_run_whose_holder_lost_its_power_a_moment_ago_is_done(one_run_held_elsewhere: Path, tmp_path: Path) -> None:
+    worker_on(tmp_path).do_all()
+    assert one_run_held_elsewhere.with_name("result.json").exists()
+
+
+def test_a_run_whose_holder_is_seen_to_live_is_left_to_it(one_run_held_elsewhere: Path, tmp_path: Path) -> None:
+    timer = threading.Timer(0.5, lambda: os.utime(one_run_held_elsewhere))
+    timer.start()
+    worker_on(tmp_path).do_all()
+    timer.join()
+    assert not one_run_held_elsewhere.with_name("result.json").exists()
+
+
+def test_a_device_that_is_not_there_fails_no_run(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="cuda:99"):
+        study.run(written(tmp_path), out=tmp_path / "out", device="cuda:99")
+    assert not (tmp_path / "out").exists()
+
+
+def test_calls_that_add_to_a_study_at_once_lose_nothing(tmp_path: Path) -> None:
+    file, out = written(tmp_path), tmp_path / "out"
+    study.prepare(study.load(file), out)
+    slow, quick = study.load(file, seeds=[2]), study.load(file, seeds=[3])
+    study.prepare(slow, out, lambda planned: study.prepare(quick, out) and None)  # while it looks at the data
+    assert study.load(out).seeds == (0, 1, 3, 2)
+    assert not list(out.glob(".claim*"))
 
 
 def test_a_half_written_claim_is_taken_over(tmp_path: Path) -> None:

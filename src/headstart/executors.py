@@ -81,6 +81,7 @@ class Worker:
         self.out = Path(work.out)
         self.stop = threading.Event()
         self.fresh = True
+        self._renewed: dict[str, float] = {}
         self._opened: dict[Any, Any] = {}
 
     @property
@@ -106,10 +107,19 @@ class Worker:
                         open_runs.remove(run)
                     if not self.fresh:
                         return
-                if "waiting" not in outcomes and not {"done", "failed"} & set(outcomes):
+                if {"done", "failed"} & set(outcomes):
+                    continue
+                if "waiting" not in outcomes and not any(self._may_be_dead(run) for run in open_runs):
                     return
-                if not {"done", "failed"} & set(outcomes):
-                    self.stop.wait(POLL_SECONDS)
+                self.stop.wait(POLL_SECONDS)
+
+    def _may_be_dead(self, run: Planned) -> bool:
+        """Whether a run's holder, on another machine, has not been heard of since this was first asked.
+
+        It may have lost its power a moment ago; a run is left to somebody who is seen to live.
+        """
+        renewed = Claim(self.out / "runs" / run.name).renewed()
+        return renewed is not None and self._renewed.setdefault(run.name, renewed) == renewed
 
     def do(self, run: Planned) -> Outcome:
         """Do one run, unless it is done, has failed, or is somebody else's."""

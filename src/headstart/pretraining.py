@@ -201,6 +201,8 @@ def _open(
     if config.stages != "autoencoder" and not quiet:
         _say_exports(config.backbone.name)
     if opened.writes:
+        for left_behind in folder.path.glob(".*.tmp"):  # by a process that was killed
+            left_behind.unlink(missing_ok=True)
         if folder.is_complete() and "contrastive" not in stages and extend:
             runs.write_json(folder.stages, stages)
             folder.result.unlink()

@@ -9,6 +9,7 @@ import math
 import os
 import re
 import unicodedata
+import uuid
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -27,7 +28,7 @@ def write(path: str | Path, content: bytes | str | Callable[[BinaryIO], object])
     Raises RunError naming the file when the disk is full or the folder cannot be written.
     """
     path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")  # process ids repeat among containers
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with open(temporary, "wb") as file:
@@ -187,7 +188,7 @@ class RunFolder:
             raise InputError(f"--out {self.path} is a file; give a folder")
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            probe = self.path / f".writable.{os.getpid()}"
+            probe = self.path / f".writable.{uuid.uuid4().hex}"
             probe.write_bytes(b"")
             probe.unlink()
         except OSError as error:

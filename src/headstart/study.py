@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from headstart import runs
+from headstart import runs, study_store
 from headstart.config import Config, differences, hash_of, read_yaml
 from headstart.errors import InputError
 from headstart.runs import RunFolder
@@ -30,16 +30,25 @@ def prepare(study: Study, out: str | Path, check: Callable[[list[Planned]], None
     out = Path(out)
     path = out / "study.yaml"
     RunFolder(out).open()
+    check([run for run in expand(_with_plan(study, out)) if not (out / "runs" / run.name / "result.json").exists()])
+    with study_store.alone(out):  # somebody else may have added to it meanwhile
+        study = _with_plan(study, out)
+        expand(study)
+        text = study.to_yaml()
+        if not path.exists() or path.read_text(encoding="utf-8") != text:
+            runs.write(path, text)
+    return study
+
+
+def _with_plan(study: Study, out: Path) -> Study:
+    """A study with what its folder already plans."""
+    path = out / "study.yaml"
     if path.exists():
         if not is_grid(read_yaml(path)):
             raise InputError(f"{path} was not written by `headstart study run`; give another --out")
-        study = extended(load(path), study, path)
-    elif (out / "result.json").exists():
+        return extended(load(path), study, path)
+    if (out / "result.json").exists():
         raise InputError(f"{out} holds a run, not a study; give another --out")
-    check([run for run in expand(study) if not (out / "runs" / run.name / "result.json").exists()])
-    text = study.to_yaml()
-    if not path.exists() or path.read_text(encoding="utf-8") != text:
-        runs.write(path, text)
     return study
 
 
@@ -275,16 +284,19 @@ def run(
         Interrupted: stopped; the same call goes on.
     """
     from headstart import executors
+    from headstart.engine.device import named as device_named
 
     out = Path(out).absolute()
     loaded = load(study, data=data, data_root=data_root, overrides=overrides, seeds=seeds)
     changed = {"threads": threads, "device": device}
     base = replace(loaded.base, **{name: value for name, value in changed.items() if value is not None})  # type: ignore[arg-type]
+    if executor == "local":
+        device_named(base.device)  # one clear sentence now instead of one a run
     joined = prepare(replace(loaded, base=base), out, executors.check_data)
     planned = expand(joined)
     if retry_failed:
         for failed in (out / "runs").glob("*/failed.json"):
-            failed.unlink()
+            failed.unlink(missing_ok=True)
     work = executors.Work(
         out=str(out), threads=base.threads, device=base.device, keep=keep, quiet=quiet,
         deadline=None if max_seconds is None else time.time() + max_seconds,
@@ -302,7 +314,7 @@ def _summary(out: Path, planned: Sequence[Planned], keep: str) -> Summary:
     failed = sum(folder.failed.exists() and not folder.is_complete() for folder in folders)
     if keep == "records" and done == len(folders):
         for weights in (out / "autoencoders").glob("*.safetensors"):
-            weights.unlink()
+            weights.unlink(missing_ok=True)
     return Summary(total=len(folders), done=done, failed=failed, elsewhere=len(folders) - done - failed)
 
 

@@ -70,6 +70,15 @@ class Claim:
         holder = self._read()
         return None if holder is None or self._is_stale(holder) else holder
 
+    def renewed(self) -> float | None:
+        """When a holder on another machine last showed that it lives; None for one on this machine, or none."""
+        holder = self._read()
+        if holder is None or self._is_near(holder):
+            return None
+        with contextlib.suppress(OSError):
+            return self.path.stat().st_mtime
+        return None
+
     def _take(self, about: Mapping[str, Any]) -> bool:
         self.token = uuid.uuid4().hex
         me = {"token": self.token, **identity(), **about}
@@ -125,9 +134,14 @@ class Claim:
             return None
         return None if problem(holder, _HOLDER) else holder
 
-    def _is_stale(self, holder: Mapping[str, Any]) -> bool:
+    @staticmethod
+    def _is_near(holder: Mapping[str, Any]) -> bool:
+        """Whether its process id means something here."""
         me = identity()
-        if holder.get("host") == me["host"] and holder.get("space") == me["space"]:
+        return bool(holder.get("host") == me["host"] and holder.get("space") == me["space"])
+
+    def _is_stale(self, holder: Mapping[str, Any]) -> bool:
+        if self._is_near(holder):
             return _started(int(holder["pid"])) != holder.get("started")
         now = self.path.with_name(f".now.{uuid.uuid4().hex}")
         try:
@@ -142,6 +156,17 @@ class Claim:
         while not stop.wait(BEAT_SECONDS):
             with contextlib.suppress(OSError):
                 os.utime(self.path)
+
+
+@contextlib.contextmanager
+def alone(out: Path) -> Iterator[None]:
+    """Wait until no other process changes the study in `out`, and keep others from it for the time of the context."""
+    while True:
+        with Claim(out).held() as mine:
+            if mine:
+                yield
+                return
+        time.sleep(0.05)
 
 
 def identity() -> dict[str, Any]:
