@@ -13,7 +13,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from headstart import statistics
-from headstart.engine.checkpoint import Checkpoints
+from headstart.engine.checkpoint import Checkpoints, _read_one
 from headstart.engine.device import choose
 from headstart.errors import InputError, Interrupted
 from headstart.use import finetune as finetuning
@@ -97,6 +97,16 @@ def test_other_settings_do_not_continue_a_begun_training(run: Run, photos: Path,
         finetune(run, photos, tmp_path, compute=compute, **SMALL)
     with pytest.raises(InputError, match="other settings"):
         finetune(run, photos, tmp_path, compute=compute, **SMALL, seed=1)
+
+
+def test_overwrite_goes_on_with_what_it_has_begun(run: Run, photos: Path, compute, tmp_path: Path, monkeypatch):
+    monkeypatch.setattr(Checkpoints, "stop_requested", lambda self: True)
+    steps = []
+    for seed in (0, 0, 1):
+        with pytest.raises(Interrupted):
+            finetune(run, photos, tmp_path, compute=compute, **SMALL, seed=seed, overwrite=True)
+        steps.append(_read_one(tmp_path / "checkpoint.pt")["state"]["state"]["step"])
+    assert steps == [1, 2, 1]
 
 
 def test_a_finished_folder_is_refused_with_both_ways_out(classifier: Path, run: Run, photos: Path):

@@ -165,7 +165,21 @@ def _accuracy(study: Study) -> Section:
         "Every dot is a run. The bar is the head's mean, the line its 95 % interval over what the runs share, the "
         "dashed line the untrained backbone where it was probed."
     )
+    if not _same_cells(study):
+        lead += (
+            " Heads were not all run with the same sizes, activations and seeds: compare them by matched runs, above."
+        )
     return Section("accuracy", "Accuracy", lead, [Figures(figures)] if figures else [])
+
+
+def _same_cells(study: Study) -> bool:
+    """Whether the means of the heads are over the same settings."""
+    judged = study.runs[study.runs["accuracy"].notna()]
+    cell = ["hidden_dim", "output_dim", "activation", "normalized", "seed"]
+    for _, on_set in judged.groupby("dataset", observed=True):
+        if len({frozenset(map(tuple, part[cell].to_numpy())) for _, part in on_set.groupby("head", observed=True)}) > 1:
+            return False
+    return True
 
 
 def _side_by_side(study: Study, answer: Answer) -> Section:

@@ -121,8 +121,9 @@ def finetune(
 ) -> Finetuned:  # fmt: skip
     """Train a classifier on labelled DATA from the run's backbone.
 
-    DATA is split as in pretraining (by the run's split seed), so pictures of its test split were never seen; the
-    validation split decides when to stop; the test split is looked at once.
+    DATA is split by the run's split seed: if it is what the run was pretrained on, the test split was never seen. Of
+    other pictures some may have been; that is said. The validation split decides when to stop; the test split is
+    looked at once.
 
     Args:
         out: a folder; gets `finetune.json` (last), `classifier.safetensors` (under torchvision's or timm's parameter
@@ -148,11 +149,14 @@ def finetune(
     splits = labelled(splitting.make(images, replace(run.config.data, limit=None)), images)
     splits = replace(splits, train=draw_labels(splits.train, images.labels, settings.labels, settings.seed))
     folder.open()
-    if overwrite:
-        for name in (RESULT, CLASSIFIER, CHECKPOINT, "checkpoint.previous.pt", folder.metrics.name):
-            (folder.path / name).unlink(missing_ok=True)
-    metrics = runs.Metrics(folder.metrics)
+    if images.fingerprint != run.result["data"].get("fingerprint") and not quiet:
+        progress.say(
+            "these are not the pictures of pretraining; where test pictures were among those, pretrained looks too good"
+        )
     identity = f"{run.result['config_hash']} {images.fingerprint} {dataclasses.asdict(settings)} {compare}"
+    if overwrite:
+        _clear(folder, identity)
+    metrics = runs.Metrics(folder.metrics)
     with stop_on_signals():
         checkpoints = Checkpoints(folder.path / CHECKPOINT, metrics, deadline=deadline)
         trainer = Trainer(run, images, splits, settings, compute or choose(), checkpoints, quiet)
@@ -163,6 +167,14 @@ def finetune(
     runs.write_json(folder.path / RESULT, _record(run, images, settings, found))
     checkpoints.discard()
     return found
+
+
+def _clear(folder: runs.RunFolder, identity: str) -> None:
+    """Remove a finished classifier, and one begun with other settings; what these have begun goes on."""
+    saved = Checkpoints(folder.path / CHECKPOINT, runs.Metrics(folder.metrics)).saved
+    if (folder.path / RESULT).exists() or (saved and saved["state"].get("identity") != identity):
+        for name in (RESULT, CLASSIFIER, CHECKPOINT, "checkpoint.previous.pt", folder.metrics.name):
+            (folder.path / name).unlink(missing_ok=True)
 
 
 def labelled(splits: Splits, images: Images) -> Splits:
@@ -345,7 +357,7 @@ class Trainer:
         return [float((p.argmax(1) == labels).float().mean()), -float(loss)]
 
     def _row(self, start: str, best: dict[str, Any]) -> Row:
-        model = Classifier(self.run.untrained_backbone(), len(self.images.classes))
+        model = Classifier(copy.deepcopy(self.run.backbone), len(self.images.classes))
         model.load_state_dict(best["tensors"])
         test = self.splits.test
         p = torch.cat(list(probabilities(model, self.images, test, self.run.size, self._zscore, self.compute)))
