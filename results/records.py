@@ -80,14 +80,30 @@ def differences(study: Path) -> Iterator[str]:
                 yield f"{name} has other words"
 
 
+def misquoted() -> list[str]:
+    """Sentences that README.md quotes (`> ...`) and that stand in no study's answers."""
+    page = (HERE / "README.md").read_text(encoding="utf-8") if (HERE / "README.md").exists() else ""
+    said = {plain(line) for path in HERE.rglob("answers/*.md") for line in path.read_text("utf-8").splitlines()}
+    quotes = [plain(line.removeprefix(">").strip()) for line in page.splitlines() if line.startswith("> ")]
+    return [quote for quote in quotes if quote not in said]
+
+
+def plain(line: str) -> str:
+    """A sentence without its list mark, emphasis and escapes."""
+    return line.removeprefix("- ").replace("**", "").replace("\\", "")
+
+
 def check() -> int:
-    """Recompute every study under results/; the number of differences."""
+    """Recompute every study under results/, and look up what README.md quotes; the number of differences."""
     found = 0
     for study in sorted(path.parent for path in HERE.rglob(DECIDES)):
         runs = len(list((study / "runs").glob("*/result.json")))
         wrong = list(differences(study))
         found += len(wrong)
         print(f"{study.relative_to(HERE)}: {runs} records, {'; '.join(wrong) or 'all tables and sentences follow'}")
+    for quote in misquoted():
+        print(f"README.md quotes what no study says: {quote}")
+        found += 1
     return found
 
 

@@ -1,6 +1,8 @@
 """results/records.py: what is committed follows from the records, and an altered number is found."""
 
 import importlib.util
+import subprocess
+import sys
 from pathlib import Path
 from types import ModuleType
 
@@ -19,6 +21,12 @@ def script(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     return module
 
 
+def test_the_committed_records_say_what_is_committed() -> None:
+    path = Path(__file__).parents[2] / "results" / "records.py"
+    done = subprocess.run([sys.executable, path, "check"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
 def test_what_is_said_follows_from_the_records(
     script, make_run, tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -34,9 +42,14 @@ def test_what_is_said_follows_from_the_records(
     assert (kept / "study.yaml").read_text() == "name: small\ndata: pictures\n"
     assert script.check() == 0
     answer = kept / "answers" / "linear.md"
+    sentence = answer.read_text().splitlines()[0].strip("*")
+    (tmp_path / "results" / "README.md").write_text(f"# Results\n\n> {sentence}\n>\n> - {sentence}\n")
+    assert script.check() == 0
+    (tmp_path / "results" / "README.md").write_text(f"> {sentence.replace('0', '1')}\n")
+    assert script.check() == 1
     answer.write_text(answer.read_text().replace("autoencoder", "autoencoders", 1))
     table = kept / "tables" / "table3.csv"
     table.write_text(table.read_text().replace("maximum,", "maximum,1", 1))
     capsys.readouterr()
-    assert script.check() == 2
+    assert script.check() == 3  # the quotation too
     assert "small: 6 records, answers/linear.md has other words; tables/table3.csv: " in capsys.readouterr().out
