@@ -95,23 +95,36 @@ def _forest_axis(comparisons: Sequence[Comparison]) -> Scale:
     return scale(ends, 20, WIDTH - 14, zero=True)
 
 
+LONGEST_LABEL = 42
+"""Characters that leave room for the pairs beside them."""
+
+
+def _lines(label: str) -> list[str]:
+    """A comparison's label, on two lines where it is long."""
+    first, minus, second = label.partition(" − ")
+    return [first, f"− {second}"] if minus and len(label) > LONGEST_LABEL else [label]
+
+
 def _forest(name: str, title: str, rows: list[tuple[str, Comparison]], axis: Scale | None = None) -> Figure:
     axis = axis or _forest_axis([c for _, c in rows])
-    top, step = 8, 40
-    bottom = top + step * len(rows)
+    lines = [_lines(label) for label, _ in rows]
+    top, bottom = 8, 8 + sum(26 + 14 * len(of_row) for of_row in lines)
     alt = f"{title}: " + "; ".join(f"{label} {points(c.mean)} points" for label, c in rows)
     drawing = Drawing(bottom + 40, alt)
     drawing.x_axis(axis, top, bottom, "difference in points of accuracy, 95 % interval")
     drawing.line(axis(0), top, axis(0), bottom, "zero")
-    for i, (label, c) in enumerate(rows):
-        y = top + i * step
+    y = top
+    for of_row, (_, c) in zip(lines, rows, strict=True):
         low, high = c.decision.test.interval
-        drawing.text(0, y + 14, label, "label strong" if c.pairing.dataset is None and len(rows) > 1 else "label")
         drawing.text(WIDTH, y + 14, f"{c.wins} of {c.pairs} pairs", "small", "end")
+        for line in of_row:
+            drawing.text(0, y + 14, line, "label strong" if c.pairing.dataset is None and len(rows) > 1 else "label")
+            y += 14
         if low == low:
-            drawing.line(axis(low), y + 27, axis(high), y + 27, "interval")
+            drawing.line(axis(low), y + 13, axis(high), y + 13, "interval")
         shown = f"{points(c.mean)} ({points(low)} to {points(high)})" if low == low else points(c.mean)
-        drawing.mark(axis(c.decision.test.mean), y + 27, Look("plain", "diamond", c.verdict != "beats"), 5, shown)
+        drawing.mark(axis(c.decision.test.mean), y + 13, Look("plain", "diamond", c.verdict != "beats"), 5, shown)
+        y += 26
     data = pd.DataFrame([
         {"comparison": _versus(c), "dataset": c.pairing.dataset or "all", "mean": c.decision.test.mean,
          "low": c.decision.test.interval[0], "high": c.decision.test.interval[1], "p": c.decision.test.p,
