@@ -1,6 +1,6 @@
 """The committed records of studies: take them over from a finished study, and recompute everything said from them.
 
-    python results/records.py collect runs/controls results/digits/controls --probe few_shot_1
+    python results/records.py collect runs/controls results/digits/controls --probe linear
     python results/records.py check
 
 `collect` copies each run's config.yaml, result.json and metrics.jsonl (no weights), writes the report by the probe that
@@ -23,7 +23,7 @@ from headstart.runs import read_json, visible, write, write_json
 HERE = Path(__file__).parent
 RECORD = ("config.yaml", "result.json", "metrics.jsonl")
 DECIDES = "decides.json"
-"""Beside a study's records: the probe that was chosen to decide before anything was run."""
+"""Beside a study's records: the probe that decides, to be chosen before any comparison is looked at."""
 
 
 def collect(study: Path, out: Path, probe: str) -> None:
