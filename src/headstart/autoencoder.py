@@ -13,7 +13,7 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, cast, get_args
 
 import safetensors
 import torch
@@ -322,10 +322,9 @@ def train(
             raise InputError("autoencoder.normalize needs the mean and std of the pictures")
         model.normalize_with(mean, std)
     model = model.to(compute.device)
-    standardise = Standardise.of(data[0]) if model.on == "features" and isinstance(data[0], Tensor) else None
+    standardise = Standardise.of(cast(Tensor, data[0])) if model.on == "features" else None
     train_data, val_data, test_data = (
-        _near(standardise(split) if standardise and isinstance(split, Tensor) else split, compute.device)
-        for split in data
+        _near(standardise(cast(Tensor, split)) if standardise else split, compute.device) for split in data
     )
     training = _Training(model, config, train_data, seed, compute)
     saved = checkpoints.load(STAGE)

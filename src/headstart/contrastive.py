@@ -24,7 +24,7 @@ from torch.nn.parallel import DistributedDataParallel
 from headstart import optimizers
 from headstart.augment import Draw, SimCLRAugment
 from headstart.config import AugmentConfig, Config
-from headstart.data.images import Images
+from headstart.data.images import Images, gathered
 from headstart.data.splits import Splits
 from headstart.engine import distributed, progress
 from headstart.engine.checkpoint import Checkpoints, State
@@ -148,10 +148,6 @@ def batches(
         yield Batch(chosen[mine], frames(chosen[mine]), params[both_views])
 
 
-COPIED_AT_ONCE = 4096
-"""Pictures: the whole set need not fit into the host's memory a second time."""
-
-
 def frames_on(device: torch.device, images: Images) -> Callable[[Tensor], Tensor]:
     """Function from picture numbers (n,) to their frames (n, 3, H, W) uint8 on the device.
 
@@ -160,9 +156,8 @@ def frames_on(device: torch.device, images: Images) -> Callable[[Tensor], Tensor
     if device.type == "cuda":
         sizes = np.unique(images.sizes, axis=0)
         if len(sizes) == 1 and 3 * len(images) * int(sizes.prod()) < torch.cuda.mem_get_info(device)[0] / 2:
-            everything = torch.empty(len(images), 3, *map(int, sizes[0]), dtype=torch.uint8, device=device)
-            for rows in torch.arange(len(images)).split(COPIED_AT_ONCE):
-                everything[rows[0] : rows[-1] + 1] = images.batch(rows)[0].to(device)
+            shape = (len(images), 3, *map(int, sizes[0]))
+            everything = gathered(lambda rows: images.batch(rows)[0], shape, device)
             return lambda chosen: everything[chosen.to(device, non_blocking=True)]
         return lambda chosen: images.batch(chosen)[0].pin_memory().to(device, non_blocking=True)
     return lambda chosen: images.batch(chosen)[0].to(device)

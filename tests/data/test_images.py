@@ -17,6 +17,7 @@ from torchvision.transforms.functional import resize as torchvision_resize
 
 from headstart.config import DataConfig
 from headstart.data import Images, cache, open_images
+from headstart.data.images import Squashed, gathered
 from headstart.errors import InputError, RunError
 from tests.data.pictures import encoded, folder, pixels, put
 
@@ -167,6 +168,21 @@ def test_the_second_start_decodes_nothing(tmp_path, own, monkeypatch):
     opened(root)
     monkeypatch.setattr("headstart.data.images.read_picture", lambda path: pytest.fail("decoded again"))
     assert len(opened(root)) == 40
+
+
+def test_pictures_are_gathered_block_by_block(tmp_path, own, monkeypatch):
+    monkeypatch.setattr("headstart.data.images.BLOCK", 7)
+    images = opened(many(tmp_path / "p"), size=16)
+    squashed = Squashed(images, np.arange(40)[::-1], 16)
+    asked = []
+
+    def read(rows):
+        asked.append(len(rows))
+        return squashed[rows]
+
+    everything = gathered(read, squashed.shape, torch.device("cpu"))
+    assert torch.equal(everything, images.squashed(np.arange(40)[::-1], 16))
+    assert asked == [7, 7, 7, 7, 7, 5]
 
 
 @pytest.mark.parametrize("memory", [4.0, 0.0])

@@ -143,7 +143,7 @@ def _from_files(names: Sequence[str], labels: str) -> Source:
         else:
             raise InputError(f"there is no folder, list or named set {name}; named sets are {', '.join(SETS)}")
     if lone:
-        short = _distinct_names([path.name for path in lone])
+        short = _distinct([path.name for path in lone], "{number}/{name}")
         parts.append(("", [Entry(_text(name), str(path)) for name, path in zip(short, lone, strict=True)], []))
     where = "\n".join(_text(os.path.abspath(Path(name).expanduser())) for name in names)
     if len(parts) == 1:
@@ -164,23 +164,13 @@ def _from_files(names: Sequence[str], labels: str) -> Source:
     return _make(where, entries, as_given=len(lone) == len(names), skipped=skipped)
 
 
-def _distinct_names(names: list[str]) -> list[str]:
-    """File names, from the second of each on in a numbered folder."""
-    seen: Counter[str] = Counter()
-    distinct = []
-    for name in names:
-        seen[name] += 1
-        distinct.append(name if seen[name] == 1 else f"{seen[name]}/{name}")
-    return distinct
-
-
-def _distinct(names: list[str]) -> list[str]:
+def _distinct(names: list[str], again: str = "{name}-{number}") -> list[str]:
     """The names, numbered from the second of each kind on."""
-    seen: dict[str, int] = {}
+    seen: Counter[str] = Counter()
     result = []
     for name in names:
-        seen[name] = seen.get(name, 0) + 1
-        result.append(name if seen[name] == 1 else f"{name}-{seen[name]}")
+        seen[name] += 1
+        result.append(name if seen[name] == 1 else again.format(name=name, number=seen[name]))
     return result
 
 

@@ -156,6 +156,20 @@ class Images:
         self._trusted[new] = True
 
 
+BLOCK = 4096
+"""Pictures that are copied to a device at once."""
+
+
+def gathered(
+    read: Callable[[torch.Tensor], torch.Tensor], shape: tuple[int, ...], device: torch.device
+) -> torch.Tensor:
+    """All rows (N, ...) uint8 that `read` gives for their numbers, on the device; the host never holds all of them."""
+    everything = torch.empty(shape, dtype=torch.uint8, device=device)
+    for rows in torch.arange(shape[0]).split(BLOCK):
+        everything[rows[0] : rows[-1] + 1] = read(rows)
+    return everything
+
+
 @dataclass(frozen=True)
 class Squashed:
     """Un-augmented pictures of a split, uint8 (N, 3, size, size), read when they are asked for: as much of a tensor as
@@ -189,7 +203,7 @@ class Squashed:
 
     def to(self, device: torch.device) -> "torch.Tensor | Squashed":
         """On a GPU all of them; in the host's memory they stay where they are."""
-        return self if device.type == "cpu" else torch.cat([part.to(device) for part in self.split(4096)])
+        return self if device.type == "cpu" else gathered(self.__getitem__, self.shape, device)
 
 
 def open_images(data: DataConfig, crop_scale: float = 0.08, crop_ratio: float = 3 / 4) -> Images:

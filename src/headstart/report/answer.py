@@ -434,9 +434,8 @@ def _caveats(study: Study, comparisons: Sequence[Comparison]) -> list[str]:
     said: list[str] = []
     if judged.empty:
         return said
-    if study.missing:
-        planned = len(study.missing) + len(study.failed) + len(runs)
-        said.append(f"{len(study.missing)} of {planned} planned runs are not there yet: this is not the final answer.")
+    if missing := len(study.missing):
+        said.append(f"{missing} of {len(study.planned)} planned runs are not there yet: this is not the final answer.")
     seeds = judged["seed"].nunique()
     if seeds == 1:
         said.append("There is one seed: run-to-run noise is not separated from the differences.")

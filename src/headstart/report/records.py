@@ -8,7 +8,7 @@ state is missing (NaN), never guessed.
 import hashlib
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -53,7 +53,7 @@ class Study:
         results: run -> its result.json.
         config: config.yaml of a single run; empty for a study.
         failed: (name, reason) of runs that ended in failed.json.
-        missing: runs that study.yaml plans and that have neither finished nor failed.
+        planned: runs that study.yaml plans; none for imported records.
         settings: study.yaml; empty for a single run.
     """
 
@@ -65,12 +65,18 @@ class Study:
     results: Mapping[str, dict[str, Any]]
     config: Mapping[str, Any] = field(default_factory=dict)
     failed: list[tuple[str, str]] = field(default_factory=list)
-    missing: list[str] = field(default_factory=list)
+    planned: Sequence[str] = ()
     settings: Mapping[str, Any] = field(default_factory=dict)
 
     def folder(self, run: str) -> RunFolder:
         """Where a run's files are."""
         return RunFolder(self.path if run == "." else self.path / "runs" / run)
+
+    @property
+    def missing(self) -> list[str]:
+        """Planned runs that have neither finished nor failed."""
+        ended = {*self.results, *(name for name, _ in self.failed)}
+        return [name for name in self.planned if name not in ended]
 
     @property
     def single(self) -> bool:
@@ -133,9 +139,7 @@ def read(path: str | Path, probe: str | None = None) -> Study:
     _label_heads(rows, [_variant(configs[name], result["head"]["init"]) for name, result in trained.items()])
     autoencoders = [_autoencoder(n, r, configs[n]) for n, r in results.items() if r["stage"] == "autoencoder"]
     settings = _study_yaml(path)
-    failed = [] if single else list(_failures(folders))
     grid = grid_of(settings, path / "study.yaml")
-    ended = {*results, *(name for name, _ in failed)}
     return Study(
         path=path,
         probe=probe,
@@ -144,8 +148,8 @@ def read(path: str | Path, probe: str | None = None) -> Study:
         curves=curves,
         results=results,
         config=configs["."] if single else {},
-        failed=failed,
-        missing=[] if grid is None else [name for name in grid.names() if name not in ended],
+        failed=[] if single else list(_failures(folders)),
+        planned=() if grid is None else grid.names(),
         settings=settings,
     )
 
@@ -183,11 +187,12 @@ a head's name where runs of one set, size and seed differ in them; elsewhere the
 
 
 def _variant(config: Mapping[str, Any], init: str) -> dict[str, Any]:
-    """A run's values of `VARIANTS`; the autoencoder's do not concern a head without one."""
+    """A run's values of those `VARIANTS` that concern it: the autoencoder's do not concern a head without one."""
     values = dict(flatten({section: config.get(section) or {} for section in ("autoencoder", "head")}))
     return {
-        name: values.get(name, default) if init in NEED_AUTOENCODER or not name.startswith("autoencoder.") else default
+        name: values.get(name, default)
         for name, (default, _) in VARIANTS.items()
+        if init in NEED_AUTOENCODER or not name.startswith("autoencoder.")
     }
 
 
@@ -196,11 +201,12 @@ def _label_heads(rows: list[dict[str, Any]], variants: list[dict[str, Any]]) -> 
     seen: dict[tuple[Any, ...], set[str]] = {}
     for row, variant in zip(rows, variants, strict=True):
         for name, value in variant.items():
-            if row["init"] in NEED_AUTOENCODER or not name.startswith("autoencoder."):
-                seen.setdefault((name, row["dataset"], row["hidden_dim"], row["seed"]), set()).add(str(value))
-    varying = [name for name in VARIANTS if any(len(values) > 1 for (key, *_), values in seen.items() if key == name)]
+            seen.setdefault((name, row["dataset"], row["hidden_dim"], row["seed"]), set()).add(str(value))
+    varying = {name for (name, *_), values in seen.items() if len(values) > 1}
     for row, variant in zip(rows, variants, strict=True):
-        words = [_words(name, variant[name]) for name in varying if variant[name] != VARIANTS[name][0]]
+        words = [
+            _words(name, value) for name, value in variant.items() if name in varying and value != VARIANTS[name][0]
+        ]
         row["head"] = head_label(row["init"], row["frozen"], words)
         row["projector"] = PROJECTORS.get(row["head"], row["head"])
 

@@ -154,11 +154,11 @@ def finetune(
             "these are not the pictures of pretraining; where test pictures were among those, pretrained looks too good"
         )
     identity = f"{run.result['config_hash']} {images.fingerprint} {dataclasses.asdict(settings)} {compare}"
-    if overwrite:
-        _clear(folder, identity)
     metrics = runs.Metrics(folder.metrics)
     with stop_on_signals():
         checkpoints = Checkpoints(folder.path / CHECKPOINT, metrics, deadline=deadline)
+        if overwrite:
+            _clear(folder, checkpoints, identity)
         trainer = Trainer(run, images, splits, settings, compute or choose(), checkpoints, quiet)
         trained = trainer.all(STARTS if compare else STARTS[:1], identity)
     found = Finetuned(folder.path, len(splits.train), len(splits.val), [row for row, _ in trained])
@@ -169,12 +169,13 @@ def finetune(
     return found
 
 
-def _clear(folder: runs.RunFolder, identity: str) -> None:
+def _clear(folder: runs.RunFolder, checkpoints: Checkpoints, identity: str) -> None:
     """Remove a finished classifier, and one begun with other settings; what these have begun goes on."""
-    saved = Checkpoints(folder.path / CHECKPOINT, runs.Metrics(folder.metrics)).saved
+    saved = checkpoints.saved
     if (folder.path / RESULT).exists() or (saved and saved["state"].get("identity") != identity):
-        for name in (RESULT, CLASSIFIER, CHECKPOINT, "checkpoint.previous.pt", folder.metrics.name):
-            (folder.path / name).unlink(missing_ok=True)
+        for path in (folder.path / RESULT, folder.path / CLASSIFIER, folder.metrics):
+            path.unlink(missing_ok=True)
+        checkpoints.discard()
 
 
 def labelled(splits: Splits, images: Images) -> Splits:
