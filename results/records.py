@@ -17,6 +17,7 @@ from pathlib import Path
 import pandas as pd
 
 from headstart import report
+from headstart.errors import InputError
 from headstart.report import answer, records, tables
 from headstart.runs import read_json, visible, write, write_json
 
@@ -29,8 +30,10 @@ DECIDES = "decides.json"
 def collect(study: Path, out: Path, probe: str) -> None:
     """Copy the records of a study's finished runs to `out`, and write what they say.
 
-    Paths below the current folder become relative to it.
+    Paths below the current folder become relative to it. Raises InputError, before anything is written, for a folder
+    without finished runs or a probe that they do not have.
     """
+    records.read(study, probe)
     here = f"{Path.cwd()}/"
     finished = sorted((study / "runs").glob("*/result.json"))
     for path in (study / "study.yaml", *(result.with_name(name) for result in finished for name in RECORD)):
@@ -117,10 +120,14 @@ def main() -> int:
     taking.add_argument("--probe", required=True)
     commands.add_parser("check")
     options = parser.parse_args()
-    if options.command == "collect":
+    try:
+        if options.command == "check":
+            return min(1, check())
         collect(options.study, options.out, options.probe)
         return 0
-    return min(1, check())
+    except InputError as error:
+        print(f"records: {error}", file=sys.stderr)
+        return error.exit_code
 
 
 if __name__ == "__main__":

@@ -8,6 +8,8 @@ from types import ModuleType
 
 import pytest
 
+from headstart.errors import InputError
+
 
 @pytest.fixture
 def script(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
@@ -25,6 +27,16 @@ def test_the_committed_records_say_what_is_committed() -> None:
     path = Path(__file__).parents[2] / "results" / "records.py"
     done = subprocess.run([sys.executable, path, "check"], capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("probe", ["linear", "nothing"])
+def test_what_cannot_be_collected_leaves_nothing_behind(script, make_run, tmp_path: Path, probe: str) -> None:
+    (tmp_path / "study").mkdir()
+    if probe == "nothing":
+        make_run(tmp_path / "study" / "runs" / "a")
+    with pytest.raises(InputError, match="nothing"):
+        script.collect(tmp_path / "study", tmp_path / "out", probe)
+    assert not (tmp_path / "out").exists()
 
 
 def test_what_is_said_follows_from_the_records(
