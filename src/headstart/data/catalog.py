@@ -734,8 +734,12 @@ def _download(head: str, folder: Path) -> None:
 def unpack(archive: Path, folder: Path) -> None:
     """Unpack a tar archive; members that would land outside `folder`, links out of it and devices are refused.
 
-    Raises InputError naming the archive.
+    Raises InputError naming the archive, also where this Python cannot refuse them (3.11 before 3.11.4).
     """
+    if not hasattr(tarfile, "data_filter"):
+        raise InputError(
+            f"{archive} is not unpacked: this needs Python 3.11.4 or newer; unpack it into {folder} by hand"
+        )
     try:
         with tarfile.open(archive) as tar:
             tar.extractall(folder, filter="data")
