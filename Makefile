@@ -18,6 +18,7 @@ lint: $(VENV)/.test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
 
 soak: $(VENV)/.test
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m soak -s

@@ -16,8 +16,8 @@ from torch.utils.data import DataLoader
 
 from benchmarks import authors, common
 from headstart.augment import SimCLRAugment
-from headstart.config import DataConfig
 from headstart.data import open_images
+from headstart.records.config import DataConfig
 
 WARM = 8
 """Batches that are already waiting when a round begins are not counted."""

@@ -18,12 +18,12 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from benchmarks import common
-from headstart import autoencoder
-from headstart.config import AutoencoderConfig, DataConfig
 from headstart.data import open_images
 from headstart.engine import device as devices
 from headstart.engine.checkpoint import Checkpoints
-from headstart.runs import Metrics
+from headstart.records.config import AutoencoderConfig, DataConfig
+from headstart.records.folder import Metrics
+from headstart.training import autoencoder
 
 BATCH = 100
 
@@ -55,9 +55,14 @@ def plain_epoch(model: nn.Module, optimizer: torch.optim.Optimizer, batches: Ite
 def plain_model(in_features: int, latent: int) -> nn.Module:
     """Section 3.2, written out."""
     return nn.Sequential(
-        nn.Linear(in_features, 512), nn.ReLU(), nn.Linear(512, latent),
-        nn.Linear(latent, 512), nn.ReLU(), nn.Linear(512, in_features), nn.Sigmoid(),
-    )  # fmt: skip
+        nn.Linear(in_features, 512),
+        nn.ReLU(),
+        nn.Linear(512, latent),
+        nn.Linear(latent, 512),
+        nn.ReLU(),
+        nn.Linear(512, in_features),
+        nn.Sigmoid(),
+    )
 
 
 def headstart_way(pixels: Tensor, latent: int, compute: devices.Compute) -> common.Way:
@@ -70,9 +75,15 @@ def headstart_way(pixels: Tensor, latent: int, compute: devices.Compute) -> comm
             checkpoints = Checkpoints(Path(folder) / "checkpoint.pt", Metrics(Path(folder) / "metrics.jsonl"), 1e9)
             start = time.perf_counter()
             autoencoder.train(
-                model, (pixels, pixels[:BATCH], pixels[:BATCH]), config, seed=0, compute=compute,
-                checkpoints=checkpoints, log=lambda **_: None, quiet=True,
-            )  # fmt: skip
+                model,
+                (pixels, pixels[:BATCH], pixels[:BATCH]),
+                config,
+                seed=0,
+                compute=compute,
+                checkpoints=checkpoints,
+                log=lambda **_: None,
+                quiet=True,
+            )
             common.synchronize()
             return (time.perf_counter() - start) / len(pixels)
 

@@ -11,9 +11,11 @@ from typing import Any
 
 from rich.table import Table
 
-from headstart import autoencoder, config, runs
 from headstart.data import images, splits
 from headstart.engine import checkpoint, device, progress, randomness
+from headstart.records import config
+from headstart.records import folder as runs
+from headstart.training import autoencoder
 
 AUTHORS = {128: 0.00597, 256: 0.00498, 512: 0.00430}
 """Test MSE of the authors' CIFAR-10 autoencoders after 100 epochs."""

@@ -24,7 +24,7 @@ import torchvision
 from PIL import Image
 from torch import nn
 
-from headstart import live_taps
+from headstart.engine import live_taps
 
 Way = Callable[[], float]
 """Does its work once and returns how long one unit of it took, in seconds."""

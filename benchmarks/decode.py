@@ -19,8 +19,8 @@ import torch
 import torchvision
 from torch.utils.data import DataLoader
 
-from headstart.config import DataConfig
 from headstart.data import open_images
+from headstart.records.config import DataConfig
 
 
 def with_headstart(folder: Path) -> int:

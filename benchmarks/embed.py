@@ -13,9 +13,9 @@ from safetensors.torch import save_file
 
 from benchmarks import common
 from headstart import backbones
-from headstart.config import BackboneConfig, Config, DataConfig
 from headstart.engine.device import Compute, choose
-from headstart.runs import RunFolder
+from headstart.records.config import BackboneConfig, Config, DataConfig
+from headstart.records.folder import RunFolder
 from headstart.use.embed import embed
 from headstart.use.load import Run
 

@@ -15,16 +15,16 @@ from pathlib import Path
 import torch
 
 from benchmarks import authors, common, lightly_users
-from headstart import live_taps
 from headstart.augment import SimCLRAugment
 from headstart.backbones import build
-from headstart.config import Config, ContrastiveConfig, DataConfig
-from headstart.contrastive import Batch, SimCLR, Stepper, batches, frames_on
 from headstart.data import open_images
 from headstart.engine import device as devices
+from headstart.engine import live_taps
 from headstart.engine.prefetch import Prefetch
 from headstart.engine.randomness import generator
 from headstart.heads import ProjectionHead
+from headstart.records.config import Config, ContrastiveConfig, DataConfig
+from headstart.training.contrastive import Batch, SimCLR, Stepper, batches, frames_on
 
 Epoch = Callable[[], Iterator[None]]
 """Yields after every finished step."""
@@ -73,7 +73,7 @@ def lightly_epoch(folder: Path, size: int, batch_size: int, device: str, fast: b
 
 
 def headstart_epoch(folder: Path, size: int, batch_size: int, device: str, precision: str) -> Epoch:
-    """The loop of `headstart.contrastive.train`, without its validation and checkpoints."""
+    """The loop of `headstart.training.contrastive.train`, without its validation and checkpoints."""
     compute = devices.choose(device, precision, torch.get_num_threads())
     images = open_images(DataConfig(sources=(str(folder),), cache_dir=str(folder)))
     config = Config(contrastive=ContrastiveConfig(batch_size=batch_size))

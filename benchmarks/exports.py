@@ -11,16 +11,39 @@ import torch
 
 from benchmarks import common
 from headstart import backbones
-from headstart.errors import InputError, RunError
+from headstart.records.errors import InputError, RunError
 from headstart.use.export import ONNX_BATCHES, ONNX_TOLERANCE, onnx_bytes, onnx_features
 
 FAMILIES = (
-    "alexnet", "convnext_tiny", "densenet121", "efficientnet_b0", "efficientnet_v2_s", "googlenet", "inception_v3",
-    "maxvit_t", "mnasnet1_0", "mobilenet_v2", "mobilenet_v3_small", "regnet_x_400mf", "regnet_y_400mf", "resnet18",
-    "resnet50", "resnext50_32x4d", "shufflenet_v2_x1_0", "squeezenet1_1", "swin_t", "swin_v2_t", "vgg11", "vgg11_bn",
-    "vit_b_16", "wide_resnet50_2", "timm:resnet18", "timm:convnext_atto", "timm:efficientnet_b0",
+    "alexnet",
+    "convnext_tiny",
+    "densenet121",
+    "efficientnet_b0",
+    "efficientnet_v2_s",
+    "googlenet",
+    "inception_v3",
+    "maxvit_t",
+    "mnasnet1_0",
+    "mobilenet_v2",
+    "mobilenet_v3_small",
+    "regnet_x_400mf",
+    "regnet_y_400mf",
+    "resnet18",
+    "resnet50",
+    "resnext50_32x4d",
+    "shufflenet_v2_x1_0",
+    "squeezenet1_1",
+    "swin_t",
+    "swin_v2_t",
+    "vgg11",
+    "vgg11_bn",
+    "vit_b_16",
+    "wide_resnet50_2",
+    "timm:resnet18",
+    "timm:convnext_atto",
+    "timm:efficientnet_b0",
     "timm:vit_tiny_patch16_224",
-)  # fmt: skip
+)
 SIZES = (64, 224)
 """The smallest that the network takes is used."""
 

@@ -13,8 +13,8 @@ from typing import Any
 
 import headstart
 from benchmarks import common
-from headstart import runs
 from headstart.engine.device import choose
+from headstart.records import folder as runs
 from headstart.use.finetune import RESULT, finetune
 from headstart.use.load import Run
 

@@ -21,11 +21,11 @@ from typing import Any
 import torch
 
 from headstart.augment import SimCLRAugment
-from headstart.config import DataConfig
-from headstart.contrastive import batches, frames_on
 from headstart.data import open_images
 from headstart.engine.prefetch import Prefetch
 from headstart.engine.randomness import generator, order
+from headstart.records.config import DataConfig
+from headstart.training.contrastive import batches, frames_on
 
 
 def take(folder: str, cache: str, memory_gib: float, batch_size: int, pairs: int) -> None:

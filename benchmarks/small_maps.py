@@ -8,7 +8,7 @@ import functools
 import torch
 
 from benchmarks import common
-from headstart import small_maps
+from headstart.engine import small_maps
 
 SHAPES = ((64, 128, 3, 2, 8), (64, 128, 1, 2, 8), (128, 128, 3, 1, 4), (128, 256, 3, 2, 4))
 """Channels in, channels out, kernel, stride, side of the map."""
@@ -28,8 +28,18 @@ def main(argv: list[str]) -> None:
         grad = torch.randn_like(torch.nn.functional.conv2d(x, weight, None, stride, padding))
         library = functools.partial(
             torch.ops.aten.convolution_backward,
-            grad, x, weight, None, (stride,) * 2, (padding,) * 2, (1, 1), False, (0, 0), 1, (False, True, False),
-        )  # fmt: skip
+            grad,
+            x,
+            weight,
+            None,
+            (stride,) * 2,
+            (padding,) * 2,
+            (1, 1),
+            False,
+            (0, 0),
+            1,
+            (False, True, False),
+        )
         ours = functools.partial(
             small_maps.weight_gradient, x, grad, (kernel, kernel), (stride, stride), (padding, padding)
         )

@@ -17,14 +17,14 @@ import torch
 from torch import Tensor
 
 from benchmarks import authors, common, lightly_users
-from headstart import live_taps
 from headstart.augment import SimCLRAugment
 from headstart.backbones import build
-from headstart.config import Config, ContrastiveConfig
-from headstart.contrastive import Batch, SimCLR, Stepper
+from headstart.engine import live_taps
 from headstart.engine.device import choose
 from headstart.heads import ProjectionHead
 from headstart.ntxent import nt_xent
+from headstart.records.config import Config, ContrastiveConfig
+from headstart.training.contrastive import Batch, SimCLR, Stepper
 
 
 class GivenViews(Stepper):

@@ -17,9 +17,9 @@ from pathlib import Path
 import pandas as pd
 
 from headstart import report
-from headstart.errors import InputError
+from headstart.records.errors import InputError
+from headstart.records.folder import read_json, visible, write, write_json
 from headstart.report import answer, records, tables
-from headstart.runs import read_json, visible, write, write_json
 
 HERE = Path(__file__).parent
 RECORD = ("config.yaml", "result.json", "metrics.jsonl")

@@ -3,7 +3,7 @@
 from dataclasses import replace
 from typing import Any
 
-from headstart.config import Config, from_dict
+from headstart.records.config import Config, from_dict
 
 SMALL: dict[str, Any] = {
     "data": {"sources": ["digits"], "limit": 128, "size": 16},

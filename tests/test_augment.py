@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from headstart.augment import SimCLRAugment
-from headstart.errors import InputError
+from headstart.records.errors import InputError
 
 # Everything is computed in float32 on [0, 1], as torchvision's tensor operations do; what differs is the
 # order of additions. A few roundings of 6e-8 each are 1e-6. Where an operation divides by a small number they

@@ -10,14 +10,35 @@ from safetensors.torch import save_file
 from torch import nn
 
 from headstart import backbones
-from headstart.errors import InputError
+from headstart.records.errors import InputError
 
 FAMILIES = (
-    "alexnet", "convnext_tiny", "densenet121", "efficientnet_b0", "efficientnet_v2_s", "googlenet", "inception_v3",
-    "maxvit_t", "mnasnet0_5", "mobilenet_v2", "mobilenet_v3_large", "mobilenet_v3_small", "resnet18", "resnet50",
-    "resnext50_32x4d", "shufflenet_v2_x1_0", "squeezenet1_0", "squeezenet1_1", "swin_t", "swin_v2_t", "vgg11",
-    "vgg16_bn", "vit_b_16", "vit_b_32", "wide_resnet50_2",
-)  # fmt: skip
+    "alexnet",
+    "convnext_tiny",
+    "densenet121",
+    "efficientnet_b0",
+    "efficientnet_v2_s",
+    "googlenet",
+    "inception_v3",
+    "maxvit_t",
+    "mnasnet0_5",
+    "mobilenet_v2",
+    "mobilenet_v3_large",
+    "mobilenet_v3_small",
+    "resnet18",
+    "resnet50",
+    "resnext50_32x4d",
+    "shufflenet_v2_x1_0",
+    "squeezenet1_0",
+    "squeezenet1_1",
+    "swin_t",
+    "swin_v2_t",
+    "vgg11",
+    "vgg16_bn",
+    "vit_b_16",
+    "vit_b_32",
+    "wide_resnet50_2",
+)
 """One of each kind; RegNets, which cannot be sketched without memory, are built for real below."""
 
 timm = pytest.importorskip("timm")

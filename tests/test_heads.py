@@ -16,10 +16,10 @@ from sklearn.decomposition import PCA
 from torch import nn
 from torch.nn import functional as F
 
-from headstart.config import ContrastiveConfig
-from headstart.errors import InputError
 from headstart.heads import ACTIVATIONS, FROM_EMBEDDING, ProjectionHead, head_statistics
-from headstart.optimizers import build, groups
+from headstart.records.config import ContrastiveConfig
+from headstart.records.errors import InputError
+from headstart.training.optimizers import build, groups
 
 INITS = ("random", "autoencoder", "orthogonal", "spectrum", "shuffled", "pca")
 IN, HIDDEN, OUT = 40, 24, 10
@@ -170,9 +170,12 @@ def test_every_activation_stands_between_first_and_output(activation):
 
 
 @given(
-    in_features=st.integers(1, 30), hidden_dim=st.integers(1, 30), output_dim=st.integers(1, 30),
-    depth=st.integers(1, 4), batch_norm=st.booleans(),
-)  # fmt: skip
+    in_features=st.integers(1, 30),
+    hidden_dim=st.integers(1, 30),
+    output_dim=st.integers(1, 30),
+    depth=st.integers(1, 4),
+    batch_norm=st.booleans(),
+)
 @settings(max_examples=40, deadline=None)
 def test_any_sizes(in_features, hidden_dim, output_dim, depth, batch_norm):
     if depth == 1:

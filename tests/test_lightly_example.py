@@ -41,8 +41,11 @@ def run(script: Path, *arguments: Path) -> str:
     """Run an example as its reader would; returns what it prints."""
     done = subprocess.run(
         [sys.executable, str(script), *map(str, arguments)],
-        capture_output=True, text=True, timeout=300, env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
     assert done.returncode == 0, done.stderr
     return done.stdout
 

@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from headstart import ntxent
-from headstart.errors import InputError
 from headstart.ntxent import nt_xent
+from headstart.records.errors import InputError
 
 
 def two_loops(z, temperature):

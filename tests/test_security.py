@@ -32,28 +32,58 @@ import pytest
 import torch
 from PIL import Image
 
-from headstart import executors, runs
-from headstart.cli import main
-from headstart.config import DataConfig
+from headstart.cli.commands import main
 from headstart.data import catalog, open_images
 from headstart.data.decode import UnreadableError, read_picture
 from headstart.engine import loggers
 from headstart.engine.checkpoint import MAGIC
-from headstart.errors import InputError
-from headstart.study import RayOptions
+from headstart.records import folder as runs
+from headstart.records.config import DataConfig
+from headstart.records.errors import InputError
+from headstart.study import RayOptions, executors
 
 ESCAPE = "\x1b[2J\x1b]0;owned\x07"
 SCRIPT = "<script>alert(1)<"  # a file name holds no slash
 TAG = '"><img src=x onerror=alert(2)>'
 CLASSES = (SCRIPT, "=cmd()", "@SUM(1)", f"{ESCAPE}red", "a\nb | c", "[bold]x")
 FILES = (
-    "=HYPERLINK(1)", ESCAPE, "new\nline", TAG, "-1+1", "+2", "@x", "[link=x]", "\tt", "*_`![a](b)", "\u202egpj", "\r=1",
-)  # fmt: skip
+    "=HYPERLINK(1)",
+    ESCAPE,
+    "new\nline",
+    TAG,
+    "-1+1",
+    "+2",
+    "@x",
+    "[link=x]",
+    "\tt",
+    "*_`![a](b)",
+    "\u202egpj",
+    "\r=1",
+)
 SMALL = [
-    "--backbone.name", "mobilenet_v3_small", "--data.size", "16", "--autoencoder.epochs", "1", "--contrastive.epochs",
-    "2", "--contrastive.batch-size", "16", "--head.hidden-dim", "16", "--head.output-dim", "8", "--precision",
-    "float32", "--threads", "1", "--device", "cpu", "--probe.names", "knn",
-]  # fmt: skip
+    "--backbone.name",
+    "mobilenet_v3_small",
+    "--data.size",
+    "16",
+    "--autoencoder.epochs",
+    "1",
+    "--contrastive.epochs",
+    "2",
+    "--contrastive.batch-size",
+    "16",
+    "--head.hidden-dim",
+    "16",
+    "--head.output-dim",
+    "8",
+    "--precision",
+    "float32",
+    "--threads",
+    "1",
+    "--device",
+    "cpu",
+    "--probe.names",
+    "knn",
+]
 MARKUP = ("<script>alert", "<img src=x")
 CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f\u202e]")
 
@@ -382,11 +412,14 @@ def member(tar: tarfile.TarFile, name: str, *, link: str | None = None) -> None:
 @pytest.mark.parametrize(
     "members",
     [
-        [("../evil", None)], [("a/../../evil", None)], [("link", "..")], [("link", "/etc"), ("link/evil", None)],
+        [("../evil", None)],
+        [("a/../../evil", None)],
+        [("link", "..")],
+        [("link", "/etc"), ("link/evil", None)],
         [("in", "."), ("in/../../evil", None)],
     ],
     ids=["above", "round about", "link above", "through a link", "link and above"],
-)  # fmt: skip
+)
 def test_archives_cannot_write_outside_their_folder(members: list[tuple[str, str | None]], tmp_path: Path) -> None:
     archive, folder = tmp_path / "x.tar.gz", tmp_path / "deep" / "folder"
     with tarfile.open(archive, "w:gz") as tar:
@@ -456,7 +489,7 @@ def test_yaml_references_cannot_explode(copy: Path) -> None:
 
 
 def test_a_run_cannot_point_at_other_pictures(copy: Path, tmp_path: Path) -> None:
-    from headstart.config import load, to_yaml
+    from headstart.records.config import load, to_yaml
 
     config, about = load(copy / "config.yaml")
     other = tmp_path / "elsewhere" / "class"
@@ -486,10 +519,26 @@ def altered(result: dict[str, Any], name: str, value: object) -> str:
 
 HOSTILE_VALUES = (..., None, "x", float("nan"), 10**400, [[1]], {"a": {}}, True, f"{ESCAPE}[/x]")
 ENTRIES = (
-    "stage", "head", "head.hidden_dim", "head.frozen", "probes", "probes.knn", "probes.knn.accuracy", "probes.knn.ci95",
-    "untrained.knn", "data", "data.name", "data.train", "data.classes", "backbone.name", "contrastive.epochs",
-    "geometry.spectrum", "seconds", "seconds.contrastive", "autoencoder.test_mse",
-)  # fmt: skip
+    "stage",
+    "head",
+    "head.hidden_dim",
+    "head.frozen",
+    "probes",
+    "probes.knn",
+    "probes.knn.accuracy",
+    "probes.knn.ci95",
+    "untrained.knn",
+    "data",
+    "data.name",
+    "data.train",
+    "data.classes",
+    "backbone.name",
+    "contrastive.epochs",
+    "geometry.spectrum",
+    "seconds",
+    "seconds.contrastive",
+    "autoencoder.test_mse",
+)
 
 
 def test_hostile_results_are_named(copy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -544,12 +593,16 @@ def test_names_and_reasons_of_a_study_are_text(copy: Path, tmp_path: Path) -> No
 @pytest.mark.parametrize(
     "text",
     [
-        "[1, 2]", "data: {a: {sources: [digits]}}\nbase: {}\nseeds: x", "data: [digits]\nfactors: 5",
-        "data: {a: {sources: [digits]}}\nbase: {}\nseeds: [0]\nadded: 5", "data: [digits]\npreset: [1]",
-        "data: {a: {sources: [digits]}}\nbase: {}\nseeds: [0]\nexclude: 5", "[" * 3000,
+        "[1, 2]",
+        "data: {a: {sources: [digits]}}\nbase: {}\nseeds: x",
+        "data: [digits]\nfactors: 5",
+        "data: {a: {sources: [digits]}}\nbase: {}\nseeds: [0]\nadded: 5",
+        "data: [digits]\npreset: [1]",
+        "data: {a: {sources: [digits]}}\nbase: {}\nseeds: [0]\nexclude: 5",
+        "[" * 3000,
         "data: {a: {sources: [digits]}}\nbase: {}\nfactors: {head.init: 5}\nseeds: [0]",
     ],
-)  # fmt: skip
+)
 def test_a_hostile_study_is_refused(text: str, tmp_path: Path) -> None:
     (tmp_path / "study.yaml").write_text(text)
     refused(command("study", "plan", tmp_path / "study.yaml", "--no-calibrate"), "study.yaml")
@@ -559,8 +612,9 @@ def test_a_hostile_study_is_refused(text: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "line", ['{"stage": "contr', "[1]", '{"loss": NaN}', '{"epoch": "x"}', '{"epoch": 1e400}', "\udcff", "x" * 10],
-)  # fmt: skip
+    "line",
+    ['{"stage": "contr', "[1]", '{"loss": NaN}', '{"epoch": "x"}', '{"epoch": 1e400}', "\udcff", "x" * 10],
+)
 def test_a_damaged_line_of_metrics_is_named(line: str, copy: Path) -> None:
     with (copy / "metrics.jsonl").open("ab") as file:
         file.write(line.encode("utf-8", "surrogateescape"))

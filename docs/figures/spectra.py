@@ -14,10 +14,10 @@ import matplotlib.pyplot as plt
 import torch
 from matplotlib.axes import Axes
 
-from headstart import pretraining
-from headstart.config import AutoencoderConfig, BackboneConfig, Config, DataConfig, HeadConfig
 from headstart.heads import ProjectionHead
-from headstart.runs import RunFolder, read_json
+from headstart.records.config import AutoencoderConfig, BackboneConfig, Config, DataConfig, HeadConfig
+from headstart.records.folder import RunFolder, read_json
+from headstart.training import run as pretraining
 
 DIGITS_EPOCHS = 60
 OTHER_EPOCHS, OTHER_PICTURES = 20, 3000

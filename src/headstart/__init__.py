@@ -45,12 +45,12 @@ def pretrain(
         Run: the finished run.
 
     Raises:
-        headstart.errors.InputError: bad input, an unknown setting, or an occupied folder.
+        headstart.records.errors.InputError: bad input, an unknown setting, or an occupied folder.
     """
     from dataclasses import replace
 
-    from headstart import config as configs
-    from headstart.pretraining import run
+    from headstart.records import config as configs
+    from headstart.training.run import run
     from headstart.use.load import load
 
     sources = tuple(map(str, (pictures,) if isinstance(pictures, (str, Path)) else pictures))
@@ -63,7 +63,7 @@ def pretrain(
 def load(path: str | Path) -> "Run":
     """Open a finished run: `.backbone` (nn.Module), `.embed(pictures)` ((N, num_features) float32), `.result`.
 
-    Raises headstart.errors.InputError when the folder holds no finished run.
+    Raises headstart.records.errors.InputError when the folder holds no finished run.
     """
     from headstart.use.load import load
 

@@ -1,6 +1,6 @@
 """`python -m headstart`, which is what torchrun starts."""
 
-from headstart.cli import main
+from headstart.cli.commands import main
 
 if __name__ == "__main__":
     main()

@@ -24,7 +24,7 @@ from dataclasses import dataclass, fields
 import torch
 from torch import Tensor, nn
 
-from headstart.errors import InputError
+from headstart.records.errors import InputError
 
 GREY = (0.2989, 0.587, 0.114)  # torchvision's luma weights
 TABLE_EXTENT = 48  # pixels; up to there the matrices of all possible crops fit a table of a few MB
@@ -180,9 +180,7 @@ class SimCLRAugment(nn.Module):
         order = ORDERS[(next(rest) * len(ORDERS)).long()]
         sigma = self.blur_sigma[0] + next(rest) * (self.blur_sigma[1] - self.blur_sigma[0])
         factors = low + torch.stack(list(rest), dim=1) * (high - low)
-        return Draw(
-            top, left, box_height, box_width, flip, jitter, order, factors.float(), grey, blur, sigma.float()
-        )  # fmt: skip
+        return Draw(top, left, box_height, box_width, flip, jitter, order, factors.float(), grey, blur, sigma.float())
 
     def apply(self, pictures: Tensor, params: Draw) -> Tensor:  # type: ignore[override]
         """uint8 (N, 3, H, W), a draw of k N rows -> float32 (k N, 3, size, size): row j is of picture j modulo N.

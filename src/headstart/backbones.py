@@ -7,17 +7,18 @@ nn.Identity, so that its state dict loads into the plain network and lacks that 
 import difflib
 import functools
 import importlib
+import re
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 import torch
 import torchvision
 from torch import Generator, Tensor, nn
 from torchvision.models.vision_transformer import VisionTransformer, interpolate_embeddings
 
-from headstart.errors import InputError
-from headstart.importers import read_tensors
+from headstart.engine.importers import read_tensors
+from headstart.records.errors import InputError
 
 TIMM = "timm:"
 
@@ -293,3 +294,42 @@ def _cannot_fetch(name: str, error: Exception) -> str:
 
 def _first_line(error: Exception) -> str:
     return str(error).splitlines()[0] if str(error) else type(error).__name__
+
+
+Format = Literal["torchvision", "timm", "onnx"]
+
+
+FORMATS: tuple[Format, ...] = get_args(Format)
+
+
+TWINS = re.compile(
+    r"(resnet(18|34|50|101|152)|resnext(50_32x4d|101_32x8d|101_64x4d)|wide_resnet(50|101)_2"
+    r"|densenet(121|161|169|201))"
+)
+"""Networks that torchvision and timm build with the same parameter names and the same arithmetic."""
+
+
+def check_exportable(backbone_name: str, format: str) -> None:
+    """Raise InputError, in one sentence, when `backbone_name` cannot be exported as `format`. Builds nothing."""
+    if format not in FORMATS:
+        raise InputError(f"--format is {format}; it must be one of {', '.join(FORMATS)}")
+    other = f"; it can be exported as {', '.join(exportable(backbone_name))}" if exportable(backbone_name) else ""
+    plain = backbone_name.removeprefix(TIMM)
+    if format == "torchvision" and backbone_name != plain and not TWINS.fullmatch(plain):
+        raise InputError(f"{backbone_name} is timm's and has no counterpart in torchvision{other}")
+    if format == "timm" and backbone_name == plain and not TWINS.fullmatch(plain):
+        raise InputError(f"{backbone_name} has no timm network with the same parameters{other}")
+    if format == "onnx" and plain in NOT_ONNX:
+        raise InputError(f"{backbone_name} cannot be exported as onnx: {NOT_ONNX[plain]}{other}")
+
+
+def exportable(backbone_name: str) -> tuple[Format, ...]:
+    """The formats that `backbone_name` can be exported in, without building it."""
+    plain = backbone_name.removeprefix(TIMM)
+    twin = TWINS.fullmatch(plain)
+    own: Format = "torchvision" if plain == backbone_name else "timm"
+    return tuple(f for f in FORMATS if (plain not in NOT_ONNX if f == "onnx" else f == own or twin))
+
+
+NOT_ONNX: dict[str, str] = {}
+"""Networks that the exporter does not get right, with the reason (found by `benchmarks/exports.py`)."""

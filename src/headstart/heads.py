@@ -15,10 +15,10 @@ import torch
 from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
-from headstart.config import Activation, HeadInit
-from headstart.errors import InputError
-from headstart.importers import AutoencoderSource, autoencoder_state
+from headstart.engine.importers import AutoencoderSource, autoencoder_state
 from headstart.ntxent import nt_xent
+from headstart.records.config import Activation, HeadInit
+from headstart.records.errors import InputError
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {
     "relu": nn.ReLU,

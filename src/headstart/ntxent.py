@@ -25,7 +25,7 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from headstart.errors import InputError
+from headstart.records.errors import InputError
 
 CPU_TILE = 256, 1024  # rows, columns: 1 MB of float32, which stays in a core's cache between the operations on it
 GPU_TILE = 4096, 8192  # few kernels, and still no more than 128 MB

@@ -13,9 +13,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headstart.config import DataConfig
 from headstart.data import catalog, check, open_images
-from headstart.errors import InputError
+from headstart.records.config import DataConfig
+from headstart.records.errors import InputError
 from tests.data.pictures import encoded, folder, pixels, put
 
 
@@ -286,7 +286,7 @@ class _Evil:
         np.random.default_rng(0),
     ],
     ids=lambda p: type(p).__name__,
-)  # fmt: skip
+)
 def test_a_pickle_that_asks_for_anything_else_is_refused(tmp_path, monkeypatch, payload):
     monkeypatch.chdir(tmp_path)
     for protocol in (0, 2, 4, 5):

@@ -10,9 +10,9 @@ import zlib
 import numpy as np
 from rich.console import Console
 
-from headstart import pretraining
-from headstart.config import DataConfig
 from headstart.data import check, open_images
+from headstart.records.config import DataConfig
+from headstart.training import run as pretraining
 from tests.data.pictures import encoded, folder, pixels, put
 from tests.runs import small
 

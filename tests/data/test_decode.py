@@ -145,8 +145,17 @@ def test_sixteen_bit_transparency_lies_over_white():
 def test_sixteen_bit_colour_tiff_is_value_over_257(order):
     colour = np.stack([ALL_16_BIT, ALL_16_BIT[::-1], ALL_16_BIT.T], axis=2)
     data = colour.astype(f"{order}u2").tobytes()
-    tags = [(256, 3, 1, 256), (257, 3, 1, 256), (258, 3, 3, 8 + 2 + 12 * 9 + 4), (259, 3, 1, 1), (262, 3, 1, 2),
-            (273, 4, 1, 8 + 2 + 12 * 9 + 4 + 6), (277, 3, 1, 3), (278, 3, 1, 256), (279, 4, 1, len(data))]  # fmt: skip
+    tags = [
+        (256, 3, 1, 256),
+        (257, 3, 1, 256),
+        (258, 3, 3, 8 + 2 + 12 * 9 + 4),
+        (259, 3, 1, 1),
+        (262, 3, 1, 2),
+        (273, 4, 1, 8 + 2 + 12 * 9 + 4 + 6),
+        (277, 3, 1, 3),
+        (278, 3, 1, 256),
+        (279, 4, 1, len(data)),
+    ]
     body = struct.pack(f"{order}H", len(tags))
     for tag, kind, count, value in tags:
         short = kind == 3 and count == 1
@@ -207,7 +216,7 @@ PNG = encoded(pixels(64, 64), "png")
         (encoded(pixels(64, 64), "bmp")[:5000], "truncated"),
         (encoded(pixels(64, 64), "tiff")[:-3000], "."),
     ],
-)  # fmt: skip
+)
 def test_damage_has_a_reason(data, reason):
     with pytest.raises(UnreadableError, match=reason):
         to_rgb(data)

@@ -15,10 +15,10 @@ from PIL import Image
 from torchvision.transforms.functional import InterpolationMode
 from torchvision.transforms.functional import resize as torchvision_resize
 
-from headstart.config import DataConfig
 from headstart.data import Images, cache, open_images
 from headstart.data.images import Squashed, gathered
-from headstart.errors import InputError, RunError
+from headstart.records.config import DataConfig
+from headstart.records.errors import InputError, RunError
 from tests.data.pictures import encoded, folder, pixels, put
 
 

@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from headstart.config import DataConfig
 from headstart.data import open_images
 from headstart.data.splits import Splits, balanced, draw, make, per_picture, pooled, statistics
-from headstart.errors import InputError
+from headstart.records.config import DataConfig
+from headstart.records.errors import InputError
 from tests.data.pictures import folder
 
 

@@ -9,8 +9,8 @@ import torch
 
 from headstart.engine import checkpoint
 from headstart.engine.checkpoint import Checkpoints
-from headstart.errors import InputError, Interrupted
-from headstart.runs import Metrics
+from headstart.records.errors import InputError, Interrupted
+from headstart.records.folder import Metrics
 
 
 def opened(folder: Path, **options: object) -> Checkpoints:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from headstart.engine import distributed, randomness, weights
 from headstart.engine.device import choose
 from headstart.engine.prefetch import Prefetch
-from headstart.errors import InputError
+from headstart.records.errors import InputError
 
 
 def test_draws_follow_from_their_position_alone() -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from headstart.engine import loggers
-from headstart.runs import Metrics
+from headstart.records.folder import Metrics
 
 LINES = [
     {"stage": "autoencoder", "epoch": 1, "step": 5, "loss": 0.5, "val_loss": None},
@@ -113,7 +113,7 @@ def test_without_loggers_nothing_is_imported_or_written(tmp_path: Path) -> None:
 
 
 def test_a_missing_package_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from headstart.errors import InputError
+    from headstart.records.errors import InputError
 
     monkeypatch.setitem(__import__("sys").modules, "tensorboard", None)
     with (

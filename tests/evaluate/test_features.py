@@ -6,9 +6,9 @@ import torch
 from torch import nn
 
 from headstart import backbones, data
-from headstart.config import DataConfig
 from headstart.engine.device import Compute
 from headstart.evaluate import features
+from headstart.records.config import DataConfig
 
 CPU = Compute(torch.device("cpu"), torch.float32)
 

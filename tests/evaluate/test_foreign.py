@@ -9,10 +9,18 @@ import torchvision
 from PIL import Image
 from safetensors.torch import save_file
 
-from headstart import backbones, pretraining
-from headstart.config import AutoencoderConfig, BackboneConfig, Config, ContrastiveConfig, DataConfig, HeadConfig
-from headstart.errors import InputError
+from headstart import backbones
 from headstart.evaluate import foreign
+from headstart.records.config import (
+    AutoencoderConfig,
+    BackboneConfig,
+    Config,
+    ContrastiveConfig,
+    DataConfig,
+    HeadConfig,
+)
+from headstart.records.errors import InputError
+from headstart.training import run as pretraining
 
 
 @pytest.fixture(autouse=True)
@@ -47,10 +55,15 @@ def photos(tmp_path_factory):
 @pytest.fixture(scope="module")
 def run(photos, tmp_path_factory):
     config = Config(
-        data=DataConfig(sources=(str(photos),)), backbone=BackboneConfig(name="resnet18"),
-        autoencoder=AutoencoderConfig(epochs=1), head=HeadConfig(init="random", frozen=False, hidden_dim=16),
-        contrastive=ContrastiveConfig(epochs=1, batch_size=16), device="cpu", precision="float32", threads=1,
-    )  # fmt: skip
+        data=DataConfig(sources=(str(photos),)),
+        backbone=BackboneConfig(name="resnet18"),
+        autoencoder=AutoencoderConfig(epochs=1),
+        head=HeadConfig(init="random", frozen=False, hidden_dim=16),
+        contrastive=ContrastiveConfig(epochs=1, batch_size=16),
+        device="cpu",
+        precision="float32",
+        threads=1,
+    )
     return pretraining.run(config, tmp_path_factory.mktemp("runs") / "one", quiet=True)
 
 

@@ -6,15 +6,16 @@ import pytest
 import torch
 from torch import nn
 
-from headstart import contrastive, data
-from headstart.config import AugmentConfig, Config, ContrastiveConfig, DataConfig
+from headstart import data
 from headstart.data import splits as splitting
 from headstart.engine.checkpoint import Checkpoints
 from headstart.engine.device import Compute
 from headstart.evaluate.health import Health
 from headstart.evaluate.online import OnlineProbe
 from headstart.heads import ProjectionHead
-from headstart.runs import Metrics
+from headstart.records.config import AugmentConfig, Config, ContrastiveConfig, DataConfig
+from headstart.records.folder import Metrics
+from headstart.training import contrastive
 
 CONFIG = Config(
     data=DataConfig(sources=("digits",), limit=400, size=16),
@@ -33,18 +34,32 @@ def network(seed, width=16):
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return nn.Sequential(
-            nn.Conv2d(3, width, 3, 2, 1, bias=False), nn.BatchNorm2d(width), nn.ReLU(),
-            nn.Conv2d(width, 2 * width, 3, 2, 1, bias=False), nn.BatchNorm2d(2 * width), nn.ReLU(),
-            nn.Conv2d(2 * width, 4 * width, 3, 1, 1, bias=False), nn.BatchNorm2d(4 * width), nn.ReLU(),
-            nn.AdaptiveAvgPool2d(1), nn.Flatten(),
-        )  # fmt: skip
+            nn.Conv2d(3, width, 3, 2, 1, bias=False),
+            nn.BatchNorm2d(width),
+            nn.ReLU(),
+            nn.Conv2d(width, 2 * width, 3, 2, 1, bias=False),
+            nn.BatchNorm2d(2 * width),
+            nn.ReLU(),
+            nn.Conv2d(2 * width, 4 * width, 3, 1, 1, bias=False),
+            nn.BatchNorm2d(4 * width),
+            nn.ReLU(),
+            nn.AdaptiveAvgPool2d(1),
+            nn.Flatten(),
+        )
 
 
 def head(seed=0, activation="relu", init="random", frozen=False):
     return ProjectionHead.from_init(
-        64, init=init, hidden_dim=32, output_dim=16, activation=activation, frozen=frozen, autoencoder=None,
-        features=None, generator=torch.Generator().manual_seed(seed),
-    )  # fmt: skip
+        64,
+        init=init,
+        hidden_dim=32,
+        output_dim=16,
+        activation=activation,
+        frozen=frozen,
+        autoencoder=None,
+        features=None,
+        generator=torch.Generator().manual_seed(seed),
+    )
 
 
 def train(digits, tmp_path, head, seed=0, observers=(), **settings):
@@ -55,10 +70,17 @@ def train(digits, tmp_path, head, seed=0, observers=(), **settings):
     health = Health(said.append)
     backbone = network(seed + 1)
     contrastive.train(
-        backbone, head, images, splits, config, compute=Compute(torch.device("cpu"), torch.float32),
+        backbone,
+        head,
+        images,
+        splits,
+        config,
+        compute=Compute(torch.device("cpu"), torch.float32),
         checkpoints=Checkpoints(tmp_path / f"{len(observers)}.pt", Metrics(tmp_path / "metrics.jsonl"), minutes=60),
-        observers=[health, *observers], log=lambda **values: log.append(values), quiet=True,
-    )  # fmt: skip
+        observers=[health, *observers],
+        log=lambda **values: log.append(values),
+        quiet=True,
+    )
     return said, health, log, backbone
 
 
@@ -129,9 +151,15 @@ def event(epoch, loss, epochs=8, lr=0.1, scale=1.0, spread=True):
     g = torch.Generator().manual_seed(epoch)
     z = torch.randn(32, 8, generator=g) if spread else torch.ones(32, 8)
     return contrastive.EpochEnd(
-        epoch=epoch, epochs=epochs, train_loss=loss, val_loss=loss, lr=lr, h=scale * z, z=z,
+        epoch=epoch,
+        epochs=epochs,
+        train_loss=loss,
+        val_loss=loss,
+        lr=lr,
+        h=scale * z,
+        z=z,
         indices=torch.arange(len(z) // 2),
-    )  # fmt: skip
+    )
 
 
 def test_values_that_are_not_finite():

@@ -189,10 +189,13 @@ class TestPaper:
         plain.linear.load_state_dict(plain.kept)
         plain.correct = int((plain.linear(x[test]).argmax(1) == y[test]).sum())
         fit = logistic.sgd(
-            x[train], y[train], x[val], y[val],
+            x[train],
+            y[train],
+            x[val],
+            y[val],
             start=probes.linear_init(x.shape[1], 5, 0),
             order=lambda epoch: order(0, "probe/paper/order", epoch, len(train)),
-        )  # fmt: skip
+        )
         return plain, fit
 
     @pytest.mark.parametrize(

@@ -11,15 +11,18 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from headstart.config import Config, DataConfig, HeadConfig, to_yaml
+from headstart.records.config import Config, DataConfig, HeadConfig, to_yaml
 from headstart.report import write_report
 from headstart.statistics import wilson
-from headstart.study_import import import_csv
+from headstart.study.imports import import_csv
 
 EXPORTS = (
-    "ae-train.csv", "simclr-train.csv", "simclr-eval.csv", "simclr-train-ae-nonfrozen.csv",
+    "ae-train.csv",
+    "simclr-train.csv",
+    "simclr-eval.csv",
+    "simclr-train-ae-nonfrozen.csv",
     "simclr-eval-ae-nonfrozen.csv",
-)  # fmt: skip
+)
 
 
 @pytest.fixture(scope="session")
@@ -56,10 +59,19 @@ def make_run() -> Callable[..., Path]:
     """A finished run's folder: make_run(path, init=..., frozen=..., seed=..., accuracy=..., set_name=...)."""
 
     def make(
-        path: Path, *, init: str = "autoencoder", frozen: bool = True, seed: int = 0, accuracy: float = 0.8,
-        set_name: str = "digits", hidden_dim: int = 64, output_dim: int = 32, activation: str = "relu",
-        probes: tuple[str, ...] = ("paper", "linear"), epochs: int = 10,
-    ) -> Path:  # fmt: skip
+        path: Path,
+        *,
+        init: str = "autoencoder",
+        frozen: bool = True,
+        seed: int = 0,
+        accuracy: float = 0.8,
+        set_name: str = "digits",
+        hidden_dim: int = 64,
+        output_dim: int = 32,
+        activation: str = "relu",
+        probes: tuple[str, ...] = ("paper", "linear"),
+        epochs: int = 10,
+    ) -> Path:
         rng = np.random.default_rng([seed, hidden_dim, output_dim])
         head = HeadConfig(init=init, frozen=frozen, activation=activation, hidden_dim=hidden_dim, output_dim=output_dim)
         config = replace(Config(), head=head, seed=seed, data=DataConfig(sources=(set_name,), size=32))
@@ -69,27 +81,54 @@ def make_run() -> Callable[..., Path]:
         (path / "config.yaml").write_text(to_yaml(config, {"headstart": "0", "fingerprint": set_name}))
         (path / "skipped.csv").write_text("name,reason\n'=cmd()|x.png,<script>alert(1)</script>\n")
         lines = [
-            {"stage": "contrastive", "epoch": e, "step": 4 * e, "loss": 6 - 0.1 * e, "val_loss": 5.9 - 0.1 * e,
-             "lr": 0.1, "pairs_per_s": 90.0, "data_wait": 0.0, "h_effective_rank": 20.0 + e,
-             "accuracy": accuracy * e / epochs}
+            {
+                "stage": "contrastive",
+                "epoch": e,
+                "step": 4 * e,
+                "loss": 6 - 0.1 * e,
+                "val_loss": 5.9 - 0.1 * e,
+                "lr": 0.1,
+                "pairs_per_s": 90.0,
+                "data_wait": 0.0,
+                "h_effective_rank": 20.0 + e,
+                "accuracy": accuracy * e / epochs,
+            }
             for e in range(1, epochs + 1)
-        ]  # fmt: skip
+        ]
         (path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
         result = {
-            "schema": 1, "stage": "probe", "config_hash": "0" * 16,
-            "data": {"name": set_name, "fingerprint": set_name, "size": 32, "classes": ["a", "b"], "skipped": 1,
-                     "train": 700, "val": 100, "test": 200},
+            "schema": 1,
+            "stage": "probe",
+            "config_hash": "0" * 16,
+            "data": {
+                "name": set_name,
+                "fingerprint": set_name,
+                "size": 32,
+                "classes": ["a", "b"],
+                "skipped": 1,
+                "train": 700,
+                "val": 100,
+                "test": 200,
+            },
             "backbone": {"name": "resnet18", "stem": "imagenet", "weights": "none"},
-            "head": {"init": init, "frozen": frozen, "activation": activation, "hidden_dim": hidden_dim,
-                     "output_dim": output_dim},
+            "head": {
+                "init": init,
+                "frozen": frozen,
+                "activation": activation,
+                "hidden_dim": hidden_dim,
+                "output_dim": output_dim,
+            },
             "autoencoder": {"test_mse": 0.01, "val_mse": 0.011, "best_epoch": 9} if init == "autoencoder" else None,
             "contrastive": {"train_loss": 5.0, "val_loss": 4.9, "epochs": epochs, "best_epoch": epochs},
             "probes": {name: _probe(accuracy) for name in probes},
             "untrained": {name: _probe(0.4) for name in probes},
-            "geometry": {"effective_rank": 25.0, "spectrum": [[1, 1.0], [2, 0.4], [4, 0.1]],
-                         "head": {"singular_values": [3.0, 2.0, 1.0], "hidden_dead": 0.1, "loss": None}},
+            "geometry": {
+                "effective_rank": 25.0,
+                "spectrum": [[1, 1.0], [2, 0.4], [4, 0.1]],
+                "head": {"singular_values": [3.0, 2.0, 1.0], "hidden_dead": 0.1, "loss": None},
+            },
             "seconds": {"autoencoder": 2.0, "contrastive": 20.0 + seed, "probe": 1.0},
-        }  # fmt: skip
+        }
         (path / "result.json").write_text(json.dumps(result))
         return path
 

@@ -11,7 +11,7 @@ import pytest
 import yaml
 from scipy import stats
 
-from headstart.errors import InputError
+from headstart.records.errors import InputError
 from headstart.report import answer, plots, records
 
 HEADS = ("autoencoder-frozen", "random-trainable", "orthogonal-frozen", "shuffled-frozen")
@@ -22,12 +22,21 @@ def _runs(seeds: int, sizes: tuple[int, ...], nested: bool, sets: tuple[str, ...
     """The frame that records.read makes, without accuracies worth the name."""
     rows = [
         {
-            "dataset": d, "head": h, "init": h.rpartition("-")[0], "activation": a, "hidden_dim": s, "output_dim": 32,
-            "normalized": True, "seed": k, "pictures": "", "settings": "x", "accuracy": 0.5,
+            "dataset": d,
+            "head": h,
+            "init": h.rpartition("-")[0],
+            "activation": a,
+            "hidden_dim": s,
+            "output_dim": 32,
+            "normalized": True,
+            "seed": k,
+            "pictures": "",
+            "settings": "x",
+            "accuracy": 0.5,
             "autoencoder": f"{d} h{s} seed {k}" if nested else f"{d} h{s}",
         }
         for d, h, s, k, a in product(sets, HEADS, sizes, range(seeds), ("ReLU", "Tanh"))
-    ]  # fmt: skip
+    ]
     runs = pd.DataFrame(rows)
     return runs.assign(head=pd.Categorical(runs["head"], HEADS), activation=pd.Categorical(runs["activation"]))
 
@@ -122,8 +131,13 @@ def test_matched_pairs_are_those_of_plain_pandas(said: answer.Answer, reference:
     frames = [pd.read_csv(reference / f"simclr-eval{s}.csv", decimal=",") for s in ("", "-ae-nonfrozen")]
     e = pd.concat(frames)
     e["head"] = e["projection_head"] + e["freeze_projection_head"].astype(str)
-    keys = ["dataset_name", "projection_head_activation", "projection_head_embedding_dim", "latent_dimensions",
-            "standardize"]  # fmt: skip
+    keys = [
+        "dataset_name",
+        "projection_head_activation",
+        "projection_head_embedding_dim",
+        "latent_dimensions",
+        "standardize",
+    ]
     wide = 100 * e.pivot(index=keys, columns="head", values="test_micro_MulticlassAccuracy")
     for a, b, one, two in (
         ("autoencoder-frozen", "random-trainable", "aeTrue", "mlpFalse"),
@@ -199,8 +213,13 @@ def _study(make_run, tmp_path: Path, heads: dict[tuple[str, bool], float], seeds
     for (init, frozen), accuracy in heads.items():
         for seed in range(seeds):
             name = f"{init}-{frozen}-{seed}"
-            make_run(tmp_path / "runs" / name, init=init, frozen=frozen, seed=seed,
-                     accuracy=accuracy + 0.01 * rng.integers(-1, 2))  # fmt: skip
+            make_run(
+                tmp_path / "runs" / name,
+                init=init,
+                frozen=frozen,
+                seed=seed,
+                accuracy=accuracy + 0.01 * rng.integers(-1, 2),
+            )
     return answer.answer(records.read(tmp_path))
 
 
@@ -216,8 +235,11 @@ def test_frozen_controls_answer_the_question(make_run, tmp_path: Path) -> None:
 
 
 def test_another_autoencoder_or_schedule_makes_another_head(make_run, tmp_path: Path) -> None:
-    changes = {"plain": ("", ""), "features": ("'on': pixels", "'on': features"),
-               "released": ("unfreeze_at: null", "unfreeze_at: 0.5")}  # fmt: skip
+    changes = {
+        "plain": ("", ""),
+        "features": ("'on': pixels", "'on': features"),
+        "released": ("unfreeze_at: null", "unfreeze_at: 0.5"),
+    }
     for (name, change), seed in product(changes.items(), range(5)):
         run = make_run(tmp_path / "runs" / f"{name}{seed}", seed=seed, accuracy=0.9 if name == "features" else 0.8)
         (run / "config.yaml").write_text((run / "config.yaml").read_text().replace(*change))
@@ -229,9 +251,13 @@ def test_another_autoencoder_or_schedule_makes_another_head(make_run, tmp_path: 
     ) or found.headline.startswith("Frozen autoencoder (features) beats frozen autoencoder by 10.0 points")
     heads = {(c.pairing.a, c.pairing.b): len(c.pairing.first) for c in found.comparisons}
     assert heads == dict.fromkeys(
-        [tuple(named), ("autoencoder (released at 0.5)-frozen", "autoencoder-frozen"),
-         ("autoencoder (features)-frozen", "autoencoder (released at 0.5)-frozen")], 5,
-    )  # fmt: skip
+        [
+            tuple(named),
+            ("autoencoder (released at 0.5)-frozen", "autoencoder-frozen"),
+            ("autoencoder (features)-frozen", "autoencoder (released at 0.5)-frozen"),
+        ],
+        5,
+    )
     assert "No frozen control other than the autoencoder" in " ".join(found.caveats)
     assert len({plots.look(head) for two in heads for head in two}) == 3
 
@@ -289,11 +315,17 @@ def test_sets_are_called_as_the_study_calls_them(make_run, tmp_path: Path) -> No
 
 def test_an_unfinished_study_says_so(make_run, tmp_path: Path) -> None:
     for init, frozen in (("autoencoder", True), ("random", False)):
-        make_run(tmp_path / "runs" / f"data=digits,init={init},frozen={str(frozen).lower()},seed=0", init=init,
-                 frozen=frozen)  # fmt: skip
-    grid = {"name": "x", "base": {}, "data": {"digits": {"sources": ["digits"], "options": {}}}, "seeds": [0, 1],
-            "factors": {"head.init": ["autoencoder", "random"], "head.frozen": [True, False]},
-            "compare": [["autoencoder-frozen", "pca-frozen"], ["ae", "mlp"]]}  # fmt: skip
+        make_run(
+            tmp_path / "runs" / f"data=digits,init={init},frozen={str(frozen).lower()},seed=0", init=init, frozen=frozen
+        )
+    grid = {
+        "name": "x",
+        "base": {},
+        "data": {"digits": {"sources": ["digits"], "options": {}}},
+        "seeds": [0, 1],
+        "factors": {"head.init": ["autoencoder", "random"], "head.frozen": [True, False]},
+        "compare": [["autoencoder-frozen", "pca-frozen"], ["ae", "mlp"]],
+    }
     (tmp_path / "study.yaml").write_text(yaml.safe_dump(grid, sort_keys=False))
     found = answer.answer(records.read(tmp_path))
     text = " ".join(found.caveats)
@@ -328,8 +360,10 @@ def test_factors_are_compared_within_a_head(make_run, tmp_path: Path) -> None:
         make_run(tmp_path / "runs" / f"{activation}{seed}", activation=activation, seed=seed)
     (comparison,) = answer.answer(records.read(tmp_path)).comparisons
     assert (comparison.pairing.factor, comparison.pairing.a, comparison.pairing.within) == (
-        "activation", "ReLU", "autoencoder-frozen",
-    )  # fmt: skip
+        "activation",
+        "ReLU",
+        "autoencoder-frozen",
+    )
 
 
 @pytest.mark.parametrize("entry", ["temperature", ["ae"], ["ae", "vae-frozen"], {"a": 1}])

@@ -8,7 +8,7 @@ from xml.etree import ElementTree
 import pandas as pd
 import pytest
 
-from headstart.errors import InputError
+from headstart.records.errors import InputError
 from headstart.report import records, write_report
 
 
@@ -43,8 +43,12 @@ def test_every_figure_is_described_and_lies_beside_the_page(page: str, authors: 
     labels = re.findall(r'<svg class="figure"[^>]*aria-label="([^"]*)"', page)
     assert len(labels) > 20
     titles = re.findall(r'<span class="name">([^<]*)</span>', page)
-    assert titles[:4] == ["Frozen autoencoder − trainable random", "Frozen autoencoder − trainable autoencoder",
-                          "Trainable autoencoder − trainable random", "Imagenette"]  # fmt: skip
+    assert titles[:4] == [
+        "Frozen autoencoder − trainable random",
+        "Frozen autoencoder − trainable autoencoder",
+        "Trainable autoencoder − trainable random",
+        "Imagenette",
+    ]
     assert all(len(label) > 30 for label in labels)
     links = re.findall(r'href="((?:figures|tables)/[^"]+)"', page)
     assert len(links) == 2 * len(labels) + 15
@@ -68,8 +72,14 @@ def test_a_run_has_a_page_of_its_own(make_run, tmp_path: Path) -> None:
     assert (
         "After SimCLR, the paper&#39;s probe reaches 80.0 % (73.9 to 85.0); on the untrained backbone, 40.0 %" in text
     )
-    for words in ("SimCLR: training loss", "Online probe: accuracy", "Spectrum of h", "contrastive.temperature",
-                  "Pictures set aside", "One run cannot say whether its head helped"):  # fmt: skip
+    for words in (
+        "SimCLR: training loss",
+        "Online probe: accuracy",
+        "Spectrum of h",
+        "contrastive.temperature",
+        "Pictures set aside",
+        "One run cannot say whether its head helped",
+    ):
         assert words in text, words
     assert "<script>alert" not in page
     assert {f.name for f in (tmp_path / "run" / "tables").iterdir()} >= {f"table{i}.csv" for i in range(2, 7)}

@@ -8,7 +8,7 @@ from types import ModuleType
 
 import pytest
 
-from headstart.errors import InputError
+from headstart.records.errors import InputError
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 from headstart.report import printed, records, tables
-from headstart.study_import import import_csv
+from headstart.study.imports import import_csv
 
 from .conftest import EXPORTS
 
@@ -87,8 +87,9 @@ def _alter(reference: Path, out: Path, seed: int) -> None:
     out.mkdir()
     (out / "ae-train.csv").write_bytes((reference / "ae-train.csv").read_bytes())
     for suffix in ("", "-ae-nonfrozen"):
-        train, evaluation = (list(csv.reader((reference / f"simclr-{kind}{suffix}.csv").open(newline="")))
-                             for kind in ("train", "eval"))  # fmt: skip
+        train, evaluation = (
+            list(csv.reader((reference / f"simclr-{kind}{suffix}.csv").open(newline=""))) for kind in ("train", "eval")
+        )
         key = train[0].index("simclr_model_ckpt")
         share = 0.6 if suffix else 0.15
         kept = {row[key] for row in train[1:] if rng.random() < share}
@@ -107,10 +108,16 @@ def _alter(reference: Path, out: Path, seed: int) -> None:
 def _independent(folder: Path) -> dict[tuple, float]:
     """Tables 2 to 6 by plain pandas, straight from the evaluation files."""
     frames = [pd.read_csv(folder / f"simclr-eval{s}.csv", decimal=",") for s in ("", "-ae-nonfrozen")]
-    e = pd.concat(frames).rename(columns={
-        "dataset_name": "d", "projection_head_embedding_dim": "h", "latent_dimensions": "z",
-        "projection_head_activation": "a", "standardize": "n", "freeze_projection_head": "f",
-    })  # fmt: skip
+    e = pd.concat(frames).rename(
+        columns={
+            "dataset_name": "d",
+            "projection_head_embedding_dim": "h",
+            "latent_dimensions": "z",
+            "projection_head_activation": "a",
+            "standardize": "n",
+            "freeze_projection_head": "f",
+        }
+    )
     e["v"] = 100 * e["test_micro_MulticlassAccuracy"]
     e["p"] = np.where(e["projection_head"] == "mlp", "mlp", np.where(e["f"], "ae", "autoencoder-trainable"))
     out: dict[tuple, float] = {}

@@ -13,9 +13,10 @@ from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
-from headstart import pretraining, runs
-from headstart.config import Config
-from headstart.runs import RunFolder
+from headstart.records import folder as runs
+from headstart.records.config import Config
+from headstart.records.folder import RunFolder
+from headstart.training import run as pretraining
 
 FILES = ("autoencoder", "head", "backbone")
 
@@ -123,9 +124,9 @@ def timeless(run: RunFolder) -> list[dict[str, object]]:
 
 def intact(run: RunFolder) -> None:
     """Whatever stands in the folder under its final name can be read."""
-    from headstart.config import load
     from headstart.data.splits import Splits
-    from headstart.importers import read_tensors
+    from headstart.engine.importers import read_tensors
+    from headstart.records.config import load
 
     for name in FILES:
         if getattr(run, name).exists():

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from headstart.config import Config
-from headstart.runs import RunFolder
+from headstart.records.config import Config
+from headstart.records.folder import RunFolder
 from tests.runs import small
 from tests.soak.faults import count_writes, faulty, fork, go, intact, same, wait
 
@@ -105,11 +105,35 @@ def test_every_single_write(undisturbed: tuple[RunFolder, float, int], tmp_path:
 def test_another_number_of_processes_goes_on(tmp_path: Path, before: int, after: int) -> None:
     """Killed with one number of ranks, resumed with another: it goes on from the step it had reached."""
     options = [
-        "pretrain", "digits", "--out", str(tmp_path / "run"), "--backbone.name", "resnet18", "--data.limit", "128",
-        "--data.size", "16", "--autoencoder.epochs", "1", "--contrastive.epochs", "40", "--probe.names", "knn",
-        "--contrastive.batch-size", "32", "--head.hidden-dim", "16", "--head.output-dim", "16", "--threads", "1",
-        "--precision", "float32", "--checkpoint.minutes", "0",
-    ]  # fmt: skip
+        "pretrain",
+        "digits",
+        "--out",
+        str(tmp_path / "run"),
+        "--backbone.name",
+        "resnet18",
+        "--data.limit",
+        "128",
+        "--data.size",
+        "16",
+        "--autoencoder.epochs",
+        "1",
+        "--contrastive.epochs",
+        "40",
+        "--probe.names",
+        "knn",
+        "--contrastive.batch-size",
+        "32",
+        "--head.hidden-dim",
+        "16",
+        "--head.output-dim",
+        "16",
+        "--threads",
+        "1",
+        "--precision",
+        "float32",
+        "--checkpoint.minutes",
+        "0",
+    ]
 
     def command(ranks: int) -> list[str]:
         launch = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}"] if ranks > 1 else []

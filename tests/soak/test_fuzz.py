@@ -15,7 +15,7 @@ import pytest
 import torch
 from PIL import Image
 
-from headstart.errors import HeadstartError
+from headstart.records.errors import HeadstartError
 
 PER_READER = 10_000
 SAMPLE = 150
@@ -81,8 +81,8 @@ def stl_pictures(dice: random.Random) -> bytes:
 
 def read_stl(path: Path) -> None:
     """The damaged file stands as the pictures, then as the labels, of an STL10 folder."""
-    from headstart.config import DataConfig
     from headstart.data import catalog
+    from headstart.records.config import DataConfig
 
     root = path.with_suffix(".stl") / "stl10_binary"
     root.mkdir(parents=True)
@@ -111,7 +111,7 @@ def weights_file(dice: random.Random) -> bytes:
 
 
 def read_weights(path: Path) -> None:
-    from headstart.importers import autoencoder_state
+    from headstart.engine.importers import autoencoder_state
 
     autoencoder_state(path.rename(path.with_suffix(".safetensors")))
 
@@ -142,7 +142,7 @@ def export(dice: random.Random) -> bytes:
 
 
 def read_csv(path: Path) -> None:
-    from headstart.study_import import read_export
+    from headstart.study.imports import read_export
 
     read_export(path.rename(path.with_suffix(".csv")))
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
-from headstart.config import from_dict
-from headstart.pretraining import run as pretrain
+from headstart.records.config import from_dict
+from headstart.training.run import run as pretrain
 from headstart.use.load import Run, load
 
 CLASSES = ("=disc", "bar|*_x", "ring")

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from headstart.errors import InputError
+from headstart.records.errors import InputError
 from headstart.use import embed as embedding
 from headstart.use.embed import embed
 from headstart.use.load import Run

@@ -11,7 +11,7 @@ import torch
 from safetensors import safe_open
 
 from headstart import backbones
-from headstart.errors import InputError, RunError
+from headstart.records.errors import InputError, RunError
 from headstart.use import export as exporting
 from headstart.use.export import check_exportable, export, exportable
 from headstart.use.load import Run
@@ -52,8 +52,9 @@ def test_load_into_plain_code_with_the_same_features(run, pictures, wanted, tmp_
     pytest.importorskip("timm")
     files = [
         export(run, library, tmp_path / f"{library}{suffix}")
-        for library in ("torchvision", "timm") for suffix in (".safetensors", ".pt")
-    ]  # fmt: skip
+        for library in ("torchvision", "timm")
+        for suffix in (".safetensors", ".pt")
+    ]
     np.save(tmp_path / "pictures.npy", pictures.numpy())
     (tmp_path / "lines.json").write_text(json.dumps({f"{file.name}.npy": loading_lines(file) for file in files}))
     subprocess.run([sys.executable, "-c", PLAIN], cwd=tmp_path, check=True)

@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from headstart import statistics
 from headstart.engine.checkpoint import Checkpoints, _read_one
 from headstart.engine.device import choose
-from headstart.errors import InputError, Interrupted
+from headstart.records.errors import InputError, Interrupted
 from headstart.use import finetune as finetuning
 from headstart.use.finetune import block_of, draw_labels, finetune, load_classifier, predict
 from headstart.use.load import Run
@@ -176,9 +176,7 @@ def test_predictions_are_safe_rows_of_the_most_probable_class(
     assert len(rows) == n == len(images)
     assert list(rows[0]) == ["name", "label", "probability"]
     model, about = load_classifier(classifier)
-    p = torch.cat(
-        list(finetuning.probabilities(model, images, np.arange(n), run.size, (run.mean, run.std), compute))
-    )  # fmt: skip
+    p = torch.cat(list(finetuning.probabilities(model, images, np.arange(n), run.size, (run.mean, run.std), compute)))
     names = [about["classes"][i] for i in p.argmax(1)]
     assert [row["label"].removeprefix("'") for row in rows] == names
     assert [row["name"].removeprefix("'") for row in rows] == images.names

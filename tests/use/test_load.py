@@ -8,8 +8,8 @@ import torch
 
 import headstart
 from headstart.engine.device import choose
-from headstart.errors import InputError
-from headstart.pretraining import run as pretrain
+from headstart.records.errors import InputError
+from headstart.training.run import run as pretrain
 from headstart.use.load import Run, load
 
 

@@ -10,15 +10,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from headstart.errors import InputError
+from headstart.records.errors import InputError
 from headstart.use import search as searching
 from headstart.use.load import Run
 from headstart.use.search import compare, farthest, nearest, normalized, search, select
 
 points = st.builds(
     lambda seed, n, d: np.random.default_rng(seed).normal(size=(n, d)).astype(np.float32),
-    st.integers(0, 2**16), st.integers(2, 40), st.integers(2, 8),
-)  # fmt: skip
+    st.integers(0, 2**16),
+    st.integers(2, 40),
+    st.integers(2, 8),
+)
 
 
 @settings(max_examples=30, deadline=None)

@@ -18,7 +18,7 @@ from typing import Any, BinaryIO, NamedTuple
 import numpy as np
 
 from headstart.engine.progress import say
-from headstart.errors import RunError
+from headstart.records.errors import RunError
 
 MAGIC = b"HEADSTART IMAGES"
 VERSION = 1

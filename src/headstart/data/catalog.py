@@ -18,10 +18,10 @@ from typing import Any
 
 import numpy as np
 
-from headstart.config import DataConfig
 from headstart.data.decode import SUFFIXES
-from headstart.errors import InputError
-from headstart.runs import printable
+from headstart.records.config import DataConfig
+from headstart.records.errors import InputError
+from headstart.records.folder import printable
 
 LISTS = (".txt", ".csv", ".tsv")
 """Endings of files that list pictures."""

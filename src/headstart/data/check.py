@@ -19,13 +19,13 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from headstart.config import DataConfig
 from headstart.data import catalog
 from headstart.data.decode import UnreadableError, read_picture
 from headstart.data.images import AUTO_SIZE, TOLERATED
 from headstart.engine.device import available_cores
 from headstart.engine.progress import stage
-from headstart.runs import printable
+from headstart.records.config import DataConfig
+from headstart.records.folder import printable
 
 SHOWN = 10
 """So many of each kind are named on the screen; the JSON names all."""

@@ -22,14 +22,14 @@ import PIL
 import torch
 from PIL import Image
 
-from headstart.config import DataConfig
 from headstart.data import cache, catalog
 from headstart.data.decode import HEIF, UnreadableError, read_picture
 from headstart.engine.device import available_cores
 from headstart.engine.progress import say, stage
-from headstart.errors import InputError, RunError
-from headstart.runs import printable
-from headstart.runs import write as write_file
+from headstart.records.config import DataConfig
+from headstart.records.errors import InputError, RunError
+from headstart.records.folder import printable
+from headstart.records.folder import write as write_file
 
 AUTO_SIZE = 128
 """Training size of pictures that are larger or not of one size (paper Table 1)."""

@@ -20,9 +20,9 @@ import torch
 
 from headstart.engine import distributed
 from headstart.engine.progress import say
-from headstart.errors import InputError, Interrupted, RunError
-from headstart.runs import Metrics, write
-from headstart.shape import problem
+from headstart.records.errors import InputError, Interrupted, RunError
+from headstart.records.folder import Metrics, write
+from headstart.records.schema import problem
 
 State = dict[str, Any]
 MAGIC = b"headstart-checkpoint-1\n"

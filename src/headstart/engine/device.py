@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import torch
 
-from headstart.errors import InputError
+from headstart.records.errors import InputError
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 """Numbers in glibc's malloc.h."""

@@ -12,8 +12,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from headstart.errors import InputError
-from headstart.runs import Metrics
+from headstart.records.errors import InputError
+from headstart.records.folder import Metrics
 
 Line = Mapping[str, Any]
 
@@ -151,9 +151,15 @@ class WandB:
         root.mkdir(parents=True, exist_ok=True)
         options = wandb.Settings(silent=True, console="off", x_disable_stats=True, x_disable_meta=True)
         self.run = wandb.init(
-            mode="offline", project="headstart", group=group, name=run, dir=root, config=dict(settings),
-            settings=options, reinit="create_new",
-        )  # fmt: skip
+            mode="offline",
+            project="headstart",
+            group=group,
+            name=run,
+            dir=root,
+            config=dict(settings),
+            settings=options,
+            reinit="create_new",
+        )
 
     def send(self, lines: Sequence[Line]) -> None:
         for line in lines:

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
-from headstart.runs import printable
+from headstart.records.folder import printable
 
 console = Console(stderr=True, highlight=False)
 LINE_SECONDS = 30.0
@@ -59,9 +59,12 @@ def stage(name: str, total: int, done: int = 0, quiet: bool = False) -> Iterator
         yield bar
         return
     columns = (
-        TextColumn("{task.description:<12}", markup=False), BarColumn(bar_width=None),
-        TextColumn("{task.percentage:>3.0f} %"), _Figures(), TimeRemainingColumn(compact=True),
-    )  # fmt: skip
+        TextColumn("{task.description:<12}", markup=False),
+        BarColumn(bar_width=None),
+        TextColumn("{task.percentage:>3.0f} %"),
+        _Figures(),
+        TimeRemainingColumn(compact=True),
+    )
     with Progress(*columns, console=console) as progress:
         yield Bar(name, total, done, progress)
 
@@ -81,7 +84,10 @@ def duration(seconds: float) -> str:
 
 def _describe(figures: dict[str, float]) -> str:
     words = {
-        "loss": "loss {:.4g}", "accuracy": "accuracy {:.2f}", "pairs_per_s": "{:,.0f} pairs/s",
-        "pictures_per_s": "{:,.0f} pictures/s", "data_wait": "{:.0%} waiting for data",
-    }  # fmt: skip
+        "loss": "loss {:.4g}",
+        "accuracy": "accuracy {:.2f}",
+        "pairs_per_s": "{:,.0f} pairs/s",
+        "pictures_per_s": "{:,.0f} pictures/s",
+        "data_wait": "{:.0%} waiting for data",
+    }
     return " · ".join(words[name].format(figures[name]) for name in words if name in figures)

@@ -7,7 +7,7 @@ from pathlib import Path
 import safetensors.torch
 from torch import Tensor
 
-from headstart.runs import write
+from headstart.records.folder import write
 
 
 def to_bytes(tensors: Mapping[str, Tensor], metadata: Mapping[str, object]) -> bytes:

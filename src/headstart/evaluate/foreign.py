@@ -16,21 +16,23 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
-import headstart
-from headstart import backbones, data, live_taps, runs
-from headstart import config as configs
-from headstart.config import BackboneConfig, Config, DataConfig, ProbeConfig
+from headstart import backbones, data
 from headstart.data import catalog
 from headstart.data import splits as splitting
 from headstart.data.images import Images
 from headstart.data.splits import Splits
+from headstart.engine import live_taps
 from headstart.engine.device import Compute, choose
+from headstart.engine.importers import read_tensors
 from headstart.engine.progress import say, stage
 from headstart.engine.randomness import generator
-from headstart.errors import InputError
 from headstart.evaluate import features, geometry, probes
-from headstart.importers import read_tensors
-from headstart.runs import RunFolder
+from headstart.records import config as configs
+from headstart.records import folder as runs
+from headstart.records.config import BackboneConfig, Config, DataConfig, ProbeConfig
+from headstart.records.errors import InputError
+from headstart.records.folder import RunFolder
+from headstart.records.version import __version__
 
 Moments = dict[str, tuple[Tensor | None, Tensor | None]]
 """Split -> mean and std (3,) of the Z-score, None for none."""
@@ -185,24 +187,33 @@ def compare(
         h = _features(backbone, pictures, compute, name)
         found[name] = {
             "probes": probes.run(
-                h, labels, names, images.classes, which=config.probe.names, seed=config.seed,
-                split_seed=config.data.split_seed, device=compute.device, confusion_up_to=1000,
+                h,
+                labels,
+                names,
+                images.classes,
+                which=config.probe.names,
+                seed=config.seed,
+                split_seed=config.data.split_seed,
+                device=compute.device,
+                confusion_up_to=1000,
                 say=say if not found else _nothing,
             ),
             "geometry": geometry.of_features(h["test"]),
-        }  # fmt: skip
+        }
     return {
         "schema": runs.SCHEMA,
-        "headstart": headstart.__version__,
+        "headstart": __version__,
         "data": {
             "name": ", ".join(catalog.shown(source) for source in config.data.sources),
-            "fingerprint": images.fingerprint, "size": pictures.size, "classes": images.classes,
+            "fingerprint": images.fingerprint,
+            "size": pictures.size,
+            "classes": images.classes,
             **{split: len(rows) for split, rows in pictures.rows.items()},
         },
         "backbone": {"name": config.backbone.name, "stem": config.backbone.stem},
         "backbones": found,
         "left_out": left_out,
-    }  # fmt: skip
+    }
 
 
 def recognise(path: str | Path) -> BackboneConfig:
@@ -262,11 +273,17 @@ def _features(backbone: nn.Module, pictures: Pictures, compute: Compute, name: s
     with stage(name, total) as bar:
         return {
             split: features.extract(
-                backbone, pictures.images, rows, size=pictures.size, mean=pictures.moments[split][0],
-                std=pictures.moments[split][1], compute=compute, progress=bar.advance,
+                backbone,
+                pictures.images,
+                rows,
+                size=pictures.size,
+                mean=pictures.moments[split][0],
+                std=pictures.moments[split][1],
+                compute=compute,
+                progress=bar.advance,
             )
             for split, rows in pictures.rows.items()
-        }  # fmt: skip
+        }
 
 
 def _check_network(name: str) -> None:

@@ -87,8 +87,14 @@ def of_features(features: np.ndarray) -> dict[str, Any]:
     """
     h = torch.from_numpy(np.asarray(features, np.float32))
     if len(h) < 2 or not bool(h.isfinite().all()):
-        return {"pictures": len(h), "uniformity": None, "effective_rank": None, "mean_norm": None, "dead": None,
-                "spectrum": None}  # fmt: skip
+        return {
+            "pictures": len(h),
+            "uniformity": None,
+            "effective_rank": None,
+            "mean_norm": None,
+            "dead": None,
+            "spectrum": None,
+        }
     return {
         "pictures": len(h),
         "uniformity": uniformity(h),

@@ -20,7 +20,7 @@ from typing import Any
 
 from torch import Tensor
 
-from headstart.contrastive import EpochEnd
+from headstart.engine.observer import EpochEnd
 from headstart.engine.progress import say as to_screen
 from headstart.evaluate import geometry
 
@@ -80,8 +80,10 @@ class Health:
             }
         )
         for name, sign in (
-            ("diverging", self._diverging), ("collapsing", self._collapsing), ("stopped learning", self._stopped)
-        ):  # fmt: skip
+            ("diverging", self._diverging),
+            ("collapsing", self._collapsing),
+            ("stopped learning", self._stopped),
+        ):
             if name in self.said:  # what is less grave follows from it
                 break
             if seen := sign(event):

@@ -60,9 +60,13 @@ def lbfgs(
     u, b = weights.to(x.dtype) / scale, biases.to(x.dtype, copy=True)
     targets = F.one_hot(y, classes).to(x.dtype)
     optimizer = torch.optim.LBFGS(
-        [u, b], max_iter=max_iter, history_size=20, tolerance_grad=1e-6 if exact else 3e-5,
-        tolerance_change=1e-12 if exact else 1e-9, line_search_fn="strong_wolfe",
-    )  # fmt: skip
+        [u, b],
+        max_iter=max_iter,
+        history_size=20,
+        tolerance_grad=1e-6 if exact else 3e-5,
+        tolerance_change=1e-12 if exact else 1e-9,
+        line_search_fn="strong_wolfe",
+    )
 
     def loss() -> Tensor:
         w = scale * u

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from headstart.contrastive import EpochEnd
+from headstart.engine.observer import EpochEnd
 
 
 class OnlineProbe:

@@ -190,18 +190,28 @@ def _paper(task: Task) -> Result:
         raise LeftOut("all labelled pictures of the test split are of one class")
     with _one_thread():
         fit = logistic.sgd(
-            x[train], y[train], x[val], y[val],
+            x[train],
+            y[train],
+            x[val],
+            y[val],
             start=linear_init(x.shape[1], len(present), task.seed),
             order=lambda epoch: order(task.seed, "probe/paper/order", epoch, len(train)),
-        )  # fmt: skip
+        )
     if fit is None:
         raise LeftOut("its loss was not finite in any epoch; the raw features are too large for its learning rate")
     scores = _scatter(x[test] @ fit.weights + fit.biases, present, len(task.classes))
     return _single(task, scores, present[y[test]]) | {
-        "epochs": 50, "lr": 1e-3, "batch_size": 32, "steps_per_epoch": math.ceil(len(train) / 32),
-        "n_train": len(train), "n_val": len(val), "best_epoch": fit.epoch, "val_loss": fit.val_loss,
-        "seed": task.seed, "split_seed": task.split_seed,
-    }  # fmt: skip
+        "epochs": 50,
+        "lr": 1e-3,
+        "batch_size": 32,
+        "steps_per_epoch": math.ceil(len(train) / 32),
+        "n_train": len(train),
+        "n_val": len(val),
+        "best_epoch": fit.epoch,
+        "val_loss": fit.val_loss,
+        "seed": task.seed,
+        "split_seed": task.split_seed,
+    }
 
 
 def _linear(task: Task) -> Result:
@@ -237,8 +247,11 @@ def _few_shot(shots: int) -> Callable[[Task], Result]:
         weights, biases = logistic.lbfgs(train[draws], y[draws], len(present), C)
         scores = (_scatter(test @ w + b, present, len(task.classes)) for w, b in zip(weights, biases, strict=True))
         return _drawn(task, scores) | {
-            "shots": shots, "n_train": draws.shape[1], "C": C, "split_seed": task.split_seed,
-        }  # fmt: skip
+            "shots": shots,
+            "n_train": draws.shape[1],
+            "C": C,
+            "split_seed": task.split_seed,
+        }
 
     return probe
 
@@ -347,10 +360,15 @@ def _single(task: Task, scores: Tensor, y: Tensor) -> Result:
     confusion = torch.bincount(y * classes + predicted, minlength=classes * classes).view(classes, classes).cpu()
     correct = int(confusion.diagonal().sum())
     return {
-        "accuracy": correct / n, "n_test": n, "correct": correct, "ci95": list(wilson(correct, n)),
-        **_by_class(task, y, confusion.diagonal()), **_top5(scores, y),
-        "most_confused": _most_confused(confusion, task.classes), "confusion": confusion.tolist(),
-    }  # fmt: skip
+        "accuracy": correct / n,
+        "n_test": n,
+        "correct": correct,
+        "ci95": list(wilson(correct, n)),
+        **_by_class(task, y, confusion.diagonal()),
+        **_top5(scores, y),
+        "most_confused": _most_confused(confusion, task.classes),
+        "confusion": confusion.tolist(),
+    }
 
 
 def _drawn(task: Task, scores: Iterator[Tensor]) -> Result:
@@ -366,10 +384,14 @@ def _drawn(task: Task, scores: Iterator[Tensor]) -> Result:
         top5 += _top5(score, y).values()
     low, high = t_interval(accuracies)
     return {
-        "accuracy": float(np.mean(accuracies)), "n_test": len(y), "ci95": [max(0.0, low), min(1.0, high)],
-        "std": float(np.std(accuracies, ddof=1)), "draws": accuracies,
-        **_by_class(task, y, hits), **({"top5": float(np.mean(top5))} if top5 else {}),
-    }  # fmt: skip
+        "accuracy": float(np.mean(accuracies)),
+        "n_test": len(y),
+        "ci95": [max(0.0, low), min(1.0, high)],
+        "std": float(np.std(accuracies, ddof=1)),
+        "draws": accuracies,
+        **_by_class(task, y, hits),
+        **({"top5": float(np.mean(top5))} if top5 else {}),
+    }
 
 
 def _by_class(task: Task, y: Tensor, hits: Tensor) -> Result:

@@ -7,7 +7,7 @@ torch.
 
 from pathlib import Path
 
-from headstart.runs import visible, write
+from headstart.records.folder import visible, write
 
 
 def write_report(path: str | Path, probe: str | None = None) -> Path:

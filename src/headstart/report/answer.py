@@ -192,9 +192,9 @@ def _match(runs: pd.DataFrame, factor: Factor, a: Any, b: Any) -> pd.DataFrame:
     if both_have and shared:
         keys.append("autoencoder")
     columns = [*dict.fromkeys([*keys, "autoencoder"])]
-    both = one[columns].assign(first=one.index).merge(
-        two[columns].assign(second=two.index), on=keys, suffixes=("", "_b")
-    )  # fmt: skip
+    both = (
+        one[columns].assign(first=one.index).merge(two[columns].assign(second=two.index), on=keys, suffixes=("", "_b"))
+    )
     if factor == "hidden_dim" or (both_have and not shared):  # of other sizes, or of another kind
         both["autoencoder"] = both["autoencoder"] + " | " + both["autoencoder_b"]
     elif b_has and not a_has:
@@ -214,9 +214,17 @@ def _pairing(
 ) -> Pairing:
     seeds, autoencoders = sharing(rows)
     return Pairing(
-        factor=factor, a=a, b=b, within=within, dataset=dataset, family=family, first=rows["first"].to_numpy(),
-        second=rows["second"].to_numpy(), seeds=seeds, autoencoders=autoencoders,
-    )  # fmt: skip
+        factor=factor,
+        a=a,
+        b=b,
+        within=within,
+        dataset=dataset,
+        family=family,
+        first=rows["first"].to_numpy(),
+        second=rows["second"].to_numpy(),
+        seeds=seeds,
+        autoencoders=autoencoders,
+    )
 
 
 # ---------------------------------------------------------------------------------------------------------- decision
@@ -327,10 +335,12 @@ def _sentence(pairing: Pairing, decision: Decision, differences: np.ndarray, clu
     better, worse = name_of(pairing, better), name_of(pairing, worse)
     ahead = int((sign * differences > 0).sum())
     low, high = sorted(sign * bound for bound in decision.test.interval)
-    where = "".join([
-        f" in the {name_of_head(pairing.within)} head" if pairing.within else "",
-        f" on {pairing.dataset}" if pairing.dataset and len(study.sets) > 1 else "",
-    ])  # fmt: skip
+    where = "".join(
+        [
+            f" in the {name_of_head(pairing.within)} head" if pairing.within else "",
+            f" on {pairing.dataset}" if pairing.dataset and len(study.sets) > 1 else "",
+        ]
+    )
     size, over = points(abs(mean)), f"{points(low)} to {points(high)} over {clusters}"
     pairs = f"{ahead} of {differences.size} pairs"
     match decision.verdict:

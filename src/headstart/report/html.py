@@ -142,9 +142,12 @@ def embed(path: Path, title: str, alt: str) -> Picture | None:
 def render(page: Page) -> str:
     """The page as HTML."""
     environment = Environment(
-        loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
+        loader=FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
         lstrip_blocks=True,
-    )  # fmt: skip
+    )
     environment.globals["own"] = _own
     environment.globals["drawing"] = lambda figure: Markup(figure.drawing.inline())
     return environment.get_template("page.html.j2").render(page=page)

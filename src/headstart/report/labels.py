@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any, Literal
 
-from headstart.errors import InputError
+from headstart.records.errors import InputError
 
 INITS = ("random", "autoencoder", "orthogonal", "spectrum", "shuffled", "pca")
 NEED_AUTOENCODER = ("autoencoder", "spectrum", "shuffled")

@@ -11,8 +11,8 @@ from urllib.parse import quote
 
 import pandas as pd
 
-import headstart
-from headstart.config import flatten
+from headstart.records.config import flatten
+from headstart.records.version import __version__
 from headstart.report import plots
 from headstart.report.answer import Answer, Comparison, name_of, points
 from headstart.report.html import (
@@ -41,7 +41,7 @@ MOST_SENTENCES = 8
 """On top of the page; the others stand in the first section."""
 
 FOOTER = (
-    f"Made by Headstart {headstart.__version__}. This page is one file and loads nothing; its figures and tables also "
+    f"Made by Headstart {__version__}. This page is one file and loads nothing; its figures and tables also "
     "lie beside it, in figures/ and tables/."
 )
 
@@ -53,9 +53,14 @@ def study_page(study: Study, answer: Answer, layouts: Sequence[Layout], peaks: H
     if not few:
         first = [_comparisons(study, answer), _accuracy(study), _tables(layouts, peaks), _factors(study), _cost(study)]
     sections = [
-        *first, _training(study), _geometry(study), None if few else _samples(study), _all_comparisons(answer),
-        _runs(study), _method(study),
-    ]  # fmt: skip
+        *first,
+        _training(study),
+        _geometry(study),
+        None if few else _samples(study),
+        _all_comparisons(answer),
+        _runs(study),
+        _method(study),
+    ]
     lasting = [s for s in sections if s is not None and s.blocks]
     return Page(
         title=str(study.settings.get("name") or _title(study.path)),
@@ -73,9 +78,15 @@ def run_page(study: Study) -> Page:
     (result,) = study.results.values()
     head = result["head"]
     sections = [
-        _every_probe(study), _map(study), _samples(study), _confusion(study), _training(study), _geometry(study),
-        _settings(study), _skipped(study),
-    ]  # fmt: skip
+        _every_probe(study),
+        _map(study),
+        _samples(study),
+        _confusion(study),
+        _training(study),
+        _geometry(study),
+        _settings(study),
+        _skipped(study),
+    ]
     return Page(
         title=_title(study.path),
         counts=_run_counts(study, result),
@@ -204,11 +215,12 @@ def _every_probe(study: Study) -> Section | None:
     names = dict(zip(study.runs["run"], study.runs["head"].astype(str), strict=True))
     figures = plots.probes(judged, names)
     return Section(
-        "probes", "How good is the backbone?",
+        "probes",
+        "How good is the backbone?",
         "Each probe judges the frozen backbone in its own way; the untrained backbone went through the same probes. "
         "What SimCLR added is the distance between the two.",
         [Figures(figures), _probe_grid(figures[0].data)] if figures else [],
-    )  # fmt: skip
+    )
 
 
 def _probe_grid(rows: pd.DataFrame) -> Grid:
@@ -335,8 +347,11 @@ def _samples(study: Study) -> Section | None:
     ):
         for dataset in dict.fromkeys(d for _, d in candidates):
             where = f" on {dataset}" if len(study.sets) > 1 else ""
-            found = (embed(study.folder(run).samples / file, title + where, f"{dataset}: {alt}")
-                     for run, d in candidates if d == dataset)  # fmt: skip
+            found = (
+                embed(study.folder(run).samples / file, title + where, f"{dataset}: {alt}")
+                for run, d in candidates
+                if d == dataset
+            )
             pictures.append(next((p for p in found if p), None))
     shown = [p for p in pictures if p is not None]
     lead = (
@@ -367,27 +382,50 @@ def _all_comparisons(answer: Answer) -> Section | None:
     if len(answer.comparisons) < 2:
         return None
     columns = [
-        Column("better if positive"), Column("than"), Column("within", filter=True), Column("data set", filter=True),
-        Column("mean", numeric=True), Column("95 % interval"), Column("p (Holm)", numeric=True),
-        Column("pairs", numeric=True), Column("wins", numeric=True), Column("losses", numeric=True),
-        Column("median", numeric=True), Column("bootstrap of mean"), Column("bootstrap of median"),
-        Column("Wilcoxon p", numeric=True), Column("rests on"),
-    ]  # fmt: skip
+        Column("better if positive"),
+        Column("than"),
+        Column("within", filter=True),
+        Column("data set", filter=True),
+        Column("mean", numeric=True),
+        Column("95 % interval"),
+        Column("p (Holm)", numeric=True),
+        Column("pairs", numeric=True),
+        Column("wins", numeric=True),
+        Column("losses", numeric=True),
+        Column("median", numeric=True),
+        Column("bootstrap of mean"),
+        Column("bootstrap of median"),
+        Column("Wilcoxon p", numeric=True),
+        Column("rests on"),
+    ]
     return Section(
-        "comparisons", "All comparisons",
+        "comparisons",
+        "All comparisons",
         "The interval and p-value over clusters decide; p is corrected within its family. The bootstrap intervals and "
         "Wilcoxon's test treat pairs as independent, which they are not, and stand beside for comparison.",
         [Grid("grid-comparisons", "", columns, [_comparison_row(c) for c in answer.comparisons])],
-    )  # fmt: skip
+    )
 
 
 def _comparison_row(c: Comparison) -> list[str]:
     p, test = c.pairing, c.decision.test
     return [
-        name_of(p, p.a), name_of(p, p.b), name_of_head(p.within) if p.within else "heads", p.dataset or "all",
-        points(test.mean), _interval(test.interval), _p(c.decision.adjusted), str(c.pairs), str(c.wins), str(c.losses),
-        points(c.median), _interval(c.mean_interval), _interval(c.median_interval), _p(c.wilcoxon), c.clusters,
-    ]  # fmt: skip
+        name_of(p, p.a),
+        name_of(p, p.b),
+        name_of_head(p.within) if p.within else "heads",
+        p.dataset or "all",
+        points(test.mean),
+        _interval(test.interval),
+        _p(c.decision.adjusted),
+        str(c.pairs),
+        str(c.wins),
+        str(c.losses),
+        points(c.median),
+        _interval(c.mean_interval),
+        _interval(c.median_interval),
+        _p(c.wilcoxon),
+        c.clusters,
+    ]
 
 
 def _interval(bounds: tuple[float, float]) -> str:
@@ -400,12 +438,20 @@ def _p(value: float) -> str:
 
 def _runs(study: Study) -> Section:
     columns = [
-        Column("data set", filter=True), Column("head", filter=True), Column("accuracy, %", numeric=True),
-        Column("95 % interval"), Column("untrained, %", numeric=True), Column("activation", filter=True),
-        Column("dim(g)", numeric=True, filter=True), Column("dim(z)", numeric=True, filter=True),
-        Column("Z-score", filter=True), Column("seed", numeric=True), Column("val. loss", numeric=True),
-        Column("minutes", numeric=True), Column("run"),
-    ]  # fmt: skip
+        Column("data set", filter=True),
+        Column("head", filter=True),
+        Column("accuracy, %", numeric=True),
+        Column("95 % interval"),
+        Column("untrained, %", numeric=True),
+        Column("activation", filter=True),
+        Column("dim(g)", numeric=True, filter=True),
+        Column("dim(z)", numeric=True, filter=True),
+        Column("Z-score", filter=True),
+        Column("seed", numeric=True),
+        Column("val. loss", numeric=True),
+        Column("minutes", numeric=True),
+        Column("run"),
+    ]
     kept = [
         i for i, column in enumerate(columns) if column.name != "untrained, %" or study.runs["untrained"].notna().any()
     ]
@@ -424,12 +470,20 @@ def _run_row(study: Study, run: Any) -> list[str | Link]:
     page = study.folder(run.run).report
     href = quote(page.relative_to(study.path).as_posix()) if page.exists() else ""
     return [
-        str(run.dataset), name_of_head(str(run.head)), _percent(run.accuracy),
-        f"{_percent(run.low)} to {_percent(run.high)}" if run.low == run.low else "–", _percent(run.untrained),
-        str(run.activation), str(run.hidden_dim), str(run.output_dim), "yes" if run.normalized else "no", str(run.seed),
+        str(run.dataset),
+        name_of_head(str(run.head)),
+        _percent(run.accuracy),
+        f"{_percent(run.low)} to {_percent(run.high)}" if run.low == run.low else "–",
+        _percent(run.untrained),
+        str(run.activation),
+        str(run.hidden_dim),
+        str(run.output_dim),
+        "yes" if run.normalized else "no",
+        str(run.seed),
         f"{run.val_loss:.3f}" if run.val_loss == run.val_loss else "–",
-        f"{run.seconds / 60:.1f}" if run.seconds == run.seconds else "–", Link(run.run, href) if href else run.run,
-    ]  # fmt: skip
+        f"{run.seconds / 60:.1f}" if run.seconds == run.seconds else "–",
+        Link(run.run, href) if href else run.run,
+    ]
 
 
 def _percent(value: float) -> str:
@@ -437,34 +491,42 @@ def _percent(value: float) -> str:
 
 
 def _autoencoders(study: Study) -> Grid:
-    columns = [Column("autoencoder"), Column("data set", filter=True), Column("dim(g)", numeric=True),
-               Column("test MSE", numeric=True), Column("best epoch", numeric=True),
-               Column("minutes", numeric=True)]  # fmt: skip
+    columns = [
+        Column("autoencoder"),
+        Column("data set", filter=True),
+        Column("dim(g)", numeric=True),
+        Column("test MSE", numeric=True),
+        Column("best epoch", numeric=True),
+        Column("minutes", numeric=True),
+    ]
     rows = [
-        [a.run, str(a.dataset), str(a.hidden_dim), f"{a.test_mse:.5f}" if a.test_mse == a.test_mse else "–",
-         f"{a.best_epoch:.0f}" if a.best_epoch == a.best_epoch else "–",
-         f"{a.seconds / 60:.1f}" if a.seconds == a.seconds else "–"]
+        [
+            a.run,
+            str(a.dataset),
+            str(a.hidden_dim),
+            f"{a.test_mse:.5f}" if a.test_mse == a.test_mse else "–",
+            f"{a.best_epoch:.0f}" if a.best_epoch == a.best_epoch else "–",
+            f"{a.seconds / 60:.1f}" if a.seconds == a.seconds else "–",
+        ]
         for a in study.autoencoders.astype({"test_mse": float, "best_epoch": float, "seconds": float}).itertuples()
-    ]  # fmt: skip
+    ]
     return Grid("grid-autoencoders", "Autoencoders", columns, rows)
 
 
 def _method(study: Study) -> Section:
-    return Section(
-        "method", "How this was computed", "",
-        [Words([
-            f"Accuracy is by {plots.PROBES.get(study.probe, study.probe)}; intervals of a run are over test pictures.",
-            "Two runs are matched when they agree in set, seed, normalization, sizes and every other setting but the "
-            "one compared.",
-            "Runs that share a seed or an autoencoder are not independent. Differences are averaged within each, and "
-            "a t interval over those means decides; where seeds and autoencoders cross, the two-way clustered variance "
-            "of Cameron, Gelbach and Miller (2011) is used.",
-            "p-values are corrected by Holm's method among the comparisons that study.yaml names (all pairs of heads "
-            "where it names none), for each data set and for the pooled sets; fewer than five clusters are called too "
-            "few.",
-            "Standard deviations are with n − 1, the midspread from linearly interpolated quartiles.",
-        ])],
-    )  # fmt: skip
+    probe = plots.PROBES.get(study.probe, study.probe)
+    sentences = [
+        f"Accuracy is by {probe}; intervals of a run are over test pictures.",
+        "Two runs are matched when they agree in set, seed, normalization, sizes and every other setting but the one "
+        "compared.",
+        "Runs that share a seed or an autoencoder are not independent. Differences are averaged within each, and a t "
+        "interval over those means decides; where seeds and autoencoders cross, the two-way clustered variance of "
+        "Cameron, Gelbach and Miller (2011) is used.",
+        "p-values are corrected by Holm's method among the comparisons that study.yaml names (all pairs of heads where "
+        "it names none), for each data set and for the pooled sets; fewer than five clusters are called too few.",
+        "Standard deviations are with n − 1, the midspread from linearly interpolated quartiles.",
+    ]
+    return Section("method", "How this was computed", "", [Words(sentences)])
 
 
 # ---------------------------------------------------------------------------------------------------------- of a run
@@ -485,8 +547,11 @@ def _run_counts(study: Study, result: Mapping[str, Any]) -> list[str]:
 def _run_headline(study: Study, result: Mapping[str, Any]) -> str:
     if result["stage"] == "autoencoder":
         mse = (result.get("autoencoder") or {}).get("test_mse")
-        return f"The autoencoder reconstructs test pictures with a mean squared error of {mse:.5f}." if mse else (
-            "The run stopped after its autoencoder.")  # fmt: skip
+        return (
+            f"The autoencoder reconstructs test pictures with a mean squared error of {mse:.5f}."
+            if mse
+            else ("The run stopped after its autoencoder.")
+        )
     run = study.runs.iloc[0]
     if pd.isna(run["accuracy"]):
         return "The backbone is trained. It was not probed, so there is no accuracy to report."
@@ -543,5 +608,9 @@ def _skipped(study: Study) -> Section | None:
         return None
     columns = [Column(name) for name in rows[0]]
     cells = [[*row, *[""] * len(columns)][: len(columns)] for row in rows[1:]]
-    return Section("skipped", "Pictures set aside", "Files that could not be used, and why.",
-                   [Grid("grid-skipped", "", columns, cells)])  # fmt: skip
+    return Section(
+        "skipped",
+        "Pictures set aside",
+        "Files that could not be used, and why.",
+        [Grid("grid-skipped", "", columns, cells)],
+    )

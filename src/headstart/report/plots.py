@@ -125,12 +125,23 @@ def _forest(name: str, title: str, rows: list[tuple[str, Comparison]], axis: Sca
         shown = f"{points(c.mean)} ({points(low)} to {points(high)})" if low == low else points(c.mean)
         drawing.mark(axis(c.decision.test.mean), y + 13, Look("plain", "diamond", c.verdict != "beats"), 5, shown)
         y += 26
-    data = pd.DataFrame([
-        {"comparison": _versus(c), "dataset": c.pairing.dataset or "all", "mean": c.decision.test.mean,
-         "low": c.decision.test.interval[0], "high": c.decision.test.interval[1], "p": c.decision.test.p,
-         "p_holm": c.decision.adjusted, "pairs": c.pairs, "wins": c.wins, "losses": c.losses}
-        for _, c in rows
-    ])  # fmt: skip
+    data = pd.DataFrame(
+        [
+            {
+                "comparison": _versus(c),
+                "dataset": c.pairing.dataset or "all",
+                "mean": c.decision.test.mean,
+                "low": c.decision.test.interval[0],
+                "high": c.decision.test.interval[1],
+                "p": c.decision.test.p,
+                "p_holm": c.decision.adjusted,
+                "pairs": c.pairs,
+                "wins": c.wins,
+                "losses": c.losses,
+            }
+            for _, c in rows
+        ]
+    )
     return Figure(name, title, drawing, data)
 
 
@@ -209,8 +220,13 @@ def _file(text: str) -> str:
 
 # ------------------------------------------------------------------------------------------------------------ factors
 
-FACTORS = {"head": "head", "activation": "activation", "hidden_dim": "dim(g)", "output_dim": "dim(z)",
-           "normalized": "Z-score"}  # fmt: skip
+FACTORS = {
+    "head": "head",
+    "activation": "activation",
+    "hidden_dim": "dim(g)",
+    "output_dim": "dim(z)",
+    "normalized": "Z-score",
+}
 
 
 def _centred(study: Study) -> pd.DataFrame:
@@ -281,9 +297,8 @@ def _heatmap(runs: pd.DataFrame, a: str, b: str) -> Figure:
         a, b = b, a
     rows, columns = _order(runs, a), _order(runs, b)
     cells = {
-        (str(r), str(c)): (part["effect"].mean(), len(part))
-        for (r, c), part in runs.groupby([a, b], observed=True)
-    }  # fmt: skip
+        (str(r), str(c)): (part["effect"].mean(), len(part)) for (r, c), part in runs.groupby([a, b], observed=True)
+    }
     table = np.array([[cells.get((str(r), str(c)), (np.nan, 0))[0] for c in columns] for r in rows])
     largest = np.nanmax(np.abs(table)) or 1.0
     left, top, height = 96, 46, 30
@@ -536,8 +551,10 @@ def probes(results: Mapping[str, Mapping[str, Any]], names: Mapping[str, str]) -
     bottom = top + step * len(kinds)
     alt = "Accuracy by probe: " + "; ".join(f"{r.probe}, {r.of} {r.accuracy:.1f} %" for r in rows.itertuples())
     drawing = Drawing(bottom + 40, alt)
-    looks = {of: look(head) if head else Look("plain", "square", True)
-             for of, head in zip(rows["of"], rows["head"], strict=True)}  # fmt: skip
+    looks = {
+        of: look(head) if head else Look("plain", "square", True)
+        for of, head in zip(rows["of"], rows["head"], strict=True)
+    }
     drawing.legend(12, [(_capital(of), looks[of]) for of in looks])
     drawing.x_axis(axis, top, bottom, "accuracy, %, 95 % interval")
     for i, kind in enumerate(kinds):
@@ -563,10 +580,16 @@ def _probe_rows(results: Mapping[str, Mapping[str, Any]], names: Mapping[str, st
                 if key == "untrained":
                     seen.add(probe)
                 low, high = found.get("ci95") or (np.nan, np.nan)
-                (last if key == "untrained" else rows).append({
-                    "probe": probe, "of": of, "head": names[run] if key == "probes" else "",
-                    "accuracy": 100 * found["accuracy"], "low": 100 * low, "high": 100 * high,
-                })  # fmt: skip
+                (last if key == "untrained" else rows).append(
+                    {
+                        "probe": probe,
+                        "of": of,
+                        "head": names[run] if key == "probes" else "",
+                        "accuracy": 100 * found["accuracy"],
+                        "low": 100 * low,
+                        "high": 100 * high,
+                    }
+                )
     return pd.DataFrame(rows + last, columns=["probe", "of", "head", "accuracy", "low", "high"])
 
 
@@ -585,8 +608,9 @@ def confusion(probe: str, found: Mapping[str, Any], classes: Sequence[str]) -> F
     drawing.text(0, 12, "row: true class; column: taken for; numbers in %", "small")
     for i, name in enumerate(classes):
         drawing.text(left - 6, top + (i + 0.5) * height + 4, _short(name, 11), "small", "end")
-        drawing.text(left + (i + 0.5) * side, top - (6 if i % 2 else 20), _short(name, max(3, int(side / 3))), "small",
-                     "middle")  # fmt: skip
+        drawing.text(
+            left + (i + 0.5) * side, top - (6 if i % 2 else 20), _short(name, max(3, int(side / 3))), "small", "middle"
+        )
         for j in range(len(classes)):
             share = shares[i, j]
             x, y = left + j * side, top + i * height
@@ -596,9 +620,12 @@ def confusion(probe: str, found: Mapping[str, Any], classes: Sequence[str]) -> F
             if share >= 0.005 and side >= 18:
                 drawing.text(x + side / 2, y + height / 2 + 4, f"{100 * share:.0f}", "small cell", "middle")
     data = pd.DataFrame(
-        [{"true": classes[i], "taken for": classes[j], "pictures": int(counts[i, j])}
-         for i in range(len(classes)) for j in range(len(classes))]
-    )  # fmt: skip
+        [
+            {"true": classes[i], "taken for": classes[j], "pictures": int(counts[i, j])}
+            for i in range(len(classes))
+            for j in range(len(classes))
+        ]
+    )
     return Figure("confusion", f"What the {probe} probe takes for what", drawing, data)
 
 

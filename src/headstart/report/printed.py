@@ -86,9 +86,11 @@ def peak_settings() -> dict[tuple[str, str], dict[str, Any]]:
         for i, projector in enumerate(("ae", "mlp")):
             hidden, activation, output, normalized = (values[2 * k + i] for k in range(4))
             found[name, projector] = {
-                "hidden_dim": int(hidden), "activation": activation, "output_dim": int(output),
+                "hidden_dim": int(hidden),
+                "activation": activation,
+                "output_dim": int(output),
                 "normalized": normalized == "True",
-            }  # fmt: skip
+            }
     return found
 
 

@@ -16,21 +16,26 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from headstart.config import NOT_HASHED, flatten, read_yaml
-from headstart.errors import InputError
+from headstart.records.config import NOT_HASHED, flatten, read_yaml
+from headstart.records.errors import InputError
+from headstart.records.folder import FAILED, RECORD, RunFolder, read_json, read_metrics
+from headstart.records.grid import grid_of
+from headstart.records.schema import problem
 from headstart.report.labels import INITS, NEED_AUTOENCODER, PROJECTORS, RELEASED, head_label
-from headstart.runs import FAILED, RECORD, RunFolder, read_json, read_metrics
-from headstart.shape import problem
-from headstart.study_status import grid_of
 
 PAPER_SETS = ("Imagenette", "STL10", "CIFAR10", "FGVCAircraft", "CIFAR100")
 """In the order of the paper's tables."""
 _NAMED = {"imagenette": 0, "stl10": 1, "cifar10": 2, "fgvc-aircraft": 3, "cifar100": 4}
 
 ACTIVATIONS = {
-    "relu": "ReLU", "silu": "SiLU", "sigmoid": "Sigmoid", "tanh": "Tanh", "gelu": "GELU", "leaky_relu": "LeakyReLU",
+    "relu": "ReLU",
+    "silu": "SiLU",
+    "sigmoid": "Sigmoid",
+    "tanh": "Tanh",
+    "gelu": "GELU",
+    "leaky_relu": "LeakyReLU",
     "identity": "Identity",
-}  # fmt: skip
+}
 """As the paper writes them, in its order, then the others."""
 
 PREFERRED = ("paper", "linear", "knn", "few_shot_5", "few_shot_1", "linear_10pct", "linear_1pct")
@@ -97,17 +102,30 @@ class Study:
 COLUMNS = {
     "run": "the run's folder; `.` for a single run",
     "dataset": "as in the paper's Table 1, or the folder's name",
-    "init": "where the first layer comes from", "frozen": "whether it stays so",
-    "head": "see `head_label`", "projector": "ae, mlp, or head",
-    "activation": "", "hidden_dim": "", "output_dim": "", "normalized": "Z-scored pictures", "seed": "",
+    "init": "where the first layer comes from",
+    "frozen": "whether it stays so",
+    "head": "see `head_label`",
+    "projector": "ae, mlp, or head",
+    "activation": "",
+    "hidden_dim": "",
+    "output_dim": "",
+    "normalized": "Z-scored pictures",
+    "seed": "",
     "autoencoder": "what a first layer was drawn from: runs with the same value share it",
     "pictures": "their fingerprint; runs to be compared agree in it",
     "settings": "digest of every other setting; runs to be compared agree in it",
-    "epochs": "", "accuracy": "[0, 1]", "low": "95 % interval over test pictures", "high": "", "n_test": "",
+    "epochs": "",
+    "accuracy": "[0, 1]",
+    "low": "95 % interval over test pictures",
+    "high": "",
+    "n_test": "",
     "untrained": "the same probe of the backbone before SimCLR",
-    "train_loss": "", "val_loss": "", "seconds": "of SimCLR training", "parameters": "of the head that SimCLR trains",
+    "train_loss": "",
+    "val_loss": "",
+    "seconds": "of SimCLR training",
+    "parameters": "of the head that SimCLR trains",
     "early": "online-probe accuracy after 10 % of the epochs",
-}  # fmt: skip
+}
 """Columns of `Study.runs`."""
 
 
@@ -240,9 +258,16 @@ def _result(folder: RunFolder) -> dict[str, Any]:
 
 
 _CONFIG = {
-    "seed?": int, "data?": {"sources?": [str], "normalize?": bool}, "autoencoder?": {"weights?": (None, str)},
-    "head?": {}, "backbone?": {}, "contrastive?": {}, "augment?": {}, "probe?": {}, "about?": {},
-}  # fmt: skip
+    "seed?": int,
+    "data?": {"sources?": [str], "normalize?": bool},
+    "autoencoder?": {"weights?": (None, str)},
+    "head?": {},
+    "backbone?": {},
+    "contrastive?": {},
+    "augment?": {},
+    "probe?": {},
+    "about?": {},
+}
 
 
 def _config(folder: RunFolder) -> dict[str, Any]:
@@ -341,8 +366,10 @@ def _first_layer(result: Mapping[str, Any], config: Mapping[str, Any], dataset: 
 
 
 _COMPARED = {
-    "seed", *(f"head.{name}" for name in ("init", "frozen", "activation", "hidden_dim", "output_dim")), *VARIANTS
-}  # fmt: skip
+    "seed",
+    *(f"head.{name}" for name in ("init", "frozen", "activation", "hidden_dim", "output_dim")),
+    *VARIANTS,
+}
 
 
 def _digest(config: Mapping[str, Any]) -> str:
@@ -350,9 +377,11 @@ def _digest(config: Mapping[str, Any]) -> str:
     rest = {
         name: value
         for name, value in flatten({k: v for k, v in config.items() if k not in ("about", "autoencoder")})
-        if name not in _COMPARED and name not in NOT_HASHED and name.split(".")[0] not in NOT_HASHED
+        if name not in _COMPARED
+        and name not in NOT_HASHED
+        and name.split(".")[0] not in NOT_HASHED
         and name != "data.normalize"
-    }  # fmt: skip
+    }
     return hashlib.sha256(json.dumps(rest, sort_keys=True, default=str).encode()).hexdigest()[:8]
 
 
@@ -370,16 +399,30 @@ def _head_parameters(result: Mapping[str, Any]) -> int | None:
 
 def _early(curve: list[dict[str, Any]]) -> float | None:
     """Online-probe accuracy at the first epoch that ends after a tenth of the training."""
-    seen = [line for line in curve if line.get("stage") == "contrastive"
-            and isinstance(line.get("accuracy"), (int, float)) and "epoch" in line]  # fmt: skip
+    seen = [
+        line
+        for line in curve
+        if line.get("stage") == "contrastive" and isinstance(line.get("accuracy"), (int, float)) and "epoch" in line
+    ]
     epochs = max((line["epoch"] for line in seen), default=0)
     return next((line["accuracy"] for line in seen if line["epoch"] >= EARLY * epochs), None) if epochs >= 5 else None
 
 
 def _ordered(runs: pd.DataFrame) -> pd.DataFrame:
     """Categories in the order in which people read them; numbers as numbers."""
-    numbers = ["epochs", "accuracy", "low", "high", "n_test", "untrained", "train_loss", "val_loss", "seconds",
-               "parameters", "early"]  # fmt: skip
+    numbers = [
+        "epochs",
+        "accuracy",
+        "low",
+        "high",
+        "n_test",
+        "untrained",
+        "train_loss",
+        "val_loss",
+        "seconds",
+        "parameters",
+        "early",
+    ]
     runs[numbers] = runs[numbers].astype(float)
     sets = [s for s in PAPER_SETS if s in set(runs["dataset"])]
     sets += sorted(set(runs["dataset"]) - set(sets))

@@ -11,14 +11,22 @@ from functools import cache
 
 import pandas as pd
 
+from headstart.records.folder import safe_cell
 from headstart.report import printed
 from headstart.report.answer import Answer
 from headstart.report.records import ACTIVATIONS
-from headstart.runs import safe_cell
 
 COLUMNS = (
-    "dataset", "projector", "normalized", "row", "value", "printed", "hidden_dim", "activation", "output_dim",
-)  # fmt: skip
+    "dataset",
+    "projector",
+    "normalized",
+    "row",
+    "value",
+    "printed",
+    "hidden_dim",
+    "activation",
+    "output_dim",
+)
 
 STATISTICS: dict[str, Callable[[pd.Series], float]] = {
     "minimum": lambda x: x.min(),
@@ -56,10 +64,15 @@ def _peaks(runs: pd.DataFrame) -> Iterator[dict]:
         winners = group[group["percent"] == group["percent"].max()]
         for _, run in winners.sort_values(["output_dim", "hidden_dim"], ascending=[False, True]).iterrows():
             yield {
-                "dataset": dataset, "projector": projector, "normalized": run["normalized"], "row": "max",
-                "value": run["percent"], "hidden_dim": run["hidden_dim"], "activation": run["activation"],
+                "dataset": dataset,
+                "projector": projector,
+                "normalized": run["normalized"],
+                "row": "max",
+                "value": run["percent"],
+                "hidden_dim": run["hidden_dim"],
+                "activation": run["activation"],
                 "output_dim": run["output_dim"],
-            }  # fmt: skip
+            }
 
 
 def _distributions(runs: pd.DataFrame) -> Iterator[dict]:
@@ -248,10 +261,14 @@ def _arrange_peaks(table: int, frame: pd.DataFrame) -> tuple[list, list]:
         for projector, ties in winners.groupby("projector", sort=False, observed=True):
             paper = printed.peak_settings().get((str(dataset), str(projector)))
             found = [
-                {"hidden_dim": r.hidden_dim, "activation": r.activation, "output_dim": r.output_dim,
-                 "normalized": bool(r.normalized)}
+                {
+                    "hidden_dim": r.hidden_dim,
+                    "activation": r.activation,
+                    "output_dim": r.output_dim,
+                    "normalized": bool(r.normalized),
+                }
                 for r in ties.itertuples()
-            ]  # fmt: skip
+            ]
             beside = paper if paper and paper not in found else None  # one of the ties is the printed one
             for ours, r in zip(found, ties.itertuples(), strict=True):
                 settings = [_setting(ours[key], beside and beside[key]) for key in ours]
@@ -298,8 +315,14 @@ def _escape(text: str) -> str:
     return "".join(f"\\{c}" if c in "\\`*_[]!|" else c for c in text)
 
 
-_LATEX = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "–": "--", "−": "$-$",
-          **{c: f"\\{c}" for c in "&%$#_{}"}}  # fmt: skip
+_LATEX = {
+    "\\": r"\textbackslash{}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "–": "--",
+    "−": "$-$",
+    **{c: f"\\{c}" for c in "&%$#_{}"},
+}
 
 
 def _tex(text: str) -> str:
@@ -310,8 +333,13 @@ def latex(table: Layout) -> str:
     """A booktabs table; a printed value that differs stands in brackets."""
     first = 1 if table.number != 2 else 2
     columns = sum(len(names) for _, names in table.heads)
-    lines = [r"\begin{table}", r"\centering", rf"\caption{{{_tex(table.caption)}.}}",
-             rf"\begin{{tabular}}{{{'l' * first}{'r' * (columns - first + 1)}}}", r"\toprule"]  # fmt: skip
+    lines = [
+        r"\begin{table}",
+        r"\centering",
+        rf"\caption{{{_tex(table.caption)}.}}",
+        rf"\begin{{tabular}}{{{'l' * first}{'r' * (columns - first + 1)}}}",
+        r"\toprule",
+    ]
     if table.number == 2:
         lines.append(" & ".join(["dataset", *(_tex(c) for c in table.heads[0][1])]) + r" \\")
     else:

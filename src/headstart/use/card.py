@@ -6,9 +6,9 @@ Comes in: a finished run. Goes out: Markdown. Every name in it is escaped, becau
 from collections.abc import Sequence
 from typing import Any
 
-import headstart
 from headstart import backbones
-from headstart.runs import printable
+from headstart.records.folder import printable
+from headstart.records.version import __version__
 from headstart.use.load import Run
 
 SHOWN_CLASSES = 50
@@ -22,23 +22,26 @@ def model_card(run: Run, formats: Sequence[str], file: str, lines: str) -> str:
         file: name of the exported file, loaded by `lines` of plain Python.
     """
     result, config = run.result, run.config
-    return "\n\n".join(
-        [
-            f"# {_text(config.backbone.name)}, pretrained with SimCLR on {_text(_data_name(result['data']))}",
-            _summary(run),
-            "## Use",
-            f"```python\n{lines}\n```",
-            _feeding(run),
-            *_plain_file(run, file),
-            f"This network can be exported as {', '.join(formats)}.",
-            "## Training",
-            _training(run),
-            "## Evaluation",
-            _evaluation(result),
-            "## Limits",
-            _limits(run),
-        ]
-    ) + "\n"  # fmt: skip
+    return (
+        "\n\n".join(
+            [
+                f"# {_text(config.backbone.name)}, pretrained with SimCLR on {_text(_data_name(result['data']))}",
+                _summary(run),
+                "## Use",
+                f"```python\n{lines}\n```",
+                _feeding(run),
+                *_plain_file(run, file),
+                f"This network can be exported as {', '.join(formats)}.",
+                "## Training",
+                _training(run),
+                "## Evaluation",
+                _evaluation(result),
+                "## Limits",
+                _limits(run),
+            ]
+        )
+        + "\n"
+    )
 
 
 def _summary(run: Run) -> str:
@@ -77,15 +80,20 @@ def _training(run: Run) -> str:
         ("pictures", f"{data['train']} train, {data['val']} validation, {data['test']} test"),
         ("classes", _classes(data["classes"])),
         ("started from", starts.get(weights, f"weights from {weights}")),
-        ("projection head", f"first layer {head.init}, {trained}; {head.hidden_dim} to {head.output_dim}, "
-                            f"{head.activation}"),
-        ("SimCLR", f"{contrastive.get('epochs')} epochs, batch {config.contrastive.batch_size}, "
-                   f"{config.contrastive.optimizer}, peak learning rate {config.contrastive.lr:.4g}, "
-                   f"temperature {config.contrastive.temperature}"),
+        (
+            "projection head",
+            f"first layer {head.init}, {trained}; {head.hidden_dim} to {head.output_dim}, {head.activation}",
+        ),
+        (
+            "SimCLR",
+            f"{contrastive.get('epochs')} epochs, batch {config.contrastive.batch_size}, "
+            f"{config.contrastive.optimizer}, peak learning rate {config.contrastive.lr:.4g}, "
+            f"temperature {config.contrastive.temperature}",
+        ),
         ("validation loss", f"{contrastive['val_loss']:.4f}" if contrastive.get("val_loss") is not None else "none"),
         ("seed", str(config.seed)),
-        ("made by", f"Headstart {headstart.__version__}, config {result['config_hash']}"),
-    ]  # fmt: skip
+        ("made by", f"Headstart {__version__}, config {result['config_hash']}"),
+    ]
     return _table(("", ""), [(name, _text(value)) for name, value in rows])
 
 
@@ -96,10 +104,9 @@ def _evaluation(result: dict[str, Any]) -> str:
     for name, probe in result["probes"].items():
         before = result["untrained"].get(name)
         rows.append((f"`{name}`", _accuracy(probe), _accuracy(before) if before else "", str(probe["n_test"])))
-    return (
-        "Accuracy on the test split with 95 % intervals, beside the same network before SimCLR:\n\n"
-        + _table(("probe", "pretrained", "untrained", "test pictures"), rows)
-    )  # fmt: skip
+    return "Accuracy on the test split with 95 % intervals, beside the same network before SimCLR:\n\n" + _table(
+        ("probe", "pretrained", "untrained", "test pictures"), rows
+    )
 
 
 def _limits(run: Run) -> str:
@@ -111,9 +118,10 @@ def _limits(run: Run) -> str:
         "The intervals cover the drawing of test pictures, not the luck of one training run.",
     ]
     worse = [
-        name for name, probe in run.result["probes"].items()
+        name
+        for name, probe in run.result["probes"].items()
         if name in run.result["untrained"] and probe["accuracy"] <= run.result["untrained"][name]["accuracy"]
-    ]  # fmt: skip
+    ]
     if worse:
         points.append(f"By {', '.join(f'`{name}`' for name in worse)} it is no better than before training.")
     return "\n".join(f"- {point}" for point in points)

@@ -15,12 +15,12 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from headstart import runs
 from headstart.data.images import Images
 from headstart.engine import progress
 from headstart.engine.device import Compute, choose
-from headstart.errors import InputError, Interrupted
 from headstart.evaluate import features
+from headstart.records import folder as runs
+from headstart.records.errors import InputError, Interrupted
 from headstart.use.load import Run
 
 BLOCK = 16_384
@@ -28,9 +28,14 @@ BLOCK = 16_384
 
 
 def embed(
-    run: Run, data: str | Path | Sequence[str | Path] | Images, out: str | Path, *, batch_size: int = 512,
-    compute: Compute | None = None, quiet: bool = False,
-) -> int:  # fmt: skip
+    run: Run,
+    data: str | Path | Sequence[str | Path] | Images,
+    out: str | Path,
+    *,
+    batch_size: int = 512,
+    compute: Compute | None = None,
+    quiet: bool = False,
+) -> int:
     """Write the representation h of every picture of DATA.
 
     `.npz`: `names` (relative, `/`), `embeddings` float32 (N, num_features), `labels` int64 (-1 none), `classes`.
@@ -61,9 +66,16 @@ def stream(run: Run, images: Images, batch_size: int, compute: Compute, bar: pro
     """Embeddings of all pictures in order, float32 (up to BLOCK, num_features) at a time."""
     for start in range(0, len(images), BLOCK):
         yield features.extract(
-            run.backbone, images, np.arange(start, min(start + BLOCK, len(images))), size=run.size, mean=run.mean,
-            std=run.std, compute=compute, batch_size=batch_size, progress=bar.advance,
-        )  # fmt: skip
+            run.backbone,
+            images,
+            np.arange(start, min(start + BLOCK, len(images))),
+            size=run.size,
+            mean=run.mean,
+            std=run.std,
+            compute=compute,
+            batch_size=batch_size,
+            progress=bar.advance,
+        )
 
 
 def _write_npz(file: BinaryIO, images: Images, blocks: Iterable[np.ndarray], width: int) -> None:

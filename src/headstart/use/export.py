@@ -9,64 +9,31 @@ import importlib.util
 import io
 import json
 import logging
-import re
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Literal, get_args
 
 import numpy as np
 import torch
 from safetensors.torch import load as safetensors_load
 from torch import Tensor, nn
 
-import headstart
-from headstart import backbones, runs
+from headstart import backbones
+from headstart.backbones import check_exportable, exportable
 from headstart.engine.randomness import generator
 from headstart.engine.weights import to_bytes
-from headstart.errors import InputError, RunError
+from headstart.records import folder as runs
+from headstart.records.errors import InputError, RunError
+from headstart.records.version import __version__
 from headstart.use.card import model_card
 from headstart.use.load import Run
 
-Format = Literal["torchvision", "timm", "onnx"]
-FORMATS: tuple[Format, ...] = get_args(Format)
-
 SUFFIXES = {"torchvision": (".safetensors", ".pt"), "timm": (".safetensors", ".pt"), "onnx": (".onnx",)}
-
-TWINS = re.compile(r"(resnet(18|34|50|101|152)|resnext(50_32x4d|101_32x8d|101_64x4d)|wide_resnet(50|101)_2"
-                   r"|densenet(121|161|169|201))")  # fmt: skip
-"""Networks that torchvision and timm build with the same parameter names and the same arithmetic."""
 
 STATE_DICT_TOLERANCE = 1e-5
 ONNX_TOLERANCE = 1e-4
 ONNX_BATCHES = (1, 7)
 """Batch sizes at which onnxruntime is compared with the backbone."""
-
-
-def check_exportable(backbone_name: str, format: str) -> None:
-    """Raise InputError, in one sentence, when `backbone_name` cannot be exported as `format`. Builds nothing."""
-    if format not in FORMATS:
-        raise InputError(f"--format is {format}; it must be one of {', '.join(FORMATS)}")
-    other = f"; it can be exported as {', '.join(exportable(backbone_name))}" if exportable(backbone_name) else ""
-    plain = backbone_name.removeprefix(backbones.TIMM)
-    if format == "torchvision" and backbone_name != plain and not TWINS.fullmatch(plain):
-        raise InputError(f"{backbone_name} is timm's and has no counterpart in torchvision{other}")
-    if format == "timm" and backbone_name == plain and not TWINS.fullmatch(plain):
-        raise InputError(f"{backbone_name} has no timm network with the same parameters{other}")
-    if format == "onnx" and plain in NOT_ONNX:
-        raise InputError(f"{backbone_name} cannot be exported as onnx: {NOT_ONNX[plain]}{other}")
-
-
-def exportable(backbone_name: str) -> tuple[Format, ...]:
-    """The formats that `backbone_name` can be exported in, without building it."""
-    plain = backbone_name.removeprefix(backbones.TIMM)
-    twin = TWINS.fullmatch(plain)
-    own: Format = "torchvision" if plain == backbone_name else "timm"
-    return tuple(f for f in FORMATS if (plain not in NOT_ONNX if f == "onnx" else f == own or twin))
-
-
-NOT_ONNX: dict[str, str] = {}
-"""Networks that the exporter does not get right, with the reason (found by `benchmarks/exports.py`)."""
 
 
 def export(run: Run, format: str, out: str | Path) -> Path:
@@ -132,7 +99,7 @@ def metadata(run: Run, lines: str) -> dict[str, str]:
         "mean": json.dumps([0.0] * 3 if run.mean is None else [round(v, 6) for v in run.mean.tolist()]),
         "std": json.dumps([1.0] * 3 if run.std is None else [round(v, 6) for v in run.std.tolist()]),
         "config_hash": run.result["config_hash"],
-        "headstart": headstart.__version__,
+        "headstart": __version__,
         "loading": lines,
     }
 
@@ -184,9 +151,14 @@ def onnx_bytes(network: nn.Module, size: int, about: dict[str, str]) -> bytes:
     with _silence():
         try:
             program = torch.onnx.export(
-                network, (example,), dynamo=True, verbose=False, input_names=["pictures"], output_names=["features"],
+                network,
+                (example,),
+                dynamo=True,
+                verbose=False,
+                input_names=["pictures"],
+                output_names=["features"],
                 dynamic_shapes=({0: torch.export.Dim("batch", min=1)},),
-            )  # fmt: skip
+            )
         except Exception as error:  # the exporter and what it calls raise many kinds
             raise RunError(f"torch cannot export this network as onnx: {str(error).splitlines()[0]}") from error
         assert program is not None

@@ -21,20 +21,21 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-import headstart
-from headstart import backbones, live_taps, runs, statistics
+from headstart import backbones, statistics
 from headstart.augment import SimCLRAugment
-from headstart.config import DataConfig
-from headstart.contrastive import normalize, stochastic_layers
 from headstart.data import Images, open_images
 from headstart.data import splits as splitting
 from headstart.data.splits import Splits
-from headstart.engine import progress, weights
+from headstart.engine import live_taps, progress, weights
 from headstart.engine.checkpoint import Checkpoints, State, stop_on_signals
 from headstart.engine.device import Compute, choose
+from headstart.engine.importers import read_tensors
 from headstart.engine.randomness import generator, order
-from headstart.errors import InputError, RunError
-from headstart.importers import read_tensors
+from headstart.records import folder as runs
+from headstart.records.config import DataConfig
+from headstart.records.errors import InputError, RunError
+from headstart.records.version import __version__
+from headstart.training.contrastive import normalize, stochastic_layers
 from headstart.use.load import Run
 
 RESULT = "finetune.json"
@@ -113,12 +114,26 @@ class Finetuned:
 
 
 def finetune(
-    run: Run, data: str | Path | Sequence[str | Path] | Images, out: str | Path, *, labels: float = 1.0,
-    optimizer: Literal["adamw", "sgd"] = "adamw", lr: float | None = None, layer_decay: float = 0.75,
-    weight_decay: float = 0.01, epochs: int = 50, patience: int = 10, batch_size: int = 64,
-    crop_scale: tuple[float, float] = (0.4, 1.0), seed: int = 0, compare: bool = True, overwrite: bool = False,
-    compute: Compute | None = None, deadline: float | None = None, quiet: bool = False,
-) -> Finetuned:  # fmt: skip
+    run: Run,
+    data: str | Path | Sequence[str | Path] | Images,
+    out: str | Path,
+    *,
+    labels: float = 1.0,
+    optimizer: Literal["adamw", "sgd"] = "adamw",
+    lr: float | None = None,
+    layer_decay: float = 0.75,
+    weight_decay: float = 0.01,
+    epochs: int = 50,
+    patience: int = 10,
+    batch_size: int = 64,
+    crop_scale: tuple[float, float] = (0.4, 1.0),
+    seed: int = 0,
+    compare: bool = True,
+    overwrite: bool = False,
+    compute: Compute | None = None,
+    deadline: float | None = None,
+    quiet: bool = False,
+) -> Finetuned:
     """Train a classifier on labelled DATA from the run's backbone.
 
     DATA is split by the run's split seed: if it is what the run was pretrained on, the test split was never seen. Of
@@ -137,9 +152,17 @@ def finetune(
         InputError: no labels, fewer than two classes, an occupied folder. Interrupted: stopped and resumable.
     """
     settings = Settings(
-        labels=labels, optimizer=optimizer, lr=lr, layer_decay=layer_decay, weight_decay=weight_decay, epochs=epochs,
-        patience=patience, batch_size=batch_size, crop_scale=crop_scale, seed=seed,
-    )  # fmt: skip
+        labels=labels,
+        optimizer=optimizer,
+        lr=lr,
+        layer_decay=layer_decay,
+        weight_decay=weight_decay,
+        epochs=epochs,
+        patience=patience,
+        batch_size=batch_size,
+        crop_scale=crop_scale,
+        seed=seed,
+    )
     folder = runs.RunFolder(out)
     if (folder.path / RESULT).exists() and not overwrite:
         raise InputError(
@@ -226,10 +249,13 @@ def groups(model: Classifier, settings: Settings, layer_decay: float) -> list[di
     named = list(model.named_parameters())
     blocks = list(dict.fromkeys(block_of(name) for name, _ in named))
     return [
-        {"params": [p], "rate": layer_decay ** (len(blocks) - 1 - blocks.index(block_of(name))),
-         "weight_decay": settings.weight_decay if p.ndim > 1 else 0.0}
+        {
+            "params": [p],
+            "rate": layer_decay ** (len(blocks) - 1 - blocks.index(block_of(name))),
+            "weight_decay": settings.weight_decay if p.ndim > 1 else 0.0,
+        }
         for name, p in named
-    ]  # fmt: skip
+    ]
 
 
 def block_of(name: str) -> str:
@@ -258,9 +284,15 @@ class Trainer:
         self.steps_per_pass = len(self.splits.train) // self.batch_size
         self.steps_per_epoch = max(FEWEST_STEPS, self.steps_per_pass)
         self.augment = SimCLRAugment(
-            size=self.run.size, crop_scale=self.settings.crop_scale, flip=self.run.config.augment.flip, jitter_p=0,
-            grey_p=0, blur_p=0, mean=self.run.mean, std=self.run.std,
-        ).to(self.compute.device)  # fmt: skip
+            size=self.run.size,
+            crop_scale=self.settings.crop_scale,
+            flip=self.run.config.augment.flip,
+            jitter_p=0,
+            grey_p=0,
+            blur_p=0,
+            mean=self.run.mean,
+            std=self.run.std,
+        ).to(self.compute.device)
 
     def all(self, starts: Sequence[str], identity: str) -> list[tuple[Row, dict[str, Tensor]]]:
         """Train from each start, or take over what a checkpoint holds; `identity` names what is being trained."""
@@ -294,8 +326,15 @@ class Trainer:
         total = self.settings.epochs * self.steps_per_epoch
 
         def current() -> State:
-            return wrap({"model": model.state_dict(), "optimizer": optimizer.state_dict(), "best": best,
-                         "step": step + 1, "stale": stale})  # fmt: skip
+            return wrap(
+                {
+                    "model": model.state_dict(),
+                    "optimizer": optimizer.state_dict(),
+                    "best": best,
+                    "step": step + 1,
+                    "stale": stale,
+                }
+            )
 
         step = first - 1
         with progress.stage(start, total, first, quiet=self.quiet) as bar:
@@ -364,9 +403,14 @@ class Trainer:
         p = torch.cat(list(probabilities(model, self.images, test, self.run.size, self._zscore, self.compute)))
         correct = int((p.argmax(1).numpy() == self.images.labels[test]).sum())
         return Row(
-            start, correct / len(test), statistics.wilson(correct, len(test)), correct, len(test), best["score"][0],
+            start,
+            correct / len(test),
+            statistics.wilson(correct, len(test)),
+            correct,
+            len(test),
+            best["score"][0],
             best["epoch"],
-        )  # fmt: skip
+        )
 
     @property
     def _zscore(self) -> tuple[Tensor | None, Tensor | None]:
@@ -385,9 +429,14 @@ def _copied(model: nn.Module) -> dict[str, Tensor]:
 
 @torch.no_grad()
 def probabilities(
-    model: Classifier, images: Images, indices: np.ndarray, size: int, zscore: tuple[Tensor | None, Tensor | None],
-    compute: Compute, batch_size: int = 256,
-) -> Iterator[Tensor]:  # fmt: skip
+    model: Classifier,
+    images: Images,
+    indices: np.ndarray,
+    size: int,
+    zscore: tuple[Tensor | None, Tensor | None],
+    compute: Compute,
+    batch_size: int = 256,
+) -> Iterator[Tensor]:
     """Class probabilities (n, classes) float32 on the CPU of un-augmented pictures, a batch at a time."""
     model.to(memory_format=torch.channels_last).to(compute.device).eval()
     for start in range(0, len(indices), batch_size):
@@ -402,9 +451,14 @@ def probabilities(
 
 
 def predict(
-    folder: str | Path, pictures: str | Path | Sequence[str | Path] | Images, out: str | Path, *, batch_size: int = 256,
-    compute: Compute | None = None, quiet: bool = False,
-) -> int:  # fmt: skip
+    folder: str | Path,
+    pictures: str | Path | Sequence[str | Path] | Images,
+    out: str | Path,
+    *,
+    batch_size: int = 256,
+    compute: Compute | None = None,
+    quiet: bool = False,
+) -> int:
     """Classify pictures: a CSV `name,label,probability` with the most probable class of each.
 
     Args:
@@ -422,9 +476,11 @@ def predict(
         raise InputError(f"--out {out} must end in .csv")
     model, about = load_classifier(folder)
     sources = (pictures,) if isinstance(pictures, (str, Path)) else pictures
-    images = sources if isinstance(sources, Images) else open_images(
-        DataConfig(sources=tuple(map(str, sources)), size=about["size"], labels="none")
-    )  # fmt: skip
+    images = (
+        sources
+        if isinstance(sources, Images)
+        else open_images(DataConfig(sources=tuple(map(str, sources)), size=about["size"], labels="none"))
+    )
     zscore = tuple(None if about[name] is None else torch.tensor(about[name]) for name in ("mean", "std"))
     compute = compute or choose()
     batches = probabilities(model, images, np.arange(len(images)), about["size"], zscore, compute, batch_size)  # type: ignore[arg-type]
@@ -448,9 +504,12 @@ def predict(
 
 
 _RECORD = {
-    "backbone": {"name": str, "stem": str}, "size": int, "classes": [str], "mean": (None, [float] * 3),
+    "backbone": {"name": str, "stem": str},
+    "size": int,
+    "classes": [str],
+    "mean": (None, [float] * 3),
     "std": (None, [float] * 3),
-}  # fmt: skip
+}
 """What finetune.json must tell to open a classifier."""
 
 
@@ -469,9 +528,7 @@ def load_classifier(folder: str | Path) -> tuple[Classifier, dict[str, Any]]:
     )
     model = Classifier(live_taps.apply(backbone, about["size"]), len(about["classes"]))
     tensors, last = read_tensors(folder / CLASSIFIER), classifier_name(settings["name"])
-    own = {
-        name: tensors.get(_plain_name(name, last)) for name in model.state_dict()
-    }  # fmt: skip
+    own = {name: tensors.get(_plain_name(name, last)) for name in model.state_dict()}
     if missing := [
         name for name, tensor in own.items() if tensor is None or tensor.shape != model.state_dict()[name].shape
     ]:
@@ -512,9 +569,11 @@ def loading_lines(run: Run, classes: int) -> str:
 def _save(path: Path, tensors: Mapping[str, Tensor], run: Run, classes: Sequence[str]) -> None:
     last = classifier_name(run.config.backbone.name)
     about = {
-        "backbone": run.config.backbone.name, "classes": json.dumps(list(classes)), "headstart": headstart.__version__,
+        "backbone": run.config.backbone.name,
+        "classes": json.dumps(list(classes)),
+        "headstart": __version__,
         "loading": loading_lines(run, len(classes)),
-    }  # fmt: skip
+    }
     weights.save(path, {_plain_name(n, last): tensor for n, tensor in tensors.items()}, **about)
 
 
@@ -532,5 +591,5 @@ def _record(run: Run, images: Images, settings: Settings, found: Finetuned) -> d
         "n_labels": found.n_labels,
         "n_val": found.n_val,
         "rows": [dataclasses.asdict(row) for row in found.rows],
-        "headstart": headstart.__version__,
+        "headstart": __version__,
     }

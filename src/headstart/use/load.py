@@ -13,17 +13,18 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from headstart import backbones, live_taps
-from headstart import config as configs
-from headstart.config import Config
+from headstart import backbones
 from headstart.data.decode import SUFFIXES
 from headstart.data.images import Images, open_images
+from headstart.engine import live_taps
 from headstart.engine.device import Compute, choose
+from headstart.engine.importers import read_tensors
 from headstart.engine.randomness import generator
-from headstart.errors import InputError
 from headstart.evaluate import features
-from headstart.importers import read_tensors
-from headstart.runs import RunFolder
+from headstart.records import config as configs
+from headstart.records.config import Config
+from headstart.records.errors import InputError
+from headstart.records.folder import RunFolder
 
 
 @dataclass(frozen=True)
@@ -76,17 +77,23 @@ class Run:
         settings = self.config.backbone
         weights = settings.weights if tensors is None else "none"
         backbone = backbones.build(
-            settings.name, stem=settings.stem, weights=weights, size=self.size,
+            settings.name,
+            stem=settings.stem,
+            weights=weights,
+            size=self.size,
             generator=generator(self.config.seed, "backbone"),
-        )  # fmt: skip
+        )
         if tensors is not None:
             backbone.load_state_dict(tensors)
         return live_taps.apply(backbone, self.size)
 
     def embed(
-        self, pictures: Images | str | Path | Sequence[str | Path] | Tensor, *, batch_size: int = 512,
+        self,
+        pictures: Images | str | Path | Sequence[str | Path] | Tensor,
+        *,
+        batch_size: int = 512,
         compute: Compute | None = None,
-    ) -> np.ndarray:  # fmt: skip
+    ) -> np.ndarray:
         """Representations h of pictures.
 
         Args:
@@ -109,9 +116,15 @@ class Run:
             name, reason = images.skipped[0]
             raise InputError(f"{name} cannot be read ({reason}); leave it out, so that every row has its picture")
         return features.extract(
-            self.backbone, images, np.arange(len(images)), size=self.size, mean=self.mean, std=self.std,
-            compute=compute, batch_size=batch_size,
-        )  # fmt: skip
+            self.backbone,
+            images,
+            np.arange(len(images)),
+            size=self.size,
+            mean=self.mean,
+            std=self.std,
+            compute=compute,
+            batch_size=batch_size,
+        )
 
     def open_images(self, source: str | Path | Sequence[str | Path], **data: Any) -> Images:
         """Pictures read as this run's were, at its size; `data` are further fields of `DataConfig`.

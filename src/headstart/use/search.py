@@ -4,19 +4,17 @@ Comes in: a run, DATA, a query or a number. Goes out: lists of names with simila
 is the cosine of two representations h, from -1 to 1; features after a ReLU are all positive, so most pairs lie high.
 """
 
-import csv
-import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 
-from headstart import runs
 from headstart.data.images import Images
-from headstart.errors import InputError
-from headstart.sheets import Section, Tile, gallery
+from headstart.data.sheets import Section, Tile, gallery, picture
+from headstart.evaluate.neighbours import blocks, nearest, normalized
+from headstart.records import folder as runs
+from headstart.records.errors import InputError
 from headstart.use.load import Run
 
 NEIGHBOURS = 10
@@ -25,17 +23,17 @@ NEIGHBOURS = 10
 DUPLICATE = 0.995
 """Default similarity above which two pictures count as near-duplicates."""
 
-BLOCK_ENTRIES = 2**24
-"""Similarities held at once: 64 MB."""
-
-
 # ------------------------------------------------------------------------------------------------------------ search
 
 
 def search(
-    run: Run, data: str | Path | Sequence[str | Path] | Images, query: str | Path, *, top: int = 10,
+    run: Run,
+    data: str | Path | Sequence[str | Path] | Images,
+    query: str | Path,
+    *,
+    top: int = 10,
     out: str | Path | None = None,
-) -> list[tuple[str, float]]:  # fmt: skip
+) -> list[tuple[str, float]]:
     """The pictures of DATA most like a query.
 
     Args:
@@ -64,38 +62,6 @@ def search(
         tiles += [Tile(picture(images, i), (f"{value:.3f}", images.names[i])) for i, value in found]
         runs.write(out, gallery([Section(title, tiles)]))
     return [(images.names[i], value) for i, value in found]
-
-
-def nearest(queries: np.ndarray, bank: np.ndarray, top: int) -> tuple[np.ndarray, np.ndarray]:
-    """The `top` most similar rows of `bank` (N, D) for each of `queries` (Q, D).
-
-    Returns indices int64 and cosine similarities float32, both (Q, min(top, N)), the highest first, ties by index.
-    """
-    top = min(top, len(bank))
-    indices = np.empty((len(queries), top), np.int64)
-    values = np.empty((len(queries), top), np.float32)
-    unit = normalized(bank)
-    for rows, similarity in _blocks(normalized(queries), unit):
-        order = np.argsort(-similarity, axis=1, kind="stable")[:, :top]
-        indices[rows] = order
-        values[rows] = np.take_along_axis(similarity, order, axis=1)
-    return indices, values
-
-
-def normalized(features: np.ndarray) -> np.ndarray:
-    """Rows of length 1, float32; a row of zeros stays zero, similar to nothing."""
-    features = np.asarray(features, dtype=np.float32)
-    length = np.linalg.norm(features, axis=1, keepdims=True)
-    return features / np.where(length > 0, length, 1)
-
-
-def _blocks(queries: np.ndarray, bank: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
-    """Similarities of unit rows, a block of queries at a time, so that memory does not grow with N squared."""
-    size = max(1, BLOCK_ENTRIES // max(1, len(bank)))
-    transposed = torch.from_numpy(bank).T
-    for start in range(0, len(queries), size):
-        rows = slice(start, start + size)
-        yield rows, (torch.from_numpy(queries[rows]) @ transposed).numpy().clip(-1, 1)
 
 
 def position_in(query: str | Path, data: str | Path | Sequence[str | Path], images: Images) -> int | None:
@@ -133,9 +99,13 @@ class Selection:
 
 
 def select(
-    run: Run, data: str | Path | Sequence[str | Path] | Images, n: int, *, similarity: float = DUPLICATE,
+    run: Run,
+    data: str | Path | Sequence[str | Path] | Images,
+    n: int,
+    *,
+    similarity: float = DUPLICATE,
     out: str | Path | None = None,
-) -> Selection:  # fmt: skip
+) -> Selection:
     """Near-duplicates, outliers, and a spread-out set to label next.
 
     Args:
@@ -179,7 +149,7 @@ def compare(features: np.ndarray, similarity: float) -> tuple[list[tuple[int, in
     neighbours = min(NEIGHBOURS, n - 1)
     pairs: list[tuple[int, int, float]] = []
     loneliness = np.empty(n, np.float32)
-    for rows, block in _blocks(features, features):
+    for rows, block in blocks(features, features):
         own = np.arange(rows.start, rows.start + len(block))
         block[np.arange(len(block)), own] = -np.inf
         closest = np.partition(block, n - neighbours, axis=1)[:, n - neighbours :]
@@ -199,7 +169,7 @@ def farthest(features: np.ndarray, n: int, covered: np.ndarray) -> list[int]:
     """
     chosen: list[int] = []
     if len(covered):
-        closest = np.max(np.stack([block.max(axis=0) for _, block in _blocks(features[covered], features)]), axis=0)
+        closest = np.max(np.stack([block.max(axis=0) for _, block in blocks(features[covered], features)]), axis=0)
     else:
         chosen.append(int((features @ features.mean(axis=0)).argmax()))
         closest = features @ features[chosen[0]]
@@ -213,16 +183,20 @@ def farthest(features: np.ndarray, n: int, covered: np.ndarray) -> list[int]:
 
 
 def _write(
-    folder: Path, found: Selection, images: Images, pairs: Sequence[tuple[int, int, float]], outliers: np.ndarray,
+    folder: Path,
+    found: Selection,
+    images: Images,
+    pairs: Sequence[tuple[int, int, float]],
+    outliers: np.ndarray,
     chosen: Sequence[int],
-) -> None:  # fmt: skip
+) -> None:
     rows: dict[str, tuple[Sequence[str], Sequence[Sequence[object]]]] = {
         "duplicates": (("name", "earlier", "similarity"), found.duplicates),
         "outliers": (("name", "similarity"), found.outliers),
         "label-next": (("name",), [(name,) for name in found.label_next]),
     }
     for name, (header, values) in rows.items():
-        runs.write(folder / f"{name}.csv", table(header, values))
+        runs.write(folder / f"{name}.csv", runs.table(header, values))
     names = images.names
     two_by_two = [
         Tile(picture(images, i), (text, names[i]))
@@ -243,22 +217,3 @@ def _write(
     }
     for name, section in sheets.items():
         runs.write(folder / f"{name}.png", gallery([section]))
-
-
-def table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    """CSV text whose names no spreadsheet takes for formulas."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(header)
-    for row in rows:
-        writer.writerow(
-            [runs.safe_cell(c) if isinstance(c, str) else f"{c:.6f}" if isinstance(c, float) else c for c in row]
-        )
-    return text.getvalue()
-
-
-def picture(images: Images, index: int) -> np.ndarray:
-    """One picture (H, W, 3) uint8 at the size it is kept in."""
-    frames, valid = images.batch([index])
-    height, width = valid[0].tolist()
-    return frames[0, :, :height, :width].permute(1, 2, 0).numpy()

@@ -1,0 +1,568 @@
+"""The commands: parse, call, print (design section 4). No logic, and no torch until a command needs it.
+
+Each command is a function whose parameters are its options; its first docstring line is its help. Exit codes: 0 done,
+1 failed, 2 bad input, 75 interrupted and resumable.
+"""
+
+import functools
+import os
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+from tyro.conf import Positional, arg
+
+from headstart.records.config import Config, DataConfig
+from headstart.records.config import load as load_config
+from headstart.records.config import preset as named_preset
+from headstart.records.errors import HeadstartError, InputError, Interrupted
+from headstart.records.version import __version__
+from headstart.study import RayOptions
+
+Sources = Positional[Annotated[tuple[str, ...], arg(metavar="DATA...")]]
+Options = Annotated[Config, arg(name="")]
+
+
+def demo(out: Path = Path("runs/demo"), threads: int | None = None) -> int:
+    """The main job on the digits that ship with scikit-learn: both of the paper's heads, compared.
+
+    Args:
+        out: where the two runs and their report go; a second call continues or shows what is there.
+        threads: CPU threads. Unset: one per core.
+    """
+    from headstart.cli.demo import run
+
+    return run(out, threads)
+
+
+def pretrain(
+    sources: Sources = (),
+    *,
+    out: Path,
+    overwrite: bool = False,
+    extend: bool = False,
+    max_seconds: float | None = None,
+    preset: Literal["paper"] | None = None,
+    config: Path | None = None,
+    options: Options,
+) -> int:
+    """One run: autoencoder, head, SimCLR, and probes where there are labels.
+
+    Args:
+        sources: folders of pictures, a text or CSV list, or a named set with its root (cifar10:ROOT).
+        out: the run folder.
+        overwrite: replace a finished run.
+        extend: go on with a finished run for more SimCLR epochs.
+        max_seconds: save and stop (exit 75) after this many seconds.
+        preset: paper for the authors' setting.
+        config: settings from a run's config.yaml; DATA is then optional.
+    """
+    from headstart.training import run as pretraining
+
+    if sources:
+        options = replace(options, data=replace(options.data, sources=sources))
+    if not options.data.sources:
+        raise InputError("pretrain needs DATA: a folder of pictures, a list file, or a named set such as cifar10:ROOT")
+    deadline = None if max_seconds is None else time.monotonic() + max_seconds
+    path = pretraining.run(options, out, overwrite=overwrite, extend=extend, deadline=deadline)
+    from headstart.cli.screen import print_run
+    from headstart.engine import distributed
+
+    if distributed.first():
+        print_run(path)
+    return 0
+
+
+Data = Positional[Annotated[tuple[str, ...], arg(metavar="DATA...")]]
+RunPath = Positional[Annotated[Path, arg(metavar="RUN")]]
+
+
+def evaluate(
+    backbone: Positional[Annotated[str, arg(metavar="RUN|torchvision:NAME|timm:NAME|FILE")]],
+    *,
+    data: tuple[str, ...] = (),
+    out: Path | None = None,
+    name: str | None = None,
+    weights: str = "none",
+    size: int | None = None,
+    device: str = "auto",
+    threads: int | None = None,
+) -> int:
+    """Every probe of a run, or of a foreign backbone, beside the untrained network.
+
+    Args:
+        backbone: a run folder, a network such as torchvision:resnet34, or a state-dict file.
+        data: pictures to judge it on. A run's own where unset.
+        out: the JSON file; needed for a foreign backbone. A run's is RUN/evaluations/NAME.json.
+        name: NAME of a run's evaluation.
+        weights: for a network by name: none, imagenet, or a state-dict FILE.
+        size: side of the square pictures in pixels. Unset: the run's, or as --data.size auto.
+        device: auto, cpu, cuda, cuda:N or mps.
+        threads: CPU threads. Unset: one per core.
+    """
+    from headstart.cli.screen import print_evaluation
+    from headstart.evaluate import foreign
+
+    print_evaluation(
+        foreign.evaluate(
+            backbone, data=data, out=out, name=name, weights=weights, size=size, device=device, threads=threads
+        )
+    )
+    return 0
+
+
+def embed(run: RunPath, data: Data, *, out: Path, device: str = "auto", threads: int | None = None) -> int:
+    """Write the representation of every picture: .npz or .parquet.
+
+    Args:
+        run: a finished run.
+        data: folders of pictures, a list, or a named set.
+        out: FILE.npz (names, embeddings, labels, classes) or FILE.parquet (name, label, embedding).
+        device: auto, cpu, cuda, cuda:N or mps.
+        threads: CPU threads. Unset: one per core.
+    """
+    from headstart import load
+    from headstart.engine.device import choose
+    from headstart.use.embed import embed as write
+
+    count = write(load(run), data, out, compute=choose(device, threads=threads))
+    print(f"{count:,} pictures: {out}")
+    return 0
+
+
+def search(run: RunPath, data: Data, *, query: Path, top: int = 10, out: Path | None = None, json: bool = False) -> int:
+    """The pictures most like a query, as a list and a contact sheet.
+
+    Args:
+        run: a finished run.
+        data: folders of pictures, a list, or a named set.
+        query: a picture file.
+        top: how many.
+        out: write a contact sheet (PNG) here.
+        json: print JSON instead of a table.
+    """
+    from headstart import load
+    from headstart.cli.screen import print_json, print_neighbours
+    from headstart.use.search import search as find
+
+    found = find(load(run), data, query, top=top, out=out)
+    if json:
+        print_json([{"name": name, "similarity": similarity} for name, similarity in found])
+    else:
+        print_neighbours(found, out)
+    return 0
+
+
+def select(
+    run: RunPath,
+    data: Data,
+    n: Annotated[int, arg(aliases=["-n"])],
+    *,
+    similarity: float = 0.995,
+    out: Path = Path("selection"),
+) -> int:
+    """Near-duplicates, outliers, and what to label next, as lists and contact sheets.
+
+    Args:
+        run: a finished run.
+        data: folders of pictures, a list, or a named set.
+        n: how many pictures to label next, and how many outliers to show.
+        similarity: cosine similarity from which two pictures are near-duplicates.
+        out: a folder for the lists (.csv) and sheets (.png).
+    """
+    from headstart import load
+    from headstart.cli.screen import print_selection
+    from headstart.use.search import select as choose_pictures
+
+    print_selection(choose_pictures(load(run), data, n, similarity=similarity, out=out), out)
+    return 0
+
+
+def finetune(
+    run: RunPath,
+    data: Data,
+    *,
+    out: Path,
+    labels: float = 1.0,
+    epochs: int = 50,
+    optimizer: Literal["adamw", "sgd"] = "adamw",
+    lr: float | None = None,
+    layer_decay: float = 0.75,
+    patience: int = 10,
+    seed: int = 0,
+    compare: bool = True,
+    overwrite: bool = False,
+    device: str = "auto",
+    threads: int | None = None,
+) -> int:
+    """A classifier from few or all labels, beside the same network trained from scratch.
+
+    Args:
+        run: a finished run.
+        data: labelled pictures.
+        out: the classifier's folder.
+        labels: share of the training labels to use (0.01, 0.1, 1).
+        epochs: at most so many.
+        optimizer: adamw or sgd.
+        lr: learning rate of the classifier's last layer. Unset: 0.001 (adamw), 0.03 (sgd).
+        layer_decay: each earlier block of the backbone learns at this share of the next one's rate.
+        patience: stop after so many epochs without a better validation accuracy.
+        seed: of the classifier, the order and the augmentation.
+        compare: train the same network from its weights before SimCLR as well.
+        overwrite: replace a finished classifier.
+        device: auto, cpu, cuda, cuda:N or mps.
+        threads: CPU threads. Unset: one per core.
+    """
+    from headstart import load
+    from headstart.cli.screen import print_finetuned
+    from headstart.engine.device import choose
+    from headstart.use.finetune import finetune as train
+
+    print_finetuned(
+        train(
+            load(run),
+            data,
+            out,
+            labels=labels,
+            epochs=epochs,
+            optimizer=optimizer,
+            lr=lr,
+            layer_decay=layer_decay,
+            patience=patience,
+            seed=seed,
+            compare=compare,
+            overwrite=overwrite,
+            compute=choose(device, threads=threads),
+        )
+    )
+    return 0
+
+
+def predict(run: RunPath, pictures: Data, *, out: Path, device: str = "auto", threads: int | None = None) -> int:
+    """The class of every picture, with its probability: name,label,probability.
+
+    Args:
+        run: a folder made by finetune.
+        pictures: folders of pictures, a list, or a named set.
+        out: the CSV file.
+        device: auto, cpu, cuda, cuda:N or mps.
+        threads: CPU threads. Unset: one per core.
+    """
+    from headstart.engine.device import choose
+    from headstart.use.finetune import predict as write
+
+    count = write(run, pictures, out, compute=choose(device, threads=threads))
+    print(f"{count:,} pictures: {out}")
+    return 0
+
+
+def export(run: RunPath, *, format: Literal["torchvision", "timm", "onnx"], out: Path) -> int:
+    """The backbone for other tools, and RUN/MODEL_CARD.md.
+
+    Args:
+        run: a finished run.
+        format: torchvision, timm or onnx.
+        out: FILE.safetensors or FILE.pt; FILE.onnx.
+    """
+    from headstart import load
+    from headstart.use.export import export as write
+
+    print(write(load(run), format, out))
+    return 0
+
+
+Settings = Annotated[tuple[tuple[str, ...], ...], tyro.conf.UseAppendAction]
+"""`--set A B`, and `--set A --set B`: of a plain tuple the second would silently replace the first."""
+StudyName = Positional[Annotated[str, arg(metavar="STUDY")]]
+
+
+def study_plan(
+    study: StudyName,
+    *,
+    out: Path | None = None,
+    data: tuple[str, ...] | None = None,
+    data_root: Path | None = None,
+    set: Settings = (),
+    seeds: tuple[int, ...] | None = None,
+    calibrate: bool = True,
+) -> int:
+    """What a study would run, how many, and how long it would take; starts nothing.
+
+    Args:
+        study: a YAML file, a study folder, or a preset (paper, paper:cifar10, controls, smoke).
+        out: the study folder, whose finished runs do not count again.
+        data: DATA in place of the study's own.
+        data_root: the folder in which its data sets lie.
+        set: settings for every run, such as contrastive.epochs=50.
+        seeds: in place of the study's own.
+        calibrate: time a few training steps for the estimate.
+    """
+    from headstart import study as studies
+    from headstart.cli import study_screen
+
+    study_screen.print_plan(
+        studies.plan(
+            study, out=out, data=data, data_root=data_root, overrides=sum(set, ()), seeds=seeds, calibrate=calibrate
+        )
+    )
+    return 0
+
+
+def study_run(
+    study: StudyName,
+    *,
+    out: Path,
+    data: tuple[str, ...] | None = None,
+    data_root: Path | None = None,
+    set: Settings = (),
+    seeds: tuple[int, ...] | None = None,
+    executor: Literal["local", "ray"] = "local",
+    workers: int = 1,
+    threads: int | None = None,
+    device: str | None = None,
+    retry_failed: bool = False,
+    max_seconds: float | None = None,
+    keep: Literal["all", "records"] = "all",
+    ray: RayOptions = RayOptions(),  # noqa: B008 - frozen
+) -> int:
+    """Do what a study has not done yet, here or on Ray, and report.
+
+    Args:
+        study: a YAML file, a study folder, or a preset (paper, paper:cifar10, controls, smoke).
+        out: the study folder.
+        data: DATA in place of the study's own.
+        data_root: the folder in which its data sets lie.
+        set: settings for every run, such as contrastive.epochs=50.
+        seeds: in place of the study's own.
+        executor: local, or ray (extra `ray`).
+        workers: processes; 0 runs everything in this one.
+        threads: CPU threads of a run.
+        device: auto, cpu, cuda, cuda:N or mps, for every run.
+        retry_failed: do failed runs once more.
+        max_seconds: save and stop (exit 75) after this many seconds.
+        keep: records removes weights and checkpoints of finished runs.
+    """
+    from headstart import study as studies
+    from headstart.cli import study_screen
+    from headstart.report import write_report
+
+    summary = studies.run(
+        study,
+        out,
+        data=data,
+        data_root=data_root,
+        overrides=sum(set, ()),
+        seeds=seeds,
+        executor=executor,
+        workers=workers,
+        threads=threads,
+        device=device,
+        retry_failed=retry_failed,
+        max_seconds=max_seconds,
+        keep=keep,
+        ray=ray,
+    )
+    study_screen.print_summary(summary)
+    if summary.done:
+        print(f"report: {write_report(out)}")
+    return 1 if summary.failed else 0
+
+
+def study_status(folder: Positional[Annotated[Path, arg(metavar="DIR")]]) -> int:
+    """How far a study is: done, running, failed with reasons, to do, time left.
+
+    Args:
+        folder: a study folder.
+    """
+    from headstart import study as studies
+    from headstart.cli import study_screen
+
+    study_screen.print_status(studies.status(folder))
+    return 0
+
+
+def study_import(csv: Positional[Annotated[tuple[Path, ...], arg(metavar="CSV...")]], *, out: Path) -> int:
+    """The authors' CSV exports as a study folder.
+
+    Args:
+        csv: the exported files.
+        out: the study folder.
+    """
+    from headstart.study.imports import import_csv
+
+    print(import_csv(csv, out))
+    return 0
+
+
+def report(folder: Positional[Annotated[Path, arg(metavar="DIR")]], *, probe: str | None = None) -> int:
+    """The page, tables and figures of a run or a study.
+
+    Args:
+        folder: a run or a study.
+        probe: accuracy of this probe. Unset: paper.
+    """
+    from headstart.report import write_report
+
+    print(write_report(folder, probe))
+    return 0
+
+
+def check(
+    sources: Sources,
+    *,
+    json: Path | None = None,
+    data: DataConfig = DataConfig(),  # noqa: B008 - frozen
+) -> int:
+    """Read every picture once: counts, sizes, classes, unreadable files, duplicates.
+
+    Args:
+        sources: folders of pictures, a list, or a named set.
+        json: write the findings here as well.
+    """
+    from rich.console import Console
+
+    from headstart.data import check as checking
+    from headstart.records.folder import write_json
+
+    found = checking.run(replace(data, sources=sources))
+    Console(highlight=False).print(found.table())
+    if json is not None:
+        write_json(json, found.to_dict())
+    return 0
+
+
+def doctor() -> int:
+    """What a bug report needs: versions, device, precision, threads, disk."""
+    from headstart.cli.doctor import describe
+
+    for name, value in describe().items():
+        print(f"{name:<14}{value}")
+    return 0
+
+
+COMMANDS: dict[str, Callable[..., int]] = {
+    "demo": demo,
+    "pretrain": pretrain,
+    "evaluate": evaluate,
+    "embed": embed,
+    "search": search,
+    "select": select,
+    "finetune": finetune,
+    "predict": predict,
+    "export": export,
+    "study plan": study_plan,
+    "study run": study_run,
+    "study status": study_status,
+    "study import": study_import,
+    "report": report,
+    "check": check,
+    "doctor": doctor,
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run one command and exit with its code."""
+    argv = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        code = _dispatch(argv)
+    except HeadstartError as error:
+        _complain(f"headstart: {error}")
+        code = error.exit_code
+    except MemoryError:
+        _complain("headstart: out of memory; smaller or fewer pictures (--data.size, --data.limit) need less")
+        code = 1
+    except KeyboardInterrupt:
+        _complain("headstart: stopped; what was saved before is kept")
+        code = Interrupted.exit_code
+    except BrokenPipeError:  # the reader of our output (head, less) has gone; that is no failure of ours
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 0
+    except OSError as error:  # a disk, a permission: the system's own words name the file
+        _complain(f"headstart: {error}")
+        code = 1
+    sys.exit(code)
+
+
+def _dispatch(argv: list[str]) -> int:
+    if not argv or argv[0] in ("-h", "--help"):
+        _print_help()
+        return 0
+    if argv[0] == "--version":
+        print(f"headstart {__version__}")
+        return 0
+    words, rest = _command_words(argv)
+    command = COMMANDS[words]
+    if command is pretrain:
+        command = functools.partial(command, options=_base_config(rest))
+    return tyro.cli(
+        command,
+        args=rest,
+        prog=f"headstart {words}",
+    )
+
+
+def _command_words(argv: list[str]) -> tuple[str, list[str]]:
+    """The command's name (one word, or two for `study plan`) and its arguments."""
+    for count in (2, 1):
+        words = " ".join(argv[:count])
+        if words in COMMANDS:
+            return words, argv[count:]
+    import difflib
+
+    close = difflib.get_close_matches(argv[0], {name.split()[0] for name in COMMANDS}, n=1)
+    hint = f" (perhaps you meant {close[0]})" if close else ""
+    raise InputError(f"there is no command {' '.join(argv[:1])!r}{hint}; `headstart --help` lists them")
+
+
+def _base_config(argv: list[str]) -> Config:
+    """What the options start from: a preset and a config file are looked at before everything else."""
+    preset, file = _value_of("--preset", argv), _value_of("--config", argv)
+    sources = _sources_of(argv)
+    if preset is not None and file is not None and not sources:
+        sources = load_config(file)[0].data.sources
+    base = named_preset(preset, sources)
+    return base if file is None else load_config(file, base)[0]
+
+
+def _sources_of(argv: list[str]) -> tuple[str, ...]:
+    """DATA, wherever it stands among the options; nothing where the parser will complain or show its help."""
+    if not any(here.partition("=")[0] == "--preset" for here in argv) or {"-h", "--help"} & {*argv}:
+        return ()
+
+    @functools.wraps(pretrain)
+    def only_sources(sources: Sources = (), **_: object) -> tuple[str, ...]:
+        return sources
+
+    return tyro.cli(functools.partial(only_sources, options=Config()), args=argv, prog="headstart pretrain")
+
+
+def _value_of(option: str, argv: list[str]) -> str | None:
+    for here, after in zip(argv, [*argv[1:], None], strict=True):
+        if here == option:
+            return after
+        if here.startswith(f"{option}="):
+            return here.split("=", 1)[1]
+    return None
+
+
+def _print_help() -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=None, show_header=False, pad_edge=False)
+    for name, command in COMMANDS.items():
+        table.add_row(f"  [bold]{name}[/]", (command.__doc__ or "").strip().splitlines()[0])
+    console = Console()
+    console.print("usage: headstart COMMAND ...\n\nSimCLR pretraining with a head start, and an honest answer.\n")
+    console.print(table)
+    console.print("\n`headstart COMMAND --help` lists a command's options.")
+
+
+def _complain(text: str) -> None:
+    from headstart.records.folder import printable
+
+    print(printable(text), file=sys.stderr)

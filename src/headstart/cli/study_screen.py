@@ -1,0 +1,74 @@
+"""A study on the screen: its plan, its state, how a call ended. Imports no torch."""
+
+from typing import Any
+
+from headstart.engine.progress import duration
+from headstart.records import folder as runs
+from headstart.study import Plan, Summary
+from headstart.study.progress import Status
+
+
+def print_plan(plan: Plan) -> None:
+    """Show what would run."""
+    console, table = _console(), _table("what varies", "values")
+    study = plan.study
+    table.add_row("data", ", ".join(study.data))
+    for factor, levels in study.factors.items():
+        table.add_row(factor, ", ".join(levels))
+    table.add_row("seeds", ", ".join(map(str, study.seeds)))
+    told = f"[bold]{len(plan.runs)} runs[/] and {plan.autoencoders} autoencoders; {plan.done} runs are finished"
+    console.print(told, markup=True)
+    console.print(table)
+    if study.exclude:
+        console.print(f"without the combinations of {len(study.exclude)} exclusions")
+    if plan.seconds is None:
+        console.print("no estimate of time: nothing was measured")
+    else:
+        console.print(f"about {duration(plan.seconds)} one run after another (from {plan.measured})", markup=False)
+
+
+def print_status(status: Status) -> None:
+    """Show how far the study is."""
+    console = _console()
+    console.print(
+        f"{runs.printable(status.name)}: {status.done} of {status.total} runs done, {len(status.running)} running, "
+        f"{len(status.failed)} failed, {status.todo} to do; {status.autoencoders} autoencoders",
+        markup=False,
+    )
+    if status.running:
+        table = _table("running", "stage", "done", "where")
+        for run in status.running:
+            told = run.name, run.stage or "starting", "" if run.progress is None else f"{run.progress:.0%}", run.host
+            table.add_row(*map(runs.printable, told))
+        console.print(table)
+    if status.failed:
+        table = _table("failed", "reason")
+        for name, reason in status.failed:
+            table.add_row(runs.printable(name), runs.printable(reason))
+        console.print(table)
+        console.print("`headstart study run ... --retry-failed` does them once more")
+    if status.seconds_left:
+        console.print(f"about {duration(status.seconds_left)} left at this pace")
+
+
+def print_summary(summary: Summary) -> None:
+    """Show how a call ended."""
+    text = f"{summary.done} of {summary.total} runs done"
+    text += f", {summary.failed} failed (`headstart study status` says why)" if summary.failed else ""
+    text += f", {summary.elsewhere} being done by other processes" if summary.elsewhere else ""
+    _console().print(text, markup=False)
+
+
+def _console() -> Any:
+    from rich.console import Console
+
+    return Console(highlight=False, markup=False)  # names are data, and may hold brackets
+
+
+def _table(*columns: str) -> Any:
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    return table

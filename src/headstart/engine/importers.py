@@ -1,0 +1,182 @@
+"""Weights from elsewhere: autoencoders of pythae, of the authors' Lightning code, or of anybody (paper 3.2-3.4).
+
+Comes in: a file or folder. Goes out: tensors under Headstart's own names, above all `encoder.embedding.*`, the layer
+that starts a projection head. Files are read as data: safetensors, or torch's weights-only unpickler, which builds
+tensors and plain containers and runs no code. Whatever needs more than that is refused.
+"""
+
+import pickle
+import warnings
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor, nn
+
+from headstart.records.errors import InputError
+
+AutoencoderSource = str | Path | nn.Module | Mapping[str, Tensor]
+"""A file, a folder (a run, a pythae model), a module that holds an embedding layer, or a state dict."""
+
+FOLDER_FILES = ("autoencoder.safetensors", "model.safetensors", "model.pt")
+"""What is read from a folder: a Headstart run's autoencoder, or a saved pythae model."""
+
+WRAPPERS = ("state_dict", "model_state_dict", "model")
+"""Keys under which Lightning, pythae and plain training scripts put a state dict."""
+
+EMBEDDING = "encoder.embedding.weight"
+
+PYTHAE_NAMES = {
+    "encoder.layers.0.0": "encoder.hidden",
+    "encoder.embedding": "encoder.embedding",
+    "decoder.layers.0.0": "decoder.hidden",
+    "decoder.layers.1.0": "decoder.output",
+}
+"""pythae's names of the paper's 4-layer MLP, and ours. The authors' Lightning checkpoints put `model.` in front."""
+
+
+def read_tensors(path: str | Path) -> dict[str, Tensor]:
+    """Every tensor of a weights file by name, on the CPU: `.safetensors`, or any file of `torch.save`.
+
+    A state dict wrapped as `{"state_dict": ...}`, `{"model_state_dict": ...}` or `{"model": ...}` is unwrapped.
+
+    Raises:
+        InputError: the file is missing, damaged, holds no tensors, or could only be read by running pickled code.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"{path} is not a file; a weights file (.safetensors, .pt, .pth, .ckpt) is needed")
+    loaded = _read_safetensors(path) if path.suffix == ".safetensors" else _read_pickle_as_data(path)
+    for wrapper in WRAPPERS:
+        if isinstance(loaded, Mapping) and isinstance(loaded.get(wrapper), Mapping):
+            loaded = loaded[wrapper]
+    tensors = loaded.items() if isinstance(loaded, Mapping) else ()
+    found = {str(name): value.detach() for name, value in tensors if isinstance(value, Tensor)}
+    if not found:
+        raise InputError(f"{path} holds no tensors; a state dict (parameter names and tensors) is needed")
+    for name, tensor in found.items():
+        # A few bytes can claim any shape through strides of zero; copying such a tensor would fill the memory.
+        if tensor.layout != torch.strided or tensor.nbytes > tensor.untyped_storage().nbytes():
+            raise InputError(f"{path}: {name} is not a dense tensor whose values are all in the file")
+    return found
+
+
+def autoencoder_state(source: AutoencoderSource) -> dict[str, Tensor]:
+    """An autoencoder's float32 tensors under Headstart's names.
+
+    Always `encoder.embedding.weight` (hidden_dim, in_features) and `encoder.embedding.bias` (hidden_dim,), zero where
+    the source has no bias; further layers keep their names, those of the paper's MLP as pythae names them become
+    `encoder.hidden.*`, `decoder.hidden.*`, `decoder.output.*`.
+
+    Args:
+        source: a safetensors or `torch.save` file (ours, a Lightning checkpoint with the authors' names, a plain
+            state dict, a lone Linear's `weight` and `bias`), the folder of a run or of a saved pythae model, a module
+            (an autoencoder, or the Linear itself), or a state dict.
+
+    Raises:
+        InputError: it cannot be read as data, or holds no (or more than one) embedding layer.
+    """
+    if isinstance(source, nn.Module):
+        where, tensors = type(source).__name__, dict(source.state_dict())
+    elif isinstance(source, Mapping):
+        where, tensors = "the state dict", dict(source)
+    else:
+        path = _file_in(Path(source))
+        where, tensors = str(path), read_tensors(path)
+    prefix = _prefix(tensors, where)
+    state = {
+        _our_name(name.removeprefix(prefix)): _float32(tensor)
+        for name, tensor in tensors.items()
+        if name.startswith(prefix)
+    }
+    if EMBEDDING not in state:  # a lone Linear layer
+        state = {f"encoder.embedding.{name}": state[name] for name in ("weight", "bias") if name in state}
+    weight = state[EMBEDDING]
+    bias = state.setdefault("encoder.embedding.bias", torch.zeros(weight.shape[:1]))
+    if weight.ndim != 2 or bias.shape != weight.shape[:1] or 0 in weight.shape:
+        raise InputError(
+            f"{where}: the embedding layer has weight {tuple(weight.shape)} and bias {tuple(bias.shape)}; "
+            "a Linear layer's (hidden_dim, in_features) and (hidden_dim,) are needed"
+        )
+    if not (weight.isfinite().all() and bias.isfinite().all()):
+        raise InputError(f"{where}: the embedding layer holds values that are not finite numbers")
+    return state
+
+
+def _read_safetensors(path: Path) -> dict[str, Tensor]:
+    try:
+        with safe_open(path, framework="pt", device="cpu") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
+    except (SafetensorError, OSError) as error:
+        raise InputError(f"{path} is not a readable safetensors file: {error}") from None
+
+
+def _read_pickle_as_data(path: Path) -> object:
+    try:
+        _refuse_bomb(path)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # advice to torch's developers about the pickles of others
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except InputError:
+        raise
+    except pickle.UnpicklingError as error:
+        raise InputError(
+            f"{path} is refused: reading it would mean running pickled code{_unsafe_names(path, error)}; "
+            "save its state_dict() alone, or a .safetensors file"
+        ) from None
+    # A damaged archive can end in nearly any exception; every one of them means the same to the reader.
+    except Exception as error:
+        reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
+        raise InputError(f"{path} is not a readable weights file: {reason}") from None
+
+
+def _refuse_bomb(path: Path) -> None:
+    """torch does not compress tensors; an archive in which they are may unpack to a thousand times its size."""
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            size = sum(member.file_size for member in archive.infolist())
+        if size > 2 * path.stat().st_size + 10_000_000:
+            raise InputError(f"{path} is refused: it would unpack to {size:,} bytes, and torch.save compresses nothing")
+
+
+def _unsafe_names(path: Path, error: pickle.UnpicklingError) -> str:
+    """Which classes or functions the file asks for, where the file is whole enough to say."""
+    try:
+        names = torch.serialization.get_unsafe_globals_in_checkpoint(path)
+    except Exception:  # the legacy format cannot be listed
+        return ""
+    return f" ({', '.join(sorted(names)[:5])})" if names else ""
+
+
+def _file_in(path: Path) -> Path:
+    if not path.is_dir():
+        return path
+    for name in FOLDER_FILES:
+        if (path / name).is_file():
+            return path / name
+    raise InputError(
+        f"{path} holds no autoencoder; a run with autoencoder.safetensors, or a saved pythae model with model.pt "
+        "(pythae's `final_model` folder), is needed"
+    )
+
+
+def _prefix(tensors: Mapping[str, Tensor], where: str) -> str:
+    """What stands in front of the autoencoder's own names; '' for a lone Linear layer."""
+    prefixes = [n.removesuffix(EMBEDDING) for n in tensors if n == EMBEDDING or n.endswith(f".{EMBEDDING}")]
+    if len(prefixes) > 1:
+        raise InputError(f"{where} holds {len(prefixes)} embedding layers ({', '.join(prefixes)}); one is needed")
+    if not prefixes and "weight" not in tensors:
+        names = ", ".join(list(tensors)[:6])
+        raise InputError(f"{where} has no tensor {EMBEDDING!r}; it holds {names}{' ...' if len(tensors) > 6 else ''}")
+    return prefixes[0] if prefixes else ""
+
+
+def _our_name(name: str) -> str:
+    layer, _, kind = name.rpartition(".")
+    return f"{PYTHAE_NAMES.get(layer, layer)}.{kind}" if layer else name
+
+
+def _float32(tensor: Tensor) -> Tensor:
+    return tensor.detach().to("cpu", torch.float32) if tensor.is_floating_point() else tensor.detach().cpu()

@@ -1,0 +1,47 @@
+"""What watches a training without touching it."""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from torch import Tensor
+
+from headstart.engine.checkpoint import State
+
+
+@dataclass(frozen=True, kw_only=True)
+class EpochEnd:
+    """What an observer sees after an epoch.
+
+    Attributes:
+        epoch, epochs: this epoch, from 1, of how many.
+        train_loss, val_loss: means over the epoch's batches; val_loss is None without a validation split.
+        lr: learning rate of the last step.
+        h, z: representations (2K, num_features) and projections (2K, output_dim) of the two augmented views of the
+            first validation batch (of training pictures without a validation split), rows i and i + K a pair.
+        indices: (K,) which pictures those are.
+    """
+
+    epoch: int
+    epochs: int
+    train_loss: float
+    val_loss: float | None
+    lr: float
+    h: Tensor
+    z: Tensor
+    indices: Tensor
+
+
+class Observer(Protocol):
+    """Watches a training without touching it; contrastive.py knows no more of probes than this."""
+
+    def step(self, h: Tensor, indices: Tensor) -> None:
+        """After each step: detached h (2n, num_features) of the pictures `indices` (n,), rows i and i + n a pair."""
+
+    def epoch_end(self, event: EpochEnd) -> dict[str, float]:
+        """After each epoch: figures for metrics.jsonl."""
+
+    def state_dict(self) -> State:
+        """What a resumed run needs to go on."""
+
+    def load_state_dict(self, state: State) -> None:
+        """Restore it."""

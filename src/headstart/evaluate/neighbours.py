@@ -1,0 +1,41 @@
+"""Exact cosine neighbours of representations, in blocks, so that memory does not grow with the square of the set."""
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+
+BLOCK_ENTRIES = 2**24
+"""Similarities held at once: 64 MB."""
+
+
+def nearest(queries: np.ndarray, bank: np.ndarray, top: int) -> tuple[np.ndarray, np.ndarray]:
+    """The `top` most similar rows of `bank` (N, D) for each of `queries` (Q, D).
+
+    Returns indices int64 and cosine similarities float32, both (Q, min(top, N)), the highest first, ties by index.
+    """
+    top = min(top, len(bank))
+    indices = np.empty((len(queries), top), np.int64)
+    values = np.empty((len(queries), top), np.float32)
+    unit = normalized(bank)
+    for rows, similarity in blocks(normalized(queries), unit):
+        order = np.argsort(-similarity, axis=1, kind="stable")[:, :top]
+        indices[rows] = order
+        values[rows] = np.take_along_axis(similarity, order, axis=1)
+    return indices, values
+
+
+def normalized(features: np.ndarray) -> np.ndarray:
+    """Rows of length 1, float32; a row of zeros stays zero, similar to nothing."""
+    features = np.asarray(features, dtype=np.float32)
+    length = np.linalg.norm(features, axis=1, keepdims=True)
+    return features / np.where(length > 0, length, 1)
+
+
+def blocks(queries: np.ndarray, bank: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
+    """Similarities of unit rows, a block of queries at a time, so that memory does not grow with N squared."""
+    size = max(1, BLOCK_ENTRIES // max(1, len(bank)))
+    transposed = torch.from_numpy(bank).T
+    for start in range(0, len(queries), size):
+        rows = slice(start, start + size)
+        yield rows, (torch.from_numpy(queries[rows]) @ transposed).numpy().clip(-1, 1)

@@ -1,0 +1,261 @@
+"""A study: every run of a file's grid, done once, here or on a cluster (paper 3.3-3.6).
+
+Comes in: what `study_file` reads. Goes out: STUDY/ with study.yaml and runs/NAME/ (design section 5), filled by the
+executors; what is there already is never done again. Planning imports no torch.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from headstart.records import folder as runs
+from headstart.records.config import differences, read_yaml
+from headstart.records.errors import InputError
+from headstart.records.folder import RunFolder
+from headstart.records.grid import is_grid, label_of
+from headstart.study import store as study_store
+from headstart.study.file import Planned, Study, applied, expand, load
+from headstart.study.progress import Status, seconds_by_set, seconds_of, status
+from headstart.study.shared import RayOptions, autoencoders_of
+
+# ------------------------------------------------------------------------------------------------- the study's folder
+
+
+def prepare(study: Study, out: str | Path, check: Callable[[list[Planned]], None] = lambda _: None) -> Study:
+    """Join a study with what STUDY/study.yaml holds, and write that file.
+
+    Values, seeds, data sets and factors may be added. Raises InputError with the differences when the base setting,
+    or what a value means, has changed. What `check` raises of the runs that are still to be made comes before anything
+    is written.
+    """
+    out = Path(out)
+    path = out / "study.yaml"
+    RunFolder(out).open()
+    check([run for run in expand(_with_plan(study, out)) if not (out / "runs" / run.name / "result.json").exists()])
+    with study_store.alone(out):  # somebody else may have added to it meanwhile
+        study = _with_plan(study, out)
+        expand(study)
+        text = study.to_yaml()
+        if not path.exists() or path.read_text(encoding="utf-8") != text:
+            runs.write(path, text)
+    return study
+
+
+def _with_plan(study: Study, out: Path) -> Study:
+    """A study with what its folder already plans."""
+    path = out / "study.yaml"
+    if path.exists():
+        if not is_grid(read_yaml(path)):
+            raise InputError(f"{path} was not written by `headstart study run`; give another --out")
+        return extended(load(path), study, path)
+    if (out / "result.json").exists():
+        raise InputError(f"{out} holds a run, not a study; give another --out")
+    return study
+
+
+def extended(old: Study, new: Study, path: Path) -> Study:
+    """The old study and what the new one adds."""
+    changed = differences(old.base, new.base)
+    for label in old.data.keys() & new.data.keys():
+        before, after = old.data[label].options, new.data[label].options
+        for name in sorted(before.keys() | after.keys()):
+            if before.get(name) != after.get(name):
+                changed.append(f"data {label}, {name}: {before.get(name)} -> {after.get(name)}")
+    for factor, levels in old.factors.items():
+        if factor not in new.factors:
+            changed.append(f"factor {factor}: {', '.join(levels)} -> none")
+            continue
+        for label in levels.keys() & new.factors[factor].keys():
+            if levels[label] != new.factors[factor][label]:
+                changed.append(f"{factor} {label}: {levels[label]} -> {new.factors[factor][label]}")
+    if changed:
+        raise InputError(
+            f"{path} was begun with another base ({'; '.join(changed)}); repeat that, or give another --out. Data "
+            "sets, seeds, factors and their values may be added"
+        )
+    added = dict(old.added)
+    brought = [factor for factor in new.factors if factor not in old.factors]
+    for factor in brought:
+        same = [label for label, options in new.factors[factor].items() if applied(old.base, options, "") == old.base]
+        if not same:
+            raise InputError(
+                f"{path}: the new factor {factor} lacks the value that the runs already there have; add that value too"
+            )
+        added[factor] = same[0]
+    return replace(
+        new,
+        data={**old.data, **new.data},
+        factors={f: {**old.factors.get(f, {}), **new.factors[f]} for f in [*old.factors, *brought]},
+        written={f: _joined(old.written.get(f), new.written[f]) for f in [*old.written, *brought]},
+        seeds=tuple(dict.fromkeys([*old.seeds, *new.seeds])),
+        added=added,
+    )
+
+
+def _joined(old: Any, new: Any) -> Any:
+    if isinstance(new, dict):
+        return {**(old or {}), **new}
+    known = {label_of(value) for value in old or []}
+    return [*(old or []), *(value for value in new if label_of(value) not in known)]
+
+
+# ---------------------------------------------------------------------------------------------------- plan, run, status
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a study would do.
+
+    Attributes:
+        runs: all of them.
+        autoencoders: how many it trains.
+        done: runs that are finished in the study folder.
+        seconds: estimate for the rest, one run after another; None where nothing was measured.
+        measured: what the estimate rests on.
+    """
+
+    study: Study
+    runs: list[Planned]
+    autoencoders: int
+    done: int = 0
+    seconds: float | None = None
+    measured: str = ""
+
+
+def plan(
+    study: str | Path,
+    *,
+    out: str | Path | None = None,
+    data: str | Sequence[str] | None = None,
+    data_root: str | Path | None = None,
+    overrides: Sequence[str] = (),
+    seeds: Sequence[int] | None = None,
+    calibrate: bool = True,
+) -> Plan:
+    """What `run` would do; starts no run and writes nothing.
+
+    Args:
+        out: the study folder, whose finished runs do not count again.
+        calibrate: time a few training steps on random pictures, for the estimate; otherwise it rests on the finished
+            runs alone.
+        Others as for `load`.
+    """
+    loaded = load(study, data=data, data_root=data_root, overrides=overrides, seeds=seeds)
+    if out is not None and (Path(out) / "study.yaml").exists():
+        loaded = extended(load(Path(out)), loaded, Path(out) / "study.yaml")
+    planned = expand(loaded)
+    needed = autoencoders_of(planned)
+    done = {run.name for run in planned if out is not None and (Path(out) / "runs" / run.name / "result.json").exists()}
+    rest = [run for run in planned if run.name not in done]
+    if out is not None and done:
+        mean = seconds_by_set(Path(out) / "runs", sorted(done))
+        estimate = sum(seconds_of(mean, run.name) for run in rest)
+        return Plan(loaded, planned, len(needed), len(done), estimate, f"{len(done)} finished runs")
+    if not calibrate:
+        return Plan(loaded, planned, len(needed), len(done))
+    from headstart.study.executors import calibrated_seconds
+
+    seconds, measured = calibrated_seconds(rest, list(autoencoders_of(rest).values()))
+    return Plan(loaded, planned, len(needed), len(done), seconds, measured)
+
+
+@dataclass(frozen=True)
+class Summary:
+    """How a call of `run` ended.
+
+    Attributes:
+        done, failed, elsewhere: runs finished; failed; being done by other processes.
+    """
+
+    total: int
+    done: int
+    failed: int
+    elsewhere: int
+
+    @property
+    def exit_code(self) -> int:
+        """1 where a run failed."""
+        return 1 if self.failed else 0
+
+
+def run(
+    study: str | Path,
+    out: str | Path,
+    *,
+    data: str | Sequence[str] | None = None,
+    data_root: str | Path | None = None,
+    overrides: Sequence[str] = (),
+    seeds: Sequence[int] | None = None,
+    executor: Literal["local", "ray"] = "local",
+    workers: int = 1,
+    threads: int | None = None,
+    device: str | None = None,
+    retry_failed: bool = False,
+    max_seconds: float | None = None,
+    keep: Literal["all", "records"] = "all",
+    ray: RayOptions | None = None,
+    quiet: bool = False,
+) -> Summary:
+    """Do what the study has not done yet.
+
+    Args:
+        study, data, data_root, overrides, seeds: as for `load`.
+        out: the study folder; it may lie on a shared file system, and several calls may work on it at once.
+        executor: `local`, or `ray`: a local or existing Ray cluster.
+        workers: processes on this machine; 0: in this one. With several GPUs they take turns; with fewer GPUs than
+            workers, runs share them.
+        threads: CPU threads of a run. Unset: the study's, or this machine's cores shared among the workers.
+        device: overrides the study's.
+        retry_failed: do failed runs once more.
+        max_seconds: save, stop and raise `Interrupted` after this time.
+        keep: `records` removes a run's weights and checkpoints once it is finished.
+
+    Returns:
+        Summary: its `exit_code` is 1 where a run has failed.
+
+    Raises:
+        InputError: as for `load` and `prepare`, or the data are not there.
+        Interrupted: stopped; the same call goes on.
+    """
+    from headstart.engine.device import named as device_named
+    from headstart.study import executors
+
+    out = Path(out).absolute()
+    loaded = load(study, data=data, data_root=data_root, overrides=overrides, seeds=seeds)
+    changed = {"threads": threads, "device": device}
+    base = replace(loaded.base, **{name: value for name, value in changed.items() if value is not None})  # type: ignore[arg-type]
+    if executor == "local":
+        device_named(base.device)  # one clear sentence now instead of one a run
+    joined = prepare(replace(loaded, base=base), out, executors.check_data)
+    planned = expand(joined)
+    if retry_failed:
+        for failed in (out / "runs").glob("*/failed.json"):
+            failed.unlink(missing_ok=True)
+    work = executors.Work(
+        out=str(out),
+        threads=base.threads,
+        device=base.device,
+        keep=keep,
+        quiet=quiet,
+        deadline=None if max_seconds is None else time.time() + max_seconds,
+    )
+    if executor == "ray":
+        executors.on_ray(work, planned, ray or RayOptions())
+    else:
+        executors.on_this_machine(work, planned, workers)
+    return _summary(out, planned, keep)
+
+
+def _summary(out: Path, planned: Sequence[Planned], keep: str) -> Summary:
+    folders = [RunFolder(out / "runs" / run.name) for run in planned]
+    done = sum(folder.is_complete() for folder in folders)
+    failed = sum(folder.failed.exists() and not folder.is_complete() for folder in folders)
+    if keep == "records" and done == len(folders):
+        for weights in (out / "autoencoders").glob("*.safetensors"):
+            weights.unlink(missing_ok=True)
+    return Summary(total=len(folders), done=done, failed=failed, elsewhere=len(folders) - done - failed)
+
+
+__all__ = ["Plan", "Planned", "RayOptions", "Status", "Study", "Summary", "expand", "load", "plan", "run", "status"]

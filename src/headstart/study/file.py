@@ -1,0 +1,393 @@
+"""A study as it is written: the grid that is varied, the file that says it, and the runs that follow.
+
+Comes in: a YAML file, a study folder or a preset. Goes out: a checked `Study`, and from it every run's name and config.
+Imports no torch.
+"""
+
+import itertools
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from headstart.records.config import (
+    TABLE_1,
+    Config,
+    flatten,
+    from_dict,
+    preset,
+    read_yaml,
+    to_dict,
+)
+from headstart.records.errors import InputError
+from headstart.records.grid import Grid, Point, exclusions, label_of
+from headstart.records.schema import problem
+from headstart.records.version import __version__
+from headstart.report.labels import named_comparisons
+
+Options = Mapping[str, Any]
+"""Dotted option names and their values."""
+
+NAMED_SETS = (*TABLE_1, "digits")
+FILE_KEYS = ("name", "preset", "base", "data", "factors", "seeds", "exclude", "compare", "added", "headstart")
+# -------------------------------------------------------------------------------------------------------------- study
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """DATA and the options that go with it (a training size, a batch size)."""
+
+    sources: tuple[str, ...]
+    options: Options = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Study:
+    """A study as read and checked.
+
+    Attributes:
+        base: what all runs share.
+        data: label -> data set.
+        factors: factor -> label of a value -> the options it sets.
+        written: factors as they stood in the file, for study.yaml.
+        compare: what the report compares (`report/answer.py`).
+    """
+
+    name: str
+    base: Config
+    data: Mapping[str, DataSet]
+    factors: Mapping[str, Mapping[str, Options]]
+    written: Mapping[str, Any]
+    seeds: tuple[int, ...]
+    exclude: tuple[Mapping[str, Any], ...] = ()
+    compare: tuple[Any, ...] = ()
+    added: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def grid(self) -> Grid:
+        """What is varied, by label."""
+        return Grid(
+            data=tuple(self.data),
+            factors={factor: tuple(levels) for factor, levels in self.factors.items()},
+            seeds=self.seeds,
+            exclude=exclusions(self.exclude),
+            added=self.added,
+        )
+
+    def to_yaml(self) -> str:
+        """study.yaml: everything resolved, and readable again by `load`."""
+        content = {
+            "name": self.name,
+            "headstart": __version__,
+            "base": to_dict(self.base),
+            "data": {label: {"sources": list(s.sources), "options": dict(s.options)} for label, s in self.data.items()},
+            "factors": dict(self.written),
+            "seeds": list(self.seeds),
+            "exclude": [dict(rule) for rule in self.exclude],
+            "compare": list(self.compare),
+            "added": dict(self.added),
+        }
+        return yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
+
+
+@dataclass(frozen=True)
+class Planned:
+    """One run of a study: its folder's name, what was varied, and its full setting."""
+
+    name: str
+    point: Point
+    config: Config
+
+
+def load(
+    study: str | Path,
+    *,
+    data: str | Sequence[str] | None = None,
+    data_root: str | Path | None = None,
+    overrides: Sequence[str] = (),
+    seeds: Sequence[int] | None = None,
+) -> Study:
+    """Read and check a study.
+
+    Args:
+        study: a YAML file, a study folder, or a preset: `paper`, `controls`, `smoke`; `paper:cifar10` is one data set
+            of it.
+        data: DATA to use in place of the study's own.
+        data_root: the folder in which its named sets and relative folders lie.
+        overrides: `contrastive.epochs=50` and the like, for every run.
+        seeds: in place of the study's own.
+
+    Raises:
+        InputError: naming the file and the key: unknown keys, values that no run may have, a factor set twice.
+    """
+    values, where, only = _read(study)
+    unknown = [key for key in values if key not in FILE_KEYS]
+    if unknown:
+        raise InputError(f"{where} has the unknown key {unknown[0]!r}; a study has {', '.join(FILE_KEYS[:-2])}")
+    base = from_dict(values.get("base") or {}, preset(values.get("preset")), where=f"{where}, base")
+    sets = _data_sets(values.get("data"), where)
+    if only is not None:
+        if only not in sets:
+            raise InputError(f"{where} has no data set {only!r}; it has {', '.join(sets)}")
+        sets = {only: sets[only]}
+    if data is not None:
+        sources = (data,) if isinstance(data, str) else tuple(data)
+        sets = {_data_label(sources): DataSet(sources)}
+    if not sets:
+        raise InputError(f"{where} names no data; give --data")
+    written = _mapping(values.get("factors"), f"{where}, factors")
+    set_by_hand = _overrides(overrides)
+    factors = _factors(written, base, where)
+    varied = {option: factor for factor, levels in factors.items() for o in levels.values() for option in o}
+    for option in set_by_hand.keys() & varied.keys():
+        raise InputError(f"--set {option} cannot be set for every run: the study varies it (factor {varied[option]})")
+    base = applied(base, set_by_hand, "--set")
+    for label, data_set in sets.items():
+        options = _checked(data_set.options, base, f"{where}, data {label}")
+        if values.get("preset"):
+            written_in_base = {name for name, _ in flatten(values.get("base") or {})}
+            of_preset = _preset_options(values["preset"], data_set).items()
+            options = {name: value for name, value in of_preset if name not in written_in_base} | options
+        options |= {name: value for name, value in set_by_hand.items() if name in options}
+        sources = tuple(_located(source, data_root) for source in data_set.sources)
+        sets[label] = DataSet(sources, options)
+    return Study(
+        name=str(values.get("name") or Path(str(study)).stem),
+        base=base,
+        data=sets,
+        factors=factors,
+        written=written,
+        seeds=_seeds(seeds if seeds is not None else values.get("seeds", [base.seed]), where),
+        exclude=tuple(_exclude(values.get("exclude") or [], factors, where)),
+        compare=_compare(values.get("compare") or (), where),
+        added={str(k): str(v) for k, v in (values.get("added") or {}).items()},
+    )
+
+
+def expand(study: Study) -> list[Planned]:
+    """Every run of the study. Raises InputError for a combination that no run may have, naming it."""
+    based = {}
+    for label, data_set in study.data.items():
+        config = applied(study.base, data_set.options, f"data {label}")
+        based[label] = replace(config, data=replace(config.data, sources=data_set.sources))
+    grid, planned = study.grid, []
+    for point in grid.points():
+        options: dict[str, Any] = {}
+        for factor, label in point.levels.items():
+            options |= study.factors[factor][label]
+        name = grid.name(point)
+        planned.append(Planned(name, point, replace(applied(based[point.data], options, name), seed=point.seed)))
+    seen: dict[str, str] = {}
+    for run in planned:
+        if seen.setdefault(run.name.lower(), run.name) is not run.name:
+            raise InputError(f"two runs of the study would be called {run.name}; rename a value or a data set")
+    return planned
+
+
+def applied(config: Config, options: Options, where: str) -> Config:
+    """A config with checked options set; cheap, because a study does it for every run."""
+    sections: dict[str, dict[str, Any]] = {}
+    plain: dict[str, Any] = {}
+    for name, value in options.items():
+        section, _, last = name.rpartition(".")
+        if section:
+            sections.setdefault(section, {})[last] = value
+        else:
+            plain[last] = value
+    try:
+        made = {section: replace(getattr(config, section), **values) for section, values in sections.items()}
+        return replace(config, **made, **plain)
+    except InputError as error:
+        raise InputError(f"{where}: {error}") from None
+
+
+# --------------------------------------------------------------------------------------------------- reading the file
+
+
+def presets() -> list[str]:
+    """Names of the studies that come with Headstart."""
+    return sorted(
+        f.name.removesuffix(".yaml") for f in resources.files("headstart.study").joinpath("presets").iterdir()
+    )
+
+
+def _read(study: str | Path) -> tuple[dict[str, Any], str, str | None]:
+    """The file's content, what to call it in messages, and the one data set asked for."""
+    path, only = Path(study), None
+    if path.is_dir():
+        path = path / "study.yaml"
+    elif not path.is_file():
+        name, _, rest = str(study).partition(":")
+        only = rest or None
+        found = resources.files("headstart.study").joinpath("presets", f"{name}.yaml")
+        if not re.fullmatch(r"[a-z]+", name) or not found.is_file():
+            raise InputError(f"there is no study file or preset {study}; presets are {', '.join(presets())}")
+        path = Path(str(found))
+    values = _mapping(read_yaml(path), str(path))
+    if wrong := problem(values, {"preset?": (None, str), "added?": (None, {})}):
+        raise InputError(f"{path}: {wrong}")
+    return values, str(path), only
+
+
+def _mapping(value: Any, where: str) -> dict[str, Any]:
+    if value is None:
+        return {}
+    if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
+        raise InputError(f"{where} must hold names and values, such as `head.init: [random, autoencoder]`")
+    return dict(value)
+
+
+def _data_sets(value: Any, where: str) -> dict[str, DataSet]:
+    """`data` as a list of DATA, or label -> {sources, options}."""
+    if isinstance(value, Mapping):
+        sets = {}
+        for label, entry in value.items():
+            entry = _mapping(entry, f"{where}, data {label}")
+            sources = entry.get("sources", [label])
+            sources = (sources,) if isinstance(sources, str) else tuple(map(str, sources))
+            if not sources or not set(entry) <= {"sources", "options"}:
+                raise InputError(f"{where}, data {label} must hold sources and options, not {', '.join(entry)}")
+            options = dict(flatten(_mapping(entry.get("options"), f"{where}, data {label}, options")))
+            sets[label_of(label)] = DataSet(sources, options)
+        return sets
+    entries = [value] if isinstance(value, str) else value or []
+    if not isinstance(entries, list):
+        raise InputError(f"{where}: data must be a list of folders or named sets")
+    sets = {}
+    for entry in entries:
+        sources = tuple(map(str, entry)) if isinstance(entry, list) else (str(entry),)
+        label = _data_label(sources)
+        if label in sets:
+            raise InputError(
+                f"{where}: data has {label} twice; name them, such as `data: {{first: {{sources: [...]}}}}`"
+            )
+        sets[label] = DataSet(sources)
+    return sets
+
+
+def _data_label(sources: Sequence[str]) -> str:
+    head = sources[0].split(":")[0]
+    return head if head in NAMED_SETS else label_of(Path(sources[0]).name or "pictures")
+
+
+def _located(source: str, root: str | Path | None) -> str:
+    """A source that means the same from every working folder."""
+    head, _, folder = source.partition(":")
+    if head in NAMED_SETS:
+        folder = folder or ("" if root is None or head == "digits" else str(root))
+        return f"{head}:{Path(folder).expanduser().absolute()}" if folder else head
+    return str((Path(root or "") / Path(source).expanduser()).absolute())
+
+
+def _preset_options(name: str, data_set: DataSet) -> dict[str, Any]:
+    """What the preset says of this data set alone, such as Table 1's size and batch."""
+    general, own = preset(name), preset(name, data_set.sources)
+    names = [key for key, _ in flatten(to_dict(own)) if key != "data.sources"]
+    return {key: _value(own, key) for key in names if _value(own, key) != _value(general, key)}
+
+
+def _factors(written: Mapping[str, Any], base: Config, where: str) -> dict[str, dict[str, Options]]:
+    """Factors with checked values: a list of values of one option, or label -> options that go together."""
+    raw = {factor: _levels(factor, levels, f"{where}, factors, {factor}") for factor, levels in written.items()}
+    seen: dict[str, str] = {}
+    for factor, levels in raw.items():
+        for option in {name for options in levels.values() for name in options}:
+            if seen.setdefault(option, factor) != factor:
+                raise InputError(f"{where}: {option} is set by two factors, {seen[option]} and {factor}")
+    made: dict[str, dict[str, Options]] = {factor: {} for factor in raw}
+    # The parser takes 20 ms a call: the first values of all factors go through it together, then the second ones.
+    for together in itertools.zip_longest(*[[(f, *level) for level in levels.items()] for f, levels in raw.items()]):
+        levels_here = [level for level in together if level is not None]
+        try:
+            values = _checked({k: v for *_, options in levels_here for k, v in options.items()}, base, where)
+        except InputError:  # one is wrong, or they exclude each other
+            values = {}
+            for factor, _, options in levels_here:
+                values |= _checked(options, base, f"{where}, factors, {factor}")
+        for factor, label, options in levels_here:
+            made[factor][label] = {name: values[name] for name in options}
+    return made
+
+
+def _levels(factor: str, levels: Any, where: str) -> dict[str, Options]:
+    """A factor's values by label, as written."""
+    if isinstance(levels, Mapping):
+        if "." in factor or factor in ("data", "seed"):
+            raise InputError(f"{where}: values with several options need a name of their own, such as `head`")
+        made: dict[str, Options] = {
+            label_of(label): dict(flatten(_mapping(options, where))) for label, options in levels.items()
+        }
+    elif isinstance(levels, list):
+        made = {label_of(value): {factor: value} for value in levels}
+    else:
+        raise InputError(f"{where} is {levels!r}; it must be a list of values")
+    if not levels or len(made) != len(levels):
+        raise InputError(f"{where} has {'a value twice' if levels else 'no values'}")
+    return made
+
+
+def _checked(options: Options, base: Config, where: str) -> dict[str, Any]:
+    """Options with their values parsed to the right types by the parser of the command line."""
+    nested: dict[str, Any] = {}
+    for name, value in options.items():
+        section, _, last = name.rpartition(".")
+        (nested.setdefault(section, {}) if section else nested)[last] = value
+    for name in ("seed", "data.sources"):
+        if name in options:
+            raise InputError(f"{where}: {name} is set by `{'seeds' if name == 'seed' else 'data'}`")
+    if not options:
+        return {}
+    parsed = from_dict(nested, base, where)
+    return {name: _value(parsed, name) for name in options}
+
+
+def _value(config: Config, name: str) -> Any:
+    section, _, last = name.rpartition(".")
+    return getattr(getattr(config, section) if section else config, last)
+
+
+def _overrides(overrides: Sequence[str]) -> dict[str, Any]:
+    options: dict[str, Any] = {}
+    for text in overrides:
+        name, sign, value = text.partition("=")
+        if not sign:
+            raise InputError(f"--set {text} must be OPTION=VALUE, such as contrastive.epochs=50")
+        try:
+            options[name.strip().replace("-", "_")] = yaml.safe_load(value)
+        except yaml.YAMLError:
+            raise InputError(f"--set {text}: {value!r} is not a value; lists are written [1, 2]") from None
+    return _checked(options, Config(), "--set")
+
+
+def _seeds(seeds: Any, where: str) -> tuple[int, ...]:
+    listed = isinstance(seeds, Sequence) and not isinstance(seeds, str) and len(seeds) > 0
+    if not listed or any(type(seed) is not int or seed < 0 for seed in seeds):
+        raise InputError(f"{where}: seeds is {seeds!r}; it must be a list of whole numbers of 0 or more")
+    return tuple(dict.fromkeys(seeds))
+
+
+def _compare(entries: Any, where: str) -> tuple[Any, ...]:
+    """What the report reads at the end has the right form at the beginning."""
+    listed = tuple(entries) if isinstance(entries, (list, tuple)) else (entries,)
+    try:
+        named_comparisons(listed)
+    except InputError as error:
+        raise InputError(f"{where}: {str(error).removeprefix('study.yaml: ')}") from None
+    return listed
+
+
+def _exclude(rules: Any, factors: Mapping[str, Mapping[str, Options]], where: str) -> Iterator[dict[str, Any]]:
+    known = {factor: set(levels) for factor, levels in factors.items()}
+    for rule in rules if isinstance(rules, list) else [rules]:
+        rule = _mapping(rule, f"{where}, exclude")
+        for factor, labels in exclusions([rule])[0].items():
+            if factor not in known and factor not in ("data", "seed"):
+                raise InputError(f"{where}, exclude names {factor!r}; factors are {', '.join(known)}, data and seed")
+            if factor in known and not set(labels) <= known[factor]:
+                wrong = sorted(set(labels) - known[factor])[0]
+                raise InputError(f"{where}, exclude: {factor} has no value {wrong}; it has {', '.join(known[factor])}")
+        yield rule

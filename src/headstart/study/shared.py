@@ -1,0 +1,75 @@
+"""What the runs of a study share: an autoencoder, the probes of the network before SimCLR, and what names them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from headstart.records.config import Config, hash_of
+from headstart.study.file import Planned
+from headstart.study.progress import AUTOENCODER
+
+
+def autoencoder_config(config: Config) -> Config:
+    """The run that trains the autoencoder of `config`: what it depends on is kept, all else is the house's default, so
+    that runs which differ elsewhere share it."""
+    on_features = config.autoencoder.on == "features"
+    house = Config()
+    data = replace(config.data, detail=house.data.detail)
+    if not on_features:
+        data = replace(data, normalize=house.data.normalize)
+        data = data if config.autoencoder.normalize else replace(data, statistics=house.data.statistics)
+    return replace(
+        config,
+        stages="autoencoder",
+        data=data,
+        backbone=config.backbone if on_features else replace(config.backbone, weights=house.backbone.weights),
+        head=replace(house.head, hidden_dim=config.head.hidden_dim),
+        contrastive=house.contrastive,
+        augment=house.augment,
+        probe=house.probe,
+    )
+
+
+def trains_autoencoder(config: Config) -> bool:
+    """Whether the run needs an autoencoder that is not there yet as a file."""
+    wanted = config.head.needs_autoencoder or config.stages == "autoencoder"
+    return wanted and config.autoencoder.weights is None
+
+
+def autoencoder_hash(config: Config, fingerprint: str) -> str:
+    """Names the autoencoder of `config` by content: pictures, latent size, seed and every setting it depends on."""
+    return hash_of(autoencoder_config(config), fingerprint)
+
+
+def untrained_hash(config: Config, fingerprint: str) -> str:
+    """Names the probes of the backbone before SimCLR in the same way; no head has a part in them."""
+    house = Config()
+    neutral = replace(
+        config, head=house.head, autoencoder=house.autoencoder, contrastive=house.contrastive, augment=house.augment
+    )
+    return hash_of(neutral, fingerprint)
+
+
+def autoencoder_name(config: Config, label: str, digest: str) -> str:
+    """The folder of the autoencoder's own run."""
+    return f"{AUTOENCODER}{label}-h{config.head.hidden_dim}-seed{config.seed}-{digest[:8]}"
+
+
+def autoencoders_of(planned: Sequence[Planned]) -> dict[str, Planned]:
+    """One run for every autoencoder that the study needs; the pictures are known by their label here."""
+    needed: dict[str, Planned] = {}
+    for run in planned:
+        if trains_autoencoder(run.config):
+            needed.setdefault(autoencoder_hash(run.config, run.point.data), run)
+    return needed
+
+
+@dataclass(frozen=True)
+class RayOptions:
+    """How runs go to a Ray cluster."""
+
+    address: str | None = None
+    """Of an existing cluster (`auto`, `HOST:PORT`, `ray://HOST:PORT`). Unset: one is started on this machine."""
+    cpus: float | None = None
+    """CPUs that Ray sets aside for a run. Unset: its threads."""
+    gpus: float | None = None
+    """GPUs, or a share of one, for a run: 0.25 lets four runs share a GPU. Unset: 1 where the cluster has any."""

@@ -1,0 +1,132 @@
+"""What moves the weights: the optimiser, who is decayed, and the learning rate of every step (paper 3.5).
+
+Comes in: named parameters and the `contrastive` settings. Goes out: a torch optimiser, and the learning rate as a plain
+function of the step, so that a resumed run needs no scheduler's state.
+"""
+
+import math
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import SGD, AdamW, Optimizer
+
+from headstart.records.config import ContrastiveConfig
+
+FUSED_ON = {"cpu", "cuda"}
+"""Devices whose one-kernel optimiser step is used."""
+
+
+def groups(parameters: Iterable[tuple[str, nn.Parameter]], config: ContrastiveConfig) -> list[dict[str, Any]]:
+    """Optimiser groups of named parameters: weight matrices and kernels, and everything with one axis or none.
+
+    The second group (norms, biases) is not decayed unless `decay_norms_and_biases`, and LARS does not adapt its steps.
+    Parameters that need no gradient are in no group: neither decay nor momentum ever moves a frozen layer.
+    """
+    moved = [parameter for _, parameter in parameters if parameter.requires_grad]
+    decay = config.weight_decay
+    both: list[dict[str, Any]] = [
+        {"params": [p for p in moved if p.ndim > 1], "weight_decay": decay, "adapt": True},
+        {
+            "params": [p for p in moved if p.ndim <= 1],
+            "weight_decay": decay if config.decay_norms_and_biases else 0.0,
+            "adapt": False,
+        },
+    ]
+    return [group for group in both if group["params"]]
+
+
+def build(parameters: Iterable[tuple[str, nn.Parameter]], config: ContrastiveConfig) -> Optimizer:
+    """The optimiser of `config` over `groups(parameters, config)`: SGD with momentum (the paper's), AdamW, or LARS.
+
+    `momentum` is AdamW's first beta. The learning rate is 0 until the first `learning_rate` is put into its groups.
+    """
+    grouped = groups(parameters, config)
+    fused = all(p.device.type in FUSED_ON for group in grouped for p in group["params"]) or None
+    match config.optimizer:
+        case "sgd":
+            return SGD(grouped, lr=0.0, momentum=config.momentum, fused=fused)
+        case "adamw":
+            return AdamW(grouped, lr=0.0, betas=(config.momentum, 0.999), fused=fused)
+        case "lars":
+            return LARS(grouped, lr=0.0, momentum=config.momentum)
+
+
+class LARS(Optimizer):
+    """SGD with momentum whose step is scaled layer by layer (You et al. 2017, as in SimCLR's published code).
+
+    A layer's step is multiplied by trust * |w| / |g + decay w|, where both norms are positive. Groups with
+    `adapt=False` (norms, biases) take plain SGD steps. The momentum buffer holds scaled steps, learning rate included.
+
+    Args:
+        params: parameters or groups, each with `weight_decay` and `adapt`.
+        lr: learning rate, 0 or more.
+        momentum: in [0, 1).
+        trust: trust coefficient.
+    """
+
+    def __init__(
+        self,
+        params: Iterable[Tensor] | Iterable[dict],
+        lr: float,
+        momentum: float = 0.9,
+        weight_decay: float = 0.0,
+        trust: float = 0.001,
+        adapt: bool = True,
+    ) -> None:
+        super().__init__(
+            params,
+            {"lr": lr, "momentum": momentum, "weight_decay": weight_decay, "trust": trust, "adapt": adapt},
+        )
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
+        """One update of every parameter that has a gradient."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for group in self.param_groups:
+            for weight in group["params"]:
+                if weight.grad is not None:
+                    self._update(weight, weight.grad, group)
+        return loss
+
+    def _update(self, weight: Tensor, gradient: Tensor, group: dict) -> None:
+        direction = gradient.add(weight, alpha=group["weight_decay"])
+        if group["adapt"]:
+            # On the device throughout: asking for a norm's value would make the host wait for every layer.
+            size, slope = weight.norm(), direction.norm()
+            ratio = torch.where((size > 0) & (slope > 0), group["trust"] * size / slope, 1.0)
+            direction = direction * ratio
+        momentum = self.state[weight].setdefault("momentum_buffer", torch.zeros_like(weight))
+        momentum.mul_(group["momentum"]).add_(direction, alpha=group["lr"])
+        weight.sub_(momentum)
+
+
+def peak_learning_rate(config: ContrastiveConfig, batch_size: int) -> float:
+    """`contrastive.lr` or, unset, 0.3 B / 256 (paper 3.5; AdamW: 0.001 B / 256)."""
+    if config.lr is not None:
+        return config.lr
+    return (0.001 if config.optimizer == "adamw" else 0.3) * batch_size / 256
+
+
+def learning_rate(config: ContrastiveConfig, step: int, steps_per_epoch: int) -> float:
+    """Linear warm-up to `config.lr` (which must be set), then a half cosine down to `final_lr_fraction` of it.
+
+    Args:
+        config: `lr`, `epochs`, `warmup`, `final_lr_fraction`, and `schedule`: along the curve every step, or once an
+            epoch (then, without warm-up, CosineAnnealingLR(T_max=epochs) stepped once an epoch, as the authors ran).
+        step: from 0, over the whole training.
+        steps_per_epoch: at least 1.
+    """
+    assert config.lr is not None
+    per_epoch = steps_per_epoch if config.schedule == "step" else 1
+    position = step if config.schedule == "step" else step // steps_per_epoch
+    warm, total = config.warmup * per_epoch, config.epochs * per_epoch
+    if position < warm:
+        return config.lr * min(1.0, (position + 1) / warm)
+    progress = min(1.0, (position - warm) / max(total - warm, 1))
+    floor = config.final_lr_fraction
+    return config.lr * (floor + (1 - floor) * (1 + math.cos(math.pi * progress)) / 2)

@@ -1,0 +1,219 @@
+"""The commands: one clear sentence and exit 2 for bad input, help without torch, exit 75 when interrupted."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from headstart.cli.commands import COMMANDS, main
+
+SMALL = [
+    "--backbone.name",
+    "resnet18",
+    "--data.limit",
+    "128",
+    "--data.size",
+    "16",
+    "--autoencoder.epochs",
+    "2",
+    "--contrastive.epochs",
+    "2",
+    "--contrastive.batch-size",
+    "32",
+    "--head.hidden-dim",
+    "32",
+    "--head.output-dim",
+    "16",
+    "--precision",
+    "float32",
+    "--threads",
+    "1",
+    "--probe.names",
+    "knn",
+]
+
+
+def run(*arguments: str) -> int:
+    with pytest.raises(SystemExit) as stop:
+        main(arguments)
+    return int(stop.value.code or 0)
+
+
+def pictures(folder: Path, n: int) -> Path:
+    folder.mkdir(parents=True)
+    for i in range(n):
+        noise = np.random.default_rng(i).integers(0, 255, (16, 16, 3), dtype=np.uint8)
+        Image.fromarray(noise).save(folder / f"{i}.png")
+    return folder
+
+
+def bad_inputs(tmp_path: Path) -> dict[str, list[str]]:
+    file = tmp_path / "file"
+    file.write_text("not a folder")
+    (tmp_path / "empty").mkdir()
+    one = pictures(tmp_path / "one", 1)
+    out = str(tmp_path / "run")
+    (tmp_path / "bad.yaml").write_text("head: {hiden_dim: 3}\n")
+    (tmp_path / "type.yaml").write_text("head: {hidden_dim: many}\n")
+    return {
+        "missing path": ["pretrain", str(tmp_path / "nowhere"), "--out", out],
+        "empty folder": ["pretrain", str(tmp_path / "empty"), "--out", out],
+        "one picture": ["pretrain", str(one), "--out", out],
+        "no data": ["pretrain", "--out", out],
+        "batch too large": ["pretrain", "digits", "--out", out, "--contrastive.batch-size", "5000"],
+        "out is a file": ["pretrain", "digits", "--out", str(file)],
+        "out below a file": ["pretrain", "digits", "--out", str(file / "run")],
+        "unknown backbone": ["pretrain", "digits", "--out", out, "--backbone.name", "resnet35"],
+        "missing named set": ["pretrain", f"cifar10:{tmp_path}", "--out", out],
+        "unknown key": ["pretrain", "digits", "--out", out, "--config", str(tmp_path / "bad.yaml")],
+        "wrong type": ["pretrain", "digits", "--out", out, "--config", str(tmp_path / "type.yaml")],
+        "no such device": ["pretrain", "digits", "--out", out, "--device", "cuda:7"],
+        "not a run": ["embed", str(tmp_path / "empty"), "digits", "--out", str(tmp_path / "e.npz")],
+        "not a study": ["study", "status", str(tmp_path / "empty")],
+        "unknown study": ["study", "plan", "nothing-like-it"],
+        "unknown command": ["pretrian", "digits"],
+        "nothing to report": ["report", str(tmp_path / "empty")],
+        "missing csv": ["study", "import", str(tmp_path / "no.csv"), "--out", out],
+    }
+
+
+CASES = (
+    "missing path",
+    "empty folder",
+    "one picture",
+    "no data",
+    "batch too large",
+    "out is a file",
+    "out below a file",
+    "unknown backbone",
+    "missing named set",
+    "unknown key",
+    "wrong type",
+    "no such device",
+    "not a run",
+    "not a study",
+    "unknown study",
+    "unknown command",
+    "nothing to report",
+    "missing csv",
+)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_bad_input_is_one_sentence_and_exit_2(case: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(*bad_inputs(tmp_path)[case]) == 2
+    error = capsys.readouterr().err
+    assert "Traceback" not in error
+    lines = [line for line in error.splitlines() if line.startswith("headstart:")]
+    assert len(lines) == 1, error
+    assert not (tmp_path / "run" / "result.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--contrastive.epoch", "3"], r"contrastive\.epochs"),
+        (["--contrastive.temperature", "-1"], "temperature is -1.0; it must be greater than 0"),
+        (["--head.init", "fancy"], "invalid choice"),
+    ],
+)
+def test_wrong_options_say_what_would_be_right(
+    arguments: list[str], said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("pretrain", "digits", "--out", str(tmp_path / "run"), *arguments) == 2
+    shown = re.sub(r"[│\s]+", " ", capsys.readouterr().err)
+    assert re.search(said, shown)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root writes everywhere")
+def test_unwritable_out_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "locked").mkdir(mode=0o500)
+    assert run("pretrain", "digits", "--out", str(tmp_path / "locked" / "run")) == 2
+    assert "cannot be written" in capsys.readouterr().err
+
+
+def test_out_folder_that_cannot_be_made(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """As root, too: /proc takes no folders."""
+    assert run("pretrain", "digits", "--out", "/proc/headstart") == 2
+    assert "cannot be written" in capsys.readouterr().err
+
+
+def test_help_status_and_report_do_not_import_torch() -> None:
+    program = (
+        "import sys\n"
+        "from headstart.cli.commands import main\n"
+        "for words in (['--help'], ['pretrain', '--help'], ['study', 'run', '--help'], ['report', '--help']):\n"
+        "    try: main(words)\n"
+        "    except SystemExit: pass\n"
+        "import headstart.report, headstart.study\n"
+        "assert 'torch' not in sys.modules, 'torch was imported'\n"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True, capture_output=True)
+
+
+def test_every_command_has_help(capsys: pytest.CaptureFixture[str]) -> None:
+    for words in COMMANDS:
+        assert run(*words.split(), "--help") == 0
+        assert "usage" in capsys.readouterr().out
+    assert run("--help") == 0
+    listed = capsys.readouterr().out
+    assert all(words in listed for words in COMMANDS)
+
+
+def test_options_override_config_file_which_overrides_preset(tmp_path: Path) -> None:
+    from headstart.cli.commands import _base_config
+
+    (tmp_path / "some.yaml").write_text("contrastive: {epochs: 7, lr: 1e-4}\n")
+    base = _base_config(["digits", "--preset", "paper", f"--config={tmp_path / 'some.yaml'}", "--out", "run"])
+    assert base.contrastive.epochs == 7
+    assert base.contrastive.lr == 1e-4
+    assert base.contrastive.passes == 2
+
+
+def test_preset_knows_the_set_wherever_data_stands(tmp_path: Path) -> None:
+    from headstart.cli.commands import _base_config
+
+    (tmp_path / "some.yaml").write_text("data: {sources: [stl10:/data]}\n")
+    for argv in (
+        ["stl10:/data", "--preset", "paper", "--out", "cifar10"],
+        ["--preset=paper", "--out", "cifar10", "--head.no-frozen", "stl10:/data"],
+        ["--preset", "paper", "--config", str(tmp_path / "some.yaml"), "--out", "cifar10"],
+    ):
+        base = _base_config(argv)
+        assert (base.data.size, base.contrastive.batch_size) == (96, 500), argv
+
+
+def test_set_may_be_repeated(capsys: pytest.CaptureFixture[str]) -> None:
+    both = ("--set", "contrastive.epochs=0", "--set", "head.output_dim=8")
+    assert run("study", "plan", "smoke", "--no-calibrate", *both) == 2
+    assert "contrastive.epochs is 0" in capsys.readouterr().err
+
+
+def test_pretrain_repeats_from_its_own_config(tmp_path: Path) -> None:
+    first, second = tmp_path / "first", tmp_path / "second"
+    assert run("pretrain", "digits", "--out", str(first), *SMALL, "--stages", "autoencoder") == 0
+    assert run("pretrain", "--config", str(first / "config.yaml"), "--out", str(second)) == 0
+    assert (first / "autoencoder.safetensors").read_bytes() == (second / "autoencoder.safetensors").read_bytes()
+    assert run("pretrain", "digits", "--out", str(first), *SMALL, "--stages", "autoencoder") == 2
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_signal_saves_and_exits_75(tmp_path: Path, number: signal.Signals) -> None:
+    command = [sys.executable, "-m", "headstart", "pretrain", "digits", "--out", str(tmp_path / "run"), *SMALL]
+    process = subprocess.Popen([*command, "--autoencoder.epochs", "100000"], stderr=subprocess.PIPE, text=True)
+    autoencoder_began = tmp_path / "run" / "splits.npz"
+    while not autoencoder_began.exists() and process.poll() is None:
+        time.sleep(0.05)
+    time.sleep(1)
+    process.send_signal(number)
+    error = process.communicate(timeout=60)[1]
+    assert process.returncode == 75, error
+    assert "same command goes on" in error
+    assert (tmp_path / "run" / "checkpoint.pt").exists()

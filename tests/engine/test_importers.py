@@ -1,0 +1,302 @@
+"""Importing autoencoders: pythae, the authors' Lightning checkpoints, plain state dicts; hostile files refused."""
+
+import argparse
+import collections
+import io
+import pickle
+import zipfile
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+from headstart.engine.importers import autoencoder_state, read_tensors
+from headstart.heads import ProjectionHead
+from headstart.records.errors import InputError
+
+LATENT = 24
+
+
+def authors_state(prefix: str = "model.") -> dict[str, torch.Tensor]:
+    """The published code's key names: AEModule.model is an AE whose encoder and decoder are pythae's MLPs."""
+    g = torch.Generator().manual_seed(1)
+    shapes = {
+        "encoder.layers.0.0": (512, 48),
+        "encoder.embedding": (LATENT, 512),
+        "decoder.layers.0.0": (512, LATENT),
+        "decoder.layers.1.0": (48, 512),
+    }
+    state = collections.OrderedDict()
+    for name, shape in shapes.items():
+        state[f"{prefix}{name}.weight"] = torch.randn(shape, generator=g)
+        state[f"{prefix}{name}.bias"] = torch.randn(shape[0], generator=g)
+    return state
+
+
+OURS = {"encoder.hidden", "encoder.embedding", "decoder.hidden", "decoder.output"}
+
+
+# --------------------------------------------------------------------------------------------------------------- pythae
+
+
+@pytest.fixture(scope="module")
+def pythae_models(tmp_path_factory) -> dict[str, tuple[nn.Module, Path]]:
+    """An AE and a VAE, really trained by pythae and really saved by it."""
+    models = pytest.importorskip("pythae.models")
+    trainers = pytest.importorskip("pythae.trainers")
+    datasets = pytest.importorskip("pythae.data.datasets")
+    torch.manual_seed(0)
+    pictures = torch.rand(16, 1, 4, 4)
+    data = datasets.BaseDataset(pictures, torch.zeros(16))
+    saved = {}
+    for name in ("AE", "VAE"):
+        out = tmp_path_factory.mktemp(name)
+        config = getattr(models, f"{name}Config")(input_dim=(1, 4, 4), latent_dim=LATENT)
+        model = getattr(models, name)(config)
+        settings = trainers.BaseTrainerConfig(
+            output_dir=str(out), num_epochs=2, per_device_train_batch_size=8, per_device_eval_batch_size=8, no_cuda=True
+        )
+        trainer = trainers.BaseTrainer(model=model, train_dataset=data, eval_dataset=data, training_config=settings)
+        trainer.train()
+        (folder,) = out.glob("*/final_model")
+        saved[name] = (models.AutoModel.load_from_folder(str(folder)).eval(), folder)
+    return saved
+
+
+@pytest.mark.parametrize("kind", ["AE", "VAE"])
+def test_a_pythae_models_embedding_layer_starts_a_head(pythae_models, kind):
+    model, folder = pythae_models[kind]
+    head = ProjectionHead.from_autoencoder(folder, output_dim=8, activation="tanh")
+    h = torch.randn(7, 512)
+    assert torch.equal(head.first(h), model.encoder.embedding(h))
+    assert head.frozen
+    assert head.first.weight.shape == (LATENT, 512)
+    from_module = ProjectionHead.from_autoencoder(model, output_dim=8)
+    assert torch.equal(from_module.first.weight, head.first.weight)
+
+
+def test_a_pythae_models_layers_get_our_names(pythae_models):
+    model, folder = pythae_models["AE"]
+    state = autoencoder_state(folder)
+    assert {name.rpartition(".")[0] for name in state} == OURS
+    assert torch.equal(state["decoder.hidden.weight"], model.decoder.layers[0][0].weight)
+    assert torch.equal(state["decoder.output.weight"], model.decoder.layers[1][0].weight)
+    head = ProjectionHead.from_autoencoder(folder, output_dim=8, pretrained="all")
+    assert head.output.weight.shape == (8, LATENT)
+
+
+def test_a_pickled_encoder_beside_the_weights_is_never_opened(pythae_models, tmp_path):
+    _, folder = pythae_models["AE"]
+    (tmp_path / "model.pt").write_bytes((folder / "model.pt").read_bytes())
+    (tmp_path / "encoder.pkl").write_bytes(pickle.dumps(Bomb(tmp_path / "ran")))
+    assert "encoder.embedding.weight" in autoencoder_state(tmp_path)
+    assert not (tmp_path / "ran").exists()
+
+
+# ------------------------------------------------------------------------------------------------------------ Lightning
+
+
+def test_a_real_lightning_checkpoint_with_the_authors_names(tmp_path):
+    lightning = pytest.importorskip("pytorch_lightning")
+
+    class AEModule(lightning.LightningModule):
+        def __init__(self, model: nn.Module, epochs: int = 100, learning_rate: float = 1e-4) -> None:
+            super().__init__()
+            self.save_hyperparameters(ignore=["model"], logger=False)
+            self.model = model
+
+        def training_step(self, batch, index):
+            return (self.model["encoder"]["embedding"](batch) ** 2).mean()
+
+        def configure_optimizers(self):
+            return torch.optim.Adam(self.parameters(), lr=1e-4)
+
+    model = nn.ModuleDict(
+        {
+            "encoder": nn.ModuleDict({"layers": mlp(48, 512), "embedding": nn.Linear(512, LATENT)}),
+            "decoder": nn.ModuleDict({"layers": nn.ModuleList([*mlp(LATENT, 512), *mlp(512, 48)])}),
+        }
+    )
+    trainer = lightning.Trainer(
+        max_epochs=1, accelerator="cpu", logger=False, enable_progress_bar=False, default_root_dir=tmp_path
+    )
+    trainer.fit(AEModule(model), torch.utils.data.DataLoader(torch.randn(4, 512), batch_size=2))
+    (checkpoint,) = tmp_path.rglob("*.ckpt")
+    state = autoencoder_state(checkpoint)
+    assert {name.rpartition(".")[0] for name in state} == OURS
+    embedding = model["encoder"]["embedding"]
+    head = ProjectionHead.from_autoencoder(checkpoint, output_dim=8)
+    h = torch.randn(5, 512)
+    assert torch.equal(head.first(h), embedding(h))
+
+
+def mlp(inputs: int, outputs: int) -> nn.ModuleList:
+    return nn.ModuleList([nn.Sequential(nn.Linear(inputs, outputs), nn.ReLU())])
+
+
+@pytest.mark.parametrize(
+    ("extra", "named"),
+    [({"args": argparse.Namespace(lr=1)}, "argparse.Namespace"), ({"root": Path("photos")}, "pathlib")],
+)
+def test_hyperparameters_that_need_code_are_named(tmp_path, extra, named):
+    torch.save({"state_dict": authors_state(), "hyper_parameters": extra}, tmp_path / "epoch=98.ckpt")
+    with pytest.raises(InputError, match=rf"refused: reading it would mean running pickled code \(.*{named}"):
+        autoencoder_state(tmp_path / "epoch=98.ckpt")
+
+
+# ------------------------------------------------------------------------------------------------- files of other makes
+
+
+@pytest.mark.parametrize("wrapper", [None, "state_dict", "model_state_dict", "model"])
+@pytest.mark.parametrize("prefix", ["", "model.", "net.autoencoder."])
+def test_wrapped_and_prefixed_state_dicts(tmp_path, wrapper, prefix):
+    state = authors_state(prefix) | {"another.model.weight": torch.ones(3)}
+    torch.save({wrapper: state, "epoch": 3} if wrapper else state, tmp_path / "weights.pt")
+    found = autoencoder_state(tmp_path / "weights.pt")
+    assert torch.equal(found["encoder.embedding.weight"], authors_state("")["encoder.embedding.weight"])
+    if prefix:
+        assert not any("another" in name for name in found)
+
+
+def test_a_run_folder_and_its_file_give_the_same(tmp_path):
+    state = {name.replace("layers.0.0", "hidden"): tensor for name, tensor in authors_state("").items()}
+    save_file(state, tmp_path / "autoencoder.safetensors", metadata={"kind": "mlp"})
+    one, two = autoencoder_state(tmp_path), autoencoder_state(tmp_path / "autoencoder.safetensors")
+    assert all(torch.equal(one[name], two[name]) for name in one)
+    assert torch.equal(one["encoder.hidden.weight"], state["encoder.hidden.weight"])
+
+
+def test_a_lone_linear_layer(tmp_path):
+    layer = nn.Linear(512, LATENT)
+    torch.save(layer.state_dict(), tmp_path / "layer.pt")
+    h = torch.randn(3, 512)
+    for source in (layer, layer.state_dict(), tmp_path / "layer.pt", str(tmp_path / "layer.pt")):
+        assert torch.equal(ProjectionHead.from_autoencoder(source, output_dim=8).first(h), layer(h))
+
+
+def test_a_layer_without_bias_gets_zeros():
+    layer = nn.Linear(20, 6, bias=False)
+    h = torch.randn(3, 20)
+    assert torch.equal(ProjectionHead.from_autoencoder(layer, output_dim=4).first(h), layer(h))
+
+
+def test_half_precision_is_widened_exactly(tmp_path):
+    state = {name: tensor.bfloat16() for name, tensor in authors_state().items()}
+    save_file(state, tmp_path / "weights.safetensors")
+    found = autoencoder_state(tmp_path / "weights.safetensors")["encoder.embedding.weight"]
+    assert found.dtype == torch.float32
+    assert torch.equal(found, state["model.encoder.embedding.weight"].float())
+
+
+# -------------------------------------------------------------------------------------------------------- hostile files
+
+
+class Bomb:
+    """Creates a file when unpickled."""
+
+    def __init__(self, target: Path) -> None:
+        self.target = str(target)
+
+    def __reduce__(self):
+        return Path.touch, (Path(self.target),)
+
+
+@pytest.mark.parametrize("legacy", [True, False], ids=["legacy", "zip"])
+def test_a_file_that_runs_code_is_refused_and_does_not_run_it(tmp_path, legacy):
+    path = tmp_path / "model.pt"
+    contents = {"state_dict": authors_state(), "callbacks": Bomb(tmp_path / "ran")}
+    torch.save(contents, path, _use_new_zipfile_serialization=not legacy)
+    with pytest.raises(InputError, match="refused"):
+        autoencoder_state(tmp_path)
+    assert not (tmp_path / "ran").exists()
+    torch.load(path, weights_only=False)  # the bomb is live
+    assert (tmp_path / "ran").exists()
+
+
+def test_a_bare_pickle_is_refused_and_does_not_run(tmp_path):
+    (tmp_path / "weights.ckpt").write_bytes(pickle.dumps(Bomb(tmp_path / "ran")))
+    with pytest.raises(InputError):
+        autoencoder_state(tmp_path / "weights.ckpt")
+    assert not (tmp_path / "ran").exists()
+
+
+def test_a_torchscript_archive_is_refused(tmp_path):
+    torch.jit.save(torch.jit.trace(nn.Linear(3, 2), torch.ones(1, 3)), tmp_path / "script.pt")
+    with pytest.raises(InputError, match="TorchScript"):
+        read_tensors(tmp_path / "script.pt")
+
+
+def test_a_small_file_that_claims_a_huge_tensor_is_refused(tmp_path):
+    state = authors_state()
+    state["model.encoder.embedding.weight"] = torch.ones(1).expand(10**6, 10**6)
+    torch.save(state, tmp_path / "weights.pt")
+    assert (tmp_path / "weights.pt").stat().st_size < 10**6
+    with pytest.raises(InputError, match="not a dense tensor"):
+        autoencoder_state(tmp_path / "weights.pt")
+
+
+def test_sparse_tensors_are_refused(tmp_path):
+    torch.save({"encoder.embedding.weight": torch.eye(3).to_sparse()}, tmp_path / "weights.pt")
+    with pytest.raises(InputError):
+        autoencoder_state(tmp_path / "weights.pt")
+
+
+def damaged_files() -> dict[str, bytes]:
+    buffer = io.BytesIO()
+    torch.save(authors_state(), buffer)
+    whole = buffer.getvalue()
+    empty_zip = io.BytesIO()
+    with zipfile.ZipFile(empty_zip, "w") as archive:
+        archive.writestr("readme.txt", "no weights")
+    return {
+        "empty.pt": b"",
+        "text.pt": b"these are not weights",
+        "cut.pt": whole[: len(whole) // 2],
+        "flipped.pt": whole[:100] + bytes(b ^ 255 for b in whole[100:400]) + whole[400:],
+        "other.zip.pt": empty_zip.getvalue(),
+        "empty.safetensors": b"",
+        "long-header.safetensors": (2**62).to_bytes(8, "little") + b"{}",
+        "pickle.safetensors": whole,
+        "out-of-bounds.safetensors": (lambda h: len(h).to_bytes(8, "little") + h + b"\0" * 8)(
+            b'{"weight":{"dtype":"F32","shape":[1000,1000],"data_offsets":[0,4000000]}}'
+        ),
+    }
+
+
+@pytest.mark.parametrize("name", list(damaged_files()))
+def test_damaged_files_are_named(tmp_path, name):
+    (tmp_path / name).write_bytes(damaged_files()[name])
+    with pytest.raises(InputError, match=name) as caught:
+        autoencoder_state(tmp_path / name)
+    assert "\n" not in str(caught.value)
+
+
+# ------------------------------------------------------------------------------------------------------------ bad input
+
+
+@pytest.mark.parametrize(
+    ("tensors", "message"),
+    [
+        ({"conv1.weight": torch.ones(2, 2)}, "no tensor 'encoder.embedding.weight'; it holds conv1.weight"),
+        (authors_state("a.") | authors_state("b."), "2 embedding layers"),
+        ({"encoder.embedding.weight": torch.ones(3)}, "Linear layer's"),
+        ({"encoder.embedding.weight": torch.ones(3, 2), "encoder.embedding.bias": torch.ones(2)}, r"bias \(2,\)"),
+        ({"encoder.embedding.weight": torch.ones(3, 0)}, r"\(3, 0\)"),
+        ({"encoder.embedding.weight": torch.full((3, 2), torch.inf)}, "not finite"),
+    ],
+)
+def test_unfitting_tensors_are_one_sentence(tensors, message):
+    with pytest.raises(InputError, match=message):
+        autoencoder_state(tensors)
+
+
+def test_missing_files_and_folders(tmp_path):
+    with pytest.raises(InputError, match="is not a file"):
+        autoencoder_state(tmp_path / "gone.pt")
+    with pytest.raises(InputError, match="holds no autoencoder"):
+        autoencoder_state(tmp_path)
+    torch.save({"epoch": 3}, tmp_path / "empty.pt")
+    with pytest.raises(InputError, match="holds no tensors"):
+        autoencoder_state(tmp_path / "empty.pt")

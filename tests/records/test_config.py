@@ -1,0 +1,145 @@
+"""The config: every value checked and named, YAML and back, and what the hash counts."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from headstart.records import config as configs
+from headstart.records.config import (
+    Config,
+    DataConfig,
+    differences,
+    from_dict,
+    hash_of,
+    paper,
+    read_yaml,
+    to_dict,
+    to_yaml,
+)
+from headstart.records.errors import InputError
+
+
+@given(
+    st.fixed_dictionaries(
+        {},
+        optional={
+            "seed": st.integers(0, 2**31),
+            "precision": st.sampled_from(["auto", "float32", "bfloat16"]),
+            "head": st.fixed_dictionaries(
+                {},
+                optional={
+                    "init": st.sampled_from(["random", "autoencoder", "orthogonal", "spectrum", "shuffled", "pca"]),
+                    "frozen": st.booleans(),
+                    "hidden_dim": st.integers(1, 4096),
+                },
+            ),
+            "contrastive": st.fixed_dictionaries(
+                {},
+                optional={
+                    "lr": st.none() | st.floats(1e-8, 10),
+                    "temperature": st.floats(1e-3, 1),
+                    "batch_size": st.none() | st.integers(2, 10_000),
+                    "passes": st.sampled_from([1, 2]),
+                },
+            ),
+            "augment": st.fixed_dictionaries({"crop_scale": st.tuples(st.floats(0.01, 0.5), st.floats(0.5, 1))}),
+        },
+    )
+)
+def test_yaml_and_back_is_the_same(tmp_path_factory: pytest.TempPathFactory, values: dict[str, object]) -> None:
+    config = from_dict(values)
+    path = tmp_path_factory.mktemp("yaml") / "config.yaml"
+    path.write_text(to_yaml(config, {"headstart": "0"}), encoding="utf-8")
+    assert configs.load(path) == (config, {"headstart": "0"})
+    assert from_dict(to_dict(config)) == config
+
+
+def test_small_numbers_are_numbers(tmp_path: Path) -> None:
+    (tmp_path / "x.yaml").write_text("contrastive: {lr: 1e-4}")
+    assert configs.load(tmp_path / "x.yaml")[0].contrastive.lr == 1e-4
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"head": {"hiden_dim": 3}}, r"unknown key 'head.hiden_dim' \(perhaps you meant 'head.hidden_dim'\)"),
+        ({"head": {"hidden_dim": "abc"}}, "hidden-dim"),
+        ({"head": {"depth": 7}}, "head.depth is 7; it must be 1, 2, 3 or 4"),
+        ({"contrastive": {"temperature": 0}}, "contrastive.temperature is 0.0; it must be greater than 0"),
+        ({"augment": {"crop_scale": [0.9, 0.1]}}, "augment.crop-scale"),
+        ({"device": "gpu"}, "device is gpu"),
+        ({"data": {"size": 2}}, "data.size is 2"),
+    ],
+)
+def test_wrong_values_are_named_with_what_would_be_right(values: dict[str, object], said: str) -> None:
+    with pytest.raises(InputError, match=said):
+        from_dict(values)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["!!python/object/apply:os.system ['true']", "a: [1, 2", "- 1\n- 2", "head: 3", "\x00", "&a [*a]", "[" * 5000],
+)
+def test_hostile_yaml_is_refused_with_the_files_name(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "x.yaml"
+    path.write_text(text)
+    with pytest.raises(InputError, match=r"x\.yaml"):
+        configs.load(path)
+
+
+def test_sources_of_a_file_are_a_name_or_names(tmp_path: Path) -> None:
+    path = tmp_path / "some.yaml"
+    path.write_text("data: {sources: photos/}\n")
+    assert configs.load(path)[0].data.sources == ("photos/",)
+    for text in ("data: {sources: }", "data: {sources: [1]}", "about: 3"):
+        path.write_text(text)
+        with pytest.raises(InputError, match=r"some\.yaml"):
+            configs.load(path)
+
+
+def test_hash_counts_what_is_computed_and_not_where() -> None:
+    base = Config()
+    same = replace(
+        base,
+        device="cpu",
+        threads=3,
+        stages="autoencoder",
+        loggers=("tensorboard",),
+        data=replace(base.data, sources=("elsewhere",), download=True),
+    )
+    assert hash_of(base, "f") == hash_of(same, "f")
+    assert hash_of(base, "f") != hash_of(base, "g")
+    other = replace(base, seed=1)
+    assert hash_of(base, "f") != hash_of(other, "f")
+    assert differences(base, other) == ["seed: 0 -> 1"]
+    assert differences(base, same) == []
+
+
+def test_paper_preset_is_the_authors_setting() -> None:
+    config = paper(("cifar10:ROOT",))
+    assert (config.data.size, config.contrastive.batch_size) == (32, 1280)
+    assert (config.backbone.name, config.backbone.weights) == ("resnet34", "imagenet")
+    assert (config.contrastive.epochs, config.contrastive.temperature, config.contrastive.passes) == (150, 0.5, 2)
+    assert config.contrastive.final_lr_fraction == pytest.approx(1 / 50)
+    assert (config.autoencoder.epochs, config.autoencoder.batch_size, config.autoencoder.lr) == (100, 100, 1e-4)
+    assert not config.data.normalize
+    assert paper(("photos/",)).contrastive.batch_size is None
+    with pytest.raises(InputError, match="one of paper"):
+        configs.preset("papers")
+
+
+def test_house_defaults_are_the_contracts() -> None:
+    config = Config(data=DataConfig(sources=("x",)))
+    assert (config.backbone.name, config.backbone.stem, config.backbone.weights) == ("resnet34", "imagenet", "none")
+    assert (config.autoencoder.epochs, config.contrastive.epochs) == (100, 100)
+    head = config.head
+    assert (head.init, head.frozen, head.activation) == ("autoencoder", True, "relu")
+    assert (head.hidden_dim, head.output_dim) == (256, 128)
+
+
+def test_yaml_reads_no_file_it_cannot(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="cannot be read"):
+        read_yaml(tmp_path / "none.yaml")

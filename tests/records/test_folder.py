@@ -1,0 +1,71 @@
+"""The one function that writes files: whole or not at all; and the names that are safe to show."""
+
+import errno
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from headstart.records import folder as runs
+from headstart.records.errors import InputError, RunError
+from headstart.records.folder import Metrics, RunFolder, printable, read_metrics, safe_cell, write, write_json
+
+
+def test_write_leaves_the_old_file_when_the_disk_is_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "file"
+    write(path, "old")
+
+    def full(handle: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(runs.os, "fsync", full)
+    with pytest.raises(RunError, match=f"{path}.*No space left"):
+        write(path, "new")
+    monkeypatch.undo()
+    assert path.read_text() == "old"
+    assert os.listdir(tmp_path) == ["file"]
+
+
+def test_write_makes_folders_and_takes_bytes_text_and_functions(tmp_path: Path) -> None:
+    path = tmp_path / "a" / "b"
+    for content in (b"x", "x", lambda file: file.write(b"x")):
+        write(path, content)
+        assert path.read_bytes() == b"x"
+
+
+def test_json_refuses_nan(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="JSON"):
+        write_json(tmp_path / "x.json", {"loss": float("nan")})
+    assert not (tmp_path / "x.json").exists()
+
+
+def test_metrics_keep_nothing_json_cannot_hold_and_can_forget(tmp_path: Path) -> None:
+    metrics = Metrics(tmp_path / "metrics.jsonl")
+    for epoch in range(3):
+        metrics.log(stage="contrastive", epoch=epoch, loss=float("inf") if epoch == 1 else 0.5)
+    metrics.flush()
+    assert read_metrics(metrics.path)[1]["loss"] is None
+    metrics.truncate(1)
+    metrics.flush()
+    assert [line["epoch"] for line in read_metrics(metrics.path)] == [0]
+
+
+def test_damaged_result_is_named(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    with pytest.raises(InputError, match=r"no result\.json"):
+        folder.read_result()
+    folder.result.write_text('{"schema": 1')
+    with pytest.raises(InputError, match=r"result\.json is not valid JSON"):
+        folder.read_result()
+
+
+@given(st.text())
+def test_safe_cells_cannot_run_and_cannot_steer_a_terminal(text: str) -> None:
+    cell = safe_cell(text)
+    assert cell[:1] not in ("=", "+", "-", "@")
+    assert "\x1b" not in printable(text)
+    assert "\n" not in cell
+    if text.isascii() and text.isprintable() and text[:1].isalnum():
+        assert cell == text

@@ -1,0 +1,471 @@
+"""Studies as plans: reading, naming, extending, the paper's 765 runs, status. Nothing is trained here."""
+
+import csv
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from headstart import backbones, study
+from headstart.heads import ProjectionHead
+from headstart.records.errors import InputError
+from headstart.study.store import Claim
+from headstart.training.autoencoder import Autoencoder
+from headstart.training.optimizers import peak_learning_rate
+
+SETS = {
+    "Imagenette": "imagenette",
+    "STL10": "stl10",
+    "CIFAR10": "cifar10",
+    "FGVCAircraft": "fgvc-aircraft",
+    "CIFAR100": "cifar100",
+}
+
+
+def write(folder: Path, **content: object) -> Path:
+    path = folder / "study.yml"
+    path.write_text(yaml.safe_dump(content, sort_keys=False))
+    return path
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> Path:
+    """A study file of two heads and two seeds."""
+    return write(
+        tmp_path,
+        data=["digits"],
+        factors={"head.init": ["random", "orthogonal"]},
+        seeds=[0, 1],
+        base={"contrastive": {"epochs": 3}},
+    )
+
+
+# ----------------------------------------------------------------------------------------------------------- the paper
+
+
+def rows(path: Path) -> list[dict[str, str]]:
+    with open(path, encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def number(text: str) -> float:
+    return float(text.replace(",", "."))
+
+
+SIMCLR_COLUMNS = {
+    # column of the CSV -> (what the row says, what the run's config says); every setting that the CSV states
+    "backbone": (str, lambda c: c.backbone.name),
+    "weights": (lambda t: {"DEFAULT": "imagenet"}[t], lambda c: c.backbone.weights),
+    "dataset_name": (SETS.get, lambda c: c.data.sources[0]),
+    "img_size": (int, lambda c: c.data.size),
+    "standardize": (lambda t: t == "True", lambda c: c.data.normalize),
+    "batch_size": (int, lambda c: c.contrastive.batch_size),
+    "epochs": (int, lambda c: c.contrastive.epochs),
+    "learning_rate": (number, lambda c: peak_learning_rate(c.contrastive, c.contrastive.batch_size)),
+    "optimizer": (str.lower, lambda c: c.contrastive.optimizer),
+    "momentum": (number, lambda c: c.contrastive.momentum),
+    "weight_decay": (number, lambda c: c.contrastive.weight_decay),
+    "lr_scheduler": (str, lambda c: {"epoch": "CosineAnnealingLR"}[c.contrastive.schedule]),
+    "temperature": (number, lambda c: c.contrastive.temperature),
+    "save_top_k": (int, lambda c: {"best": 1}[c.contrastive.keep]),
+    "projection_head": (lambda t: {"ae": "autoencoder", "mlp": "random"}[t], lambda c: c.head.init),
+    "freeze_projection_head": (lambda t: t == "True", lambda c: c.head.frozen),
+    "projection_head_activation": (str.lower, lambda c: c.head.activation),
+    "projection_head_embedding_dim": (int, lambda c: c.head.hidden_dim),
+    "latent_dimensions": (int, lambda c: c.head.output_dim),
+}
+
+AUTOENCODER_COLUMNS = {
+    "dataset_name": (SETS.get, lambda c: c.data.sources[0]),
+    "img_size": (int, lambda c: c.data.size),
+    "latent_dimensions": (int, lambda c: c.head.hidden_dim),
+    "batch_size": (int, lambda c: c.autoencoder.batch_size),
+    "epochs": (int, lambda c: c.autoencoder.epochs),
+    "learning_rate": (number, lambda c: c.autoencoder.lr),
+    "standardize": (lambda t: t == "True", lambda c: c.autoencoder.normalize),
+}
+
+
+def key(config) -> tuple:
+    return (
+        config.data.sources[0],
+        config.head.init,
+        config.head.frozen,
+        config.head.activation,
+        config.head.hidden_dim,
+        config.head.output_dim,
+        config.data.normalize,
+    )
+
+
+IDENTIFYING = (
+    "dataset_name",
+    "projection_head",
+    "freeze_projection_head",
+    "projection_head_activation",
+    "projection_head_embedding_dim",
+    "latent_dimensions",
+    "standardize",
+)
+
+
+@pytest.fixture(scope="module")
+def paper() -> list[study.Planned]:
+    return study.expand(study.load("paper"))
+
+
+def test_paper_plans_15_autoencoders_and_765_runs(paper) -> None:
+    plan = study.plan("paper", calibrate=False)
+    assert (len(plan.runs), plan.autoencoders) == (765, 15)
+    assert len({run.name for run in plan.runs}) == 765
+    one = study.plan("paper:cifar10", calibrate=False)
+    assert (len(one.runs), one.autoencoders) == (153, 3)
+
+
+def test_each_run_of_paper_is_its_row_of_the_csv(paper, reference: Path) -> None:
+    stated = rows(reference / "simclr-train.csv") + rows(reference / "simclr-train-ae-nonfrozen.csv")
+    assert len(stated) == 765
+    by_key = {key(run.config): run.config for run in paper}
+    assert len(by_key) == 765
+    seen = set()
+    for row in stated:
+        wanted = tuple(SIMCLR_COLUMNS[column][0](row[column]) for column in IDENTIFYING)
+        config = by_key[wanted]
+        seen.add(wanted)
+        for column, (says, has) in SIMCLR_COLUMNS.items():
+            assert has(config) == pytest.approx(says(row[column])), (column, row["Run ID"])
+    assert len(seen) == 765
+
+
+def test_each_autoencoder_of_paper_is_its_row_and_starts_the_heads_that_the_rows_say(paper, reference: Path) -> None:
+    stated = {row["model_ckpt"]: row for row in rows(reference / "ae-train.csv")}
+    needed = {digest: run.config for digest, run in study.autoencoders_of(paper).items()}
+    assert len(stated) == len(needed) == 15
+    by_row = {}
+    for checkpoint, row in stated.items():
+        wanted = (SETS[row["dataset_name"]], int(row["latent_dimensions"]))
+        digest, config = next((d, c) for d, c in needed.items() if (c.data.sources[0], c.head.hidden_dim) == wanted)
+        by_row[checkpoint] = digest
+        for column, (says, has) in AUTOENCODER_COLUMNS.items():
+            assert has(study.autoencoder_config(config)) == pytest.approx(says(row[column])), (column, checkpoint)
+    by_key = {key(run.config): run for run in paper}
+    heads = 0
+    for row in rows(reference / "simclr-train.csv") + rows(reference / "simclr-train-ae-nonfrozen.csv"):
+        run = by_key[tuple(SIMCLR_COLUMNS[column][0](row[column]) for column in IDENTIFYING)]
+        weights = row["projection_head_weights"].removeprefix("../ae/")
+        assert study.trains_autoencoder(run.config) == bool(weights)
+        if weights:
+            heads += 1
+            assert study.autoencoder_hash(run.config, run.point.data) == by_row[weights]
+    assert heads == 360 + 45
+
+
+def test_models_of_paper_have_the_parameters_of_the_rows(paper, reference: Path) -> None:
+    backbone = backbones.build("resnet34", size=32)
+    in_backbone = sum(p.numel() for p in backbone.parameters())
+    sources = {d: Autoencoder(3 * 8 * 8, backbone.num_features, d) for d in (128, 256, 512)}  # type: ignore[arg-type]
+    built: dict = {}
+    by_key = {key(run.config): run.config for run in paper}
+    for row in rows(reference / "simclr-train.csv") + rows(reference / "simclr-train-ae-nonfrozen.csv"):
+        settings = by_key[tuple(SIMCLR_COLUMNS[column][0](row[column]) for column in IDENTIFYING)].head
+        if settings not in built:
+            head = ProjectionHead.from_init(
+                backbone.num_features,
+                init=settings.init,
+                hidden_dim=settings.hidden_dim,  # type: ignore[arg-type]
+                output_dim=settings.output_dim,
+                activation=settings.activation,
+                frozen=settings.frozen,
+                autoencoder=sources[settings.hidden_dim],
+            )
+            trained = sum(p.numel() for p in head.parameters() if p.requires_grad)
+            built[settings] = (in_backbone + trained, sum(p.numel() for p in head.parameters()) - trained)
+        stated = (int(row["simclr_trainable_params"]), int(row["simclr_non_trainable_params"]))
+        assert built[settings] == stated, row["Run ID"]
+
+
+def test_controls_is_every_start_frozen_and_trainable() -> None:
+    runs = study.expand(study.load("controls", seeds=[0, 1]))
+    assert len({(r.config.head.init, r.config.head.frozen) for r in runs}) == 12
+    assert len(runs) == 24
+    assert len(study.autoencoders_of(runs)) == 2  # one a seed, shared by autoencoder, spectrum and shuffled
+
+
+# ------------------------------------------------------------------------------------------------------------- reading
+
+
+def test_names_say_what_varies_and_are_safe(tmp_path: Path) -> None:
+    path = write(
+        tmp_path,
+        data=[str(tmp_path / "my photos")],
+        factors={
+            "head.init": ["random"],
+            "contrastive.lr": [0.1, 1e-4],
+            "head.frozen": [False],
+            "augment.crop_scale": [[0.3, 1.0]],
+            "autoencoder.weights": ["a/b/c.safetensors", "a/b c.safetensors"],
+        },
+    )
+    names = [run.name for run in study.expand(study.load(path))]
+    assert len(set(names)) == len(names) == 4
+    for name in names:
+        assert re.fullmatch(r"data=my-photos~.*init=random.*frozen=false.*seed=0", name)
+        assert set(name) <= set("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789=,._+~-")
+        assert len(name) <= 200
+
+
+def test_data_can_be_given_by_hand(small: Path, tmp_path: Path) -> None:
+    (config,) = {run.config for run in study.expand(study.load("paper:cifar10", data_root=tmp_path, seeds=[3]))[:1]}
+    assert config.data.sources == (f"cifar10:{tmp_path}",)
+    assert (config.data.size, config.contrastive.batch_size, config.seed) == (32, 1280, 3)
+    (run, *_) = study.expand(study.load(small, data=[str(tmp_path)]))
+    assert run.config.data.sources == (str(tmp_path),)
+    (run, *_) = study.expand(study.load("paper", data=f"stl10:{tmp_path}"))
+    assert (run.config.data.size, run.config.contrastive.batch_size) == (96, 500)
+
+
+def test_overrides_reach_every_run(small: Path) -> None:
+    loaded = study.load(small, overrides=["contrastive.epochs=7", "contrastive.weight-decay=1e-4", "augment.flip=0"])
+    assert {(r.config.contrastive.epochs, r.config.contrastive.weight_decay) for r in study.expand(loaded)} == {
+        (7, 1e-4)
+    }
+    sized = study.load("paper:cifar10", overrides=["contrastive.batch_size=64"])
+    assert {r.config.contrastive.batch_size for r in study.expand(sized)} == {64}
+
+
+@pytest.mark.parametrize(
+    ("content", "complaint"),
+    [
+        ({"factor": {}}, "unknown key 'factor'"),
+        ({"factors": {"head.inti": ["random"]}}, "head.inti"),
+        ({"factors": {"head.init": ["randm"]}}, "randm"),
+        ({"factors": {"head.hidden_dim": ["abc"]}}, "abc"),
+        ({"factors": {"head.init": []}}, "no values"),
+        ({"factors": {"head.init": ["random", "random"]}}, "twice"),
+        ({"factors": {"head": {"a": {"head.init": "random"}}, "head.init": ["pca"]}}, "two factors"),
+        ({"base": {"contrastive": {"epochs": 0}}}, "contrastive.epochs"),
+        ({"seeds": ["a"]}, "seeds"),
+        ({"seeds": []}, "seeds"),
+        ({"exclude": [{"head.inits": "random"}]}, "head.inits"),
+        ({"factors": {"head.init": ["random"]}, "exclude": [{"head.init": "pca"}]}, "no value pca"),
+        ({"data": []}, "no data"),
+        ({"data": ["digits", "digits"]}, "twice"),
+        ({"preset": "papre"}, "papre"),
+        ({"compare": [["autoencoder-frozen"]]}, "pairs of heads"),
+        ({"factors": {"seed": [1, 2]}}, "seeds"),
+    ],
+)
+def test_a_wrong_file_is_refused_in_one_sentence(tmp_path: Path, content: dict, complaint: str) -> None:
+    path = write(tmp_path, **{"data": ["digits"], **content})
+    with pytest.raises(InputError, match=complaint) as refused:
+        study.expand(study.load(path))
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "complaint"),
+    [(["contrastive.epochs"], "OPTION=VALUE"), (["contrastive.epoch=3"], "epoch"), (["head.init=random"], "varies it")],
+)
+def test_a_wrong_override_is_refused(small: Path, overrides: list[str], complaint: str) -> None:
+    with pytest.raises(InputError, match=complaint):
+        study.load(small, overrides=overrides)
+
+
+def test_an_unknown_study_names_the_presets() -> None:
+    with pytest.raises(InputError, match="controls, paper, smoke"):
+        study.load("papers")
+    with pytest.raises(InputError, match="no data set 'cifar11'"):
+        study.load("paper:cifar11")
+
+
+def test_exclusions_leave_combinations_out(tmp_path: Path) -> None:
+    path = write(
+        tmp_path,
+        data=["digits"],
+        seeds=[0, 1],
+        factors={"head.init": ["random", "pca"], "head.frozen": [True, False]},
+        exclude=[{"head.init": "random", "head.frozen": True}, {"seed": 1, "head.init": ["pca"]}],
+    )
+    found = {(r.config.head.init, r.config.head.frozen, r.config.seed) for r in study.expand(study.load(path))}
+    assert found == {("random", False, 0), ("random", False, 1), ("pca", True, 0), ("pca", False, 0)}
+
+
+# ----------------------------------------------------------------------------------------------------------- extending
+
+
+def test_study_yaml_reads_back_as_the_same_study(small: Path, tmp_path: Path) -> None:
+    for name in (small, "paper", "controls", "smoke"):
+        loaded = study.load(name)
+        (tmp_path / "study.yaml").write_text(loaded.to_yaml())
+        assert study.expand(study.load(tmp_path)) == study.expand(loaded)
+
+
+def test_a_study_grows_by_values_seeds_data_and_factors_and_keeps_its_names(small: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    before = {run.name: run.config for run in study.expand(study.prepare(study.load(small), out))}
+    content = yaml.safe_load(small.read_text())
+    content["factors"]["head.init"].append("pca")
+    content["factors"]["contrastive.temperature"] = [0.1, 0.5]  # 0.5 is what the earlier runs had
+    content["seeds"] = [2]
+    content["data"] = ["digits", str(tmp_path)]
+    small.write_text(yaml.safe_dump(content))
+    after = {run.name: run.config for run in study.expand(study.prepare(study.load(small), out))}
+    assert len(after) == 2 * 3 * 2 * 3
+    assert {name: after[name] for name in before} == before
+    assert any("temperature=0.1" in name for name in after)
+    again = study.expand(study.prepare(study.load(small), out))
+    assert {run.name: run.config for run in again} == after
+
+
+def test_a_changed_base_is_refused_with_the_difference(small: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    study.prepare(study.load(small), out)
+    before = (out / "study.yaml").read_bytes()
+    with pytest.raises(InputError, match=r"contrastive\.epochs: 3 -> 4"):
+        study.prepare(study.load(small, overrides=["contrastive.epochs=4"]), out)
+    content = yaml.safe_load(small.read_text())
+    for factors in ({"contrastive.temperature": [0.1]}, {**content["factors"], "contrastive.temperature": [0.1]}):
+        small.write_text(yaml.safe_dump({**content, "factors": factors}))
+        with pytest.raises(InputError, match=r"head.init|lacks the value"):
+            study.prepare(study.load(small), out)
+    assert (out / "study.yaml").read_bytes() == before
+    small.write_text(yaml.safe_dump(content))
+    study.prepare(study.load(small, overrides=["threads=1", "device=cpu"]), out)  # where it runs may change
+
+
+def test_foreign_folders_are_left_alone(small: Path, tmp_path: Path) -> None:
+    (tmp_path / "imported").mkdir()
+    (tmp_path / "imported" / "study.yaml").write_text("imported: [a.csv]\nseeds: [0]\n")
+    with pytest.raises(InputError, match="not written by"):
+        study.prepare(study.load(small), tmp_path / "imported")
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "result.json").write_text("{}")
+    with pytest.raises(InputError, match="holds a run"):
+        study.prepare(study.load(small), tmp_path / "run")
+
+
+@pytest.mark.parametrize("missing", ["cifar10", "nothing-here"])
+def test_data_that_are_not_there_leave_the_study_as_it_was(small: Path, tmp_path: Path, missing: str) -> None:
+    out = tmp_path / "out"
+    with pytest.raises(InputError, match=missing):
+        study.run(small, out=out, data=missing)
+    assert not (out / "study.yaml").exists()
+    study.prepare(study.load(small), out)
+    before = (out / "study.yaml").read_bytes()
+    with pytest.raises(InputError, match=missing):
+        study.run(small, out=out, data=missing)
+    assert (out / "study.yaml").read_bytes() == before
+
+
+def test_autoencoders_are_shared_by_what_they_depend_on(tmp_path: Path) -> None:
+    """Head, SimCLR and Z-score of the pictures do not matter; latent size, seed and autoencoder settings do."""
+    path = write(
+        tmp_path,
+        data=["digits"],
+        seeds=[0, 1],
+        factors={
+            "head.activation": ["relu", "tanh"],
+            "data.normalize": [True, False],
+            "contrastive.temperature": [0.1, 0.5],
+            "augment.crop_scale": [[0.3, 1.0], [0.08, 1.0]],
+            "head.hidden_dim": [32, 64],
+            "autoencoder.epochs": [1, 2],
+        },
+    )
+    runs = study.expand(study.load(path))
+    assert (len(runs), len(study.autoencoders_of(runs))) == (128, 8)
+
+
+# -------------------------------------------------------------------------------------------------------------- status
+
+
+def finish(folder: Path, seconds: float) -> None:
+    folder.mkdir(parents=True)
+    (folder / "result.json").write_text(json.dumps({"stage": "probe", "seconds": {"contrastive": seconds}}))
+
+
+def test_status_counts_and_estimates(small: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    first, second, third, fourth = study.expand(study.prepare(study.load(small), out))
+    assert study.status(out).seconds_left is None
+    finish(out / "runs" / first.name, 100.0)
+    (out / "runs" / second.name).mkdir()
+    (out / "runs" / second.name / "failed.json").write_text(json.dumps({"reason": "no luck"}))
+    finish(out / "runs" / "autoencoder-digits-h64-seed0-0123abcd", 5.0)
+    status = study.status(out)
+    assert (status.total, status.done, status.todo, status.autoencoders) == (4, 1, 2, 1)
+    assert status.failed == [(second.name, "no luck")]
+    assert status.seconds_left == pytest.approx(200.0)
+    (out / "runs" / third.name).mkdir()
+    (out / "runs" / third.name / "metrics.jsonl").write_text('{"stage": "contrastive", "epoch": 1}\n')
+    with Claim(out / "runs" / third.name).held(epochs={"contrastive": 4}) as mine:
+        assert mine
+        (running,) = study.status(out).running
+        assert (running.name, running.stage, running.progress) == (third.name, "contrastive", 0.25)
+    assert study.status(out).running == []
+    assert fourth.name not in {p.name for p in (out / "runs").iterdir()}
+
+
+def test_status_of_imported_records(reference: Path, tmp_path: Path) -> None:
+    from headstart.study.imports import import_csv
+
+    import_csv([reference / f"{name}.csv" for name in ("ae-train", "simclr-train-ae-nonfrozen")], tmp_path)
+    status = study.status(tmp_path)
+    assert (status.done, status.total, status.autoencoders, status.todo, status.failed) == (45, 45, 15, 0, [])
+
+
+def test_status_of_something_else_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"no study\.yaml"):
+        study.status(tmp_path)
+
+
+def test_status_of_10000_finished_runs_takes_under_3_seconds_and_no_torch(small: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    planned = study.expand(study.prepare(study.load(small, seeds=range(5000)), out))
+    assert len(planned) == 10_000
+    for run in planned:
+        finish(out / "runs" / run.name, 60.0)
+    code = (
+        "import sys, time; began = time.process_time()\n"
+        "from headstart import study\nfrom headstart.cli import study_screen\n"
+        f"status = study.status({str(out)!r}); study_screen.print_status(status)\n"
+        "print(status.done, 'torch' in sys.modules, time.process_time() - began)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    figures = done.stdout.splitlines()[-1].split()
+    assert figures[:2] == ["10000", "False"]
+    assert float(figures[2]) < 3.0
+
+
+def test_planning_writes_nothing_and_imports_no_torch(small: Path, tmp_path: Path) -> None:
+    code = (
+        "import sys\nfrom headstart import study, study_screen\n"
+        f"plan = study.plan({str(small)!r}, out={str(tmp_path / 'out')!r}, calibrate=False)\n"
+        "study_screen.print_plan(plan)\n"
+        "print(len(plan.runs), 'torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "4 False"
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_estimate_counts_epochs_pictures_and_runs(small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from headstart.study import executors
+
+    monkeypatch.setattr(executors, "_seconds_of_pair", lambda *_: 0.5)
+    monkeypatch.setattr(executors, "_seconds_of_picture", lambda *_: 0.25)
+    overrides = ["contrastive.epochs=10", "autoencoder.epochs=4", "data.limit=100"]
+    assert study.plan(small, overrides=overrides).seconds == 4 * 10 * 100 * 0.5
+    with_autoencoder = study.plan("smoke", overrides=overrides, seeds=[0])
+    assert with_autoencoder.seconds == 6 * 10 * 100 * 0.5 + 4 * 100 * 0.25
+
+
+def test_the_estimate_is_of_real_steps() -> None:
+    overrides = ["threads=1", "precision=float32", "backbone.name=shufflenet_v2_x0_5", "contrastive.batch_size=8"]
+    plan = study.plan("smoke", overrides=overrides, seeds=[0])
+    assert plan.seconds is not None
+    assert 0.1 < plan.seconds < 10_000

@@ -1,0 +1,81 @@
+"""`torchrun -m headstart pretrain`: two real processes on two real ranks, to the end, and to a rank's death."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from headstart.records.folder import RunFolder, read_metrics
+
+pytestmark = pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="needs Linux's /proc")
+
+
+def torchrun(out: Path, epochs: int) -> list[str]:
+    return [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc-per-node=2",
+        "-m",
+        "headstart",
+        "pretrain",
+        "digits",
+        "--out",
+        str(out),
+        "--backbone.name",
+        "shufflenet_v2_x0_5",
+        "--data.limit",
+        "64",
+        "--data.size",
+        "16",
+        "--autoencoder.epochs",
+        "1",
+        "--contrastive.epochs",
+        str(epochs),
+        "--contrastive.batch-size",
+        "16",
+        "--head.hidden-dim",
+        "16",
+        "--head.output-dim",
+        "8",
+        "--probe.names",
+        "knn",
+        "--threads",
+        "1",
+        "--precision",
+        "float32",
+    ]
+
+
+def test_a_run_ends_once(tmp_path: Path) -> None:
+    done = subprocess.run(torchrun(tmp_path / "run", 2), capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stdout.count("accuracy in %") == 1
+    folder = RunFolder(tmp_path / "run")
+    assert folder.read_result()["stage"] == "probe"
+    lines = [(line["stage"], line.get("epoch")) for line in read_metrics(folder.metrics)]
+    assert lines == [("data", None), ("autoencoder", 1), ("contrastive", 1), ("contrastive", 2), ("probe", None)]
+    assert (done.stdout + done.stderr).count("uses the statistics of its own part") == 1
+
+
+def test_a_rank_that_dies_ends_the_others_and_the_run_goes_on(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path / "run")
+    process = subprocess.Popen(torchrun(folder.path, 500), stderr=subprocess.PIPE, text=True)
+    until = time.monotonic() + 300
+    while not any(line["stage"] == "contrastive" for line in read_metrics(folder.metrics)):
+        assert process.poll() is None, process.communicate()[1][-3000:]
+        assert time.monotonic() < until
+        time.sleep(0.1)
+    ranks = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    (second,) = [pid for pid in ranks if b"\0RANK=1\0" in Path(f"/proc/{pid}/environ").read_bytes()]
+    os.kill(int(second), signal.SIGKILL)
+    _, said = process.communicate(timeout=180)  # torchrun gives the others 30 s to save
+    assert process.returncode == 1
+    assert "Signal 9 (SIGKILL) received" in said
+    assert not folder.is_complete()
+    assert folder.checkpoint.exists()
