@@ -183,8 +183,9 @@ class TestPaper:
     def both(features, labels):
         n = len(labels["test"])
         train, val, test = probes.paper_split(n, 0)
-        x, y = torch.from_numpy(features["test"]), torch.from_numpy(labels["test"])
-        plain = Transcription(*probes.linear_init(x.shape[1], 5, 0))
+        x, y = torch.from_numpy(features["test"]).double(), torch.from_numpy(labels["test"])
+        start = [value.double() for value in probes.linear_init(x.shape[1], 5, 0)]
+        plain = Transcription(*start).double()
         plain.fit(x[train], y[train], x[val], y[val], epochs=50)
         plain.linear.load_state_dict(plain.kept)
         plain.correct = int((plain.linear(x[test]).argmax(1) == y[test]).sum())
@@ -193,7 +194,7 @@ class TestPaper:
             y[train],
             x[val],
             y[val],
-            start=probes.linear_init(x.shape[1], 5, 0),
+            start=start,
             order=lambda epoch: order(0, "probe/paper/order", epoch, len(train)),
         )
         return plain, fit
@@ -202,15 +203,19 @@ class TestPaper:
         ("scale", "n", "falls", "early"), [(1, 1003, True, False), (3, 203, False, True), (6, 203, True, False)]
     )
     def test_equals_a_plain_torch_transcription(self, scale, n, falls, early):
-        """Many steps; the lowest val loss before the end; large features."""
+        """Many steps; the lowest val loss before the end; large features.
+
+        In float64, where a thousand steps agree on every kind of CPU; the run itself is float32, and only close.
+        """
         features, labels, names, classes = problem(sizes=(10, 10, n), noise=3.0)
         features = {split: scale * x for split, x in features.items()}
         plain, fit = self.both(features, labels)
-        torch.testing.assert_close(fit.weights.T, plain.kept["weight"], rtol=1e-4, atol=1e-4)
-        torch.testing.assert_close(fit.biases, plain.kept["bias"], rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(fit.weights.T, plain.kept["weight"], rtol=1e-9, atol=1e-9)
+        torch.testing.assert_close(fit.biases, plain.kept["bias"], rtol=1e-9, atol=1e-9)
+        assert fit.epoch == plain.best_epoch
         result = probes.run(features, labels, names, classes, which=["paper"])["paper"]
-        assert result["val_loss"] == pytest.approx(plain.lowest, rel=1e-4)
-        assert (result["best_epoch"], result["correct"]) == (plain.best_epoch, plain.correct)
+        assert result["val_loss"] == pytest.approx(plain.lowest, rel=1e-3)
+        assert result["correct"] == pytest.approx(plain.correct, abs=2)
         assert (plain.rates[-1] < 1e-3, plain.best_epoch < 50) == (falls, early)
         assert plain.steps == 50 * result["steps_per_epoch"]
 

@@ -13,6 +13,7 @@ import yaml
 from headstart import backbones, study
 from headstart.heads import ProjectionHead
 from headstart.records.errors import InputError
+from headstart.study import calls, shared
 from headstart.study.store import Claim
 from headstart.training.autoencoder import Autoencoder
 from headstart.training.optimizers import peak_learning_rate
@@ -143,7 +144,7 @@ def test_each_run_of_paper_is_its_row_of_the_csv(paper, reference: Path) -> None
 
 def test_each_autoencoder_of_paper_is_its_row_and_starts_the_heads_that_the_rows_say(paper, reference: Path) -> None:
     stated = {row["model_ckpt"]: row for row in rows(reference / "ae-train.csv")}
-    needed = {digest: run.config for digest, run in study.autoencoders_of(paper).items()}
+    needed = {digest: run.config for digest, run in shared.autoencoders_of(paper).items()}
     assert len(stated) == len(needed) == 15
     by_row = {}
     for checkpoint, row in stated.items():
@@ -151,16 +152,16 @@ def test_each_autoencoder_of_paper_is_its_row_and_starts_the_heads_that_the_rows
         digest, config = next((d, c) for d, c in needed.items() if (c.data.sources[0], c.head.hidden_dim) == wanted)
         by_row[checkpoint] = digest
         for column, (says, has) in AUTOENCODER_COLUMNS.items():
-            assert has(study.autoencoder_config(config)) == pytest.approx(says(row[column])), (column, checkpoint)
+            assert has(shared.autoencoder_config(config)) == pytest.approx(says(row[column])), (column, checkpoint)
     by_key = {key(run.config): run for run in paper}
     heads = 0
     for row in rows(reference / "simclr-train.csv") + rows(reference / "simclr-train-ae-nonfrozen.csv"):
         run = by_key[tuple(SIMCLR_COLUMNS[column][0](row[column]) for column in IDENTIFYING)]
         weights = row["projection_head_weights"].removeprefix("../ae/")
-        assert study.trains_autoencoder(run.config) == bool(weights)
+        assert shared.trains_autoencoder(run.config) == bool(weights)
         if weights:
             heads += 1
-            assert study.autoencoder_hash(run.config, run.point.data) == by_row[weights]
+            assert shared.autoencoder_hash(run.config, run.point.data) == by_row[weights]
     assert heads == 360 + 45
 
 
@@ -192,7 +193,7 @@ def test_controls_is_every_start_frozen_and_trainable() -> None:
     runs = study.expand(study.load("controls", seeds=[0, 1]))
     assert len({(r.config.head.init, r.config.head.frozen) for r in runs}) == 12
     assert len(runs) == 24
-    assert len(study.autoencoders_of(runs)) == 2  # one a seed, shared by autoencoder, spectrum and shuffled
+    assert len(shared.autoencoders_of(runs)) == 2  # one a seed, shared by autoencoder, spectrum and shuffled
 
 
 # ------------------------------------------------------------------------------------------------------------- reading
@@ -306,46 +307,46 @@ def test_study_yaml_reads_back_as_the_same_study(small: Path, tmp_path: Path) ->
 
 def test_a_study_grows_by_values_seeds_data_and_factors_and_keeps_its_names(small: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    before = {run.name: run.config for run in study.expand(study.prepare(study.load(small), out))}
+    before = {run.name: run.config for run in study.expand(calls.prepare(study.load(small), out))}
     content = yaml.safe_load(small.read_text())
     content["factors"]["head.init"].append("pca")
     content["factors"]["contrastive.temperature"] = [0.1, 0.5]  # 0.5 is what the earlier runs had
     content["seeds"] = [2]
     content["data"] = ["digits", str(tmp_path)]
     small.write_text(yaml.safe_dump(content))
-    after = {run.name: run.config for run in study.expand(study.prepare(study.load(small), out))}
+    after = {run.name: run.config for run in study.expand(calls.prepare(study.load(small), out))}
     assert len(after) == 2 * 3 * 2 * 3
     assert {name: after[name] for name in before} == before
     assert any("temperature=0.1" in name for name in after)
-    again = study.expand(study.prepare(study.load(small), out))
+    again = study.expand(calls.prepare(study.load(small), out))
     assert {run.name: run.config for run in again} == after
 
 
 def test_a_changed_base_is_refused_with_the_difference(small: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    study.prepare(study.load(small), out)
+    calls.prepare(study.load(small), out)
     before = (out / "study.yaml").read_bytes()
     with pytest.raises(InputError, match=r"contrastive\.epochs: 3 -> 4"):
-        study.prepare(study.load(small, overrides=["contrastive.epochs=4"]), out)
+        calls.prepare(study.load(small, overrides=["contrastive.epochs=4"]), out)
     content = yaml.safe_load(small.read_text())
     for factors in ({"contrastive.temperature": [0.1]}, {**content["factors"], "contrastive.temperature": [0.1]}):
         small.write_text(yaml.safe_dump({**content, "factors": factors}))
         with pytest.raises(InputError, match=r"head.init|lacks the value"):
-            study.prepare(study.load(small), out)
+            calls.prepare(study.load(small), out)
     assert (out / "study.yaml").read_bytes() == before
     small.write_text(yaml.safe_dump(content))
-    study.prepare(study.load(small, overrides=["threads=1", "device=cpu"]), out)  # where it runs may change
+    calls.prepare(study.load(small, overrides=["threads=1", "device=cpu"]), out)  # where it runs may change
 
 
 def test_foreign_folders_are_left_alone(small: Path, tmp_path: Path) -> None:
     (tmp_path / "imported").mkdir()
     (tmp_path / "imported" / "study.yaml").write_text("imported: [a.csv]\nseeds: [0]\n")
     with pytest.raises(InputError, match="not written by"):
-        study.prepare(study.load(small), tmp_path / "imported")
+        calls.prepare(study.load(small), tmp_path / "imported")
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "result.json").write_text("{}")
     with pytest.raises(InputError, match="holds a run"):
-        study.prepare(study.load(small), tmp_path / "run")
+        calls.prepare(study.load(small), tmp_path / "run")
 
 
 @pytest.mark.parametrize("missing", ["cifar10", "nothing-here"])
@@ -354,7 +355,7 @@ def test_data_that_are_not_there_leave_the_study_as_it_was(small: Path, tmp_path
     with pytest.raises(InputError, match=missing):
         study.run(small, out=out, data=missing)
     assert not (out / "study.yaml").exists()
-    study.prepare(study.load(small), out)
+    calls.prepare(study.load(small), out)
     before = (out / "study.yaml").read_bytes()
     with pytest.raises(InputError, match=missing):
         study.run(small, out=out, data=missing)
@@ -377,7 +378,7 @@ def test_autoencoders_are_shared_by_what_they_depend_on(tmp_path: Path) -> None:
         },
     )
     runs = study.expand(study.load(path))
-    assert (len(runs), len(study.autoencoders_of(runs))) == (128, 8)
+    assert (len(runs), len(shared.autoencoders_of(runs))) == (128, 8)
 
 
 # -------------------------------------------------------------------------------------------------------------- status
@@ -390,7 +391,7 @@ def finish(folder: Path, seconds: float) -> None:
 
 def test_status_counts_and_estimates(small: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    first, second, third, fourth = study.expand(study.prepare(study.load(small), out))
+    first, second, third, fourth = study.expand(calls.prepare(study.load(small), out))
     assert study.status(out).seconds_left is None
     finish(out / "runs" / first.name, 100.0)
     (out / "runs" / second.name).mkdir()
@@ -425,7 +426,7 @@ def test_status_of_something_else_is_refused(tmp_path: Path) -> None:
 
 def test_status_of_10000_finished_runs_takes_under_3_seconds_and_no_torch(small: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    planned = study.expand(study.prepare(study.load(small, seeds=range(5000)), out))
+    planned = study.expand(calls.prepare(study.load(small, seeds=range(5000)), out))
     assert len(planned) == 10_000
     for run in planned:
         finish(out / "runs" / run.name, 60.0)
@@ -443,7 +444,7 @@ def test_status_of_10000_finished_runs_takes_under_3_seconds_and_no_torch(small:
 
 def test_planning_writes_nothing_and_imports_no_torch(small: Path, tmp_path: Path) -> None:
     code = (
-        "import sys\nfrom headstart import study, study_screen\n"
+        "import sys\nfrom headstart import study\nfrom headstart.cli import study_screen\n"
         f"plan = study.plan({str(small)!r}, out={str(tmp_path / 'out')!r}, calibrate=False)\n"
         "study_screen.print_plan(plan)\n"
         "print(len(plan.runs), 'torch' in sys.modules)"

@@ -20,7 +20,7 @@ import yaml
 from headstart import study
 from headstart.records.errors import InputError, Interrupted
 from headstart.records.folder import RunFolder, read_json, read_metrics
-from headstart.study import executors
+from headstart.study import calls, executors
 from headstart.study.store import STALE_SECONDS, Claim, identity
 
 TINY: dict[str, Any] = {
@@ -500,9 +500,9 @@ def test_a_device_that_is_not_there_fails_no_run(tmp_path: Path) -> None:
 
 def test_calls_that_add_to_a_study_at_once_lose_nothing(tmp_path: Path) -> None:
     file, out = written(tmp_path), tmp_path / "out"
-    study.prepare(study.load(file), out)
+    calls.prepare(study.load(file), out)
     slow, quick = study.load(file, seeds=[2]), study.load(file, seeds=[3])
-    study.prepare(slow, out, lambda planned: study.prepare(quick, out) and None)  # while it looks at the data
+    calls.prepare(slow, out, lambda planned: calls.prepare(quick, out) and None)  # while it looks at the data
     assert study.load(out).seeds == (0, 1, 3, 2)
     assert not list(out.glob(".claim*"))
 

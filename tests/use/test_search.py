@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from headstart.evaluate import neighbours
 from headstart.records.errors import InputError
-from headstart.use import search as searching
 from headstart.use.load import Run
 from headstart.use.search import compare, farthest, nearest, normalized, search, select
 
@@ -41,7 +41,7 @@ def test_nearest_is_the_sorted_cosine(queries, bank, top):
 def test_pairs_and_loneliness_against_the_whole_matrix(features, threshold):
     unit = normalized(features)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(searching, "BLOCK_ENTRIES", 3 * len(unit))  # three rows a block
+        patch.setattr(neighbours, "BLOCK_ENTRIES", 3 * len(unit))  # three rows a block
         pairs, loneliness = compare(unit, threshold)
     whole = unit.astype(np.float64) @ unit.T.astype(np.float64)
     found = {i: (j, value) for i, j, value in pairs}
