@@ -1,6 +1,7 @@
 """Shared by all tests: the real pictures and records where HEADSTART_DATA names them, and one thread a process."""
 
 import os
+import signal
 import tarfile
 from pathlib import Path
 
@@ -12,6 +13,9 @@ settings.register_profile("headstart", deadline=None, max_examples=50, derandomi
 settings.load_profile("headstart")
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# A shell that starts this in the background has SIGINT ignored, and every process started from here would inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 NEEDS_DATA = "needs HEADSTART_DATA (the folder that holds data/ and reference/)"
 

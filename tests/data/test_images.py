@@ -2,7 +2,6 @@
 
 import multiprocessing
 import os
-import random
 import shutil
 import signal
 import time
@@ -275,38 +274,59 @@ def test_processes_that_start_at_once_agree(tmp_path, own, children):
     processes = [children.Process(target=_open_in_child, args=(str(root), str(own), done)) for _ in range(3)]
     for process in processes:
         process.start()
-    found = {done.get(timeout=60) for _ in processes}
+    found = {done.get(timeout=600) for _ in processes}
     for process in processes:
         process.join()
     assert found == {opened(root).fingerprint}
     assert len(list(own.glob("*.pictures"))) == 1
 
 
+class _Dying:
+    """A file whose process is killed, as by `kill -9`, at its n-th write; counts them."""
+
+    def __init__(self, file, n: int) -> None:
+        self.file, self.left, self.written = file, n, 0
+
+    def write(self, data) -> int:
+        if self.left == 0:
+            self.file.flush()  # what an operating system may have on disk by then
+            os.kill(os.getpid(), signal.SIGKILL)
+        self.left -= 1
+        self.written += 1
+        return self.file.write(data)
+
+    def __getattr__(self, name: str):
+        return getattr(self.file, name)
+
+
+def _writes(root: str, cache_dir: str, n: int) -> int:
+    """Build the cache, dying at write n (never, for -1); how many writes it took."""
+    whole, files = cache.write, []
+
+    def write(file, *rest) -> None:
+        files.append(_Dying(file, n))
+        whole(files[-1], *rest)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cache, "write", write)
+        _only_open(root, cache_dir)
+    return sum(file.written for file in files)
+
+
 def test_twenty_kills_while_the_cache_is_built(tmp_path, own, children):
-    root = many(tmp_path / "p", 300, size=lambda i: (100, 90 + i % 3))
+    root = many(tmp_path / "p", 60, size=lambda i: (100, 90 + i % 3))
+    writes = _writes(str(root), str(own), -1)
     fingerprint = opened(root, memory_gib=0).fingerprint
-    for _ in range(2):  # the first also starts the server that the others are forked from
-        the_file(own).unlink()
-        start = time.monotonic()
-        whole = children.Process(target=_only_open, args=(str(root), str(own)))
-        whole.start()
-        whole.join()
-        longest = time.monotonic() - start
-    chance = random.Random(0)
-    killed = 0
-    for _ in range(20):
+    assert writes >= 20
+    for point in np.linspace(0, writes - 1, 20).astype(int).tolist():
         for path in own.glob("*.pictures"):
             path.unlink()
-        process = children.Process(target=_only_open, args=(str(root), str(own)))
+        process = children.Process(target=_writes, args=(str(root), str(own), point))
         process.start()
-        time.sleep(chance.uniform(0, longest))
-        process.kill()
         process.join()
-        killed += process.exitcode == -signal.SIGKILL
-        if list(own.glob("*.pictures")):  # whatever is there under that name is whole
-            assert cache.read(the_file(own), 1 << 40).damaged(range(300)) is None
+        assert process.exitcode == -signal.SIGKILL
+        assert list(own.glob("*.pictures")) == []  # it gets its name when it is whole
     images = opened(root)
-    assert killed >= 10
     assert images.fingerprint == fingerprint
     assert frames_are_right(images, root)
     assert [p.name for p in own.glob(".*.tmp")] == []

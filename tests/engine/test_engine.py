@@ -62,7 +62,9 @@ def test_prefetch_keeps_order_carries_errors_and_stops() -> None:
     for item in Prefetch(iter(int, 1)):
         assert item == 0
         break
-    time.sleep(0.3)
+    until = time.monotonic() + 600
+    while threading.active_count() > before and time.monotonic() < until:
+        time.sleep(0.01)
     assert threading.active_count() <= before
 
 

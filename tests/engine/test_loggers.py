@@ -86,7 +86,8 @@ def test_wandb(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     runs = sorted(root.glob("offline-run-*"))
     assert len(runs) == 2  # W&B makes one a call
     wanted = (b"contrastive/loss", b"6.25", b"study")
-    for _ in range(100):  # W&B's own process may still be writing
+    until = time.monotonic() + 600
+    while time.monotonic() < until:  # W&B's own process may still be writing
         stored = b"".join(path.read_bytes() for run in runs for path in run.glob("*.wandb"))
         if all(text in stored for text in wanted):
             break

@@ -252,7 +252,7 @@ def test_a_signal_stops_resumably(tmp_path: Path, uninterrupted) -> None:
     wait_for(lambda: half_done(out))
     process.send_signal(signal.SIGTERM)
     assert process.wait(600) == Interrupted.exit_code
-    assert wait_for(lambda: not processes_of(out), 10)
+    assert wait_for(lambda: not processes_of(out))
     assert start(file, out, workers=1, quiet=True).wait(3600) == 0
     assert_same(results(out), uninterrupted)
 
