@@ -9,8 +9,6 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -185,31 +183,6 @@ def test_bfloat16_learns_as_much(splits, tmp_path):
     exact = train(model, splits, config, tmp_path / "float32")
     assert rounded.test_mse == pytest.approx(exact.test_mse, rel=0.02)
     assert all(value.dtype == torch.float32 for value in rounded.model.state_dict().values())
-
-
-@settings(deadline=None, max_examples=20)
-@given(n=st.integers(1, 40), d=st.integers(1, 30), h=st.integers(1, 30), latent=st.integers(1, 12), seed=st.integers(0))
-def test_gradient_by_hand_is_autograds(n, d, h, latent, seed):
-    model = ae.Autoencoder(d, h, latent, generator=seeded(seed % 2**63)).double()
-    x = torch.rand(n, d, generator=seeded(n), dtype=torch.float64)
-    loss = model.loss(x)
-    expected = torch.autograd.grad(loss, list(model.parameters()))
-    found = ae.GradientByHand(model, torch.float64)(x)
-    assert found.item() == pytest.approx(loss.item(), rel=1e-12)
-    for parameter, gradient in zip(model.parameters(), expected, strict=True):
-        torch.testing.assert_close(parameter.grad, gradient, rtol=1e-10, atol=1e-15)
-
-
-def test_gradient_by_hand_in_bfloat16_is_autocasts():
-    model, _ = build()
-    x = torch.rand(20, D, generator=seeded())
-    with BFLOAT16.autocast():
-        loss = model.loss(x)
-    expected = torch.autograd.grad(loss, list(model.parameters()))
-    assert ae.GradientByHand(model, torch.bfloat16)(x).item() == pytest.approx(loss.item(), rel=1e-6)
-    for parameter, gradient in zip(model.parameters(), expected, strict=True):
-        # Two roundings to 8 bits apart at most: one of autocast's bias gradients, one in the order of sums.
-        assert (parameter.grad - gradient).norm() < 2**-7 * gradient.norm()
 
 
 def test_history_and_log_have_a_line_an_epoch(splits, tmp_path):

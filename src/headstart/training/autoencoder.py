@@ -376,8 +376,6 @@ class _Training:
         self.scheduler = torch.optim.lr_scheduler.ReduceLROnPlateau(
             self.optimizer, factor=config.factor, patience=config.patience
         )
-        papers = model.kind == "mlp" and model.on == "pixels"
-        self.by_hand = GradientByHand(model, compute.dtype) if papers else None
         self.epoch = self.step = 0
         # Losses stay on the device and are read once an epoch.
         self.losses = torch.zeros(self.steps, device=compute.device)
@@ -393,12 +391,12 @@ class _Training:
             self._order_epoch = self.epoch
         batch = self.data[self.batches[self.step]].to(self.compute.device, non_blocking=True)
         x = self.model.prepare(batch)
-        self.losses[self.step] = self.by_hand(x) if self.by_hand else self._by_autograd(x)
+        self.losses[self.step] = self._loss_and_gradient(x)
         self.optimizer.step()
         self.step += 1
         return len(x)
 
-    def _by_autograd(self, x: Tensor) -> Tensor:
+    def _loss_and_gradient(self, x: Tensor) -> Tensor:
         generator = None
         if self.model.draws:
             generator = randomness.generator(self.seed, "autoencoder-noise", self.epoch, self.step)
@@ -455,57 +453,6 @@ def _near(data: Rows, device: torch.device) -> Rows:
     if device.type == "cuda" and data.nbytes > torch.cuda.mem_get_info(device)[0] / 2:
         return data
     return data.to(device)
-
-
-class GradientByHand:
-    """Loss and gradient of the paper's autoencoder, written out.
-
-    Equal to autograd's bit for bit (under autocast but for the bias gradients, which are not rounded to bfloat16),
-    without its bookkeeping and without new memory for the gradients in every step (`python -m benchmarks autoencoder`
-    measures the whole). Calling it with x (N, D) returns the loss and leaves the gradients in `.grad`.
-
-    Args:
-        model: of kind `mlp` on pixels; its parameters stay in their own precision.
-        dtype: of the matrix products.
-    """
-
-    def __init__(self, model: Autoencoder, dtype: torch.dtype) -> None:
-        self.dtype = dtype
-        self.parameters = [p.detach() for p in model.parameters()]
-        # Where the model already has this dtype these are the parameters and gradients themselves.
-        self.copies = [p.to(dtype) for p in self.parameters]
-        self.gradients = [torch.zeros_like(p) for p in self.parameters]
-        self.products = [gradient.to(dtype) for gradient in self.gradients[::2]]
-        for p, gradient in zip(model.parameters(), self.gradients, strict=True):
-            p.grad = gradient
-
-    @torch.no_grad()
-    def __call__(self, x: Tensor) -> Tensor:
-        if self.dtype != x.dtype:
-            torch._foreach_copy_(self.copies, self.parameters)
-        w1, b1, w2, b2, w3, b3, w4, b4 = self.copies
-        x0 = x.to(self.dtype)
-        h1 = torch.addmm(b1, x0, w1.t()).relu_()
-        z = torch.addmm(b2, h1, w2.t())
-        h2 = torch.addmm(b3, z, w3.t()).relu_()
-        y = torch.addmm(b4, h2, w4.t()).to(x.dtype).sigmoid_()
-        error = y - x
-        loss = error.square().mean()
-        g = torch.ops.aten.sigmoid_backward(error.mul_(2 / error.numel()), y).to(self.dtype)
-        g = self._layer(3, g, h2, w4)
-        g = self._layer(2, torch.ops.aten.threshold_backward(g, h2, 0), z, w3)
-        g = self._layer(1, g, h1, w2)
-        self._layer(0, torch.ops.aten.threshold_backward(g, h1, 0), x0, None)
-        if self.dtype != x.dtype:
-            torch._foreach_copy_(self.gradients[::2], self.products)
-        return loss
-
-    def _layer(self, i: int, g: Tensor, x: Tensor, weight: Tensor | None) -> Tensor:
-        """Gradients of Linear layer i from its output's gradient g and its input x; its input's gradient."""
-        torch.mm(g.t().contiguous(), x, out=self.products[i])
-        bias = self.gradients[2 * i + 1]
-        torch.sum(g, 0, dtype=bias.dtype, out=bias)
-        return g if weight is None else g @ weight
 
 
 @torch.no_grad()
