@@ -336,6 +336,9 @@ NOT_HASHED = {
 }
 """Where and how a run is computed and stored, not what it computes."""
 
+YOUNGER: dict[str, Any] = {}
+"""Settings that came after the hash, with their defaults: left out while they have them, so older runs keep theirs."""
+
 
 def check(good: bool, name: str, value: object, right: str) -> None:
     """Raise `InputError` naming the option, the value received and what would be right."""
@@ -546,9 +549,14 @@ def _nearest(name: str, known: Mapping[str, Any]) -> str:
 
 def hash_of(config: Config, fingerprint: str) -> str:
     """16 hex digits that name what a run computes: its settings and its pictures, not where or how it runs."""
-    decided = {name: value for name, value in flatten(to_dict(config)) if not _unhashed(name)}
+    decided = {name: value for name, value in flatten(to_dict(config)) if decides(name, value)}
     text = json.dumps([decided, fingerprint], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def decides(name: str, value: Any) -> bool:
+    """Whether a setting has a part in what a run computes."""
+    return not _unhashed(name) and not (name in YOUNGER and value == YOUNGER[name])
 
 
 def differences(old: Config, new: Config) -> list[str]:

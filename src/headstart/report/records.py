@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from headstart.records.config import NOT_HASHED, flatten, read_yaml
+from headstart.records.config import decides, flatten, read_yaml
 from headstart.records.errors import InputError
 from headstart.records.folder import FAILED, RECORD, RunFolder, read_json, read_metrics
 from headstart.records.grid import grid_of
@@ -377,10 +377,7 @@ def _digest(config: Mapping[str, Any]) -> str:
     rest = {
         name: value
         for name, value in flatten({k: v for k, v in config.items() if k not in ("about", "autoencoder")})
-        if name not in _COMPARED
-        and name not in NOT_HASHED
-        and name.split(".")[0] not in NOT_HASHED
-        and name != "data.normalize"
+        if name not in _COMPARED and decides(name, value) and name != "data.normalize"
     }
     return hashlib.sha256(json.dumps(rest, sort_keys=True, default=str).encode()).hexdigest()[:8]
 
