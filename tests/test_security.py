@@ -33,7 +33,7 @@ import torch
 from PIL import Image
 
 from headstart.cli.commands import main
-from headstart.data import catalog, open_images
+from headstart.data import download, open_images
 from headstart.data.decode import UnreadableError, read_picture
 from headstart.engine import loggers
 from headstart.engine.checkpoint import MAGIC
@@ -427,7 +427,7 @@ def test_archives_cannot_write_outside_their_folder(members: list[tuple[str, str
             member(tar, name, link=link)
     folder.mkdir(parents=True)
     with pytest.raises(InputError, match=r"x\.tar\.gz cannot be unpacked"):
-        catalog.unpack(archive, folder)
+        download.unpack(archive, folder)
     assert {path.name for path in tmp_path.rglob("*")} <= {"x.tar.gz", "deep", "folder", "in"}
 
 

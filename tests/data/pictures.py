@@ -1,12 +1,17 @@
 """Small real pictures and folders of them, made where a test runs."""
 
 import io
+import pickle
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
+
+from headstart.data import catalog
+from headstart.data.source import Source
+from headstart.records.config import DataConfig
 
 
 def pixels(height: int, width: int, seed: int = 0) -> np.ndarray:
@@ -37,4 +42,37 @@ def folder(root: Path, names: list[str], size: Callable[[int], tuple[int, int]] 
     """PNG pictures with these names below root, the i-th of size(i) and all different."""
     for i, name in enumerate(names):
         put(root / name, encoded(pixels(*size(i), seed=i), "png"))
+    return root
+
+
+def find(*sources: object, **data: Any) -> Source:
+    """What these DATA name."""
+    return catalog.find(DataConfig(sources=tuple(str(s) for s in sources), **data))
+
+
+def labelled(source: Source) -> dict[str, str | None]:
+    """The class of every picture by name."""
+    return {
+        name: (source.classes[label] if label >= 0 else None)
+        for name, label in zip(source.names, source.labels, strict=True)
+    }
+
+
+def cifar_rows(n, seed):
+    return np.random.default_rng(seed).integers(0, 256, (n, 3072), dtype=np.uint8)
+
+
+def write_cifar10(root, protocol, per_batch=3):
+    folder = root / "cifar-10-batches-py"
+    for i, name in enumerate([*(f"data_batch_{k}" for k in range(1, 6)), "test_batch"]):
+        content = {
+            "batch_label": name,
+            "labels": [(i + k) % 10 for k in range(per_batch)],
+            "data": cifar_rows(per_batch, i),
+        }
+        content["filenames"] = [f"{name}_{k}.png" for k in range(per_batch)]
+        if protocol == 2:  # as Python 2 wrote them
+            content = {key.encode(): value for key, value in content.items()}
+        put(folder / name, pickle.dumps(content, protocol))
+    put(folder / "batches.meta", pickle.dumps({"label_names": [f"class {i}" for i in range(10)]}, protocol))
     return root

@@ -165,7 +165,7 @@ def the_file(own: Path) -> Path:
 def test_the_second_start_decodes_nothing(tmp_path, own, monkeypatch):
     root = many(tmp_path / "p")
     opened(root)
-    monkeypatch.setattr("headstart.data.images.read_picture", lambda path: pytest.fail("decoded again"))
+    monkeypatch.setattr("headstart.data.prepare.read_picture", lambda path: pytest.fail("decoded again"))
     assert len(opened(root)) == 40
 
 

@@ -70,9 +70,9 @@ def cifar_batch(dice: random.Random) -> bytes:
 
 
 def read_cifar(path: Path) -> None:
-    from headstart.data import catalog
+    from headstart.data import pickles
 
-    catalog.read_pickle(path)
+    pickles.read_pickle(path)
 
 
 def stl_pictures(dice: random.Random) -> bytes:

@@ -21,7 +21,9 @@ from rich.text import Text
 
 from headstart.data import catalog
 from headstart.data.decode import UnreadableError, read_picture
-from headstart.data.images import AUTO_SIZE, TOLERATED
+from headstart.data.images import TOLERATED
+from headstart.data.prepare import AUTO_SIZE
+from headstart.data.source import Source
 from headstart.engine.device import available_cores
 from headstart.engine.progress import stage
 from headstart.records.config import DataConfig
@@ -155,7 +157,7 @@ class _Found:
     digest: bytes
 
 
-def _inspect(source: catalog.Source) -> Iterator[_Found | str]:
+def _inspect(source: Source) -> Iterator[_Found | str]:
     """Each picture of a source, or the reason why it cannot be read."""
 
     def one(picture: str | np.ndarray) -> _Found | str:
@@ -178,7 +180,7 @@ def _inspect(source: catalog.Source) -> Iterator[_Found | str]:
                 yield found
 
 
-def _altered(source: catalog.Source) -> Iterator[tuple[str, str, str]]:
+def _altered(source: Source) -> Iterator[tuple[str, str, str]]:
     for path, published in source.checksums:
         if path.exists():
             with open(path, "rb") as file:

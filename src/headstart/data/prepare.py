@@ -1,0 +1,318 @@
+"""Every picture of a source decoded, reduced and squashed once, then kept in memory or in the cache.
+
+Comes in: a `Source` and how its pictures are to be kept. Goes out: a `cache.Store` of all that can be read, and the
+reasons for the others.
+"""
+
+import hashlib
+import io
+import itertools
+import math
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import PIL
+from PIL import Image
+
+from headstart.data import cache
+from headstart.data.decode import HEIF, UnreadableError, read_picture
+from headstart.data.source import Pictures, Source
+from headstart.engine.device import available_cores
+from headstart.engine.progress import say, stage
+from headstart.records.config import DataConfig
+from headstart.records.errors import InputError, RunError
+from headstart.records.folder import write as write_file
+
+AUTO_SIZE = 128
+"""Training size of pictures that are larger or not of one size (paper Table 1)."""
+FEW = 16
+"""So few pictures (a query, say) are decoded each time rather than kept on disk."""
+LONGEST = 2048
+"""A kept frame is at most so many pixels long, or eight training sizes where that is more: two thin strips, one lying
+and one standing, would otherwise make every frame of their batch as large as both are long."""
+
+
+def prepare(source: Source, data: DataConfig, smallest: float) -> cache.Store:
+    """Every readable picture of a source, decoded now or by an earlier call.
+
+    smallest: share times aspect ratio of the augmentation's smallest crop; pictures are kept large enough for it to
+    show `data.detail` pixels per pixel of the training size.
+    """
+    size = AUTO_SIZE if data.size == "auto" else data.size
+    plan = _Plan(size, data.size == "auto", size**2 * data.detail**2 / smallest, source.crop_bottom)
+    memory = int(data.memory_gib * 2**30)
+    small = len(source.names) <= FEW or (isinstance(source.pictures, np.ndarray) and source.pictures.nbytes <= memory)
+    return _decode_in_memory(source, plan, "") if small else _cached(source, plan, _folder(data), memory)
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """How pictures are kept: squashed to `size`, and frames of no more pixels than `pixels` (0: native).
+
+    uniform: the side that all pictures are expected to have, in which case nothing is squashed; 0: not expected.
+    """
+
+    size: int
+    auto: bool
+    pixels: float
+    crop_bottom: int
+    uniform: int = 0
+
+    @property
+    def side(self) -> int:
+        return 0 if self.uniform else self.size
+
+
+class _NotUniformError(Exception):
+    """A picture of another size after all."""
+
+
+def _cached(source: Source, plan: _Plan, folder: Path | None, memory: int) -> cache.Store:
+    """The store of a source from its file, which is written first where there is none or it is out of date."""
+    key = _key(source, plan)
+    if folder is None:
+        return _decode_in_memory(source, plan, key, memory)
+    what = [source.where, plan.size, plan.auto, plan.pixels]
+    path = folder / f"{hashlib.sha256(repr(what).encode('utf-8', 'replace')).hexdigest()[:24]}.pictures"
+    if (store := _current(path, key, memory)) is not None:
+        return store
+    with cache.lock(path):
+        if (store := _current(path, key, memory)) is None:
+            _decode(
+                source, plan, lambda rows, side: write_file(path, lambda f: cache.write(f, key, rows, side, folder))
+            )
+            store = _current(path, key, memory)
+    if store is None:
+        raise RunError(f"the picture cache {path} could not be read back; is something else writing there?")
+    return store
+
+
+def _current(path: Path, key: str, memory: int) -> cache.Store | None:
+    """The store at `path` if it is whole and of this very source."""
+    try:
+        store = cache.read(path, memory)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise RunError(f"the picture cache {path} cannot be read: {error.strerror}") from None
+    except cache.DamagedError as error:
+        say(f"the picture cache {path} is damaged ({error}); decoding the pictures again")
+        return None
+    if store.key != key:
+        return None  # the pictures, or what decodes them, have changed
+    return store
+
+
+def _decode_in_memory(source: Source, plan: _Plan, key: str, memory: float = math.inf) -> cache.Store:
+    buffer = io.BytesIO()
+
+    def write(rows: Iterable[cache.Row | tuple[int, str]], side: int) -> None:
+        buffer.seek(0)
+        buffer.truncate()
+        cache.write(buffer, key, _limited(rows, memory), side, None)
+
+    _decode(source, plan, write)
+    return cache.parse(np.frombuffer(buffer.getbuffer(), np.uint8), None, True)
+
+
+def _limited(rows: Iterable[cache.Row | tuple[int, str]], memory: float) -> Iterator[cache.Row | tuple[int, str]]:
+    total = 0
+    for row in rows:
+        if isinstance(row, cache.Row):
+            total += row.frame.nbytes + (0 if row.squashed is None else row.squashed.nbytes)
+        if total > memory:
+            raise InputError("the pictures do not fit in data.memory-gib; give a data.cache-dir that can be written")
+        yield row
+
+
+def _decode(source: Source, plan: _Plan, write: Callable[[Iterator[cache.Row | tuple[int, str]], int], None]) -> None:
+    """Decode everything into `write`, guessing from the first picture whether all are squares of one size.
+
+    Such a set needs no squashed copies. A wrong guess starts over: that happens once, and early, in mixed sets.
+    """
+    first = next((r for r in _rows_of(source, plan, range(len(source.names))) if isinstance(r, cache.Row)), None)
+    uniform = 0
+    if first is not None and first.native[0] == first.native[1]:
+        side = first.native[0]
+        uniform = side if side == plan.size or (plan.auto and side <= AUTO_SIZE) else 0
+    guess = replace(plan, uniform=uniform)
+    try:
+        write(_all_rows(source, guess), guess.side)
+    except _NotUniformError:
+        write(_all_rows(source, plan), plan.side)
+
+
+def _all_rows(source: Source, plan: _Plan) -> Iterator[cache.Row | tuple[int, str]]:
+    """Every picture in order; large ones decoded by several threads that run a bounded distance ahead."""
+    decode, chunks = partial(_decode_chunk, source, plan), _chunks(source.pictures)
+    with stage("pictures", len(source.names)) as bar:
+        for rows in map(decode, chunks) if _tiny(source.pictures) else _ahead(decode, chunks):
+            yield from rows
+            bar.advance(len(rows))
+
+
+def _ahead(
+    decode: Callable[[range], list[cache.Row | tuple[int, str]]], chunks: Iterator[range]
+) -> Iterator[list[cache.Row | tuple[int, str]]]:
+    """`map(decode, chunks)` by one thread a core."""
+    threads = available_cores()
+    with ThreadPoolExecutor(threads) as pool:
+        waiting: deque[Future[list[cache.Row | tuple[int, str]]]] = deque()
+        try:
+            for chunk in itertools.chain(chunks, [None] * (threads + 2)):
+                if chunk is not None:
+                    waiting.append(pool.submit(decode, chunk))
+                if waiting and (chunk is None or len(waiting) > threads + 2):
+                    yield waiting.popleft().result()
+        finally:
+            for future in waiting:
+                future.cancel()
+
+
+def _chunks(pictures: Pictures) -> Iterator[range]:
+    """Runs of pictures: at most 256, and about 2 MB of files, so that what is in flight stays small."""
+    start, size = 0, 0
+    for i, picture in enumerate(pictures):
+        size += _bytes_of(picture)
+        if i + 1 - start == 256 or size > 2_000_000:
+            yield range(start, i + 1)
+            start, size = i + 1, 0
+    if start < len(pictures):
+        yield range(start, len(pictures))
+
+
+def _bytes_of(picture: str | np.ndarray) -> int:
+    if isinstance(picture, np.ndarray):
+        return picture.nbytes
+    try:
+        return os.stat(picture).st_size
+    except OSError:
+        return 0
+
+
+def _tiny(pictures: Pictures) -> bool:
+    """Whether the files are so small that threads would only fight over the interpreter."""
+    some = [_bytes_of(picture) for picture in itertools.islice(pictures, 0, None, max(1, len(pictures) // 100))]
+    return sum(some) < 16_000 * len(some)
+
+
+_NO_SUMS = np.zeros(3), np.zeros(3)
+
+
+def _decode_chunk(source: Source, plan: _Plan, chunk: range) -> list[cache.Row | tuple[int, str]]:
+    rows = list(_rows_of(source, plan, chunk))
+    kept = [row for row in rows if isinstance(row, cache.Row)]
+    if plan.uniform and kept:  # small pictures of one size: summed together, in a third of the time
+        sums = dict(
+            zip((r.place for r in kept), zip(*_sums(np.stack([r.frame for r in kept])), strict=True), strict=True)
+        )
+        rows = [
+            row._replace(sums=sums[row.place][0], squares=sums[row.place][1]) if isinstance(row, cache.Row) else row
+            for row in rows
+        ]
+    return rows
+
+
+def _rows_of(source: Source, plan: _Plan, indices: Iterable[int]) -> Iterator[cache.Row | tuple[int, str]]:
+    """Decode some pictures of a source: a row each, or the reason why there is none."""
+    for index in indices:
+        picture = source.pictures[index]
+        try:
+            if isinstance(picture, np.ndarray):
+                pixels, data = picture, np.ascontiguousarray(picture).tobytes()
+            else:
+                pixels, data = read_picture(picture)
+        except UnreadableError as error:
+            yield index, str(error)
+            continue
+        if plan.crop_bottom and len(pixels) > plan.crop_bottom:
+            pixels = pixels[: -plan.crop_bottom]
+        height, width = pixels.shape[:2]
+        if plan.uniform and (height, width) != (plan.uniform, plan.uniform):
+            raise _NotUniformError
+        native = np.ascontiguousarray(pixels.transpose(2, 0, 1))
+        sums, squares = _NO_SUMS if plan.uniform else _sums(native[None])
+        yield cache.Row(
+            place=index,
+            frame=_reduced(native, plan),
+            squashed=squash(pixels, plan.size) if plan.side else None,
+            native=(height, width),
+            sums=sums.reshape(3),
+            squares=squares.reshape(3),
+            digest=hashlib.blake2b(data, digest_size=16).digest(),
+        )
+
+
+def _sums(pictures: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Per picture and channel of uint8 (n, 3, h, w): the sum of values and of their squares, float64 (n, 3).
+
+    Rows are summed in single precision, which is exact up to 258 pixels wide, and the row sums in double.
+    """
+    sums, squares = np.zeros((2, len(pictures), 3))
+    for top in range(0, pictures.shape[2], 32):  # bands that stay in the processor's cache
+        band = pictures[:, :, top : top + 32].astype(np.float32)
+        sums += band.sum(3).sum(2, dtype=np.float64)
+        squares += np.einsum("nchw,nchw->nch", band, band).sum(2, dtype=np.float64)
+    return sums, squares
+
+
+def _reduced(picture: np.ndarray, plan: _Plan) -> np.ndarray:
+    """The frame that is kept of uint8 (3, h, w): itself, or with fewer pixels where the smallest crop needs fewer.
+
+    A crop of share s and aspect ratio r of an h x w picture has a shorter side of sqrt(s r h w). That stays at least
+    `detail` times the training size, and so does the picture's own shorter side; but for strips longer than `LONGEST`.
+    """
+    _, height, width = picture.shape
+    longest = max(height, width) / max(LONGEST, 8 * plan.size)
+    if not plan.pixels or (height * width <= plan.pixels and longest <= 1):
+        return picture
+    scale = min(max(math.sqrt(plan.pixels / (height * width)), plan.size / min(height, width)), 1 / longest)
+    if scale >= 1:
+        return picture
+    size = (max(1, round(width * scale)), max(1, round(height * scale)))
+    return _resized(picture.transpose(1, 2, 0), size, Image.Resampling.BICUBIC)
+
+
+def squash(pixels: np.ndarray, size: int) -> np.ndarray:
+    """uint8 (3, size, size) of uint8 (h, w, 3); this very call is what torchvision's Resize makes on a PIL picture."""
+    return _resized(pixels, (size, size), Image.Resampling.BILINEAR)
+
+
+def _resized(pixels: np.ndarray, size: tuple[int, int], method: Image.Resampling) -> np.ndarray:
+    picture = Image.fromarray(np.ascontiguousarray(pixels)).resize(size, method)
+    return np.ascontiguousarray(np.asarray(picture).transpose(2, 0, 1))
+
+
+def _key(source: Source, plan: _Plan) -> str:
+    """What a store depends on: each file's name, length and times, how it is decoded, and by what."""
+    digest = hashlib.sha256(repr((plan, LONGEST, PIL.__version__, HEIF, cache.VERSION)).encode())
+    files: Iterable[Any] = source.files or source.pictures
+    for path in files:
+        try:
+            status = os.stat(path)
+            # The time of change cannot be set back by a copy that keeps the time of modification.
+            known = f"{path}\0{status.st_size}\0{status.st_mtime_ns}\0{status.st_ctime_ns}\n"
+        except OSError:
+            known = f"{path}\0missing\n"
+        digest.update(known.encode("utf-8", "surrogateescape"))
+    return digest.hexdigest()
+
+
+def _folder(data: DataConfig) -> Path | None:
+    """The cache folder, made if need be; None, with a word on the screen, where it cannot be written."""
+    path = Path(data.cache_dir or os.environ.get("HEADSTART_CACHE") or "~/.cache/headstart").expanduser()
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        writable = os.access(path, os.W_OK)
+    except OSError:
+        writable = False
+    if not writable:
+        say(f"{path} cannot be written: the decoded pictures are not kept for the next start (see data.cache-dir)")
+    return path if writable else None

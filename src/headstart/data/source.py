@@ -1,0 +1,84 @@
+"""Pictures that are known by name but not yet decoded: what every way of naming DATA comes to."""
+
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+Pictures = Sequence[str | np.ndarray] | np.ndarray
+
+
+@dataclass(frozen=True)
+class Source:
+    """Pictures that are known by name but not yet decoded.
+
+    Attributes:
+        where: what the user calls it, absolute: the place that its cache belongs to.
+        names: unique, relative, with `/`; sorted.
+        pictures: a path each, or uint8 arrays (height, width, 3).
+        labels: int64 (n,), -1 where there is none; classes: their names.
+        official: (n,) of 'train', 'val', 'test' or ''.
+        skipped: (name, reason) of pictures that were listed but are not there.
+        crop_bottom: rows to cut off below (the banner of fgvc-aircraft).
+        files: the files that array pictures come from.
+        checksums: (file, md5) as published, of a named set.
+    """
+
+    where: str
+    names: list[str]
+    pictures: Pictures
+    labels: np.ndarray
+    classes: list[str]
+    official: np.ndarray
+    skipped: list[tuple[str, str]] = field(default_factory=list)
+    crop_bottom: int = 0
+    files: tuple[Path, ...] = ()
+    checksums: tuple[tuple[Path, str], ...] = ()
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A picture file: its name, class (None: unlabelled) and official split."""
+
+    name: str
+    path: str
+    label: str | None = None
+    official: str = ""
+
+
+def make(where: str, entries: Iterable[Entry], as_given: bool = False, **more: Any) -> Source:
+    """A source of entries in the order of their names, or as given."""
+    ordered = list(entries) if as_given else sorted(entries, key=lambda e: e.name)
+    classes, labels = _number([e.label for e in ordered])
+    return Source(
+        where=where,
+        names=[e.name for e in ordered],
+        pictures=[e.path for e in ordered],
+        labels=labels,
+        classes=classes,
+        official=np.array([e.official for e in ordered], dtype="U5"),
+        **more,
+    )
+
+
+def relabel(source: Source, labels: Sequence[str | None]) -> Source:
+    classes, numbers = _number(labels)
+    return replace(source, classes=classes, labels=numbers)
+
+
+def _number(labels: Sequence[str | None]) -> tuple[list[str], np.ndarray]:
+    classes = sorted({label for label in labels if label is not None})
+    number: dict[str | None, int] = {label: i for i, label in enumerate(classes)}
+    return classes, np.array([number.get(label, -1) for label in labels], dtype=np.int64)
+
+
+def as_text(name: str) -> str:
+    """A file name as text that UTF-8 can hold (names on disk may be any bytes)."""
+    try:
+        name.encode()
+        return name
+    except UnicodeEncodeError:
+        return os.fsencode(name).decode("utf-8", "backslashreplace")

@@ -1,0 +1,51 @@
+"""Archives are fetched, and unpacked nowhere else."""
+
+import contextlib
+import io
+import tarfile
+from pathlib import Path
+
+import pytest
+
+from headstart.data import download
+from headstart.records.errors import InputError
+from tests.data.pictures import find, write_cifar10
+
+
+def test_download_fetches_and_unpacks_what_is_missing(tmp_path, monkeypatch):
+    """The archive comes from a stand-in for the network; its md5 goes to torchvision, the unpacking is ours."""
+    made = write_cifar10(tmp_path / "made", 2)
+
+    def fetch(url, root, filename, md5):
+        assert url.endswith("cifar-10-python.tar.gz")
+        assert len(md5) == 32
+        Path(root).mkdir(parents=True, exist_ok=True)
+        with tarfile.open(Path(root, filename), "w:gz") as tar:
+            tar.add(made / "cifar-10-batches-py", "cifar-10-batches-py")
+
+    monkeypatch.setattr("torchvision.datasets.utils.download_url", fetch)
+    assert len(find(f"cifar10:{tmp_path}/there", download=True).names) == 18
+
+    def fail(url, root, filename, md5):
+        raise OSError("no network")
+
+    monkeypatch.setattr("torchvision.datasets.utils.download_url", fail)
+    with pytest.raises(InputError, match=r"no network.*by hand"):
+        find(f"cifar10:{tmp_path}/elsewhere", download=True)
+
+
+@pytest.mark.parametrize("member", ["../outside.txt", "/tmp/headstart-outside.txt", "link"])
+def test_an_archive_cannot_write_outside_its_folder(tmp_path, member):
+    with tarfile.open(tmp_path / "evil.tar", "w") as tar:
+        info = tarfile.TarInfo(member)
+        if member == "link":
+            info.type, info.linkname = tarfile.SYMTYPE, "../../etc"
+            tar.addfile(info)
+        else:
+            info.size = 4
+            tar.addfile(info, io.BytesIO(b"evil"))
+    with contextlib.suppress(InputError):  # an absolute name is made relative; the others are refused
+        download.unpack(tmp_path / "evil.tar", tmp_path / "in")
+    assert not (tmp_path / "outside.txt").exists()
+    assert not Path("/tmp/headstart-outside.txt").exists()
+    assert not (tmp_path / "in" / "link").is_symlink()

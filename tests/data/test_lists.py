@@ -1,0 +1,82 @@
+"""Lists of pictures and tables of labels, as people write them."""
+
+import unicodedata
+
+import pytest
+
+from headstart.data import open_images
+from headstart.records.config import DataConfig
+from headstart.records.errors import InputError
+from tests.data.pictures import find, folder, labelled, put
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "expected"),
+    [
+        ("l.txt", "# a comment\nb.png\n\na.png\n", {"a.png": None, "b.png": None}),
+        ("l.csv", "path,label\nb.png,dog\na.png,\n", {"a.png": None, "b.png": "dog"}),
+        ("l.csv", "b.png,dog\na.png,cat\n", {"a.png": "cat", "b.png": "dog"}),
+        ("l.csv", "\ufeffid;class;file\n1;dog;b.png\n2;cat;a.png\n", {"a.png": "cat", "b.png": "dog"}),
+        ("l.tsv", "image\tcategory\nb.png\tbig dog\n", {"b.png": "big dog"}),
+        ("l.csv", 'path,label\n"b.png","a, b"\n', {"b.png": "a, b"}),
+    ],
+)
+def test_lists(tmp_path, name, text, expected):
+    folder(tmp_path, ["a.png", "b.png"])
+    put(tmp_path / name, text.encode())
+    assert labelled(find(tmp_path / name)) == expected
+
+
+def test_a_list_can_name_the_split_and_absolute_paths(tmp_path):
+    folder(tmp_path / "p", ["a.png", "b.png"])
+    put(tmp_path / "l.csv", f"path,label,split\n{tmp_path}/p/a.png,x,train\np/b.png,y,test\n".encode())
+    source = find(tmp_path / "l.csv")
+    assert sorted(source.official) == ["test", "train"]
+
+
+def test_missing_pictures_of_a_list_are_set_aside(tmp_path):
+    folder(tmp_path, ["a.png"])
+    put(tmp_path / "l.txt", b"a.png\ngone.png\n")
+    assert find(tmp_path / "l.txt").skipped == [("gone.png", "no such file")]
+    images = open_images(DataConfig(sources=(str(tmp_path / "l.txt"),)))
+    assert (images.names, images.skipped) == (["a.png"], [("gone.png", "no such file")])
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (b"", "empty"),
+        (b"path,label\n,x\n", "row 2"),
+        (b"path,label\na.png,x\na.png,y\n", "row 3 lists a.png again"),
+        (b"path,split\na.png,holdout\n", "row 2 has the split 'holdout'"),
+        (b"gone.png\n", "none of the 1"),
+        (b"\xff\xfe\n", "UTF-8"),
+        (b'"a.png\n', "not a CSV table"),
+    ],
+)
+def test_bad_lists_are_named_by_row(tmp_path, text, words):
+    folder(tmp_path, ["a.png"])
+    put(tmp_path / "l.csv", text)
+    with pytest.raises(InputError, match=words):
+        find(tmp_path / "l.csv")
+
+
+def test_a_label_file_gives_some_labels(tmp_path):
+    name = unicodedata.normalize("NFD", "café.png")
+    folder(tmp_path / "p", ["a.png", "x/b.png", "x/c.png", name])
+    put(tmp_path / "labels.csv", "name,label\na.png,cat\nb.png,dog\ncafé.png,cat\nelsewhere.png,dog\n".encode())
+    source = find(tmp_path / "p", labels=str(tmp_path / "labels.csv"))
+    assert labelled(source) == {"a.png": "cat", "x/b.png": "dog", "x/c.png": None, name: "cat"}
+
+
+def test_bad_label_files_are_named(tmp_path):
+    folder(tmp_path / "p", ["a.png"])
+    put(tmp_path / "names.csv", b"name\na.png\n")
+    put(tmp_path / "others.csv", b"name,label\nz.png,cat\n")
+    for labels, words in [
+        ("nope.csv", "auto, folders, none"),
+        ("names.csv", "no label"),
+        ("others.csv", "none of the 1"),
+    ]:
+        with pytest.raises(InputError, match=words):
+            find(tmp_path / "p", labels=str(tmp_path / labels))
