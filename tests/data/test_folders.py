@@ -99,7 +99,7 @@ def test_what_is_not_there_is_named(tmp_path):
     put(tmp_path / "x.zip", b"")
     for sources, words in [
         ((), "no DATA"),
-        (("nowhere",), "no folder, list or named set nowhere; named sets are digits, cifar10"),
+        (("nowhere",), "no folder, list or named set nowhere; named sets are imagenette, stl10"),
         ((tmp_path / "empty",), "holds no pictures"),
         ((tmp_path / "x.zip",), "unpack"),
         (("cifar10",), "cifar10:ROOT"),

@@ -12,10 +12,11 @@ from pathlib import Path
 from headstart.data.decode import SUFFIXES
 from headstart.data.folders import in_folder
 from headstart.data.lists import LISTS, in_list, labels_of_file
-from headstart.data.named import SETS, named_set, set_of
+from headstart.data.named import named_set, set_of
 from headstart.data.source import Entry, Source, as_text, make, relabel
 from headstart.records.config import DataConfig
 from headstart.records.errors import InputError
+from headstart.records.names import SETS
 
 
 def shown(source: str) -> str:

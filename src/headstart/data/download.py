@@ -1,39 +1,27 @@
 """Fetching the named sets' archives, and unpacking them safely."""
 
 import tarfile
-from dataclasses import dataclass
 from pathlib import Path
 
 from headstart.records.errors import InputError
+from headstart.records.names import NamedSet
 
 
-@dataclass(frozen=True)
-class Archive:
-    """A published archive: its address, and its md5 where one was published."""
-
-    url: str
-    md5: str | None = None
-
-    @property
-    def name(self) -> str:
-        """The file's own name."""
-        return self.url.rsplit("/", 1)[-1]
-
-
-def fetch(head: str, archive: Archive, folder: Path) -> None:
-    """Fetch the archive of the set `head` through torchvision, which checks its md5, and unpack it into `folder`.
+def fetch(known: NamedSet, folder: Path) -> None:
+    """Fetch a set's archive through torchvision, which checks its md5, and unpack it into `folder`.
 
     Raises InputError where it cannot be had, saying what to do by hand.
     """
     from torchvision.datasets.utils import download_url
 
+    archive = known.archive.rsplit("/", 1)[-1]
     try:
-        download_url(archive.url, str(folder), archive.name, archive.md5)
+        download_url(known.archive, str(folder), archive, known.md5)
     except (OSError, RuntimeError) as error:
         raise InputError(
-            f"{head} could not be fetched from {archive.url}: {error}; unpack {archive.name} into {folder} by hand"
+            f"{known.name} could not be fetched from {known.archive}: {error}; unpack {archive} into {folder} by hand"
         ) from None
-    unpack(folder / archive.name, folder)
+    unpack(folder / archive, folder)
 
 
 def unpack(archive: Path, folder: Path) -> None:

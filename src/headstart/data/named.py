@@ -1,20 +1,20 @@
-"""The named sets, in the files in which they are published (paper Table 1): each registered once, in `SETS`."""
+"""The named sets, in the files in which they are published (paper Table 1): their readers, which
+`headstart.records.names.SETS` registers."""
 
 import os
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from headstart.data.download import Archive, fetch
+from headstart.data.download import fetch
 from headstart.data.folders import walk
 from headstart.data.pickles import plain, read_pickle
 from headstart.data.source import Entry, Source, make
 from headstart.records.config import DataConfig
 from headstart.records.errors import InputError
 from headstart.records.folder import printable
+from headstart.records.names import SETS
 
 
 class _MissingError(InputError):
@@ -47,7 +47,7 @@ def _inside(root: Path, *names: str) -> Path:
     return root if root.name in names else root / names[0]
 
 
-def _digits() -> Source:
+def digits(root: Path, data: DataConfig) -> Source:
     """The 1,797 digits of scikit-learn, 8x8 with values 0 to 16, grown to 32x32 RGB: each pixel a block of 4x4."""
     from sklearn.datasets import load_digits
 
@@ -144,19 +144,19 @@ STL10_MD5 = {
 }
 
 
-def _cifar10(root: Path, data: DataConfig) -> Source:
+def cifar10(root: Path, data: DataConfig) -> Source:
     batches = {"train": [f"data_batch_{i}" for i in range(1, 6)], "test": ["test_batch"]}
     root = _inside(root, "cifar-10-batches-py")
     return _cifar(root, batches, "labels", ("batches.meta", "label_names"), CIFAR10_MD5)
 
 
-def _cifar100(root: Path, data: DataConfig) -> Source:
+def cifar100(root: Path, data: DataConfig) -> Source:
     batches = {"train": ["train"], "test": ["test"]}
     root = _inside(root, "cifar-100-python")
     return _cifar(root, batches, "fine_labels", ("meta", "fine_label_names"), CIFAR100_MD5)
 
 
-def _stl10(root: Path, data: DataConfig) -> Source:
+def stl10(root: Path, data: DataConfig) -> Source:
     root = _inside(root, "stl10_binary")
     classes = _lines(root / "class_names.txt")
     pixels, labels, official, files = [], [], [], [root / "class_names.txt"]
@@ -212,7 +212,7 @@ IMAGENETTE_CLASSES = {
 }
 
 
-def _imagenette(root: Path, data: DataConfig) -> Source:
+def imagenette(root: Path, data: DataConfig) -> Source:
     """The largest of the three sizes that is there; ROOT may also be one size's folder itself."""
     root = _inside(root, "imagenette2", "imagenette2-320", "imagenette2-160")
     entries = [
@@ -226,7 +226,7 @@ def _imagenette(root: Path, data: DataConfig) -> Source:
     return make(os.path.abspath(root), entries)
 
 
-def _fgvc_aircraft(root: Path, data: DataConfig) -> Source:
+def fgvc_aircraft(root: Path, data: DataConfig) -> Source:
     root = _inside(root, "fgvc-aircraft-2013b") / "data"
     entries = []
     for split in ("train", "val", "test"):
@@ -250,65 +250,26 @@ def named_set(name: str, data: DataConfig) -> Source:
     """
     head, _, root = name.partition(":")
     known = SETS[head]
-    if known.archive is None:
+    if not known.archive:
         if root:
-            raise InputError(f"{head} ships with scikit-learn and has no folder; write {head} instead of {name}")
-        return known.read(Path(), data)
+            raise InputError(f"{head} ships with a library and has no folder; write {head} instead of {name}")
+        return known.made()(Path(), data)
     if not root:
         raise InputError(f"{head} needs the folder its files are in: {head}:ROOT")
     folder = Path(root).expanduser()
     try:
-        return known.read(folder, data)
+        return known.made()(folder, data)
     except _MissingError as missing:
         if not data.download:
             raise InputError(
                 f"{head} needs {missing.looked_for}, which is not there; give --data.download to fetch it, "
-                f"or unpack {known.archive.name} from {known.archive.url} into {folder}"
+                f"or unpack {known.archive.rsplit('/', 1)[-1]} from {known.archive} into {folder}"
             ) from None
-    fetch(head, known.archive, folder)
-    return known.read(folder, data)
+    fetch(known, folder)
+    return known.made()(folder, data)
 
 
 def set_of(name: str) -> str | None:
     """The named set that a DATA name means; None where it means something else."""
     head = name.split(":", 1)[0]
     return head if head in SETS else None
-
-
-@dataclass(frozen=True)
-class NamedSet:
-    """How a named set is read.
-
-    Attributes:
-        read: its pictures, labels and official split, from the folder its files are in.
-        archive: what it is published as; None for a set that ships with a library.
-    """
-
-    read: Callable[[Path, DataConfig], Source]
-    archive: Archive | None = None
-
-
-SETS = {
-    "digits": NamedSet(lambda root, data: _digits()),
-    "cifar10": NamedSet(
-        _cifar10,
-        Archive("https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz", "c58f30108f718f92721af3b95e74349a"),
-    ),
-    "cifar100": NamedSet(
-        _cifar100,
-        Archive("https://www.cs.toronto.edu/~kriz/cifar-100-python.tar.gz", "eb9058c3a382ffc7106e4002c42a8d85"),
-    ),
-    "stl10": NamedSet(
-        _stl10,
-        Archive("http://ai.stanford.edu/~acoates/stl10/stl10_binary.tar.gz", "91f7769df0f17e558f3565bffb0c7dfb"),
-    ),
-    "imagenette": NamedSet(
-        _imagenette,
-        Archive("https://s3.amazonaws.com/fast-ai-imageclas/imagenette2.tgz", "fe2fc210e6bb7c5664d602c3cd71e612"),
-    ),
-    "fgvc-aircraft": NamedSet(
-        _fgvc_aircraft,
-        Archive("https://www.robots.ox.ac.uk/~vgg/data/fgvc-aircraft/archives/fgvc-aircraft-2013b.tar.gz"),
-    ),
-}
-"""The named sets, in the order in which they are listed."""

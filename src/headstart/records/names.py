@@ -81,12 +81,16 @@ class NamedSet(Choice):
         side: of its pictures in pixels, where all have one; else 128, to which others are squashed.
         test: pictures of the official test split.
         paper: training size and batch of the paper's Table 1; None for a set that the paper does not have.
+        archive: the address of its published files; empty for a set that comes with a library.
+        md5: of that archive; None where none was published.
     """
 
     train: int | None = None
     test: int | None = None
     side: int = 128
     paper: tuple[int, int] | None = None
+    archive: str = ""
+    md5: str | None = None
 
 
 C = TypeVar("C", bound=Choice)
@@ -299,54 +303,63 @@ SETS = Names(
         name="imagenette",
         label="Imagenette",
         help="10 easy classes of ImageNet",
-        make="headstart.data.catalog:_imagenette",
+        make="headstart.data.named:imagenette",
         train=9469,
         test=3925,
         paper=(128, 392),
+        archive="https://s3.amazonaws.com/fast-ai-imageclas/imagenette2.tgz",
+        md5="fe2fc210e6bb7c5664d602c3cd71e612",
     ),
     NamedSet(
         name="stl10",
         label="STL10",
         help="10 classes, 96 pixels, 100,000 unlabelled pictures besides",
-        make="headstart.data.catalog:_stl10",
+        make="headstart.data.named:stl10",
         train=5000,
         test=8000,
         side=96,
         paper=(96, 500),
+        archive="http://ai.stanford.edu/~acoates/stl10/stl10_binary.tar.gz",
+        md5="91f7769df0f17e558f3565bffb0c7dfb",
     ),
     NamedSet(
         name="cifar10",
         label="CIFAR10",
         help="10 classes, 32 pixels",
-        make="headstart.data.catalog:_cifar10",
+        make="headstart.data.named:cifar10",
         train=50_000,
         test=10_000,
         side=32,
         paper=(32, 1280),
+        archive="https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz",
+        md5="c58f30108f718f92721af3b95e74349a",
     ),
     NamedSet(
         name="fgvc-aircraft",
         label="FGVCAircraft",
         help="aircraft by manufacturer (30) or variant (100)",
-        make="headstart.data.catalog:_fgvc_aircraft",
+        make="headstart.data.named:fgvc_aircraft",
         train=6667,
         test=3333,
         paper=(128, 666),
+        archive="https://www.robots.ox.ac.uk/~vgg/data/fgvc-aircraft/archives/fgvc-aircraft-2013b.tar.gz",
     ),
     NamedSet(
         name="cifar100",
         label="CIFAR100",
         help="100 classes, 32 pixels",
-        make="headstart.data.catalog:_cifar100",
+        make="headstart.data.named:cifar100",
         train=50_000,
         test=10_000,
         side=32,
         paper=(32, 1280),
+        archive="https://www.cs.toronto.edu/~kriz/cifar-100-python.tar.gz",
+        md5="eb9058c3a382ffc7106e4002c42a8d85",
     ),
     NamedSet(
         name="digits",
         help="the 1,797 handwritten digits that come with scikit-learn",
-        make="headstart.data.catalog:_digits",
+        make="headstart.data.named:digits",
         train=1797,
         side=32,
     ),
