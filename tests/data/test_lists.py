@@ -7,6 +7,7 @@ import pytest
 from headstart.data import open_images
 from headstart.records.config import DataConfig
 from headstart.records.errors import InputError
+from headstart.records.folder import table
 from tests.data.pictures import find, folder, labelled, put
 
 
@@ -80,3 +81,23 @@ def test_bad_label_files_are_named(tmp_path):
     ]:
         with pytest.raises(InputError, match=words):
             find(tmp_path / "p", labels=str(tmp_path / labels))
+
+
+def test_names_in_our_tables_are_read_back(tmp_path):
+    """Names as `predict` and `select` write them are names that lists and `data.labels` understand."""
+    names = [
+        "می\u200cخواهم.png",
+        "👨\u200d👩\u200d👧.png",
+        "-1.png",
+        "=1+1.png",
+        "a, b.png",
+        "c\nd.png",
+        "e\rf.png",
+        "'=g.png",
+    ]
+    root = folder(tmp_path, names)
+    rows = [(name, f"=label {i % 2}") for i, name in enumerate(names)]
+    put(tmp_path / "p.csv", table(("name", "label"), rows).encode())
+    for found in (find(root, labels=str(tmp_path / "p.csv")), find(tmp_path / "p.csv")):
+        assert dict(zip(found.names, found.labels.tolist(), strict=True)) == {n: i % 2 for i, n in enumerate(names)}
+        assert found.classes == ["=label 0", "=label 1"]

@@ -11,7 +11,7 @@ from pathlib import Path
 from headstart.data.folders import SPLITS
 from headstart.data.source import Entry
 from headstart.records.errors import InputError
-from headstart.records.folder import printable
+from headstart.records.folder import from_data_cell, printable
 
 LISTS = (".txt", ".csv", ".tsv")
 """Endings of files that list pictures."""
@@ -23,7 +23,8 @@ _LABEL_COLUMNS = ("label", "class", "category", "target")
 def _rows(path: Path) -> list[list[str]]:
     """The cells of a .csv or .tsv, or the lines of any other file as one cell each."""
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        with path.open(encoding="utf-8-sig", newline="") as file:  # a name may hold a line end of either kind
+            text = file.read()
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror}") from None
     except UnicodeDecodeError as error:
@@ -32,7 +33,7 @@ def _rows(path: Path) -> list[list[str]]:
         return [[line.strip()] for line in text.splitlines() if line.strip() and not line.startswith("#")]
     separator = "\t" if path.suffix.lower() == ".tsv" else ";" if ";" in text[: text.find("\n")] else ","
     try:
-        return [row for row in csv.reader(io.StringIO(text), delimiter=separator, strict=True) if any(row)]
+        return [row for row in csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True) if any(row)]
     except csv.Error as error:
         raise InputError(f"{path} is not a {path.suffix[1:].upper()} table: {error}") from None
 
@@ -51,7 +52,7 @@ def _table(path: Path) -> tuple[list[tuple[int, str, str, str]], bool]:
         split, first = header.index("split") if "split" in header else None, 1
 
     def cell(row: list[str], column: int | None) -> str:
-        return row[column].strip() if column is not None and column < len(row) else ""
+        return from_data_cell(row[column].strip()) if column is not None and column < len(row) else ""
 
     lines = [(n, cell(r, at), cell(r, label), cell(r, split)) for n, r in enumerate(rows[first:], first + 1)]
     return lines, label is not None

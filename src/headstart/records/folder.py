@@ -4,8 +4,6 @@ Nothing here imports torch, so `study status` and `report` start at once.
 """
 
 import contextlib
-import csv
-import io
 import json
 import math
 import os
@@ -92,13 +90,21 @@ def parse_json(text: str | bytes) -> Any:
     return json.loads(text, parse_constant=refuse)
 
 
-def safe_cell(text: str) -> str:
-    """Text that a spreadsheet shows instead of running, and a terminal prints instead of obeying.
+_RUN = ("=", "+", "-", "@", "\t", "\r")
+"""What a spreadsheet takes a cell that begins with it for: a formula, or nothing at all."""
 
-    Control characters are shown escaped; a leading = + - @ (which spreadsheets take for a formula) gets a quote.
+
+def data_cell(text: str) -> str:
+    """A name as a data file holds it: itself, with a leading ' only where a spreadsheet would run it.
+
+    `from_data_cell` takes the ' off again; nothing else is escaped, for the column names a file.
     """
-    text = printable(text)
-    return f"'{text}" if text[:1] in ("=", "+", "-", "@") else text
+    return f"'{text}" if text[:1] in _RUN or from_data_cell(text) != text else text
+
+
+def from_data_cell(text: str) -> str:
+    """What `data_cell` was given."""
+    return text[1:] if text[:1] == "'" and text[1:].lstrip("'")[:1] in _RUN else text
 
 
 def printable(text: str) -> str:
@@ -306,13 +312,18 @@ def _finite(value: Any) -> Any:
     return value
 
 
-def table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+def table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     """CSV text whose names no spreadsheet takes for formulas."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(header)
-    for row in rows:
-        writer.writerow(
-            [safe_cell(c) if isinstance(c, str) else f"{c:.6f}" if isinstance(c, float) else c for c in row]
-        )
-    return text.getvalue()
+    return csv_line(header) + "".join(csv_line(row) for row in rows)
+
+
+def csv_line(row: Iterable[object]) -> str:
+    """One row of a CSV: names as `data_cell` has them, fractions to six places.
+
+    Quoted where a reader needs it; Python's own writer before 3.13 leaves a lone carriage return bare.
+    """
+    cells = (data_cell(c) if isinstance(c, str) else f"{c:.6f}" if isinstance(c, float) else str(c) for c in row)
+    return ",".join(f'"{c.replace(chr(34), 2 * chr(34))}"' if _QUOTED.search(c) else c for c in cells) + "\n"
+
+
+_QUOTED = re.compile('[,"\r\n]|^\\s|\\s$')

@@ -11,7 +11,7 @@ from functools import cache
 
 import pandas as pd
 
-from headstart.records.folder import safe_cell
+from headstart.records.folder import data_cell
 from headstart.report import printed
 from headstart.report.answer import Answer
 from headstart.report.records import ACTIVATIONS
@@ -114,7 +114,7 @@ def _number(dataset: str, projector: str, normalized: bool | None, row: str, val
 
 def as_csv(frame: pd.DataFrame) -> str:
     """CSV whose text a spreadsheet shows instead of running."""
-    return frame.map(lambda cell: safe_cell(cell) if isinstance(cell, str) else cell).to_csv(index=False)
+    return frame.map(lambda cell: data_cell(cell) if isinstance(cell, str) else cell).to_csv(index=False)
 
 
 @cache

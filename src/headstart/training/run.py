@@ -4,10 +4,8 @@ Only this module knows the order of the stages. Each stage takes what is already
 folder; `result.json` comes last. A run that was stopped anywhere goes on from its last checkpoint.
 """
 
-import csv
 import dataclasses
 import functools
-import io
 import math
 import platform
 import time
@@ -671,11 +669,7 @@ def _read_autoencoder(source: str) -> Autoencoder | EmbeddingOnly:
 
 def _write_skipped(path: Path, images: Images) -> None:
     """skipped.csv: `name,reason` of the pictures set aside, safe to open in a spreadsheet."""
-    text = io.StringIO()
-    writer = csv.writer(text)
-    writer.writerow(["name", "reason"])
-    writer.writerows((runs.safe_cell(name), runs.safe_cell(reason)) for name, reason in images.skipped)
-    runs.write(path, text.getvalue())
+    runs.write(path, runs.table(("name", "reason"), images.skipped))
 
 
 def _float32(values: np.ndarray) -> Tensor:

@@ -494,7 +494,7 @@ def predict(
             for p in batches:
                 values, labels = p.max(1)
                 for name, label, value in zip(images.names[done:], labels.tolist(), values.tolist(), strict=False):
-                    writer.writerow((runs.safe_cell(name), runs.safe_cell(about["classes"][label]), f"{value:.6f}"))
+                    writer.writerow((runs.data_cell(name), runs.data_cell(about["classes"][label]), f"{value:.6f}"))
                 done += len(p)
                 bar.advance(len(p))
         text.detach()  # the file stays open: runs.write still has to bring it to the disk
