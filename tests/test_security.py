@@ -40,7 +40,8 @@ from headstart.engine.checkpoint import MAGIC
 from headstart.records import folder as runs
 from headstart.records.config import DataConfig
 from headstart.records.errors import InputError
-from headstart.study import RayOptions, executors
+from headstart.study import RayOptions
+from headstart.study.ray import on_ray
 
 ESCAPE = "\x1b[2J\x1b]0;owned\x07"
 SCRIPT = "<script>alert(1)<"  # a file name holds no slash
@@ -666,7 +667,7 @@ def test_telemetry_of_others_is_switched_off(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setitem(sys.modules, "wandb", SimpleNamespace(init=start, Settings=dict))
     monkeypatch.setitem(sys.modules, "mlflow.entities", None)
     with pytest.raises(InputError, match="started"):
-        executors.on_ray(None, [], RayOptions())  # type: ignore[arg-type]
+        on_ray(None, [], RayOptions())  # type: ignore[arg-type]
     assert os.environ["RAY_USAGE_STATS_ENABLED"] == "0"
     assert asked["include_dashboard"] is False
     with pytest.raises(InputError, match="started"):

@@ -455,10 +455,10 @@ def test_planning_writes_nothing_and_imports_no_torch(small: Path, tmp_path: Pat
 
 
 def test_the_estimate_counts_epochs_pictures_and_runs(small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from headstart.study import executors
+    from headstart.study import estimate
 
-    monkeypatch.setattr(executors, "_seconds_of_pair", lambda *_: 0.5)
-    monkeypatch.setattr(executors, "_seconds_of_picture", lambda *_: 0.25)
+    monkeypatch.setattr(estimate, "seconds_of_pair", lambda *_: 0.5)
+    monkeypatch.setattr(estimate, "seconds_of_picture", lambda *_: 0.25)
     overrides = ["contrastive.epochs=10", "autoencoder.epochs=4", "data.limit=100"]
     assert study.plan(small, overrides=overrides).seconds == 4 * 10 * 100 * 0.5
     with_autoencoder = study.plan("smoke", overrides=overrides, seeds=[0])

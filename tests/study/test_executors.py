@@ -20,8 +20,9 @@ import yaml
 from headstart import study
 from headstart.records.errors import InputError, Interrupted
 from headstart.records.folder import RunFolder, read_json, read_metrics
-from headstart.study import calls, executors
+from headstart.study import calls
 from headstart.study.store import STALE_SECONDS, Claim, identity
+from headstart.study.worker import Work, Worker
 
 TINY: dict[str, Any] = {
     "name": "tiny",
@@ -459,8 +460,8 @@ def test_a_claim_from_another_machine_lasts_as_long_as_it_is_renewed(tmp_path: P
 def one_run_held_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The claim on the only run of a study, held by a process of another machine."""
     monkeypatch.setattr("headstart.study.store.STALE_SECONDS", 3.0)
-    monkeypatch.setattr("headstart.study.executors.POLL_SECONDS", 0.05)
-    monkeypatch.setattr(executors.Worker, "_attempt", lambda self, folder, do: done(folder))
+    monkeypatch.setattr("headstart.study.worker.POLL_SECONDS", 0.05)
+    monkeypatch.setattr(Worker, "_attempt", lambda self, folder, do: done(folder))
 
     def done(folder: RunFolder) -> str:
         folder.result.write_text("{}")
@@ -472,11 +473,11 @@ def one_run_held_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> P
     return claim
 
 
-def worker_on(tmp_path: Path) -> executors.Worker:
+def worker_on(tmp_path: Path) -> Worker:
     small = {**TINY, "factors": {"head.init": ["random"]}, "seeds": [0]}
-    work = executors.Work(out=str(tmp_path), threads=1, device="cpu", keep="all", quiet=True, deadline=None)
+    work = Work(out=str(tmp_path), threads=1, device="cpu", keep="all", quiet=True, deadline=None)
     (tmp_path / "one.yml").write_text(yaml.safe_dump(small))
-    return executors.Worker(work, study.expand(study.load(tmp_path / "one.yml")))
+    return Worker(work, study.expand(study.load(tmp_path / "one.yml")))
 
 
 def test_a_run_whose_holder_lost_its_power_a_moment_ago_is_done(one_run_held_elsewhere: Path, tmp_path: Path) -> None:

@@ -1,11 +1,11 @@
 """A study: every run of a file's grid, done once, here or on a cluster (paper 3.3-3.6).
 
-Comes in: what `study_file` reads. Goes out: STUDY/ with study.yaml and runs/NAME/ (design section 5), filled by the
-executors; what is there already is never done again. Planning imports no torch.
+Comes in: what `file.py` reads. Goes out: STUDY/ with study.yaml and runs/NAME/, filled by workers here (`local.py`) or
+on a cluster (`ray.py`); what is there already is never done again. Planning imports no torch.
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -17,7 +17,7 @@ from headstart.records.folder import RunFolder
 from headstart.records.grid import is_grid, label_of
 from headstart.study import store as study_store
 from headstart.study.file import Planned, Study, applied, expand, load
-from headstart.study.progress import Status, seconds_by_set, seconds_of, status
+from headstart.study.progress import seconds_by_set, seconds_of
 from headstart.study.shared import RayOptions, autoencoders_of
 
 # ------------------------------------------------------------------------------------------------- the study's folder
@@ -57,20 +57,7 @@ def _with_plan(study: Study, out: Path) -> Study:
 
 def extended(old: Study, new: Study, path: Path) -> Study:
     """The old study and what the new one adds."""
-    changed = differences(old.base, new.base)
-    for label in old.data.keys() & new.data.keys():
-        before, after = old.data[label].options, new.data[label].options
-        for name in sorted(before.keys() | after.keys()):
-            if before.get(name) != after.get(name):
-                changed.append(f"data {label}, {name}: {before.get(name)} -> {after.get(name)}")
-    for factor, levels in old.factors.items():
-        if factor not in new.factors:
-            changed.append(f"factor {factor}: {', '.join(levels)} -> none")
-            continue
-        for label in levels.keys() & new.factors[factor].keys():
-            if levels[label] != new.factors[factor][label]:
-                changed.append(f"{factor} {label}: {levels[label]} -> {new.factors[factor][label]}")
-    if changed:
+    if changed := list(_changes(old, new)):
         raise InputError(
             f"{path} was begun with another base ({'; '.join(changed)}); repeat that, or give another --out. Data "
             "sets, seeds, factors and their values may be added"
@@ -92,6 +79,23 @@ def extended(old: Study, new: Study, path: Path) -> Study:
         seeds=tuple(dict.fromkeys([*old.seeds, *new.seeds])),
         added=added,
     )
+
+
+def _changes(old: Study, new: Study) -> Iterator[str]:
+    """What the new study says otherwise of the runs that the old one has."""
+    yield from differences(old.base, new.base)
+    for label in old.data.keys() & new.data.keys():
+        before, after = old.data[label].options, new.data[label].options
+        for name in sorted(before.keys() | after.keys()):
+            if before.get(name) != after.get(name):
+                yield f"data {label}, {name}: {before.get(name)} -> {after.get(name)}"
+    for factor, levels in old.factors.items():
+        if factor not in new.factors:
+            yield f"factor {factor}: {', '.join(levels)} -> none"
+            continue
+        for label in levels.keys() & new.factors[factor].keys():
+            if levels[label] != new.factors[factor][label]:
+                yield f"{factor} {label}: {levels[label]} -> {new.factors[factor][label]}"
 
 
 def _joined(old: Any, new: Any) -> Any:
@@ -155,7 +159,7 @@ def plan(
         return Plan(loaded, planned, len(needed), len(done), estimate, f"{len(done)} finished runs")
     if not calibrate:
         return Plan(loaded, planned, len(needed), len(done))
-    from headstart.study.executors import calibrated_seconds
+    from headstart.study.estimate import calibrated_seconds
 
     seconds, measured = calibrated_seconds(rest, list(autoencoders_of(rest).values()))
     return Plan(loaded, planned, len(needed), len(done), seconds, measured)
@@ -220,7 +224,8 @@ def run(
         Interrupted: stopped; the same call goes on.
     """
     from headstart.engine.device import named as device_named
-    from headstart.study import executors
+    from headstart.study import local, worker
+    from headstart.study import ray as cluster
 
     out = Path(out).absolute()
     loaded = load(study, data=data, data_root=data_root, overrides=overrides, seeds=seeds)
@@ -228,12 +233,12 @@ def run(
     base = replace(loaded.base, **{name: value for name, value in changed.items() if value is not None})  # type: ignore[arg-type]
     if executor == "local":
         device_named(base.device)  # one clear sentence now instead of one a run
-    joined = prepare(replace(loaded, base=base), out, executors.check_data)
+    joined = prepare(replace(loaded, base=base), out, worker.check_data)
     planned = expand(joined)
     if retry_failed:
         for failed in (out / "runs").glob("*/failed.json"):
             failed.unlink(missing_ok=True)
-    work = executors.Work(
+    work = worker.Work(
         out=str(out),
         threads=base.threads,
         device=base.device,
@@ -242,9 +247,9 @@ def run(
         deadline=None if max_seconds is None else time.time() + max_seconds,
     )
     if executor == "ray":
-        executors.on_ray(work, planned, ray or RayOptions())
+        cluster.on_ray(work, planned, ray or RayOptions())
     else:
-        executors.on_this_machine(work, planned, workers)
+        local.on_this_machine(work, planned, workers)
     return _summary(out, planned, keep)
 
 
@@ -256,6 +261,3 @@ def _summary(out: Path, planned: Sequence[Planned], keep: str) -> Summary:
         for weights in (out / "autoencoders").glob("*.safetensors"):
             weights.unlink(missing_ok=True)
     return Summary(total=len(folders), done=done, failed=failed, elsewhere=len(folders) - done - failed)
-
-
-__all__ = ["Plan", "Planned", "RayOptions", "Status", "Study", "Summary", "expand", "load", "plan", "run", "status"]

@@ -128,6 +128,7 @@ def seconds_by_set(folder: Path, names: Sequence[str]) -> dict[str, float]:
 
 
 def seconds_of(means: Mapping[str, float], name: str) -> float:
+    """Mean seconds of a run: its data set's, or where none of it is finished those of all."""
     return means.get(name.split(",")[0], sum(means.values()) / len(means))
 
 

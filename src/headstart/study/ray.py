@@ -1,0 +1,122 @@
+"""A study on a Ray cluster: Ray places a task an autoencoder and one a run, and starts them again when a node is lost.
+
+Each task is a look of `worker.py` at its run; nothing here schedules.
+"""
+
+import logging
+import os
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from headstart.engine.device import available_cores
+from headstart.records.errors import InputError, Interrupted
+from headstart.records.folder import RunFolder
+from headstart.study import shared
+from headstart.study.file import Planned
+from headstart.study.shared import RayOptions
+from headstart.study.worker import POLL_SECONDS, Work, Worker, fail, in_one_line, planned_in, stopping_on_signals
+
+SAVING_SECONDS = 60.0
+RAY_RETRIES = 3
+"""Nodes of a cluster are lost more often than processes of a machine."""
+
+
+def on_ray(work: Work, planned: Sequence[Planned], options: RayOptions) -> None:
+    """Do the study on a Ray cluster: an existing one, or one on this machine that ends with this call."""
+    with _cluster(options) as ray:
+        has_gpu = ray.cluster_resources().get("GPU", 0) > 0 and work.device != "cpu"
+        threads = work.threads or max(1, int(options.cpus or 1))
+        # On this machine a run may ask for more threads than there are cores, as without Ray.
+        cpus = options.cpus or (threads if options.address else min(threads, available_cores()))
+        resources = {"num_cpus": cpus, "num_gpus": options.gpus if options.gpus is not None else float(has_gpu)}
+        _Tasks(ray, replace(work, threads=threads, bars=False), planned, resources).wait()
+
+
+@contextmanager
+def _cluster(options: RayOptions) -> Iterator[Any]:
+    os.environ.setdefault("RAY_AUTH_MODE", "disabled")  # token authentication would write into the home folder
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    try:
+        import ray
+    except ImportError:
+        raise InputError("--executor ray needs Ray; install it with `pip install 'headstart[ray]'`") from None
+    settings: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+    if options.address is None:  # a cluster of our own, which ends with us; one that was there is left as it is
+        settings |= {"num_cpus": available_cores(), "include_dashboard": False}
+    # Without `local` Ray would join whatever cluster was last started on this machine, and die with it.
+    ray.init(address=options.address or "local", **settings)
+    try:
+        yield ray
+    finally:
+        ray.shutdown()
+
+
+class _Tasks:
+    """What Ray was given to do: every run that is not done, each after its autoencoder."""
+
+    def __init__(self, ray: Any, work: Work, planned: Sequence[Planned], resources: Mapping[str, float]) -> None:
+        self.ray, self.out = ray, Path(work.out)
+        self.interrupted = False
+        task = ray.remote(max_retries=RAY_RETRIES, **resources)(ray_task)
+        todo = [run for run in planned if not (self.out / "runs" / run.name / "result.json").exists()]
+        needed = shared.autoencoders_of(todo)
+        first = {digest: task.remote(work, run.name, autoencoder_only=True) for digest, run in needed.items()}
+        self.autoencoders = list(first.values())
+        self.waiting = {}
+        for run in todo:
+            # Ray starts a run when its autoencoder is there; until then it takes no place.
+            trains = shared.trains_autoencoder(run.config)
+            needs = first[shared.autoencoder_hash(run.config, run.point.data)] if trains else None
+            self.waiting[task.remote(work, run.name, after=needs)] = run.name
+
+    def wait(self) -> None:
+        """Return when all are over; raise Interrupted where they were stopped."""
+        stop = threading.Event()
+        with stopping_on_signals(stop):
+            while self.waiting:
+                if stop.is_set() and not self.interrupted:
+                    self.interrupted = True
+                    for reference in [*self.autoencoders, *self.waiting]:
+                        self.ray.cancel(reference)
+                ready, _ = self.ray.wait(list(self.waiting), timeout=POLL_SECONDS)
+                for reference in ready:
+                    self._take(reference, self.waiting.pop(reference))
+            if self.interrupted and self.autoencoders:  # let those in training save before the cluster goes
+                self.ray.wait(self.autoencoders, num_returns=len(self.autoencoders), timeout=SAVING_SECONDS)
+        if self.interrupted:
+            raise Interrupted("stopped after saving; the same command goes on from here")
+
+    def _take(self, reference: Any, name: str) -> None:
+        try:
+            self.interrupted |= self.ray.get(reference) == "interrupted"
+        except Exception as error:
+            folder = RunFolder(self.out / "runs" / name)
+            if not self.interrupted and not folder.is_complete():
+                fail(folder, in_one_line(error), str(error))
+
+
+_workers: dict[Work, Worker] = {}
+"""The worker of this Ray process, which keeps its pictures for the next task."""
+
+
+def ray_task(work: Work, name: str, autoencoder_only: bool = False, after: object = None) -> str:
+    """One run, or its autoencoder, in a Ray worker process; `after` is what Ray waits for before it starts this."""
+    if work not in _workers:
+        _workers.clear()
+        _workers[work] = Worker(work, planned_in(work.out))
+    worker = _workers[work]
+    (run,) = [run for run in worker.planned if run.name == name]
+    try:
+        while True:
+            worker.check_stop()
+            outcome = worker.do_autoencoder(run) if autoencoder_only else worker.do(run)
+            if outcome in ("done", "failed"):
+                return outcome
+            time.sleep(POLL_SECONDS)  # claimed elsewhere, or by a node that was lost and is not yet known to be
+    except Interrupted:
+        return "interrupted"

@@ -1,0 +1,329 @@
+"""One process of a study: it walks along the planned runs, claims one that nobody has done or claimed, and does it.
+
+So any number of processes, jobs and machines may work on one study folder, and none of them needs to know the others.
+`python -P -m headstart.study.worker` is such a process; `local.py` starts them on this machine, `ray.py` on a cluster.
+"""
+
+import contextlib
+import json
+import os
+import signal
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import FrameType
+from typing import Any, Literal
+
+from headstart import data
+from headstart.data import Images, catalog, splits
+from headstart.data.splits import Splits
+from headstart.engine.progress import duration, say
+from headstart.records import folder as runs
+from headstart.records.config import Config, DataConfig
+from headstart.records.errors import HeadstartError, Interrupted, RunError
+from headstart.records.folder import RunFolder
+from headstart.study import shared
+from headstart.study import store as study_store
+from headstart.study.file import Planned, expand, load
+from headstart.study.store import Claim
+from headstart.training import run as pretraining
+
+Outcome = Literal["done", "failed", "claimed", "waiting"]
+"""Of one look at a run: finished; failed; another process has it; its autoencoder is being trained by another."""
+
+POLL_SECONDS = 0.5
+REPLACE_ME = 64
+"""Exit code of a worker that did its duty but should not do another run: an unexpected error may have left a broken
+device or little memory behind."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Work:
+    """What every process of a study is told; `deadline` is in seconds since the epoch, as other machines know it."""
+
+    out: str
+    threads: int | None
+    device: str
+    keep: Literal["all", "records"]
+    deadline: float | None
+    quiet: bool
+    bars: bool = True
+
+
+def check_data(planned: Sequence[Planned]) -> None:
+    """Raise InputError now when a data set is not there, instead of once a run."""
+    for config in {run.point.data: run.config for run in planned}.values():
+        catalog.find(config.data)
+
+
+def planned_in(out: str | Path) -> list[Planned]:
+    """The runs of the study in a folder."""
+    return expand(load(Path(out)))
+
+
+class Worker:
+    """One process's view of a study, with what its runs share: decoded pictures and splits."""
+
+    def __init__(self, work: Work, planned: Sequence[Planned]) -> None:
+        self.work, self.planned = work, planned
+        self.out = Path(work.out)
+        self.stop = threading.Event()
+        self.fresh = True
+        self._renewed: dict[str, float] = {}
+        self._opened = _Opened()
+
+    @property
+    def deadline(self) -> float | None:
+        """As `time.monotonic()` counts."""
+        return None if self.work.deadline is None else time.monotonic() + self.work.deadline - time.time()
+
+    def check_stop(self) -> None:
+        """Raises Interrupted when asked to stop."""
+        if self.stop.is_set() or (self.work.deadline is not None and time.time() >= self.work.deadline):
+            raise Interrupted("stopped; the same command goes on from here")
+
+    def do_all(self) -> bool:
+        """Do every run that nobody else does, until none is left for this process.
+
+        False when an unexpected error came between: a new process should do the others.
+        """
+        left = list(self.planned)
+        with stopping_on_signals(self.stop):
+            while left:
+                outcomes = self._walk(left)
+                if not self.fresh:
+                    return False
+                if {"done", "failed"} & set(outcomes):
+                    continue
+                if "waiting" not in outcomes and not any(self._may_be_dead(run) for run in left):
+                    break
+                self.stop.wait(POLL_SECONDS)
+        return True
+
+    def _walk(self, left: list[Planned]) -> list[Outcome]:
+        """Look at each run once; those that are over leave the list."""
+        outcomes: list[Outcome] = []
+        for run in list(left):
+            self.check_stop()
+            outcomes.append(self.do(run))
+            if outcomes[-1] in ("done", "failed"):
+                left.remove(run)
+            if not self.fresh:
+                break
+        return outcomes
+
+    def _may_be_dead(self, run: Planned) -> bool:
+        """Whether a run's holder, on another machine, has not been heard of since this was first asked.
+
+        It may have lost its power a moment ago; a run is left to somebody who is seen to live.
+        """
+        renewed = Claim(self.out / "runs" / run.name).renewed()
+        return renewed is not None and self._renewed.setdefault(run.name, renewed) == renewed
+
+    # ------------------------------------------------------------------------------------------------------ one run
+
+    def do(self, run: Planned) -> Outcome:
+        """Do one run, unless it is done, has failed, or is somebody else's."""
+        folder = RunFolder(self.out / "runs" / run.name)
+        if folder.is_complete():
+            self._tidy(folder)
+            return "done"
+        if folder.failed.exists():
+            return "failed"
+        config = self._here(run.config)
+        epochs = {"autoencoder": config.autoencoder.epochs, "contrastive": config.contrastive.epochs}
+        with Claim(folder.path).held(epochs=epochs) as mine:
+            if not mine:
+                return "claimed"
+            if folder.is_complete() or folder.failed.exists():
+                return self.do(run)
+            return self._attempt(folder, lambda: self._run(run, config, folder))
+
+    def _here(self, config: Config) -> Config:
+        return replace(config, threads=self.work.threads, device=self.work.device)
+
+    def _attempt(self, folder: RunFolder, do: Callable[[], Outcome]) -> Outcome:
+        """Call `do`, and turn whatever goes wrong into failed.json."""
+        try:
+            return do()
+        except (Interrupted, KeyboardInterrupt):
+            raise
+        except HeadstartError as error:
+            fail(folder, str(error))
+        except Exception as error:
+            fail(folder, in_one_line(error), traceback.format_exc())
+            self.fresh = False
+        return "failed"
+
+    def _run(self, run: Planned, config: Config, folder: RunFolder) -> Outcome:
+        images, split = self._opened.of(config)
+        if shared.trains_autoencoder(config) and not folder.stages.exists():
+            digest = shared.autoencoder_hash(config, images.fingerprint)
+            trained = self._autoencoder_folder(run, config, digest)
+            outcome = self._autoencoder(trained, config, digest)
+            if outcome == "failed":
+                why = runs.read_json(trained.failed, runs.FAILED).get("reason", "")
+                raise RunError(f"its autoencoder failed: {why}")
+            if outcome != "done":
+                return "waiting"
+            study_store.hand_over_autoencoder(study_store.autoencoder_file(self.out, digest), trained, folder)
+        key = shared.untrained_hash(config, images.fingerprint)
+        started = time.monotonic()
+        self._train(config, folder, images, split, untrained=study_store.read_untrained(self.out, key))
+        result = folder.read_result()
+        study_store.write_untrained(self.out, key, result["untrained"])
+        self._tidy(folder)
+        self._say(f"done: {run.name} in {duration(time.monotonic() - started)}{_accuracy(result)}")
+        return "done"
+
+    def _train(self, config: Config, folder: RunFolder, images: Images, split: Splits, **more: Any) -> None:
+        pretraining.run(
+            config,
+            folder.path,
+            images=images,
+            splits=split,
+            deadline=self.deadline,
+            quiet=self.work.quiet or not self.work.bars,
+            **more,
+        )
+
+    # ----------------------------------------------------------------------------------------------- its autoencoder
+
+    def do_autoencoder(self, run: Planned) -> Outcome:
+        """Train the autoencoder of a run, unless it is done, has failed, or is somebody else's."""
+        config = self._here(run.config)
+        images, _ = self._opened.of(config)
+        digest = shared.autoencoder_hash(config, images.fingerprint)
+        return self._autoencoder(self._autoencoder_folder(run, config, digest), config, digest)
+
+    def _autoencoder_folder(self, run: Planned, config: Config, digest: str) -> RunFolder:
+        return RunFolder(self.out / "runs" / shared.autoencoder_name(config, run.point.data, digest))
+
+    def _autoencoder(self, folder: RunFolder, config: Config, digest: str) -> Outcome:
+        """Train the autoencoder that a run needs, unless it is in the store."""
+        stored = study_store.autoencoder_file(self.out, digest)
+        if stored.exists() and folder.is_complete():
+            return "done"
+        if folder.failed.exists():
+            return "failed"
+        with Claim(folder.path).held(epochs={"autoencoder": config.autoencoder.epochs}) as mine:
+            if not mine:
+                return "claimed"
+            if (stored.exists() and folder.is_complete()) or folder.failed.exists():
+                return self._autoencoder(folder, config, digest)
+            return self._attempt(folder, lambda: self._train_autoencoder(folder, config, stored))
+
+    def _train_autoencoder(self, folder: RunFolder, config: Config, stored: Path) -> Outcome:
+        if not (folder.is_complete() and folder.autoencoder.exists()):
+            images, split = self._opened.of(config)
+            self._train(shared.autoencoder_config(config), folder, images, split, overwrite=folder.is_complete())
+        study_store.publish_autoencoder(folder, stored)
+        self._tidy(folder)
+        self._say(f"done: {folder.path.name}")
+        return "done"
+
+    def _tidy(self, folder: RunFolder) -> None:
+        """With `keep records`, leave a finished run's results and metrics alone."""
+        if self.work.keep == "records":
+            previous = folder.checkpoint.with_suffix(".previous.pt")
+            for path in (folder.backbone, folder.head, folder.autoencoder, folder.checkpoint, previous):
+                path.unlink(missing_ok=True)
+
+    def _say(self, text: str) -> None:
+        if not self.work.quiet:
+            say(text)
+
+
+class _Opened:
+    """The pictures of the data set that the runs are at, read once a process, and their splits."""
+
+    def __init__(self) -> None:
+        self.key: object = None
+        self.images: Images | None = None
+        self.splits: dict[DataConfig, Splits] = {}
+
+    def of(self, config: Config) -> tuple[Images, Splits]:
+        """The pictures and the split of a run."""
+        crop = (config.augment.crop_scale[0], config.augment.crop_ratio[0])
+        neutral = replace(config.data, split_seed=0, splits="house", limit=None, normalize=True, statistics="train")
+        if self.images is None or self.key != (neutral, crop):
+            self.images = None  # one data set at a time: a study walks from one to the next
+            self.splits = {}
+            self.images, self.key = data.open_images(config.data, *crop), (neutral, crop)
+        if config.data not in self.splits:
+            self.splits[config.data] = splits.make(self.images, config.data)
+        return self.images, self.splits[config.data]
+
+
+# ------------------------------------------------------------------------------------------------- stopping and failing
+
+
+@contextlib.contextmanager
+def stopping_on_signals(stop: threading.Event) -> Iterator[None]:
+    """Within this context SIGINT, SIGTERM and SIGUSR1 set `stop`; a SIGINT while it is set stops at once."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def ask(number: int, frame: FrameType | None) -> None:
+        if number == signal.SIGINT and stop.is_set():
+            raise KeyboardInterrupt
+        stop.set()
+
+    numbers = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1") if hasattr(signal, name)]
+    before = {number: signal.signal(number, ask) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def fail(folder: RunFolder, reason: str, details: str = "") -> None:
+    """Record why a run failed; it is left alone from then on."""
+    say(f"failed: {folder.path.name}: {reason}")
+    where = study_store.identity()
+    runs.write_json(folder.failed, {"reason": reason, "traceback": details, "host": where["host"], "at": time.time()})
+
+
+def in_one_line(error: Exception) -> str:
+    """An unexpected error as a reason."""
+    return f"{type(error).__name__}: {str(error).strip() or 'no message'}".splitlines()[0]
+
+
+def _accuracy(result: Mapping[str, Any]) -> str:
+    found = [f"{name} {probe['accuracy']:.1%}" for name, probe in result["probes"].items() if "accuracy" in probe]
+    return f": {', '.join(found[:2])}" if found else ""
+
+
+# ---------------------------------------------------------------------------------------------------- as a process
+
+
+def main(told: str) -> int:
+    """A worker process; returns its exit code."""
+    work = Work(**json.loads(told))
+    _follow_parent()
+    try:
+        return 0 if Worker(work, planned_in(work.out)).do_all() else REPLACE_ME
+    except (Interrupted, KeyboardInterrupt):
+        return Interrupted.exit_code
+
+
+def _follow_parent(stop_after: float = 1.0) -> None:
+    """Ask this process to stop when the one that started it is gone, so that no worker is left behind."""
+    parent = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(stop_after)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1]))
