@@ -19,7 +19,7 @@ import pandas as pd
 from headstart import report
 from headstart.records.errors import InputError
 from headstart.records.folder import read_json, visible, write, write_json
-from headstart.report import answer, records, tables
+from headstart.report import answer, frame, tables
 
 HERE = Path(__file__).parent
 RECORD = ("config.yaml", "result.json", "metrics.jsonl")
@@ -33,7 +33,7 @@ def collect(study: Path, out: Path, probe: str) -> None:
     Paths below the current folder become relative to it. Raises InputError, before anything is written, for a folder
     without finished runs or a probe that they do not have.
     """
-    records.read(study, probe)
+    frame.read(study, probe)
     here = f"{Path.cwd()}/"
     finished = sorted((study / "runs").glob("*/result.json"))
     for path in (study / "study.yaml", *(result.with_name(name) for result in finished for name in RECORD)):
@@ -52,7 +52,7 @@ def say(study: Path) -> None:
     probes = {name for result in results for name in result["probes"]}
     report.write_report(study, probe=decides)
     for probe in sorted(probes):
-        found = answer.answer(records.read(study, probe))
+        found = answer.answer(frame.read(study, probe))
         write(study / "answers" / f"{probe}.md", visible(tables.sentences(found)))
     shutil.copy(study / "figures" / "comparisons.csv", study / "tables" / "comparisons.csv")
     shutil.rmtree(study / "figures")  # the page holds them, and `headstart report` draws them again

@@ -12,14 +12,14 @@ import yaml
 from scipy import stats
 
 from headstart.records.errors import InputError
-from headstart.report import answer, plots, records
+from headstart.report import answer, comparisons, figures, frame, pairing
 
 HEADS = ("autoencoder-frozen", "random-trainable", "orthogonal-frozen", "shuffled-frozen")
 FAMILY = [["ae", "mlp"], ["ae", "orthogonal-frozen"], ["ae", "shuffled-frozen"]]
 
 
 def _runs(seeds: int, sizes: tuple[int, ...], nested: bool, sets: tuple[str, ...] = ("digits",)) -> pd.DataFrame:
-    """The frame that records.read makes, without accuracies worth the name."""
+    """The frame that frame.read makes, without accuracies worth the name."""
     rows = [
         {
             "dataset": d,
@@ -66,16 +66,16 @@ SCENARIOS = {
 def test_no_false_beats_where_nothing_differs(scenario: str) -> None:
     runs, seed, autoencoder = SCENARIOS[scenario]
     rng = np.random.default_rng(20240601)
-    pairings = [p for p in answer.pair(runs, FAMILY) if p.family == "named" and _top(p, runs)]
+    pairings = [p for p in pairing.pair(runs, FAMILY) if p.family == "named" and _top(p, runs)]
     assert len(pairings) == 3
     wrong = 0
     for accuracy in _noise(runs, rng, seed, autoencoder, draws=1000):
-        decisions = answer.decide(pairings, accuracy)
+        decisions = comparisons.decide(pairings, accuracy)
         wrong += any(d.verdict == "beats" for d in decisions)
     assert wrong <= 65
 
 
-def _top(pairing: answer.Pairing, runs: pd.DataFrame) -> bool:
+def _top(pairing: pairing.Pairing, runs: pd.DataFrame) -> bool:
     return (pairing.dataset is None) == (runs["dataset"].nunique() > 1)
 
 
@@ -83,11 +83,11 @@ def _top(pairing: answer.Pairing, runs: pd.DataFrame) -> bool:
 def test_intervals_cover_a_true_difference(scenario: str) -> None:
     runs, seed, autoencoder = SCENARIOS[scenario]
     rng = np.random.default_rng(20240602)
-    (pairing,) = [p for p in answer.pair(runs, FAMILY[:1]) if p.family == "named" and _top(p, runs)]
+    (one,) = [p for p in pairing.pair(runs, FAMILY[:1]) if p.family == "named" and _top(p, runs)]
     shift = 0.03 * (runs["head"] == "autoencoder-frozen").to_numpy()
     covered = 0
     for accuracy in _noise(runs, rng, seed, autoencoder, draws=600):
-        (decision,) = answer.decide([pairing], accuracy + shift)
+        (decision,) = comparisons.decide([one], accuracy + shift)
         low, high = decision.test.interval
         covered += low <= 3.0 <= high
     assert covered / 600 >= 0.93
@@ -96,12 +96,12 @@ def test_intervals_cover_a_true_difference(scenario: str) -> None:
 def test_a_true_difference_is_found() -> None:
     runs, seed, autoencoder = SCENARIOS["an autoencoder a seed"]
     rng = np.random.default_rng(3)
-    pairings = [p for p in answer.pair(runs, FAMILY) if p.family == "named"]
+    pairings = [p for p in pairing.pair(runs, FAMILY) if p.family == "named"]
     shift = 0.12 * (runs["head"] == "autoencoder-frozen").to_numpy()
     verdicts = [
         decision.verdict
         for accuracy in _noise(runs, rng, seed, autoencoder, draws=50)
-        for decision in answer.decide(pairings, accuracy + shift)
+        for decision in comparisons.decide(pairings, accuracy + shift)
     ]
     assert verdicts.count("beats") / len(verdicts) > 0.8
 
@@ -109,8 +109,8 @@ def test_a_true_difference_is_found() -> None:
 def test_accuracies_that_come_in_steps_never_look_certain() -> None:
     runs = _runs(2, (128,), nested=True)
     accuracy = np.where(runs["head"] == "autoencoder-frozen", 0.51, 0.50)  # one of 100 pictures more, in both seeds
-    pairings = [p for p in answer.pair(runs, FAMILY[:1]) if p.family == "named"]
-    (coarse,) = answer.decide(pairings, accuracy, np.full(len(runs), 100.0))
+    pairings = [p for p in pairing.pair(runs, FAMILY[:1]) if p.family == "named"]
+    (coarse,) = comparisons.decide(pairings, accuracy, np.full(len(runs), 100.0))
     assert coarse.verdict == "none"
 
 
@@ -119,10 +119,10 @@ def test_accuracies_that_come_in_steps_never_look_certain() -> None:
 
 @pytest.fixture(scope="module")
 def said(authors: Path) -> answer.Answer:
-    return answer.answer(records.read(authors))
+    return answer.answer(frame.read(authors))
 
 
-def _of(said: answer.Answer, a: str, b: str, dataset: str | None) -> answer.Comparison:
+def _of(said: answer.Answer, a: str, b: str, dataset: str | None) -> comparisons.Comparison:
     (found,) = [c for c in said.comparisons if (c.pairing.a, c.pairing.b, c.pairing.dataset) == (a, b, dataset)]
     return found
 
@@ -198,7 +198,7 @@ def test_holm_runs_within_a_family_and_scope(said: answer.Answer) -> None:
 def test_two_runs_of_one_seed_settle_nothing(make_run, tmp_path: Path) -> None:
     make_run(tmp_path / "runs" / "ae", accuracy=0.80)
     make_run(tmp_path / "runs" / "mlp", init="random", frozen=False, accuracy=0.75)
-    found = answer.answer(records.read(tmp_path))
+    found = answer.answer(frame.read(tmp_path))
     assert found.headline == (
         "Frozen autoencoder is ahead of trainable random by 5.0 points in one pair of runs; one seed and one "
         "autoencoder cannot settle it."
@@ -220,7 +220,7 @@ def _study(make_run, tmp_path: Path, heads: dict[tuple[str, bool], float], seeds
                 seed=seed,
                 accuracy=accuracy + 0.01 * rng.integers(-1, 2),
             )
-    return answer.answer(records.read(tmp_path))
+    return answer.answer(frame.read(tmp_path))
 
 
 def test_frozen_controls_answer_the_question(make_run, tmp_path: Path) -> None:
@@ -245,7 +245,7 @@ def test_another_autoencoder_or_schedule_makes_another_head(make_run, tmp_path: 
         (run / "config.yaml").write_text((run / "config.yaml").read_text().replace(*change))
     named = ["autoencoder (features)-frozen", "autoencoder-frozen"]
     (tmp_path / "study.yaml").write_text(yaml.safe_dump({"compare": [named]}))
-    found = answer.answer(records.read(tmp_path))
+    found = answer.answer(frame.read(tmp_path))
     assert found.headline.startswith(
         "Frozen autoencoder (features) is ahead of frozen autoencoder by 10.0 points"
     ) or found.headline.startswith("Frozen autoencoder (features) beats frozen autoencoder by 10.0 points")
@@ -259,7 +259,7 @@ def test_another_autoencoder_or_schedule_makes_another_head(make_run, tmp_path: 
         5,
     )
     assert "No frozen control other than the autoencoder" in " ".join(found.caveats)
-    assert len({plots.look(head) for two in heads for head in two}) == 3
+    assert len({figures.look(head) for two in heads for head in two}) == 3
 
 
 def test_a_released_head_is_no_control(make_run, tmp_path: Path) -> None:
@@ -268,7 +268,7 @@ def test_a_released_head_is_no_control(make_run, tmp_path: Path) -> None:
         other = make_run(tmp_path / "runs" / f"o{seed}", init="orthogonal", seed=seed, accuracy=0.5)
         text = (other / "config.yaml").read_text()
         (other / "config.yaml").write_text(text.replace("unfreeze_at: null", "unfreeze_at: 0.5"))
-    caveats = " ".join(answer.answer(records.read(tmp_path)).caveats)
+    caveats = " ".join(answer.answer(frame.read(tmp_path)).caveats)
     assert "No frozen control other than the autoencoder" in caveats
     assert "every frozen control" not in caveats
 
@@ -280,7 +280,7 @@ def test_a_control_autoencoder_is_a_head_of_its_own(make_run, tmp_path: Path) ->
         text = (other / "config.yaml").read_text()
         assert "weights: null" in text
         (other / "config.yaml").write_text(text.replace("weights: null", "weights: given/noise.safetensors"))
-    found = answer.answer(records.read(tmp_path))
+    found = answer.answer(frame.read(tmp_path))
     assert found.headline.startswith("Frozen autoencoder beats frozen autoencoder (from noise) by 40.0 points")
 
 
@@ -289,7 +289,7 @@ def test_an_autoencoder_file_a_seed_is_one_head(make_run, tmp_path: Path) -> Non
         run = make_run(tmp_path / "runs" / f"own{seed}", seed=seed)
         text = (run / "config.yaml").read_text()
         (run / "config.yaml").write_text(text.replace("weights: null", f"weights: given/{seed}.safetensors"))
-    assert records.read(tmp_path).heads == ["autoencoder-frozen"]
+    assert frame.read(tmp_path).heads == ["autoencoder-frozen"]
 
 
 def test_runs_on_other_pictures_are_not_matched(make_run, tmp_path: Path) -> None:
@@ -300,7 +300,7 @@ def test_runs_on_other_pictures_are_not_matched(make_run, tmp_path: Path) -> Non
             result = json.loads((other / "result.json").read_text())
             result["data"]["fingerprint"] = "other"
             (other / "result.json").write_text(json.dumps(result))
-    found = answer.answer(records.read(tmp_path))
+    found = answer.answer(frame.read(tmp_path))
     assert [len(c.pairing.first) for c in found.comparisons] == [3]
     text = " ".join(found.caveats)
     assert "digits changed: its runs saw 2 different sets of pictures" in text
@@ -310,7 +310,7 @@ def test_runs_on_other_pictures_are_not_matched(make_run, tmp_path: Path) -> Non
 def test_sets_are_called_as_the_study_calls_them(make_run, tmp_path: Path) -> None:
     for label in ("cats", "dogs"):
         make_run(tmp_path / "runs" / f"data={label},init=random,seed=0", set_name="train")
-    assert records.read(tmp_path).sets == ["cats", "dogs"]
+    assert frame.read(tmp_path).sets == ["cats", "dogs"]
 
 
 def test_an_unfinished_study_says_so(make_run, tmp_path: Path) -> None:
@@ -327,7 +327,7 @@ def test_an_unfinished_study_says_so(make_run, tmp_path: Path) -> None:
         "compare": [["autoencoder-frozen", "pca-frozen"], ["ae", "mlp"]],
     }
     (tmp_path / "study.yaml").write_text(yaml.safe_dump(grid, sort_keys=False))
-    found = answer.answer(records.read(tmp_path))
+    found = answer.answer(frame.read(tmp_path))
     text = " ".join(found.caveats)
     assert "6 of 8 planned runs are not there yet" in text
     assert "study.yaml names autoencoder-frozen against pca-frozen, which no two matched runs allow" in text
@@ -336,7 +336,7 @@ def test_an_unfinished_study_says_so(make_run, tmp_path: Path) -> None:
 def test_a_set_that_has_only_begun_does_not_hide_the_answer(make_run, tmp_path: Path) -> None:
     _study(make_run, tmp_path, {("autoencoder", True): 0.9, ("random", False): 0.6}, seeds=5)
     make_run(tmp_path / "runs" / "photos", set_name="photos")
-    found = answer.answer(records.read(tmp_path))
+    found = answer.answer(frame.read(tmp_path))
     assert found.headline.startswith("Frozen autoencoder beats trainable random on digits by ")
 
 
@@ -350,7 +350,7 @@ def test_runs_with_other_settings_are_not_matched(make_run, tmp_path: Path) -> N
     other = make_run(tmp_path / "runs" / "b", init="random", frozen=False)
     config = (other / "config.yaml").read_text()
     (other / "config.yaml").write_text(config.replace("temperature: 0.5", "temperature: 0.1"))
-    found = answer.answer(records.read(tmp_path))
+    found = answer.answer(frame.read(tmp_path))
     assert found.comparisons == []
     assert found.headline.startswith("No two heads can be compared yet: 2 probed runs")
 
@@ -358,7 +358,7 @@ def test_runs_with_other_settings_are_not_matched(make_run, tmp_path: Path) -> N
 def test_factors_are_compared_within_a_head(make_run, tmp_path: Path) -> None:
     for activation, seed in product(("relu", "tanh"), range(3)):
         make_run(tmp_path / "runs" / f"{activation}{seed}", activation=activation, seed=seed)
-    (comparison,) = answer.answer(records.read(tmp_path)).comparisons
+    (comparison,) = answer.answer(frame.read(tmp_path)).comparisons
     assert (comparison.pairing.factor, comparison.pairing.a, comparison.pairing.within) == (
         "activation",
         "ReLU",
@@ -369,4 +369,4 @@ def test_factors_are_compared_within_a_head(make_run, tmp_path: Path) -> None:
 @pytest.mark.parametrize("entry", ["temperature", ["ae"], ["ae", "vae-frozen"], {"a": 1}])
 def test_an_unknown_comparison_is_refused(entry: object) -> None:
     with pytest.raises(InputError, match=r"study\.yaml: compare holds"):
-        answer.pair(_runs(2, (128,), nested=True), [entry])
+        pairing.pair(_runs(2, (128,), nested=True), [entry])

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from headstart.records.errors import InputError
-from headstart.report import records, write_report
+from headstart.report import frame, write_report
 
 
 @pytest.fixture(scope="module")
@@ -143,7 +143,7 @@ def test_failed_and_unprobed_runs_are_counted(make_run, tmp_path: Path) -> None:
 
 def test_early_accuracy_is_read_after_a_tenth_of_the_training(make_run, tmp_path: Path) -> None:
     make_run(tmp_path / "runs" / "a", epochs=40, accuracy=0.8)
-    runs = records.read(tmp_path).runs
+    runs = frame.read(tmp_path).runs
     assert runs["early"].tolist() == pytest.approx([0.8 * 4 / 40])
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from headstart.report import printed, records, tables
+from headstart.report import frame, printed, tables
 from headstart.study.imports import import_csv
 
 from .conftest import EXPORTS
@@ -20,7 +20,7 @@ SETS = ["Imagenette", "STL10", "CIFAR10", "FGVCAircraft", "CIFAR100"]
 
 @pytest.fixture(scope="module")
 def tidy(authors: Path) -> dict[int, pd.DataFrame]:
-    return tables.tidy(records.read(authors).runs)
+    return tables.tidy(frame.read(authors).runs)
 
 
 def test_every_printed_percentage_comes_out(tidy: dict[int, pd.DataFrame]) -> None:
@@ -148,7 +148,7 @@ def test_tables_follow_altered_exports(
     monkeypatch.setattr(os, "fsync", lambda handle: None)
     _alter(reference, tmp_path / "csv", seed)
     import_csv([tmp_path / "csv" / name for name in EXPORTS], tmp_path / "study")
-    found = tables.tidy(records.read(tmp_path / "study").runs)
+    found = tables.tidy(frame.read(tmp_path / "study").runs)
     ours = {
         (t, r.dataset, r.projector, r.row, r.normalized if t in (3, 6) else None): r.value
         for t, frame in found.items()
@@ -168,7 +168,7 @@ def test_tables_follow_altered_exports(
 def test_other_heads_have_names_of_their_own(make_run, tmp_path: Path) -> None:
     for init, frozen in (("autoencoder", True), ("random", False), ("orthogonal", True), ("pca", False)):
         make_run(tmp_path / "runs" / f"{init}-{frozen}", init=init, frozen=frozen, activation="gelu")
-    found = tables.tidy(records.read(tmp_path).runs)
+    found = tables.tidy(frame.read(tmp_path).runs)
     assert list(found[2]["projector"]) == ["ae", "mlp", "orthogonal-frozen", "pca-trainable"]
     assert set(found[5]["row"]) == {"GELU"}
     assert found[6].empty
@@ -177,8 +177,8 @@ def test_other_heads_have_names_of_their_own(make_run, tmp_path: Path) -> None:
 
 def test_probe_chooses_the_accuracy(make_run, tmp_path: Path) -> None:
     make_run(tmp_path / "runs" / "a", accuracy=0.8, probes=("linear", "knn"))
-    assert records.read(tmp_path).probe == "linear"
-    assert tables.tidy(records.read(tmp_path, "knn").runs)[2]["value"].tolist() == [80.0]
+    assert frame.read(tmp_path).probe == "linear"
+    assert tables.tidy(frame.read(tmp_path, "knn").runs)[2]["value"].tolist() == [80.0]
 
 
 def test_the_report_never_imports_torch(make_run, tmp_path: Path) -> None:
@@ -191,7 +191,7 @@ def test_the_report_never_imports_torch(make_run, tmp_path: Path) -> None:
 
 
 def test_trained_parameters_of_the_head_are_the_rows_own(authors: Path) -> None:
-    study = records.read(authors)
+    study = frame.read(authors)
     stated = [study.results[run]["imported"]["training"]["simclr_trainable_params"] for run in study.runs["run"]]
     resnet34 = 21_284_672  # without its classifier
     assert (study.runs["parameters"] + resnet34).tolist() == stated

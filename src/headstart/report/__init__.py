@@ -16,16 +16,16 @@ def write_report(path: str | Path, probe: str | None = None) -> Path:
     `probe` chooses the accuracy; unset, `paper`. Raises InputError when the folder holds no finished run, a file in it
     is damaged, or no run has the probe.
     """
-    from headstart.report import answer, html, pages, records, tables  # only here, so that importing headstart is quick
+    from headstart.report import answer, frame, html, run_page, study_page, tables  # only here: headstart imports fast
 
-    study = records.read(path, probe)
+    study = frame.read(path, probe)
     tidy = tables.tidy(study.runs)
     layouts = [tables.layout(number, frame) for number, frame in tidy.items()]
     if study.single:
-        page = pages.run_page(study)
+        page = run_page.page(study)
     else:
         found = answer.answer(study)
-        page = pages.study_page(study, found, layouts, tables.headline(tidy[2]))
+        page = study_page.page(study, found, layouts, tables.headline(tidy[2]))
         write(study.path / "tables" / "answer.md", visible(tables.sentences(found)))
     if len(study.runs):
         for layout in layouts:
@@ -33,7 +33,7 @@ def write_report(path: str | Path, probe: str | None = None) -> Path:
             write(stem.with_suffix(".csv"), visible(tables.as_csv(tidy[layout.number])))
             write(stem.with_suffix(".md"), visible(tables.markdown(layout)))
             write(stem.with_suffix(".tex"), visible(tables.latex(layout)))
-    for figure in pages.figures_of(page):
+    for figure in page.figures:
         write(study.path / "figures" / f"{figure.name}.svg", visible(figure.drawing.standalone()))
         write(study.path / "figures" / f"{figure.name}.csv", visible(tables.as_csv(figure.data)))
     out = study.path / "report.html"

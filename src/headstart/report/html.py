@@ -1,8 +1,8 @@
 """One self-contained page from sections given as data.
 
-Comes in: a `Page` of `Section`s, each a list of blocks (figures, tables, pictures, facts, words). Goes out: HTML that
-loads nothing from anywhere. A new section is a new `Section`; nothing here knows what a study is. Every text is
-escaped by the templates, so a file name cannot become markup.
+Comes in: a `Page` of `PageSection`s, each a list of blocks (figures, tables, pictures, facts, words). Goes out: HTML
+that loads nothing from anywhere. A new section is a new `PageSection`; nothing here knows what a study is. Every text
+is escaped by the templates, so a file name cannot become markup.
 """
 
 import base64
@@ -13,7 +13,7 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from headstart.report.plots import Figure
+from headstart.report.figures import Figure
 from headstart.report.svg import TEMPLATES, stylesheet
 from headstart.report.tables import Layout
 
@@ -39,7 +39,7 @@ class PaperTables:
 
 @dataclass(frozen=True)
 class Column:
-    """A column of a `Grid`: numbers sort as numbers; `filter` offers its values as a choice."""
+    """A column of a `SortableTable`: numbers sort as numbers; `filter` offers its values as a choice."""
 
     name: str
     numeric: bool = False
@@ -58,7 +58,7 @@ class Link:
 
 
 @dataclass(frozen=True)
-class Grid:
+class SortableTable:
     """A table that sorts and filters in the page. Cells are shown as given."""
 
     id: str
@@ -82,7 +82,7 @@ class Picture:
 
 
 @dataclass(frozen=True)
-class Pictures:
+class PictureList:
     """Pictures one below the other."""
 
     pictures: Sequence[Picture]
@@ -106,11 +106,11 @@ class Words:
     kind: str = field(default="words", init=False)
 
 
-Block = Figures | PaperTables | Grid | Pictures | Facts | Words
+Block = Figures | PaperTables | SortableTable | PictureList | Facts | Words
 
 
 @dataclass(frozen=True)
-class Section:
+class PageSection:
     """A part of the page. `lead` says in a sentence or two what is to be seen."""
 
     id: str
@@ -128,8 +128,14 @@ class Page:
     headline: str
     support: Sequence[str]
     caveats: Sequence[str]
-    sections: Sequence[Section]
+    sections: Sequence[PageSection]
     footer: str
+
+    @property
+    def figures(self) -> list[Figure]:
+        """Every figure in the page."""
+        blocks = [block for section in self.sections for block in section.blocks if isinstance(block, Figures)]
+        return [figure for block in blocks for figure in block.figures]
 
 
 def embed(path: Path, title: str, alt: str) -> Picture | None:

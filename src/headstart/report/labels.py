@@ -4,9 +4,8 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 from headstart.records.errors import InputError
+from headstart.records.names import HEAD_INITS
 
-INITS = ("random", "autoencoder", "orthogonal", "spectrum", "shuffled", "pca")
-NEED_AUTOENCODER = ("autoencoder", "spectrum", "shuffled")
 PROJECTORS = {"autoencoder-frozen": "ae", "random-trainable": "mlp"}
 """Heads that the paper names."""
 RELEASED = "released at"
@@ -38,8 +37,14 @@ def stays_frozen(label: str) -> bool:
 
 def name_of_head(label: str) -> str:
     """`autoencoder-frozen` -> frozen autoencoder."""
-    init, _, state = label.rpartition("-")
-    return f"{state} {init}"
+    init, variant, _ = head_parts(label)
+    named = f"{HEAD_INITS.shown(init)} ({variant})" if variant else HEAD_INITS.shown(init)
+    return f"{label.rpartition('-')[2]} {named}"
+
+
+def needs_autoencoder(init: str) -> bool:
+    """Whether a head of this init is made from an autoencoder's embedding layer."""
+    return init in HEAD_INITS and HEAD_INITS[init].from_embedding
 
 
 def named_comparisons(compare: Sequence[Any]) -> dict[Any, int]:
@@ -62,4 +67,6 @@ def named_comparisons(compare: Sequence[Any]) -> dict[Any, int]:
 
 
 def _is_head(name: object) -> bool:
-    return name in _ALIASES or (head_parts(str(name))[0] in INITS and str(name).endswith(("-frozen", "-trainable")))
+    return name in _ALIASES or (
+        head_parts(str(name))[0] in HEAD_INITS and str(name).endswith(("-frozen", "-trainable"))
+    )

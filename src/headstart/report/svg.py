@@ -6,19 +6,22 @@ other on a desk. Colours are classes; templates/figure.css holds them, and a dra
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from functools import cache
 from html import escape
-from math import ceil, floor, log10
+from math import ceil, floor, isfinite, log10
 from pathlib import Path
+
+from headstart.records.names import HEAD_INITS
 
 WIDTH = 360
 TEMPLATES = Path(__file__).parent / "templates"
 
 
-@cache
 def stylesheet() -> str:
-    """The colours and letters of figures."""
-    return (TEMPLATES / "figure.css").read_text(encoding="utf-8")
+    """The colours and letters of figures; each head init has the colour that it is registered with."""
+    text = (TEMPLATES / "figure.css").read_text(encoding="utf-8")
+    for place, which in enumerate(("light", "dark")):
+        text = text.replace(f"/*{which}*/", ";".join(f"--{n}:{i.colour[place]}" for n, i in HEAD_INITS.items()))
+    return text.replace("/*inits*/", "\n".join(f"svg.figure .init-{n}{{color:var(--{n})}}" for n in HEAD_INITS))
 
 
 @dataclass(frozen=True)
@@ -57,7 +60,7 @@ def scale(
     values: Iterable[float], start: float, end: float, *, zero: bool = False, log: bool = False, whole: bool = False
 ) -> Scale:
     """A scale that holds `values` with a little room (and zero, where asked for)."""
-    finite = [v for v in values if v == v and abs(v) != float("inf")] or [0.0, 1.0]
+    finite = [v for v in values if isfinite(v)] or [0.0, 1.0]
     low, high = min(finite), max(finite)
     if log:
         return Scale(low / 1.2, high * 1.2, start, end, log=True)

@@ -1,6 +1,6 @@
 """The paper's Tables 2 to 6 from any study, tidy and laid out, with the printed values beside ours (paper section 4).
 
-Comes in: `Study.runs`. Goes out: per table a tidy frame of one number a row, and a `Layout` that the page, Markdown
+Comes in: `Records.runs`. Goes out: per table a tidy frame of one number a row, and a `Layout` that the page, Markdown
 and LaTeX share. Accuracies in percent; standard deviation with n - 1, midspread from linearly interpolated quartiles
 (design section 6). A single run has no spread: its standard deviation is missing, not zero.
 """
@@ -12,9 +12,9 @@ from functools import cache
 import pandas as pd
 
 from headstart.records.folder import data_cell
+from headstart.records.names import ACTIVATIONS
 from headstart.report import printed
 from headstart.report.answer import Answer
-from headstart.report.records import ACTIVATIONS
 
 COLUMNS = (
     "dataset",
@@ -247,7 +247,7 @@ def _row_groups(table: int, frame: pd.DataFrame) -> Iterator[tuple[str, bool | N
         for factor, title in (("hidden_dim", "dim(g)"), ("output_dim", "dim(z)")):
             yield title, None, sorted((r for r in present if r.startswith(factor)), key=lambda r: int(r.split("=")[1]))
     elif table == 5:
-        order = list(ACTIVATIONS.values())
+        order = [activation.shown for activation in ACTIVATIONS.values()]
         yield "", None, sorted(present, key=lambda r: order.index(r) if r in order else len(order))
     elif present:
         yield "", False, ["frozen", "not frozen"]

@@ -1,8 +1,8 @@
 """What the finished runs of a folder say, as one tidy table. Reads files; imports no torch.
 
-Comes in: a run folder, or a study folder with runs/NAME/ (design section 5). Goes out: a `Study`: a row a SimCLR run,
-a row an autoencoder, and what failed. Our own runs and imported ones are read alike. A number that a run does not
-state is missing (NaN), never guessed.
+Comes in: a run folder, or a study folder with runs/NAME/. Goes out: `Records`: a row a SimCLR run, a row an
+autoencoder, and what failed. Our own runs and imported ones are read alike. A number that a run does not state is
+missing (NaN), never guessed.
 """
 
 import hashlib
@@ -20,33 +20,21 @@ from headstart.records.config import decides, flatten, read_yaml
 from headstart.records.errors import InputError
 from headstart.records.folder import FAILED, RECORD, RunFolder, read_json, read_metrics
 from headstart.records.grid import grid_of
+from headstart.records.names import ACTIVATIONS, HEAD_INITS, PROBES, SETS
 from headstart.records.schema import problem
-from headstart.report.labels import INITS, NEED_AUTOENCODER, PROJECTORS, RELEASED, head_label
-
-PAPER_SETS = ("Imagenette", "STL10", "CIFAR10", "FGVCAircraft", "CIFAR100")
-"""In the order of the paper's tables."""
-_NAMED = {"imagenette": 0, "stl10": 1, "cifar10": 2, "fgvc-aircraft": 3, "cifar100": 4}
-
-ACTIVATIONS = {
-    "relu": "ReLU",
-    "silu": "SiLU",
-    "sigmoid": "Sigmoid",
-    "tanh": "Tanh",
-    "gelu": "GELU",
-    "leaky_relu": "LeakyReLU",
-    "identity": "Identity",
-}
-"""As the paper writes them, in its order, then the others."""
-
-PREFERRED = ("paper", "linear", "knn", "few_shot_5", "few_shot_1", "linear_10pct", "linear_1pct")
-"""Probes, the one that decides first."""
+from headstart.report.labels import (
+    PROJECTORS,
+    head_label,
+    needs_autoencoder,
+)
+from headstart.report.variants import VARIANTS, label_heads, variant
 
 EARLY = 0.1
 """Share of the training after which accuracy counts as early."""
 
 
 @dataclass(frozen=True)
-class Study:
+class Records:
     """A study, or a single run, as read.
 
     Attributes:
@@ -126,13 +114,13 @@ COLUMNS = {
     "parameters": "of the head that SimCLR trains",
     "early": "online-probe accuracy after 10 % of the epochs",
 }
-"""Columns of `Study.runs`."""
+"""Columns of `Records.runs`."""
 
 
-def read(path: str | Path, probe: str | None = None) -> Study:
+def read(path: str | Path, probe: str | None = None) -> Records:
     """Read a run or study folder.
 
-    `probe` chooses the accuracy; unset, the first of `PREFERRED` that any run has. Raises InputError when the folder
+    `probe` chooses the accuracy; unset, the one of lowest rank that any run has. Raises InputError when the folder
     holds no finished run, a file is damaged, or no run has the probe.
     """
     path = Path(path)
@@ -149,16 +137,16 @@ def read(path: str | Path, probe: str | None = None) -> Study:
     trained = {name: result for name, result in results.items() if result["stage"] != "autoencoder"}
     curves = {name: read_metrics(folders[name].metrics) for name in results}
     found = {p for result in trained.values() for p in result.get("probes", {})}
-    known = [p for p in PREFERRED if p in found] + sorted(found - set(PREFERRED))
+    known = sorted(found, key=_rank)
     if probe is not None and probe not in known:
         raise InputError(f"no run in {path} has the probe {probe!r}; there is {', '.join(known) or 'none'}")
-    probe = probe or (known[0] if known else PREFERRED[0])
+    probe = probe or (known[0] if known else min(PROBES, key=_rank))
     rows = [_row(name, result, configs[name], curves[name], probe) for name, result in trained.items()]
-    _label_heads(rows, [_variant(configs[name], result["head"]["init"]) for name, result in trained.items()])
+    label_heads(rows, [variant(configs[name], result["head"]["init"]) for name, result in trained.items()])
     autoencoders = [_autoencoder(n, r, configs[n]) for n, r in results.items() if r["stage"] == "autoencoder"]
     settings = _study_yaml(path)
     grid = grid_of(settings, path / "study.yaml")
-    return Study(
+    return Records(
         path=path,
         probe=probe,
         runs=_ordered(pd.DataFrame(rows, columns=list(COLUMNS))),
@@ -184,61 +172,11 @@ def sharing(rows: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
     return seeds.to_numpy(dtype=str), rows["autoencoder"].to_numpy(dtype=str)
 
 
-VARIANTS: dict[str, tuple[Any, str]] = {
-    "autoencoder.kind": ("mlp", "{}"),
-    "autoencoder.on": ("pixels", "{}"),
-    "autoencoder.normalize": (False, "on Z-scores"),
-    "autoencoder.weights": (None, "from {}"),
-    "autoencoder.epochs": (100, "{} epochs"),
-    "autoencoder.batch_size": (100, "batches of {}"),
-    "autoencoder.lr": (1e-4, "lr {}"),
-    "autoencoder.patience": (10, "patience {}"),
-    "autoencoder.factor": (0.5, "factor {}"),
-    "head.pretrained": ("first", "whole head"),
-    "head.depth": (2, "depth {}"),
-    "head.batch_norm": (False, "batch norm"),
-    "head.match_scale": (False, "matched scale"),
-    "head.unfreeze_at": (None, RELEASED + " {}"),
-}
-"""Settings that make another head of the same init: the default, and how a label says another value. They are part of
-a head's name where runs of one set, size and seed differ in them; elsewhere they are settings like any other."""
-
-
-def _variant(config: Mapping[str, Any], init: str) -> dict[str, Any]:
-    """A run's values of those `VARIANTS` that concern it: the autoencoder's do not concern a head without one."""
-    values = dict(flatten({section: config.get(section) or {} for section in ("autoencoder", "head")}))
-    return {
-        name: values.get(name, default)
-        for name, (default, _) in VARIANTS.items()
-        if init in NEED_AUTOENCODER or not name.startswith("autoencoder.")
-    }
-
-
-def _label_heads(rows: list[dict[str, Any]], variants: list[dict[str, Any]]) -> None:
-    """Fill in `head` and `projector`, naming the variant where comparable runs have more than one."""
-    seen: dict[tuple[Any, ...], set[str]] = {}
-    for row, variant in zip(rows, variants, strict=True):
-        for name, value in variant.items():
-            seen.setdefault((name, row["dataset"], row["hidden_dim"], row["seed"]), set()).add(str(value))
-    varying = {name for (name, *_), values in seen.items() if len(values) > 1}
-    for row, variant in zip(rows, variants, strict=True):
-        words = [
-            _words(name, value) for name, value in variant.items() if name in varying and value != VARIANTS[name][0]
-        ]
-        row["head"] = head_label(row["init"], row["frozen"], words)
-        row["projector"] = PROJECTORS.get(row["head"], row["head"])
-
-
-def _words(name: str, value: Any) -> str:
-    """How a head's label says a value; of a file or a run's folder, its name."""
-    return VARIANTS[name][1].format(Path(value).stem if name == "autoencoder.weights" else value)
-
-
 def dataset_name(name: str) -> str:
     """A data set as the paper's Table 1 writes it: `cifar10:ROOT` -> CIFAR10; the last part of a folder's path."""
-    short = name.split(":")[0] if name.split(":")[0].lower() in _NAMED else name.rstrip("/\\").replace("\\", "/")
-    short = short.rsplit("/", 1)[-1] or "pictures"
-    return PAPER_SETS[_NAMED[short.lower()]] if short.lower() in _NAMED else short
+    head = name.split(":")[0]
+    short = head if head.lower() in SETS else name.rstrip("/\\").replace("\\", "/").rsplit("/", 1)[-1]
+    return SETS.shown(short.lower()) if short.lower() in SETS else short or "pictures"
 
 
 def _folders(runs: Path) -> Iterator[tuple[str, RunFolder]]:
@@ -311,7 +249,7 @@ def _row(
         "dataset": dataset,
         "init": head["init"],
         "frozen": bool(head["frozen"]),
-        "activation": ACTIVATIONS.get(head["activation"], head["activation"]),
+        "activation": ACTIVATIONS.shown(head["activation"]),
         "hidden_dim": head["hidden_dim"],
         "output_dim": head["output_dim"],
         "normalized": bool(data.get("normalize", config.get("data", {}).get("normalize", False))),
@@ -355,9 +293,9 @@ def _first_layer(result: Mapping[str, Any], config: Mapping[str, Any], dataset: 
     setting. Heads without an autoencoder share the draw of their seed and size in the same way.
     """
     stated = (result.get("imported") or {}).get("autoencoder") or config.get("autoencoder", {}).get("weights")
-    if stated and result["head"]["init"] in NEED_AUTOENCODER:
+    if stated and needs_autoencoder(result["head"]["init"]):
         return str(stated)
-    settings = config.get("autoencoder") or {} if result["head"]["init"] in NEED_AUTOENCODER else {}
+    settings = config.get("autoencoder") or {} if needs_autoencoder(result["head"]["init"]) else {}
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode()).hexdigest()[:8]
     own = f"{dataset} h{result['head']['hidden_dim']} seed {config.get('seed', 0)}"
     if pictures := (result.get("data") or {}).get("fingerprint"):
@@ -405,6 +343,17 @@ def _early(curve: list[dict[str, Any]]) -> float | None:
     return next((line["accuracy"] for line in seen if line["epoch"] >= EARLY * epochs), None) if epochs >= 5 else None
 
 
+def _rank(probe: str) -> tuple[int, str]:
+    """Of the probes that runs have, the lowest decides."""
+    return (PROBES[probe].rank if probe in PROBES else len(PROBES), probe)
+
+
+def _in_order(values: pd.Series, order: Sequence[str]) -> list[str]:
+    """The values that occur: those of `order` in it, then the others."""
+    present = set(values)
+    return [value for value in dict.fromkeys(order) if value in present] + sorted(present - set(order))
+
+
 def _ordered(runs: pd.DataFrame) -> pd.DataFrame:
     """Categories in the order in which people read them; numbers as numbers."""
     numbers = [
@@ -421,16 +370,13 @@ def _ordered(runs: pd.DataFrame) -> pd.DataFrame:
         "early",
     ]
     runs[numbers] = runs[numbers].astype(float)
-    sets = [s for s in PAPER_SETS if s in set(runs["dataset"])]
-    sets += sorted(set(runs["dataset"]) - set(sets))
+    sets = _in_order(runs["dataset"], [named.shown for named in SETS.values() if named.paper])
     runs["dataset"] = pd.Categorical(runs["dataset"], sets)
-    order = [*PROJECTORS, *(head_label(i, f) for i in INITS for f in (True, False))]
-    present = set(runs["head"])
-    heads = [h for h in dict.fromkeys(order) if h in present] + sorted(present - set(order))
+    order = [*PROJECTORS, *(head_label(i, f) for i in HEAD_INITS for f in (True, False))]
+    heads = _in_order(runs["head"], order)
     runs["head"] = pd.Categorical(runs["head"], heads)
     runs["projector"] = pd.Categorical(runs["projector"], [PROJECTORS.get(h, h) for h in heads])
-    kinds = [a for a in ACTIVATIONS.values() if a in set(runs["activation"])]
-    kinds += sorted(set(runs["activation"]) - set(kinds))
+    kinds = _in_order(runs["activation"], [activation.shown for activation in ACTIVATIONS.values()])
     runs["activation"] = pd.Categorical(runs["activation"], kinds)
     by = ["dataset", "head", "hidden_dim", "output_dim", "activation", "seed", "run"]
     return runs.sort_values(by).reset_index(drop=True)

@@ -1,0 +1,114 @@
+"""Every probe of a few runs, and what one takes for what, as figures.
+
+Comes in: result.json of runs. Goes out: `Figure`s.
+"""
+
+from collections.abc import Mapping, Sequence
+from math import isnan
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from headstart.records.names import PROBES
+from headstart.report.figures import Figure, capital, look
+from headstart.report.labels import (
+    name_of_head,
+)
+from headstart.report.svg import WIDTH, Drawing, Look, scale
+
+MOST_CLASSES = 30
+"""A confusion matrix with more classes than this is not drawn."""
+
+
+def probes(results: Mapping[str, Mapping[str, Any]], names: Mapping[str, str]) -> list[Figure]:
+    """Every probe of a few runs beside the untrained backbone: a row a probe."""
+    rows = _probe_rows(results, names)
+    if rows.empty:
+        return []
+    axis = scale([*rows["low"].dropna(), *rows["high"].dropna(), *rows["accuracy"]], 8, WIDTH - 8)
+    kinds, several = list(dict.fromkeys(rows["probe"])), rows["of"].nunique()
+    top, step = 12 + 18 * ((several + 1) // 2), 24 + 10 * several
+    bottom = top + step * len(kinds)
+    alt = "Accuracy by probe: " + "; ".join(f"{r.probe}, {r.of} {r.accuracy:.1f} %" for r in rows.itertuples())
+    drawing = Drawing(bottom + 40, alt)
+    looks = {
+        of: look(head) if head else Look("plain", "square", True)
+        for of, head in zip(rows["of"], rows["head"], strict=True)
+    }
+    drawing.legend(12, [(capital(of), looks[of]) for of in looks])
+    drawing.x_axis(axis, top, bottom, "accuracy, %, 95 % interval")
+    for i, kind in enumerate(kinds):
+        y = top + i * step
+        drawing.text(0, y + 13, PROBES.shown(kind))
+        for j, r in enumerate(rows[rows["probe"] == kind].itertuples()):
+            at = y + 24 + 10 * j
+            if not isnan(r.low):
+                drawing.line(axis(r.low), at, axis(r.high), at, "axis")
+            drawing.mark(axis(r.accuracy), at, looks[r.of], 4, f"{r.of}: {r.accuracy:.1f} %")
+    return [Figure("probes", "Every probe, beside the untrained backbone", drawing, rows)]
+
+
+def _probe_rows(results: Mapping[str, Mapping[str, Any]], names: Mapping[str, str]) -> pd.DataFrame:
+    rows: list[dict[str, Any]] = []
+    last: list[dict[str, Any]] = []
+    seen = set()
+    for run, result in results.items():
+        for key, of in (("probes", name_of_head(names[run])), ("untrained", "untrained backbone")):
+            for probe, found in (result.get(key) or {}).items():
+                if "accuracy" not in found or (key == "untrained" and probe in seen):
+                    continue  # the untrained backbone is one, whatever head came after
+                if key == "untrained":
+                    seen.add(probe)
+                low, high = found.get("ci95") or (np.nan, np.nan)
+                (last if key == "untrained" else rows).append(
+                    {
+                        "probe": probe,
+                        "of": of,
+                        "head": names[run] if key == "probes" else "",
+                        "accuracy": 100 * found["accuracy"],
+                        "low": 100 * low,
+                        "high": 100 * high,
+                    }
+                )
+    return pd.DataFrame(rows + last, columns=["probe", "of", "head", "accuracy", "low", "high"])
+
+
+def confusion(probe: str, found: Mapping[str, Any], classes: Sequence[str]) -> Figure | None:
+    """What a probe takes for what: shares of each true class, for up to `MOST_CLASSES` classes."""
+    rows = found.get("confusion") or []
+    if [len(row) for row in rows] != [len(classes)] * len(classes) or not 2 <= len(classes) <= MOST_CLASSES:
+        return None
+    counts = np.array(rows, dtype=float)
+    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    left, top = 70, 64
+    side = (WIDTH - left) / len(classes)
+    height = max(side, 15.0)
+    worst = "; ".join(f"{a} taken for {b} {n} times" for a, b, n in (found.get("most_confused") or [])[:3])
+    drawing = Drawing(top + height * len(classes) + 6, f"Confusion of the {probe} probe. {worst}")
+    drawing.text(0, 12, "row: true class; column: taken for; numbers in %", "small")
+    for i, name in enumerate(classes):
+        drawing.text(left - 6, top + (i + 0.5) * height + 4, _short(name, 11), "small", "end")
+        drawing.text(
+            left + (i + 0.5) * side, top - (6 if i % 2 else 20), _short(name, max(3, int(side / 3))), "small", "middle"
+        )
+        for j in range(len(classes)):
+            share = shares[i, j]
+            x, y = left + j * side, top + i * height
+            shade = "plus" if i == j else "minus"
+            words = f"{name} taken for {classes[j]}: {counts[i, j]:.0f} of {counts[i].sum():.0f}"
+            drawing.area(x + 0.5, y + 0.5, side - 1, height - 1, shade, 0.6 * share, words)
+            if share >= 0.005 and side >= 18:
+                drawing.text(x + side / 2, y + height / 2 + 4, f"{100 * share:.0f}", "small cell", "middle")
+    data = pd.DataFrame(
+        [
+            {"true": classes[i], "taken for": classes[j], "pictures": int(counts[i, j])}
+            for i in range(len(classes))
+            for j in range(len(classes))
+        ]
+    )
+    return Figure("confusion", f"What the {probe} probe takes for what", drawing, data)
+
+
+def _short(text: str, longest: int) -> str:
+    return text if len(text) <= longest else text[: longest - 1] + "…"

@@ -1,0 +1,165 @@
+"""What the page of a single run says, and in which order.
+
+Comes in: the `Records` of one run. Goes out: a `Page` for html.py.
+"""
+
+import csv
+from collections.abc import Mapping
+from math import isnan
+from typing import Any
+
+import pandas as pd
+
+from headstart.records.config import flatten
+from headstart.records.names import PROBES
+from headstart.report import probing
+from headstart.report.frame import Records
+from headstart.report.html import (
+    Column,
+    Facts,
+    Figures,
+    Page,
+    PageSection,
+    PictureList,
+    SortableTable,
+    embed,
+)
+from headstart.report.labels import (
+    head_label,
+    name_of_head,
+)
+from headstart.report.sections import (
+    FOOTER,
+    every_probe,
+    geometry,
+    no_gain,
+    percent,
+    samples,
+    title,
+    training,
+)
+from headstart.report.words import points
+
+
+def page(study: Records) -> Page:
+    """The page of a single run."""
+    (result,) = study.results.values()
+    head = result["head"]
+    sections = [
+        every_probe(study),
+        _map(study),
+        samples(study),
+        _confusion(study),
+        training(study),
+        geometry(study),
+        _settings(study),
+        _skipped(study),
+    ]
+    return Page(
+        title=title(study.path),
+        counts=_run_counts(study, result),
+        headline=_run_headline(study, result),
+        support=[s for s in [no_gain(result, name_of_head(head_label(head["init"], head["frozen"])))] if s],
+        caveats=_run_caveats(result),
+        sections=[s for s in sections if s is not None and s.blocks],
+        footer=FOOTER,
+    )
+
+
+def _map(study: Records) -> PageSection | None:
+    """The test pictures of a single run as its backbone sees them."""
+    files = (
+        ("map.png", "What they look like", "test pictures, similar ones close together"),
+        ("map-labels.png", "Which class they are", "a dot a test picture, in its class's colour"),
+    )
+    shown = [
+        embed(study.folder(run).samples / file, title, alt) for run in study.runs["run"] for file, title, alt in files
+    ]
+    lead = (
+        "The test split, which SimCLR never saw, laid out so that pictures with similar representations lie close "
+        "together. Only closeness means something here: not the axes, nor how far apart two groups lie."
+    )
+    pictures = [p for p in shown if p is not None]
+    return PageSection("map", "Map", lead, [PictureList(pictures)]) if pictures else None
+
+
+def _run_counts(study: Records, result: Mapping[str, Any]) -> list[str]:
+    data, head = result.get("data") or {}, result["head"]
+    said = [str(name) for name in study.sets or study.autoencoders["dataset"].unique()]
+    if all(key in data for key in ("train", "val", "test")):
+        said.append(f"{data['train']:,} training, {data['val']:,} validation, {data['test']:,} test pictures")
+    said.append(str((result.get("backbone") or {}).get("name", "")))
+    if result["stage"] != "autoencoder":
+        state = "frozen" if head["frozen"] else "trainable"
+        said.append(f"head: {state} {head['init']}, {head['activation']}, {head['hidden_dim']} to {head['output_dim']}")
+    return [s for s in said if s]
+
+
+def _run_headline(study: Records, result: Mapping[str, Any]) -> str:
+    if result["stage"] == "autoencoder":
+        mse = (result.get("autoencoder") or {}).get("test_mse")
+        return (
+            f"The autoencoder reconstructs test pictures with a mean squared error of {mse:.5f}."
+            if mse
+            else ("The run stopped after its autoencoder.")
+        )
+    run = study.runs.iloc[0]
+    if pd.isna(run["accuracy"]):
+        return "The backbone is trained. It was not probed, so there is no accuracy to report."
+    interval = f" ({percent(run['low'])} to {percent(run['high'])})" if not isnan(run["low"]) else ""
+    text = f"After SimCLR, {PROBES.shown(study.probe)} reaches {percent(run['accuracy'])} %{interval}"
+    if isnan(run["untrained"]):
+        return text + "."
+    gain = 100 * (run["accuracy"] - run["untrained"])
+    rest = f"{percent(run['untrained'])} %: {points(abs(gain))} points {'more' if gain >= 0 else 'less'} than untrained"
+    return f"{text}; on the untrained backbone, {rest}."
+
+
+def _run_caveats(result: Mapping[str, Any]) -> list[str]:
+    if result["stage"] == "autoencoder":
+        return []
+    said = ["One run cannot say whether its head helped: that takes matched runs of another head, and several seeds."]
+    if result.get("probes") and not result.get("untrained"):
+        said.append("The untrained backbone was not probed: how much SimCLR itself added is not known.")
+    return said
+
+
+def _confusion(study: Records) -> PageSection | None:
+    (result,) = study.results.values()
+    probes, classes = result.get("probes") or {}, (result.get("data") or {}).get("classes") or []
+    name = "linear" if "linear" in probes else study.probe
+    figure = probing.confusion(name, probes.get(name) or {}, [str(c) for c in classes])
+    if figure is None:
+        return None
+    lead = "A row is a class, a column what its test pictures were taken for; the diagonal is right."
+    return PageSection("confusion", "What it mixes up", lead, [Figures([figure])])
+
+
+def _settings(study: Records) -> PageSection:
+    (result,) = study.results.values()
+    facts = [(name.replace("_", " "), _value(value)) for name, value in flatten(study.config) if value is not None]
+    seconds = [(f"{stage}, seconds", f"{s:,.1f}") for stage, s in (result.get("seconds") or {}).items()]
+    blocks = [Facts(f, title) for f, title in ((seconds, "Time"), (facts, "As decided")) if f]
+    return PageSection("settings", "Settings", "", blocks)
+
+
+def _value(value: Any) -> str:
+    return ", ".join(str(v) for v in value) if isinstance(value, list) else str(value)
+
+
+def _skipped(study: Records) -> PageSection | None:
+    path = study.folder(".").skipped
+    if not path.exists():
+        return None
+    with path.open(encoding="utf-8", newline="") as file:
+        rows = [row for row in csv.reader(file) if row]
+    if len(rows) < 2:
+        return None
+    columns = [Column(name) for name in rows[0]]
+    cells = [[*row, *[""] * len(columns)][: len(columns)] for row in rows[1:]]
+    return PageSection(
+        "skipped",
+        "Pictures set aside",
+        "Files that could not be used, and why.",
+        [SortableTable("grid-skipped", "", columns, cells)],
+    )

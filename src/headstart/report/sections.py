@@ -1,0 +1,178 @@
+"""Parts of a page that a study and a single run share: probes, training, geometry, pictures.
+
+Comes in: `Records`. Goes out: `PageSection`s for html.py, and numbers as the page writes them.
+"""
+
+from collections.abc import Iterator, Mapping
+from math import isnan
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from headstart.records.names import PROBES
+from headstart.records.version import __version__
+from headstart.report import curves, figures, probing
+from headstart.report.frame import Records
+from headstart.report.html import (
+    Block,
+    Column,
+    Figures,
+    PageSection,
+    Picture,
+    PictureList,
+    SortableTable,
+    Words,
+    embed,
+)
+from headstart.report.labels import (
+    name_of_head,
+)
+
+FEW_RUNS = 4
+
+
+FOOTER = (
+    f"Made by Headstart {__version__}. This page is one file and loads nothing; its figures and tables also "
+    "lie beside it, in figures/ and tables/."
+)
+
+
+def no_gain(result: Mapping[str, Any], name: str) -> str:
+    """By which probes SimCLR added nothing to the untrained backbone; empty where all see a gain."""
+    before, after = result.get("untrained") or {}, result.get("probes") or {}
+    lost = [
+        f"{PROBES.shown(probe)} ({100 * found['accuracy']:.1f} against "
+        f"{100 * before[probe]['accuracy']:.1f} % untrained)"
+        for probe, found in after.items()
+        if "accuracy" in (before.get(probe) or {}) and found.get("accuracy", 1) <= before[probe]["accuracy"]
+    ]
+    return f"With the {name} head, SimCLR gained nothing by {', '.join(lost)}." if lost else ""
+
+
+def every_probe(study: Records) -> PageSection | None:
+    judged = {run: result for run, result in study.results.items() if result.get("probes")}
+    if not judged or len(judged) > FEW_RUNS:
+        return None
+    names = dict(zip(study.runs["run"], study.runs["head"].astype(str), strict=True))
+    figures = probing.probes(judged, names)
+    return PageSection(
+        "probes",
+        "How good is the backbone?",
+        "Each probe judges the frozen backbone in its own way; the untrained backbone went through the same probes. "
+        "What SimCLR added is the distance between the two.",
+        [Figures(figures), probe_grid(figures[0].data)] if figures else [],
+    )
+
+
+def probe_grid(rows: pd.DataFrame) -> SortableTable:
+    """Probes by row, backbones by column."""
+    found = {
+        (r.probe, r.of): f"{r.accuracy:.1f}" + (f" ({r.low:.1f} to {r.high:.1f})" if not isnan(r.low) else "")
+        for r in rows.itertuples()
+    }
+    backbones = list(dict.fromkeys(rows["of"]))
+    columns = [Column("accuracy, % (95 % interval)"), *(Column(of, numeric=True) for of in backbones)]
+    cells = [
+        [PROBES.shown(probe), *(found.get((probe, of), "–") for of in backbones)]
+        for probe in dict.fromkeys(rows["probe"])
+    ]
+    return SortableTable("grid-probes", "", columns, cells)
+
+
+def training(study: Records) -> PageSection:
+    drawn = curves.curves(study)
+    early = figures.distributions(study, "early", "early") if len(study.runs) > 1 else []
+    blocks: list[Block] = [Figures(drawn)] if drawn else []
+    if early:
+        blocks += [
+            Words(["Early in training: the online probe's accuracy after a tenth of the epochs, by head."]),
+            Figures(early),
+        ]
+    if not drawn:
+        blocks = [Words(["These runs recorded no curves, so nothing can be said about accuracy early in training."])]
+    lead = "What was recorded each epoch" if drawn else ""
+    if drawn:
+        lead += "." if study.single else ", by head; dashed where the first layer is trainable."
+    return PageSection("training", "Training", lead, blocks)
+
+
+def geometry(study: Records) -> PageSection | None:
+    figures = curves.spectra(study)
+    by_head: dict[str, list[dict[str, float]]] = {}
+    for run, head in zip(study.runs["run"], study.runs["head"].astype(str), strict=True):
+        measures = dict(_scalars(study.results[run].get("geometry") or {}))
+        if measures:
+            by_head.setdefault(head, []).append(measures)
+    blocks: list[Block] = [Figures(figures)] if figures else []
+    if by_head:
+        means = {head: pd.DataFrame(rows).mean() for head, rows in by_head.items()}
+        names = list(dict.fromkeys(name for mean in means.values() for name in mean.index))
+        columns = [Column("measure"), *(Column(name_of_head(head), numeric=True) for head in means)]
+        rows = [
+            [n, *(f"{m[n]:.4g}".replace("-", "−") if n in m and not isnan(m[n]) else "–" for m in means.values())]
+            for n in names
+        ]
+        blocks.append(SortableTable("grid-geometry", "Measures that need no labels", columns, rows))
+    lead = (
+        "Whether the representation uses its dimensions or has collapsed: a spectrum that falls to nothing early, or "
+        "an effective rank of a few, is a collapse."
+    )
+    return PageSection("geometry", "Geometry", lead, blocks) if blocks else None
+
+
+def _scalars(geometry: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, float]]:
+    for key, value in geometry.items():
+        if isinstance(value, Mapping):
+            yield from _scalars(value, f"{prefix}{key} ")
+        elif isinstance(value, (int, float)) and not isinstance(value, bool):
+            yield MEASURES.get(prefix + key, f"{prefix}{key}".replace("_", " ")), float(value)
+
+
+MEASURES = {
+    "effective_rank": "effective rank of h (RankMe)",
+    "uniformity": "uniformity of h (lower: more spread over the sphere)",
+    "alignment": "alignment of h (lower: views of a picture lie closer)",
+    "mean_norm": "mean norm of h",
+    "dead": "share of features that never vary",
+    "pictures": "pictures looked at",
+    "head preactivation_rms": "head at step 0: size of the first layer's outputs",
+    "head hidden_mean": "head at step 0: mean after the activation",
+    "head hidden_std": "head at step 0: spread after the activation",
+    "head hidden_flat": "head at step 0: share of flat activations",
+    "head hidden_dead": "head at step 0: share of units flat for every picture",
+    "head loss": "head at step 0: NT-Xent loss",
+    "head gradient_norm": "head at step 0: gradient that reaches h",
+}
+
+
+def samples(study: Records) -> PageSection | None:
+    pictures: list[Picture | None] = []
+    candidates = list(zip(study.runs["run"], study.runs["dataset"].astype(str), strict=True))
+    candidates += list(zip(study.autoencoders["run"], study.autoencoders["dataset"], strict=True))
+    for file, title, alt in (
+        ("pairs.png", "What SimCLR sees", "pictures on top; below each, two augmented views of it that form a pair"),
+        ("reconstructions.png", "What the autoencoder keeps", "test pictures on top, their reconstructions below"),
+    ):
+        for dataset in dict.fromkeys(d for _, d in candidates):
+            where = f" on {dataset}" if len(study.sets) > 1 else ""
+            found = (
+                embed(study.folder(run).samples / file, title + where, f"{dataset}: {alt}")
+                for run, d in candidates
+                if d == dataset
+            )
+            pictures.append(next((p for p in found if p), None))
+    shown = [p for p in pictures if p is not None]
+    lead = (
+        "A picture and two augmented views of it, which SimCLR pulls together; and pictures the autoencoder did not "
+        "train on, above what it makes of them."
+    )
+    return PageSection("samples", "Pictures", lead, [PictureList(shown)]) if shown else None
+
+
+def percent(value: float) -> str:
+    return f"{100 * value:.1f}" if not isnan(value) else "–"
+
+
+def title(path: Path) -> str:
+    return path.resolve().name

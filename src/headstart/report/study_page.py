@@ -1,0 +1,337 @@
+"""What the page of a study says, and in which order: pictures first, then tables.
+
+Comes in: a study's `Records` with its answer and tables. Goes out: a `Page` for html.py.
+"""
+
+from collections.abc import Sequence
+from math import isnan
+from typing import Any
+from urllib.parse import quote
+
+from headstart.records.names import PROBES
+from headstart.report import effects, figures, probing
+from headstart.report.answer import Answer
+from headstart.report.comparisons import Comparison
+from headstart.report.frame import Records
+from headstart.report.html import (
+    Block,
+    Column,
+    Figures,
+    Link,
+    Page,
+    PageSection,
+    PaperTables,
+    SortableTable,
+    Words,
+)
+from headstart.report.labels import (
+    name_of_head,
+)
+from headstart.report.sections import (
+    FEW_RUNS,
+    FOOTER,
+    geometry,
+    no_gain,
+    percent,
+    probe_grid,
+    samples,
+    title,
+    training,
+)
+from headstart.report.tables import Headline, Layout
+from headstart.report.words import name_of, points
+
+MOST_SENTENCES = 8
+"""On top of the page; the others stand in the first section."""
+
+
+def page(study: Records, answer: Answer, layouts: Sequence[Layout], peaks: Headline | None) -> Page:
+    """The page of a study."""
+    few = len(study.runs) <= FEW_RUNS
+    first = [_side_by_side(study, answer), samples(study)]
+    if not few:
+        first = [_comparisons(study, answer), _accuracy(study), _tables(layouts, peaks), _factors(study), _cost(study)]
+    sections = [
+        *first,
+        training(study),
+        geometry(study),
+        None if few else samples(study),
+        _all_comparisons(answer),
+        _runs(study),
+        _method(study),
+    ]
+    lasting = [s for s in sections if s is not None and s.blocks]
+    return Page(
+        title=str(study.settings.get("name") or title(study.path)),
+        counts=_counts(study),
+        headline=answer.headline,
+        support=[*answer.sentences[:MOST_SENTENCES], *answer.by_set[:1], *(_few(study) if few else [])],
+        caveats=answer.caveats,
+        sections=lasting,
+        footer=FOOTER,
+    )
+
+
+def _few(study: Records) -> list[str]:
+    """What a reader of one or two runs should know before believing the difference."""
+    judged = study.runs[study.runs["accuracy"].notna()]
+    said = [
+        no_gain(study.results[run], name_of_head(head))
+        for run, head in zip(judged["run"], judged["head"].astype(str), strict=True)
+    ]
+    half = 50 * (judged["high"] - judged["low"]).max()
+    if not isnan(half):
+        said.append(
+            f"Each accuracy by {PROBES.shown(study.probe)} rests on {judged['n_test'].min():.0f} test "
+            f"pictures, and is known to about ±{half:.0f} points from that alone."
+        )
+    return [s for s in said if s]
+
+
+def _count(n: int, thing: str) -> str:
+    return f"{n} {thing}" if n == 1 else f"{n} {thing}s"
+
+
+def _counts(study: Records) -> list[str]:
+    said = [_count(len(study.runs), "run")]
+    if len(study.autoencoders):
+        said.append(_count(len(study.autoencoders), "autoencoder"))
+    said += [", ".join(study.sets), _count(study.runs["seed"].nunique(), "seed")]
+    said.append(f"accuracy: {PROBES.shown(study.probe)}")
+    if study.failed:
+        said.append(f"{len(study.failed)} failed")
+    if study.missing:
+        said.append(f"{len(study.missing)} not there yet")
+    return said
+
+
+def _comparisons(study: Records, answer: Answer) -> PageSection:
+    drawn = figures.forest(study, answer.comparisons)
+    lead = (
+        "Runs that agree in everything but the head, subtracted. Right of zero, the head named first is better. A "
+        "filled diamond is a difference that stands after correction; a hollow one does not."
+    )
+    blocks: list[Block] = [Figures(drawn)] if drawn else []
+    if more := [*answer.sentences[MOST_SENTENCES:], *answer.by_set]:
+        blocks.append(Words(more))
+    return PageSection("answer", "Head against head", lead, blocks)
+
+
+def _accuracy(study: Records) -> PageSection:
+    drawn = figures.distributions(study)
+    lead = (
+        "Every dot is a run. The bar is the head's mean, the line its 95 % interval over what the runs share, the "
+        "dashed line the untrained backbone where it was probed."
+    )
+    if not _same_cells(study):
+        lead += (
+            " Heads were not all run with the same sizes, activations and seeds: compare them by matched runs, above."
+        )
+    return PageSection("accuracy", "Accuracy", lead, [Figures(drawn)] if drawn else [])
+
+
+def _same_cells(study: Records) -> bool:
+    """Whether the means of the heads are over the same settings."""
+    judged = study.runs[study.runs["accuracy"].notna()]
+    cell = ["hidden_dim", "output_dim", "activation", "normalized", "seed"]
+    for _, on_set in judged.groupby("dataset", observed=True):
+        if len({frozenset(map(tuple, part[cell].to_numpy())) for _, part in on_set.groupby("head", observed=True)}) > 1:
+            return False
+    return True
+
+
+def _side_by_side(study: Records, answer: Answer) -> PageSection:
+    """A few runs in one view: accuracy, every probe, and the difference."""
+    judged = {run: study.results[run] for run in study.runs["run"] if study.results[run].get("probes")}
+    names = dict(zip(study.runs["run"], study.runs["head"].astype(str), strict=True))
+    by_probe = probing.probes(judged, names)
+    drawn = [*figures.distributions(study), *by_probe, *figures.forest(study, answer.comparisons)]
+    lead = (
+        f"First, accuracy by {PROBES.shown(study.probe)}, with the 95 % interval over test pictures "
+        "and the untrained backbone as a dashed line. Each other probe judges the same frozen backbones in its own "
+        "way; what SimCLR added is the distance to the untrained one."
+    )
+    blocks: list[Block] = [Figures(drawn)] if drawn else []
+    return PageSection("answer", "Head against head", lead, [*blocks, *(probe_grid(f.data) for f in by_probe)])
+
+
+def _tables(layouts: Sequence[Layout], peaks: Headline | None) -> PageSection:
+    filled = [layout for layout in layouts if layout.bodies]
+    lead = "The paper's Tables 2 to 6 from these runs: ae is the frozen autoencoder head, mlp the trainable random one."
+    if peaks is not None:
+        lead += (
+            f" The best ae head lies {points(peaks.mean)} points above the best mlp head"
+            + (f" on average, {points(peaks.largest)} at most ({peaks.largest_set})" if peaks.sets > 1 else "")
+            + (f"; the paper prints {peaks.printed_mean} and {peaks.printed_largest}" if peaks.printed_mean else "")
+            + ". Peaks are the largest of many runs, so they flatter the head with more runs or more spread."
+        )
+    return PageSection("tables", "The paper's tables", lead, [PaperTables(filled)] if filled else [])
+
+
+def _factors(study: Records) -> PageSection | None:
+    if len(study.runs) <= FEW_RUNS:
+        return None
+    mains, pairs = effects.main_effects(study), effects.interactions(study)
+    blocks: list[Block] = [Figures(f) for f in (mains, pairs) if f]
+    lead = (
+        "Points above or below the mean of the data set, averaged over the runs with that setting: first each factor, "
+        "by head with 95 % intervals; then every two factors together."
+    )
+    return PageSection("factors", "What each setting does", lead, blocks)
+
+
+def _cost(study: Records) -> PageSection | None:
+    if len(study.runs) <= FEW_RUNS or study.runs["accuracy"].notna().sum() < 2:
+        return None
+    drawn = effects.costs(study)
+    lead = "Accuracy against what it costs. Runs on the line are not beaten by any that costs as much or less."
+    return PageSection("cost", "Accuracy against cost", lead, [Figures(drawn)] if drawn else [])
+
+
+def _all_comparisons(answer: Answer) -> PageSection | None:
+    if len(answer.comparisons) < 2:
+        return None
+    columns = [
+        Column("better if positive"),
+        Column("than"),
+        Column("within", filter=True),
+        Column("data set", filter=True),
+        Column("mean", numeric=True),
+        Column("95 % interval"),
+        Column("p (Holm)", numeric=True),
+        Column("pairs", numeric=True),
+        Column("wins", numeric=True),
+        Column("losses", numeric=True),
+        Column("median", numeric=True),
+        Column("bootstrap of mean"),
+        Column("bootstrap of median"),
+        Column("Wilcoxon p", numeric=True),
+        Column("rests on"),
+    ]
+    return PageSection(
+        "comparisons",
+        "All comparisons",
+        "The interval and p-value over clusters decide; p is corrected within its family. The bootstrap intervals and "
+        "Wilcoxon's test treat pairs as independent, which they are not, and stand beside for comparison.",
+        [SortableTable("grid-comparisons", "", columns, [_comparison_row(c) for c in answer.comparisons])],
+    )
+
+
+def _comparison_row(c: Comparison) -> list[str]:
+    p, test = c.pairing, c.decision.test
+    return [
+        name_of(p, p.a),
+        name_of(p, p.b),
+        name_of_head(p.within) if p.within else "heads",
+        p.dataset or "all",
+        points(test.mean),
+        _interval(test.interval),
+        _p(c.decision.adjusted),
+        str(c.pairs),
+        str(c.wins),
+        str(c.losses),
+        points(c.median),
+        _interval(c.mean_interval),
+        _interval(c.median_interval),
+        _p(c.wilcoxon),
+        c.clusters,
+    ]
+
+
+def _interval(bounds: tuple[float, float]) -> str:
+    return f"{points(bounds[0])} to {points(bounds[1])}" if not isnan(bounds[0]) else "–"
+
+
+def _p(value: float) -> str:
+    return "–" if isnan(value) else f"{value:.3f}" if value >= 0.001 else f"{value:.0e}"
+
+
+def _runs(study: Records) -> PageSection:
+    columns = [
+        Column("data set", filter=True),
+        Column("head", filter=True),
+        Column("accuracy, %", numeric=True),
+        Column("95 % interval"),
+        Column("untrained, %", numeric=True),
+        Column("activation", filter=True),
+        Column("dim(g)", numeric=True, filter=True),
+        Column("dim(z)", numeric=True, filter=True),
+        Column("Z-score", filter=True),
+        Column("seed", numeric=True),
+        Column("val. loss", numeric=True),
+        Column("minutes", numeric=True),
+        Column("run"),
+    ]
+    kept = [
+        i for i, column in enumerate(columns) if column.name != "untrained, %" or study.runs["untrained"].notna().any()
+    ]
+    rows = [[row[i] for i in kept] for row in (_run_row(study, run) for run in study.runs.itertuples())]
+    blocks: list[Block] = [SortableTable("grid-runs", "", [columns[i] for i in kept], rows)]
+    if len(study.autoencoders):
+        blocks.append(_autoencoders(study))
+    if study.failed:
+        blocks.append(
+            SortableTable(
+                "grid-failed", "Failed runs", [Column("run"), Column("reason")], [list(pair) for pair in study.failed]
+            )
+        )
+    return PageSection("runs", "All runs", "Sort by a column's name; filter by any word.", blocks)
+
+
+def _run_row(study: Records, run: Any) -> list[str | Link]:
+    page = study.folder(run.run).report
+    href = quote(page.relative_to(study.path).as_posix()) if page.exists() else ""
+    return [
+        str(run.dataset),
+        name_of_head(str(run.head)),
+        percent(run.accuracy),
+        f"{percent(run.low)} to {percent(run.high)}" if not isnan(run.low) else "–",
+        percent(run.untrained),
+        str(run.activation),
+        str(run.hidden_dim),
+        str(run.output_dim),
+        "yes" if run.normalized else "no",
+        str(run.seed),
+        f"{run.val_loss:.3f}" if not isnan(run.val_loss) else "–",
+        f"{run.seconds / 60:.1f}" if not isnan(run.seconds) else "–",
+        Link(run.run, href) if href else run.run,
+    ]
+
+
+def _autoencoders(study: Records) -> SortableTable:
+    columns = [
+        Column("autoencoder"),
+        Column("data set", filter=True),
+        Column("dim(g)", numeric=True),
+        Column("test MSE", numeric=True),
+        Column("best epoch", numeric=True),
+        Column("minutes", numeric=True),
+    ]
+    rows = [
+        [
+            a.run,
+            str(a.dataset),
+            str(a.hidden_dim),
+            f"{a.test_mse:.5f}" if not isnan(a.test_mse) else "–",
+            f"{a.best_epoch:.0f}" if not isnan(a.best_epoch) else "–",
+            f"{a.seconds / 60:.1f}" if not isnan(a.seconds) else "–",
+        ]
+        for a in study.autoencoders.astype({"test_mse": float, "best_epoch": float, "seconds": float}).itertuples()
+    ]
+    return SortableTable("grid-autoencoders", "Autoencoders", columns, rows)
+
+
+def _method(study: Records) -> PageSection:
+    probe = PROBES.shown(study.probe)
+    sentences = [
+        f"Accuracy is by {probe}; intervals of a run are over test pictures.",
+        "Two runs are matched when they agree in set, seed, normalization, sizes and every other setting but the one "
+        "compared.",
+        "Runs that share a seed or an autoencoder are not independent. Differences are averaged within each, and a t "
+        "interval over those means decides; where seeds and autoencoders cross, the two-way clustered variance of "
+        "Cameron, Gelbach and Miller (2011) is used.",
+        "p-values are corrected by Holm's method among the comparisons that study.yaml names (all pairs of heads where "
+        "it names none), for each data set and for the pooled sets; fewer than five clusters are called too few.",
+        "Standard deviations are with n − 1, the midspread from linearly interpolated quartiles.",
+    ]
+    return PageSection("method", "How this was computed", "", [Words(sentences)])

@@ -1,0 +1,65 @@
+"""Which heads a study has: settings that make another head of the same init, and how their labels say so.
+
+Comes in: rows of runs and their settings. Goes out: each row's `head` and `projector`.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from headstart.records.config import flatten
+from headstart.report.labels import (
+    PROJECTORS,
+    RELEASED,
+    head_label,
+    needs_autoencoder,
+)
+
+VARIANTS: dict[str, tuple[Any, str]] = {
+    "autoencoder.kind": ("mlp", "{}"),
+    "autoencoder.on": ("pixels", "{}"),
+    "autoencoder.normalize": (False, "on Z-scores"),
+    "autoencoder.weights": (None, "from {}"),
+    "autoencoder.epochs": (100, "{} epochs"),
+    "autoencoder.batch_size": (100, "batches of {}"),
+    "autoencoder.lr": (1e-4, "lr {}"),
+    "autoencoder.patience": (10, "patience {}"),
+    "autoencoder.factor": (0.5, "factor {}"),
+    "head.pretrained": ("first", "whole head"),
+    "head.depth": (2, "depth {}"),
+    "head.batch_norm": (False, "batch norm"),
+    "head.match_scale": (False, "matched scale"),
+    "head.unfreeze_at": (None, RELEASED + " {}"),
+}
+"""Settings that make another head of the same init: the default, and how a label says another value. They are part of
+a head's name where runs of one set, size and seed differ in them; elsewhere they are settings like any other."""
+
+
+def variant(config: Mapping[str, Any], init: str) -> dict[str, Any]:
+    """A run's values of those `VARIANTS` that concern it: the autoencoder's do not concern a head without one."""
+    values = dict(flatten({section: config.get(section) or {} for section in ("autoencoder", "head")}))
+    return {
+        name: values.get(name, default)
+        for name, (default, _) in VARIANTS.items()
+        if needs_autoencoder(init) or not name.startswith("autoencoder.")
+    }
+
+
+def label_heads(rows: list[dict[str, Any]], variants: list[dict[str, Any]]) -> None:
+    """Fill in `head` and `projector`, naming the variant where comparable runs have more than one."""
+    seen: dict[tuple[Any, ...], set[str]] = {}
+    for row, variant in zip(rows, variants, strict=True):
+        for name, value in variant.items():
+            seen.setdefault((name, row["dataset"], row["hidden_dim"], row["seed"]), set()).add(str(value))
+    varying = {name for (name, *_), values in seen.items() if len(values) > 1}
+    for row, variant in zip(rows, variants, strict=True):
+        words = [
+            _words(name, value) for name, value in variant.items() if name in varying and value != VARIANTS[name][0]
+        ]
+        row["head"] = head_label(row["init"], row["frozen"], words)
+        row["projector"] = PROJECTORS.get(row["head"], row["head"])
+
+
+def _words(name: str, value: Any) -> str:
+    """How a head's label says a value; of a file or a run's folder, its name."""
+    return VARIANTS[name][1].format(Path(value).stem if name == "autoencoder.weights" else value)
