@@ -15,8 +15,10 @@ import headstart
 from benchmarks import common
 from headstart.engine.device import choose
 from headstart.records import folder as runs
-from headstart.use.finetune import RESULT, finetune
+from headstart.use.classifier import RESULT
+from headstart.use.finetune import finetune
 from headstart.use.load import Run
+from headstart.use.settings import FinetuneSettings
 
 SHARES = {"1 %": (0.01, "linear_1pct"), "10 %": (0.1, "linear_10pct"), "all": (1.0, "linear")}
 
@@ -35,16 +37,15 @@ def main(argv: Sequence[str]) -> None:
     run, compute = headstart.load(options.run), choose(threads=options.threads)
     images = run.open_images(options.data)
     rows: dict[str, list[str]] = {"linear, untrained": [], "linear, pretrained": []}
-    rows |= {"fine-tuned, untrained": [], "fine-tuned, pretrained": []}
     labels = []
     for name, (share, probe) in SHARES.items():
         out = options.out / name.replace(" %", "pct")
         if not (out / RESULT).exists():
-            finetune(run, images, out, labels=share, epochs=options.epochs, compute=compute)
+            finetune(run, images, out, FinetuneSettings(labels=share, epochs=options.epochs), compute=compute)
         record = runs.read_json(out / RESULT)
         labels.append(f"{name} ({record['n_labels']})")
         for row in record["rows"]:
-            rows[f"fine-tuned, {row['start']}"].append(cell(row))
+            rows.setdefault(f"fine-tuned, {row['label']}", []).append(cell(row))
         for kind in ("untrained", "pretrained"):
             rows[f"linear, {kind}"].append(probed(run, kind, probe))
     print(common.machine())

@@ -4,11 +4,13 @@ import csv
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file
 
@@ -16,11 +18,14 @@ from headstart import statistics
 from headstart.engine.checkpoint import Checkpoints, _read_one
 from headstart.engine.device import choose
 from headstart.records.errors import InputError, Interrupted
-from headstart.use import finetune as finetuning
-from headstart.use.finetune import block_of, draw_labels, finetune, load_classifier, predict
+from headstart.use.classifier import Classifier, load_classifier, probabilities
+from headstart.use.finetune import draw_labels, finetune, fold_of
+from headstart.use.fitting import Fit, Fitter, block_of, groups
 from headstart.use.load import Run
+from headstart.use.predict import predict
+from headstart.use.settings import FinetuneSettings
 
-SMALL = {"epochs": 2, "batch_size": 16, "quiet": True}
+SMALL = FinetuneSettings(epochs=2, batch_size=16, lr=1e-3, layer_decay=0.75)
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +36,7 @@ def compute():
 @pytest.fixture(scope="module")
 def classifier(run: Run, photos: Path, compute, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("classifier")
-    finetune(run, photos, folder, compute=compute, **SMALL)
+    finetune(run, photos, folder, SMALL, compute=compute, quiet=True)
     return folder
 
 
@@ -45,7 +50,7 @@ def assert_same_weights(one: Path, other: Path) -> None:
 
 def test_both_starts_are_compared_with_intervals(classifier: Path, run: Run, photos: Path):
     record = json.loads((classifier / "finetune.json").read_text())
-    assert [row["start"] for row in record["rows"]] == ["pretrained", "untrained"]
+    assert [row["start"] for row in record["rows"]] == ["adapted", "scratch"]
     for row in record["rows"]:
         assert row["accuracy"] == row["correct"] / row["n_test"]
         assert row["ci95"] == pytest.approx(statistics.wilson(row["correct"], row["n_test"]))
@@ -61,12 +66,12 @@ def test_the_reported_accuracy_is_that_of_the_saved_classifier(classifier: Path,
     images = run.open_images(photos)
     test = splitting.make(images, run.config.data).test
     model, about = load_classifier(classifier)
-    p = torch.cat(list(finetuning.probabilities(model, images, test, run.size, (run.mean, run.std), compute)))
+    p = torch.cat(list(probabilities(model, images, test, run.size, (run.mean, run.std), compute)))
     assert int((p.argmax(1).numpy() == images.labels[test]).sum()) == about["rows"][0]["correct"]
 
 
 def test_the_same_seed_gives_the_same_weights(classifier: Path, run: Run, photos: Path, compute, tmp_path: Path):
-    finetune(run, photos, tmp_path, compute=compute, compare=False, **SMALL)
+    finetune(run, photos, tmp_path, replace(SMALL, compare=False), compute=compute, quiet=True)
     assert_same_weights(tmp_path, classifier)
 
 
@@ -84,9 +89,9 @@ def test_a_stopped_training_goes_on_to_the_same_weights(
     monkeypatch.setattr(Checkpoints, "stop_requested", stop)
     for _ in stops:
         with pytest.raises(Interrupted):
-            finetune(run, photos, tmp_path, compute=compute, **SMALL)
+            finetune(run, photos, tmp_path, SMALL, compute=compute, quiet=True)
         assert not (tmp_path / "finetune.json").exists()
-    finetune(run, photos, tmp_path, compute=compute, **SMALL)
+    finetune(run, photos, tmp_path, SMALL, compute=compute, quiet=True)
     assert_same_weights(tmp_path, classifier)
     assert (tmp_path / "finetune.json").read_text() == (classifier / "finetune.json").read_text()
 
@@ -94,9 +99,9 @@ def test_a_stopped_training_goes_on_to_the_same_weights(
 def test_other_settings_do_not_continue_a_begun_training(run: Run, photos: Path, compute, tmp_path: Path, monkeypatch):
     monkeypatch.setattr(Checkpoints, "stop_requested", lambda self: True)
     with pytest.raises(Interrupted):
-        finetune(run, photos, tmp_path, compute=compute, **SMALL)
+        finetune(run, photos, tmp_path, SMALL, compute=compute, quiet=True)
     with pytest.raises(InputError, match="other settings"):
-        finetune(run, photos, tmp_path, compute=compute, **SMALL, seed=1)
+        finetune(run, photos, tmp_path, replace(SMALL, seed=1), compute=compute, quiet=True)
 
 
 def test_overwrite_goes_on_with_what_it_has_begun(run: Run, photos: Path, compute, tmp_path: Path, monkeypatch):
@@ -104,9 +109,82 @@ def test_overwrite_goes_on_with_what_it_has_begun(run: Run, photos: Path, comput
     steps = []
     for seed in (0, 0, 1):
         with pytest.raises(Interrupted):
-            finetune(run, photos, tmp_path, compute=compute, **SMALL, seed=seed, overwrite=True)
+            finetune(run, photos, tmp_path, replace(SMALL, seed=seed), compute=compute, overwrite=True, quiet=True)
         steps.append(_read_one(tmp_path / "checkpoint.pt")["state"]["state"]["step"])
     assert steps == [1, 2, 1]
+
+
+def test_all_starts_are_treated_alike(run: Run, photos: Path, compute, tmp_path: Path, monkeypatch):
+    """Every start tries the same rates and decays on the same pictures; names say which weights it began with."""
+    weights = replace(run.config.backbone, weights=str(run.folder.backbone))
+    given = replace(run, config=replace(run.config, backbone=weights))
+    fits: dict[str, list[Fit]] = {}
+    real = Fitter.fit
+
+    def fit(self, fit, keep):
+        fits.setdefault(fit.start, []).append(fit)
+        return real(self, fit, keep)
+
+    monkeypatch.setattr(Fitter, "fit", fit)
+    settings = replace(SMALL, epochs=1, layer_decay=None, scratch=True)
+    found = finetune(given, photos, tmp_path, settings, compute=compute, quiet=True)
+    assert [row.start for row in found.rows] == ["adapted", "given", "scratch"]
+    assert [row.label for row in found.rows] == ["after SimCLR", "before SimCLR, weights as given", "from scratch"]
+    tried = [[(f.lr, f.layer_decay, f.epochs, f.train.tolist()) for f in fits[row.start][:-1]] for row in found.rows]
+    assert tried[0] == tried[1] == tried[2]
+    assert [decay for _, decay, *_ in tried[0]] == [0.75, 1.0]
+    for row in found.rows:
+        assert fits[row.start][-1].layer_decay == row.layer_decay
+    assert torch.equal(given.untrained_backbone().conv1.weight, run.backbone.conv1.weight)
+    assert torch.equal(given.random_backbone().conv1.weight, run.untrained_backbone().conv1.weight)
+
+
+def test_few_labels_are_cross_validated_and_then_all_trained_on(run: Run, photos: Path, compute, tmp_path: Path):
+    settings = replace(SMALL, epochs=1, final=True, compare=False)
+    found = finetune(run, photos, tmp_path, settings, compute=compute, quiet=True)
+    (row,) = found.rows
+    assert (found.n_labels, row.n_test, found.folds) == (60, 60, 5)
+    assert row.ci95 == pytest.approx(statistics.wilson(row.correct, 60))
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    last = [line for line in lines if line["start"] == "on all labels"]
+    assert len(last) == row.best_epoch
+    assert "val_accuracy" not in last[0]
+    with np.load(tmp_path / "seen.npz") as seen:
+        assert seen["embeddings"].shape == (60, 512)
+    assert predict(tmp_path, photos, tmp_path / "p.csv", compute=compute, quiet=True).pictures == 60
+
+
+def test_folds_are_equally_large_and_spread_every_class():
+    labels = np.repeat([0, 1, 2], [7, 11, 4])
+    folds = fold_of(labels, 0)
+    assert sorted(np.bincount(folds).tolist()) == [4, 4, 4, 5, 5]
+    for label in range(3):
+        counts = np.bincount(folds[labels == label], minlength=5)
+        assert counts.max() - counts.min() <= 1
+
+
+def test_pictures_unlike_all_training_pictures_are_marked(classifier: Path, photos: Path, compute, tmp_path: Path):
+    odd = tmp_path / "odd"
+    odd.mkdir()
+    Image.effect_noise((40, 40), 200).convert("RGB").save(odd / "noise.png")
+    (odd / "seen.png").write_bytes((photos / "ring" / "03.png").read_bytes())
+    with np.load(classifier / "seen.npz") as seen:
+        rows, limit = seen["embeddings"], float(seen["limit"])
+    assert 0 < limit < 1
+    found = predict(classifier, odd, tmp_path / "p.csv", compute=compute, quiet=True)
+    by_name = {row["name"]: row for row in csv.DictReader((tmp_path / "p.csv").open(newline=""))}
+    noise, ring = float(by_name["noise.png"]["distance"]), float(by_name["seen.png"]["distance"])
+    assert noise > ring
+    for row in by_name.values():
+        assert (row["unlike"] == "yes") == (float(row["distance"]) > limit)
+    assert found.unlike == sum(row["unlike"] == "yes" for row in by_name.values())
+    np.testing.assert_allclose(np.linalg.norm(rows, axis=1), 1, atol=1e-5)
+    (classifier / "seen.npz").rename(tmp_path / "seen.npz")
+    try:
+        with pytest.raises(InputError, match=r"seen\.npz is missing"):
+            predict(classifier, odd, tmp_path / "p.csv", compute=compute, quiet=True)
+    finally:
+        (tmp_path / "seen.npz").rename(classifier / "seen.npz")
 
 
 def test_a_finished_folder_is_refused_with_both_ways_out(classifier: Path, run: Run, photos: Path):
@@ -121,32 +199,35 @@ def test_unlabelled_pictures_are_refused(run: Run, photos: Path, tmp_path: Path)
 
 @pytest.mark.parametrize(
     ("setting", "value"),
-    [("labels", 0), ("labels", 1.5), ("lr", -1), ("layer_decay", 0), ("epochs", 0), ("patience", 0)],
+    [("labels", 0), ("labels", 1.5), ("lr", -1), ("layer_decay", 0), ("epochs", 0), ("patience", 0), ("per_class", 0)],
 )
-def test_settings_out_of_range_are_named(run: Run, photos: Path, tmp_path: Path, setting: str, value: float):
+def test_settings_out_of_range_are_named(setting: str, value: float):
     with pytest.raises(InputError, match=f"--{setting.replace('_', '-')} is {value}"):
-        finetune(run, photos, tmp_path, **{setting: value})
+        FinetuneSettings(**{setting: value})
 
 
 def test_few_labels_are_balanced_and_reach_every_class():
     labels = np.repeat(np.arange(5), 40)
     train = np.arange(0, 200, 2)
-    assert np.bincount(labels[draw_labels(train, labels, 0.01, 0)]).tolist() == [1] * 5
-    some = draw_labels(train, labels, 0.1, 0)
+    assert np.bincount(labels[draw_labels(train, labels, FinetuneSettings(labels=0.01))]).tolist() == [1] * 5
+    some = draw_labels(train, labels, FinetuneSettings(labels=0.1))
     assert np.bincount(labels[some]).tolist() == [2] * 5
     assert np.isin(some, train).all()
-    np.testing.assert_array_equal(draw_labels(train, labels, 1, 0), train)
+    np.testing.assert_array_equal(draw_labels(train, labels, FinetuneSettings()), train)
+    assert np.bincount(labels[draw_labels(train, labels, FinetuneSettings(per_class=3))]).tolist() == [3] * 5
 
 
 def test_rates_fall_block_by_block_towards_the_input(run: Run):
-    model = finetuning.Classifier(run.backbone, 3)
-    groups = finetuning.groups(model, finetuning.Settings(), 0.5)
-    rates = {name: group["rate"] for (name, _), group in zip(model.named_parameters(), groups, strict=True)}
+    model = Classifier(run.backbone, 3)
+    grouped = groups(model, 0.01, 0.5)
+    rates = {name: group["rate"] for (name, _), group in zip(model.named_parameters(), grouped, strict=True)}
     assert rates["classifier.weight"] == 1
     assert rates["backbone.layer4.1.conv2.weight"] == rates["backbone.layer4.0.conv1.weight"] == 0.5
     assert rates["backbone.layer1.0.conv1.weight"] == 0.5**4
     assert rates["backbone.conv1.weight"] < rates["backbone.layer1.0.conv1.weight"]
-    decayed = {name for (name, _), group in zip(model.named_parameters(), groups, strict=True) if group["weight_decay"]}
+    decayed = {
+        name for (name, _), group in zip(model.named_parameters(), grouped, strict=True) if group["weight_decay"]
+    }
     assert "backbone.bn1.weight" not in decayed
     assert "backbone.conv1.weight" in decayed
 
@@ -170,13 +251,13 @@ def test_blocks_by_name(name: str, block: str):
 def test_predictions_are_safe_rows_of_the_most_probable_class(
     classifier: Path, run: Run, photos: Path, compute, tmp_path: Path
 ):
-    n = predict(classifier, photos, tmp_path / "p.csv", compute=compute, batch_size=7, quiet=True)
+    found = predict(classifier, photos, tmp_path / "p.csv", compute=compute, batch_size=7, quiet=True)
     rows = list(csv.DictReader((tmp_path / "p.csv").open(newline="")))
     images = run.open_images(photos)
-    assert len(rows) == n == len(images)
-    assert list(rows[0]) == ["name", "label", "probability"]
+    assert len(rows) == found.pictures == len(images)
+    assert list(rows[0]) == ["name", "label", "probability", "distance", "unlike"]
     model, about = load_classifier(classifier)
-    p = torch.cat(list(finetuning.probabilities(model, images, np.arange(n), run.size, (run.mean, run.std), compute)))
+    p = torch.cat(list(probabilities(model, images, np.arange(len(rows)), run.size, (run.mean, run.std), compute)))
     names = [about["classes"][i] for i in p.argmax(1)]
     assert [row["label"].removeprefix("'") for row in rows] == names
     assert [row["name"].removeprefix("'") for row in rows] == images.names

@@ -22,6 +22,7 @@ from headstart.records.config import preset as named_preset
 from headstart.records.errors import HeadstartError, InputError, Interrupted
 from headstart.records.version import __version__
 from headstart.study import RayOptions
+from headstart.use.settings import FinetuneSettings
 
 Sources = Positional[Annotated[tuple[str, ...], arg(metavar="DATA...")]]
 Options = Annotated[Config, arg(name="")]
@@ -184,35 +185,20 @@ def select(
 
 def finetune(
     run: RunPath,
-    data: Data,
+    sources: Data,
     *,
     out: Path,
-    labels: float = 1.0,
-    epochs: int = 50,
-    optimizer: Literal["adamw", "sgd"] = "adamw",
-    lr: float | None = None,
-    layer_decay: float = 0.75,
-    patience: int = 10,
-    seed: int = 0,
-    compare: bool = True,
     overwrite: bool = False,
+    settings: Annotated[FinetuneSettings, arg(name="")] = FinetuneSettings(),  # noqa: B008 - frozen
     device: str = "auto",
     threads: int | None = None,
 ) -> int:
-    """A classifier from few or all labels, beside the same network trained from scratch.
+    """A classifier from few or all labels, beside the same network as it was before SimCLR.
 
     Args:
         run: a finished run.
-        data: labelled pictures.
+        sources: labelled pictures.
         out: the classifier's folder.
-        labels: share of the training labels to use (0.01, 0.1, 1).
-        epochs: at most so many.
-        optimizer: adamw or sgd.
-        lr: learning rate of the classifier's last layer. Unset: 0.001 (adamw), 0.03 (sgd).
-        layer_decay: each earlier block of the backbone learns at this share of the next one's rate.
-        patience: stop after so many epochs without a better validation accuracy.
-        seed: of the classifier, the order and the augmentation.
-        compare: train the same network from its weights before SimCLR as well.
         overwrite: replace a finished classifier.
         device: auto, cpu, cuda, cuda:N or mps.
         threads: CPU threads. Unset: one per core.
@@ -222,41 +208,26 @@ def finetune(
     from headstart.engine.device import choose
     from headstart.use.finetune import finetune as train
 
-    print_finetuned(
-        train(
-            load(run),
-            data,
-            out,
-            labels=labels,
-            epochs=epochs,
-            optimizer=optimizer,
-            lr=lr,
-            layer_decay=layer_decay,
-            patience=patience,
-            seed=seed,
-            compare=compare,
-            overwrite=overwrite,
-            compute=choose(device, threads=threads),
-        )
-    )
+    found = train(load(run), sources, out, settings, overwrite=overwrite, compute=choose(device, threads=threads))
+    print_finetuned(found)
     return 0
 
 
-def predict(run: RunPath, pictures: Data, *, out: Path, device: str = "auto", threads: int | None = None) -> int:
-    """The class of every picture, with its probability: name,label,probability.
+def predict(run: RunPath, sources: Data, *, out: Path, device: str = "auto", threads: int | None = None) -> int:
+    """The class of every picture, with its probability and how unlike the training pictures it is.
 
     Args:
         run: a folder made by finetune.
-        pictures: folders of pictures, a list, or a named set.
-        out: the CSV file.
+        sources: folders of pictures, a list, or a named set.
+        out: the CSV file: name,label,probability,distance,unlike.
         device: auto, cpu, cuda, cuda:N or mps.
         threads: CPU threads. Unset: one per core.
     """
+    from headstart.cli.screen import print_predicted
     from headstart.engine.device import choose
-    from headstart.use.finetune import predict as write
+    from headstart.use.predict import predict as write
 
-    count = write(run, pictures, out, compute=choose(device, threads=threads))
-    print(f"{count:,} pictures: {out}")
+    print_predicted(write(run, sources, out, compute=choose(device, threads=threads)), out)
     return 0
 
 

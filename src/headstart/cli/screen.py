@@ -64,19 +64,34 @@ def print_selection(found: Any, out: Path) -> None:
 
 
 def print_finetuned(found: Any) -> None:
-    """A classifier beside the same network that never saw SimCLR."""
-    table = Table("start", "test accuracy (95 % interval)", "pictures")
+    """A classifier beside the same network that never saw SimCLR, and a plain sentence on what SimCLR was worth."""
+    tested = "cross-validated" if found.folds else "test"
+    table = Table("start", f"{tested} accuracy in % (95 % interval)", "right", "rate, layer decay")
     for row in found.rows:
-        low, high = row.ci95
-        table.add_row(
-            row.start,
-            f"{100 * row.accuracy:.1f} ({100 * low:.1f} to {100 * high:.1f})",
-            f"{row.correct} of {row.n_test}",
-        )
+        table.add_row(row.label, _cell(vars(row)), f"{row.correct} of {row.n_test}", f"{row.lr:g}, {row.layer_decay:g}")
     console = Console(highlight=False)
-    console.print(f"trained on {found.n_labels:,} labelled pictures")
+    how = f"in {found.folds} folds, then on all of them" if found.folds else f"stopped by {found.n_val:,} others"
+    console.print(f"trained on {found.n_labels:,} labelled pictures, {how}")
     console.print(table)
-    console.print(f"classifier: {found.folder}", markup=False, soft_wrap=True)
+    first, *others = found.rows
+    for row in others:
+        apart = first.ci95[0] > row.ci95[1] or row.ci95[0] > first.ci95[1]
+        better = "better" if first.accuracy > row.accuracy else "worse"
+        sentence = f"{better} after SimCLR" if apart else "no difference that these pictures can show"
+        console.print(f"{row.label}: {100 * (first.accuracy - row.accuracy):+.1f} points, {sentence}")
+    console.print(f"classifier: {found.folder}; next: headstart predict {found.folder} PICTURES --out predictions.csv")
+
+
+def print_predicted(found: Any, out: Path) -> None:
+    """How many pictures of which class, and how many the classifier knows nothing about."""
+    console = Console(highlight=False)
+    most = ", ".join(f"{printable(name)} {count:,}" for name, count in list(found.classes.items())[:5])
+    console.print(f"{found.pictures:,} pictures: {most}{', ...' if len(found.classes) > 5 else ''}", markup=False)
+    if found.unlike:
+        console.print(
+            f"{found.unlike:,} are unlike everything the classifier was trained on (column unlike): look at them"
+        )
+    console.print(f"written to {out}", markup=False, soft_wrap=True)
 
 
 def print_json(value: Any) -> None:

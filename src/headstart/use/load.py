@@ -70,12 +70,15 @@ class Run:
         return self._backbone(read_tensors(self.folder.backbone)).eval()
 
     def untrained_backbone(self) -> nn.Module:
-        """The backbone as it was before SimCLR."""
-        return self._backbone(None).eval()
+        """The backbone as it was before SimCLR, with the weights it was given."""
+        return self._backbone(None, self.config.backbone.weights).eval()
 
-    def _backbone(self, tensors: dict[str, Tensor] | None) -> nn.Module:
+    def random_backbone(self) -> nn.Module:
+        """The backbone with random weights: those it started from where it was given none."""
+        return self._backbone(None, "none").eval()
+
+    def _backbone(self, tensors: dict[str, Tensor] | None, weights: str = "none") -> nn.Module:
         settings = self.config.backbone
-        weights = settings.weights if tensors is None else "none"
         backbone = backbones.build(
             settings.name,
             stem=settings.stem,

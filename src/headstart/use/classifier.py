@@ -1,0 +1,163 @@
+"""A classifier on disk and in memory: a backbone, a linear layer, and a file that plain torchvision or timm loads.
+
+Comes in: the folder that `finetune` made. Goes out: the network, ready for pictures, and class probabilities.
+"""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from headstart import backbones
+from headstart.data import Images
+from headstart.engine import live_taps, weights
+from headstart.engine.device import Compute
+from headstart.engine.importers import read_tensors
+from headstart.engine.randomness import generator
+from headstart.records import folder as runs
+from headstart.records.errors import InputError
+from headstart.records.version import __version__
+from headstart.training.contrastive import normalize
+from headstart.use.load import Run
+
+RESULT = "finetune.json"
+CLASSIFIER = "classifier.safetensors"
+SEEN = "seen.npz"
+"""Representations of the training pictures, and from which distance on a picture is unlike all of them."""
+
+
+class Classifier(nn.Module):
+    """A backbone and a linear layer that starts at zero: (N, 3, S, S) -> (N, classes)."""
+
+    def __init__(self, backbone: nn.Module, classes: int) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.classifier = nn.Linear(int(backbone.num_features), classes)  # type: ignore[arg-type]
+        nn.init.zeros_(self.classifier.weight)
+        nn.init.zeros_(self.classifier.bias)
+
+    def forward(self, pictures: Tensor) -> Tensor:
+        return self.classifier(self.backbone(pictures))
+
+
+def probabilities(
+    model: Classifier,
+    images: Images,
+    indices: np.ndarray,
+    size: int,
+    zscore: tuple[Tensor | None, Tensor | None],
+    compute: Compute,
+    batch_size: int = 256,
+) -> Iterator[Tensor]:
+    """Class probabilities (n, classes) float32 on the CPU of un-augmented pictures, a batch at a time."""
+    return (p for p, _ in outputs(model, images, indices, size, zscore, compute, batch_size))
+
+
+@torch.no_grad()
+def outputs(
+    model: Classifier,
+    images: Images,
+    indices: np.ndarray,
+    size: int,
+    zscore: tuple[Tensor | None, Tensor | None],
+    compute: Compute,
+    batch_size: int = 256,
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Class probabilities (n, classes) and representations (n, num_features), float32 on the CPU, a batch at a time."""
+    model.to(memory_format=torch.channels_last).to(compute.device).eval()
+    for start in range(0, len(indices), batch_size):
+        pictures = images.squashed(indices[start : start + batch_size], size).to(compute.device)
+        x = normalize(pictures, *zscore).contiguous(memory_format=torch.channels_last)
+        with compute.autocast():
+            h = model.backbone(x)
+            scores = model.classifier(h)
+        yield scores.float().softmax(1).cpu(), h.float().cpu()
+
+
+_RECORD = {
+    "backbone": {"name": str, "stem": str},
+    "size": int,
+    "classes": [str],
+    "mean": (None, [float] * 3),
+    "std": (None, [float] * 3),
+}
+"""What finetune.json must tell to open a classifier."""
+
+
+def load_classifier(folder: str | Path) -> tuple[Classifier, dict[str, Any]]:
+    """The network that `finetune` left in `folder`, in evaluation mode, and its finetune.json.
+
+    Raises InputError when there is none, or it is damaged.
+    """
+    folder = Path(folder)
+    if not (folder / RESULT).exists():
+        raise InputError(f"{folder} holds no finished classifier: it has no {RESULT}; `headstart finetune` makes one")
+    about = runs.read_json(folder / RESULT, _RECORD, "a classifier's record")
+    settings = about["backbone"]
+    backbone = backbones.build(
+        settings["name"], stem=settings["stem"], size=about["size"], generator=generator(0, "predict")
+    )
+    model = Classifier(live_taps.apply(backbone, about["size"]), len(about["classes"]))
+    tensors, last = read_tensors(folder / CLASSIFIER), classifier_name(settings["name"])
+    own = {name: tensors.get(_plain_name(name, last)) for name in model.state_dict()}
+    if missing := [
+        name for name, tensor in own.items() if tensor is None or tensor.shape != model.state_dict()[name].shape
+    ]:
+        raise InputError(f"{folder / CLASSIFIER} does not fit {settings['name']} (first: {missing[0]}); restore it")
+    model.load_state_dict(own)
+    return model.eval(), about
+
+
+def read_seen(folder: Path, width: int) -> tuple[np.ndarray, float]:
+    """Unit rows (n, width) float32 of what a classifier was trained on, and the distance from which on a picture is
+    unlike them. Raises InputError when the file is missing or damaged."""
+    path = folder / SEEN
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            rows, limit = file["embeddings"], float(file["limit"])
+        if rows.ndim != 2 or rows.shape[1] != width or rows.dtype != np.float32 or not len(rows):
+            raise ValueError(f"embeddings are {rows.dtype} {rows.shape}")
+    except Exception as error:  # zipfile and numpy raise many kinds
+        raise InputError(f"{path} is missing or damaged ({error}); fine-tune again with --overwrite") from None
+    return rows, limit
+
+
+def classifier_name(backbone: str) -> str:
+    """What the whole network calls its last layer: torchvision's `fc` or `classifier.6`, timm's `head.fc`, ..."""
+    if not backbone.startswith(backbones.TIMM):
+        return backbones.last_linear_name(backbone)
+    import timm
+
+    name = timm.get_pretrained_cfg_value(backbone.removeprefix(backbones.TIMM), "classifier")
+    return name if isinstance(name, str) else "classifier"
+
+
+def _plain_name(name: str, last: str) -> str:
+    """A name within `Classifier` as the whole network calls it."""
+    part, rest = name.split(".", 1)
+    return rest if part == "backbone" else f"{last}.{rest}"
+
+
+def loading_lines(run: Run, classes: int) -> str:
+    """Plain Python that loads the classifier into torchvision's or timm's own network."""
+    settings = run.config.backbone
+    lines = backbones.loading_lines(settings.name, stem=settings.stem, size=run.size, file=CLASSIFIER)
+    lines = lines.replace("weights=None", f"weights=None, num_classes={classes}")
+    lines = lines.replace("num_classes=0", f"num_classes={classes}")
+    kept = [line for line in lines.splitlines() if "set_submodule" not in line]
+    return "\n".join(kept).replace("backbone", "network")
+
+
+def save_classifier(path: Path, tensors: Mapping[str, Tensor], run: Run, classes: Sequence[str]) -> None:
+    last = classifier_name(run.config.backbone.name)
+    about = {
+        "backbone": run.config.backbone.name,
+        "classes": json.dumps(list(classes)),
+        "headstart": __version__,
+        "loading": loading_lines(run, len(classes)),
+    }
+    weights.save(path, {_plain_name(n, last): tensor for n, tensor in tensors.items()}, **about)

@@ -1,0 +1,95 @@
+"""Classes of new pictures, by a classifier that `finetune` made.
+
+Comes in: a classifier's folder and DATA. Goes out: a CSV with a row a picture, streamed.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+import torch
+
+from headstart.data import Images, open_images
+from headstart.engine import progress
+from headstart.engine.device import Compute, choose
+from headstart.evaluate.neighbours import nearest
+from headstart.records import folder as runs
+from headstart.records.config import DataConfig
+from headstart.records.errors import InputError
+from headstart.use.classifier import load_classifier, outputs, read_seen
+
+
+@dataclass(frozen=True)
+class Predicted:
+    """How many pictures were classified, how many of them are unlike everything trained on, how many fell into each
+    class, the most frequent first."""
+
+    pictures: int
+    unlike: int
+    classes: dict[str, int]
+
+
+def predict(
+    folder: str | Path,
+    pictures: str | Path | Sequence[str | Path] | Images,
+    out: str | Path,
+    *,
+    data: DataConfig | None = None,
+    batch_size: int = 256,
+    compute: Compute | None = None,
+    quiet: bool = False,
+) -> Predicted:
+    """Classify pictures: a CSV with the most probable class of each.
+
+    Its columns: `name,label,probability`, then `distance` (1 - cosine to the nearest training picture, as the
+    classifier's backbone sees them) and `unlike` (`yes` where that is more than one in a hundred labelled pictures had
+    that were not trained on; of such a picture neither label nor probability means much).
+
+    Args:
+        folder: what `finetune` made.
+        pictures: DATA; labels it may have are not looked at.
+        data: how DATA is read.
+
+    Raises:
+        InputError: no classifier there, a wrong ending, bad DATA.
+    """
+    out, folder = Path(out), Path(folder)
+    if out.suffix != ".csv":
+        raise InputError(f"--out {out} must end in .csv")
+    model, about = load_classifier(folder)
+    seen, limit = read_seen(folder, int(model.backbone.num_features))  # type: ignore[arg-type]
+    images = pictures if isinstance(pictures, Images) else _open(pictures, data or DataConfig(), about["size"])
+    mean, std = (None if about[name] is None else torch.tensor(about[name]) for name in ("mean", "std"))
+    compute = compute or choose()
+    batches = outputs(model, images, np.arange(len(images)), about["size"], (mean, std), compute, batch_size)
+    counts: Counter[str] = Counter()
+    unlike = 0
+
+    def write(file: BinaryIO) -> None:
+        nonlocal unlike
+        file.write(runs.csv_line(("name", "label", "probability", "distance", "unlike")).encode())
+        done = 0
+        with progress.stage("predicting", len(images), quiet=quiet) as bar:
+            for p, h in batches:
+                values, labels = p.max(1)
+                distances = 1 - nearest(h.numpy(), seen, 1)[1][:, 0]
+                names = images.names[done : done + len(p)]
+                for name, label, value, distance in zip(names, labels, values, distances, strict=True):
+                    found, far = about["classes"][int(label)], float(distance) > limit
+                    counts[found] += 1
+                    unlike += far
+                    row = (name, found, float(value), float(distance), "yes" if far else "")
+                    file.write(runs.csv_line(row).encode())
+                done += len(p)
+                bar.advance(len(p))
+
+    runs.write(out, write)
+    return Predicted(len(images), unlike, dict(counts.most_common()))
+
+
+def _open(pictures: str | Path | Sequence[str | Path], data: DataConfig, size: int) -> Images:
+    sources = (pictures,) if isinstance(pictures, (str, Path)) else pictures
+    return open_images(replace(data, sources=tuple(map(str, sources)), size=size, labels="none"))
