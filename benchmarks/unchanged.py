@@ -33,7 +33,7 @@ SMALL = {
 }
 TWO_SETS = {
     "name": "two-sets",
-    "data": {"one": {"sources": ["digits"]}, "other": {"sources": ["digits"], "split_seed": 1}},
+    "data": {"one": {"sources": ["digits"]}, "other": {"sources": ["digits"], "options": {"data.split_seed": 1}}},
     "base": SMALL,
     "factors": {"head.init": ["random", "autoencoder", "spectrum"], "head.frozen": [True, False]},
     "seeds": [0, 1],
