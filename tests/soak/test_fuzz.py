@@ -142,7 +142,7 @@ def export(dice: random.Random) -> bytes:
 
 
 def read_csv(path: Path) -> None:
-    from headstart.study.imports import read_export
+    from headstart.study.exports import read_export
 
     read_export(path.rename(path.with_suffix(".csv")))
 

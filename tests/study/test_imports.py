@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from headstart.records.config import load
 from headstart.records.errors import InputError
 from headstart.records.folder import read_json
-from headstart.study.imports import import_csv, read_export
+from headstart.study.exports import COLUMNS, read_export
+from headstart.study.imports import import_csv
 
 FILES = (
     "ae-train.csv",
@@ -131,8 +132,6 @@ def test_a_run_without_an_evaluation_ends_at_contrastive(few: Path, tmp_path: Pa
 
 @pytest.mark.parametrize("name", FILES)
 def test_every_column_that_is_read_is_missed(name: str, few: Path) -> None:
-    from headstart.study.imports import COLUMNS
-
     kind, _ = read_export(few / name)
     rows = list(csv.reader((few / name).open(newline="")))
     for column in COLUMNS[kind]:

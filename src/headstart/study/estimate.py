@@ -12,6 +12,7 @@ from headstart.engine import live_taps
 from headstart.engine.device import choose
 from headstart.heads import ProjectionHead
 from headstart.records.config import Config
+from headstart.records.names import SETS
 from headstart.study.file import Planned
 from headstart.training import autoencoder as autoencoding
 from headstart.training import contrastive
@@ -19,16 +20,6 @@ from headstart.training import contrastive
 CALIBRATION_SECONDS = 2.0
 CALIBRATION_PAIRS = 32
 """Pairs of a timed step on a CPU, where time grows with their number; a GPU gets the whole batch."""
-PICTURES = {
-    "imagenette": 9469,
-    "stl10": 5000,
-    "cifar10": 50_000,
-    "fgvc-aircraft": 6667,
-    "cifar100": 50_000,
-    "digits": 1797,
-}
-"""Official training pictures, for a plan made before the data are there."""
-SIDES = {"stl10": 96, "cifar10": 32, "cifar100": 32, "digits": 32}
 
 
 def calibrated_seconds(planned: Sequence[Planned], autoencoders: Sequence[Planned]) -> tuple[float, str]:
@@ -41,7 +32,7 @@ def calibrated_seconds(planned: Sequence[Planned], autoencoders: Sequence[Planne
         config, label = run.config, run.point.data
         if label not in pictures:
             pictures[label] = _training_pictures(config)
-        side = config.data.size if isinstance(config.data.size, int) else SIDES.get(label, 128)
+        side = _side(config)
         kind = _kind(config, side, timed)
         if kind not in measured:
             measured[kind] = timed(config, side)
@@ -58,12 +49,20 @@ def _kind(config: Config, side: int, timed: Callable[[Config, int], float]) -> H
 
 
 def _training_pictures(config: Config) -> int:
-    name = config.data.sources[0]
-    if name in PICTURES:
-        return round(PICTURES[name] * (0.7 if name == "digits" else 0.9))
+    """How many there are; of a named set also before it is there."""
+    named = SETS.get(config.data.sources[0])
+    if named is not None and named.train is not None:
+        return round(named.train * (0.9 if named.test else 0.7))
     source = catalog.find(config.data)
     official = int((source.official == "train").sum())
     return round(official * 0.9) if official else round(len(source.names) * 0.7)
+
+
+def _side(config: Config) -> int:
+    if isinstance(config.data.size, int):
+        return config.data.size
+    name = config.data.sources[0].partition(":")[0]
+    return SETS[name].side if name in SETS else 128
 
 
 def seconds_of_pair(config: Config, side: int) -> float:

@@ -15,7 +15,6 @@ from typing import Any
 import yaml
 
 from headstart.records.config import (
-    TABLE_1,
     Config,
     flatten,
     from_dict,
@@ -25,6 +24,7 @@ from headstart.records.config import (
 )
 from headstart.records.errors import InputError
 from headstart.records.grid import Grid, Point, exclusions, label_of
+from headstart.records.names import SETS
 from headstart.records.schema import problem
 from headstart.records.version import __version__
 from headstart.report.labels import named_comparisons
@@ -32,7 +32,6 @@ from headstart.report.labels import named_comparisons
 Options = Mapping[str, Any]
 """Dotted option names and their values."""
 
-NAMED_SETS = (*TABLE_1, "digits")
 FILE_KEYS = ("name", "preset", "base", "data", "factors", "seeds", "exclude", "compare", "added", "headstart")
 # -------------------------------------------------------------------------------------------------------------- study
 
@@ -271,13 +270,13 @@ def _data_sets(value: Any, where: str) -> dict[str, DataSet]:
 
 def _data_label(sources: Sequence[str]) -> str:
     head = sources[0].split(":")[0]
-    return head if head in NAMED_SETS else label_of(Path(sources[0]).name or "pictures")
+    return head if head in SETS else label_of(Path(sources[0]).name or "pictures")
 
 
 def _located(source: str, root: str | Path | None) -> str:
     """A source that means the same from every working folder."""
     head, _, folder = source.partition(":")
-    if head in NAMED_SETS:
+    if head in SETS:
         folder = folder or ("" if root is None or head == "digits" else str(root))
         return f"{head}:{Path(folder).expanduser().absolute()}" if folder else head
     return str((Path(root or "") / Path(source).expanduser()).absolute())
