@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from benchmarks import common
 from headstart.evaluate import probes
+from headstart.records.names import PROBES
 
 WIDTH, CLASSES, EPOCHS = 512, 10, 50
 
@@ -82,6 +83,6 @@ def main(argv: list[str]) -> None:
     common.table("Probe `paper`, 10,000 x 512", common.interleave(ways, chosen.rounds), "probes")
     large = {"train": chosen.count * 9 // 10, "val": chosen.count // 10, "test": 10_000}
     for _ in range(chosen.all_rounds):
-        once = functools.partial(run, large, list(probes.NAMES), chosen.device)
+        once = functools.partial(run, large, list(PROBES), chosen.device)
         seconds = common.once(once) + common.once(once)
         print(f"\nAll probes, trained and untrained, {chosen.count:,} x 512: {seconds:.1f} s", flush=True)

@@ -16,9 +16,10 @@ from sklearn.decomposition import PCA
 from torch import nn
 from torch.nn import functional as F
 
-from headstart.heads import ACTIVATIONS, FROM_EMBEDDING, ProjectionHead, head_statistics
+from headstart.heads import ProjectionHead, head_statistics
 from headstart.records.config import ContrastiveConfig
 from headstart.records.errors import InputError
+from headstart.records.names import ACTIVATIONS, HEAD_INITS
 from headstart.training.optimizers import build, groups
 
 INITS = ("random", "autoencoder", "orthogonal", "spectrum", "shuffled", "pca")
@@ -238,7 +239,7 @@ def test_pretrained_all_keeps_the_decoders_inner_products_best(head_of, autoenco
     assert head.output.weight.requires_grad
 
 
-@pytest.mark.parametrize("init", list(FROM_EMBEDDING))
+@pytest.mark.parametrize("init", [name for name, init in HEAD_INITS.items() if init.from_embedding])
 def test_pretrained_all_is_controlled_like_the_first_layer(head_of, init):
     full, control = head_of("autoencoder", pretrained="all").output, head_of(init, pretrained="all").output
     if init == "spectrum":

@@ -8,8 +8,8 @@ nor momentum ever touches it. With `batch_norm` the norm behind a frozen layer s
 """
 
 import copy
-from collections.abc import Callable
-from typing import Any, Literal, Self, cast, get_args
+from dataclasses import dataclass
+from typing import Any, Literal, Self, cast
 
 import torch
 from torch import Generator, Tensor, nn
@@ -17,18 +17,8 @@ from torch.nn import functional as F
 
 from headstart.engine.importers import AutoencoderSource, autoencoder_state
 from headstart.ntxent import nt_xent
-from headstart.records.config import Activation, HeadInit
 from headstart.records.errors import InputError
-
-ACTIVATIONS: dict[str, type[nn.Module]] = {
-    "relu": nn.ReLU,
-    "silu": nn.SiLU,
-    "sigmoid": nn.Sigmoid,
-    "tanh": nn.Tanh,
-    "gelu": nn.GELU,
-    "leaky_relu": nn.LeakyReLU,
-    "identity": nn.Identity,
-}
+from headstart.records.names import ACTIVATIONS, HEAD_INITS, ActivationName, HeadInitName
 
 FLAT = 0.005
 """A hidden unit is flat where its activation's slope is below this share of the activation's steepest."""
@@ -41,7 +31,7 @@ class ProjectionHead(nn.Module):
         in_features: width of the backbone's features h.
         hidden_dim: dim(g), output features of the first layer.
         output_dim: dim(z).
-        activation: relu, silu, sigmoid, tanh, gelu, leaky_relu or identity.
+        activation: one of `records.names.ACTIVATIONS`: relu, silu, sigmoid, tanh, gelu, leaky_relu, identity.
         depth: Linear layers, 1 to 4. 2 is the paper's. 1 is the first layer alone, without activation, and needs
             `hidden_dim == output_dim`; 3 and 4 put hidden_dim x hidden_dim layers in between.
         batch_norm: batch norm between every layer and its activation (the last layer has neither).
@@ -62,18 +52,17 @@ class ProjectionHead(nn.Module):
         in_features: int,
         hidden_dim: int = 256,
         output_dim: int = 128,
-        activation: Activation = "relu",
+        activation: ActivationName = "relu",
         depth: int = 2,
         batch_norm: bool = False,
         *,
         generator: Generator | None = None,
     ) -> None:
         super().__init__()
+        make_activation = ACTIVATIONS.known(activation).made()
         for name, size in (("in_features", in_features), ("hidden_dim", hidden_dim), ("output_dim", output_dim)):
             if size < 1:
                 raise InputError(f"head: {name} is {size}; it must be at least 1")
-        if activation not in ACTIVATIONS:
-            raise InputError(f"head: activation is {activation!r}; it must be one of {', '.join(ACTIVATIONS)}")
         if not 1 <= depth <= 4:
             raise InputError(f"head: depth is {depth}; it must be 1, 2, 3 or 4")
         if depth == 1 and hidden_dim != output_dim:
@@ -86,7 +75,7 @@ class ProjectionHead(nn.Module):
         self.hidden = nn.ModuleList(_linear(hidden_dim, hidden_dim, generator) for _ in range(depth - 2))
         self.output = _linear(hidden_dim, output_dim, generator) if depth > 1 else nn.Identity()
         self.norms = nn.ModuleList(nn.BatchNorm1d(hidden_dim) for _ in range(depth - 1) if batch_norm)
-        self.activation = ACTIVATIONS[activation]()
+        self.activation = make_activation()
 
     def forward(self, h: Tensor) -> Tensor:
         x = self.first(h)
@@ -110,7 +99,7 @@ class ProjectionHead(nn.Module):
         cls,
         autoencoder: AutoencoderSource,
         output_dim: int = 128,
-        activation: Activation = "relu",
+        activation: ActivationName = "relu",
         frozen: bool = True,
         **options: Any,
     ) -> Self:
@@ -140,10 +129,10 @@ class ProjectionHead(nn.Module):
         cls,
         in_features: int,
         *,
-        init: HeadInit,
+        init: HeadInitName,
         hidden_dim: int = 256,
         output_dim: int = 128,
-        activation: Activation = "relu",
+        activation: ActivationName = "relu",
         frozen: bool = True,
         autoencoder: AutoencoderSource | None = None,
         features: Tensor | None = None,
@@ -177,8 +166,7 @@ class ProjectionHead(nn.Module):
         Raises:
             InputError: what the init needs is missing or has another width than the head.
         """
-        if init not in get_args(HeadInit):
-            raise InputError(f"head: init is {init!r}; it must be one of {', '.join(get_args(HeadInit))}")
+        choice = HEAD_INITS.known(init)
         check_pretrained(pretrained, init, depth)
         head = cls(
             in_features, hidden_dim, output_dim, activation, depth=depth, batch_norm=batch_norm, generator=generator
@@ -186,19 +174,16 @@ class ProjectionHead(nn.Module):
         if features is not None:
             features = _checked_features(features, in_features)
         random_scale = _scale(head.first, features)
-        if init in FROM_EMBEDDING:
+        if choice.from_embedding:
             if autoencoder is None:
                 raise InputError(f"head: init {init} needs an autoencoder, and none was given")
             state = autoencoder_state(autoencoder)
-            remake = FROM_EMBEDDING[init]
-            _set(head.first, *remake(*_embedding(state, head.first), generator))
+            _set(head.first, *choice.made()(Start(*_embedding(state, head.first), features, generator)))
             if pretrained == "all":
                 output = cast(nn.Linear, head.output)
-                _set(output, *remake(*_decoder_projection(state, output), generator))
-        elif init == "orthogonal":
-            _set(head.first, _orthonormal(hidden_dim, in_features, generator), torch.zeros(hidden_dim))
-        elif init == "pca":
-            _set(head.first, *_principal_directions(features, hidden_dim))
+                _set(output, *choice.made()(Start(*_decoder_projection(state, output), features, generator)))
+        else:
+            _set(head.first, *choice.made()(Start(head.first.weight, head.first.bias, features, generator)))
         if match_scale:
             own_scale = _scale(head.first, features)
             if not own_scale > 0:
@@ -238,9 +223,10 @@ def _embedding(state: dict[str, Tensor], layer: nn.Linear) -> tuple[Tensor, Tens
 
 def check_pretrained(pretrained: str, init: str, depth: int) -> None:
     """Raise InputError where an output layer cannot start from the autoencoder too."""
-    if pretrained == "all" and (init not in FROM_EMBEDDING or depth != 2):
+    from_embedding = [name for name, choice in HEAD_INITS.items() if choice.from_embedding]
+    if pretrained == "all" and (init not in from_embedding or depth != 2):
         raise InputError(
-            f"head: pretrained all is for a head of depth 2 with init {', '.join(FROM_EMBEDDING)}; "
+            f"head: pretrained all is for a head of depth 2 with init {', '.join(from_embedding)}; "
             f"this one has depth {depth} and init {init}"
         )
 
@@ -271,28 +257,54 @@ def _orthonormal(rows: int, columns: int, generator: Generator | None) -> Tensor
     return q if rows >= columns else q.T
 
 
-def _copied(weight: Tensor, bias: Tensor, generator: Generator | None) -> tuple[Tensor, Tensor]:
-    return weight, bias
+@dataclass(frozen=True)
+class Start:
+    """What a layer's init has to begin with. An init is a function of this; it gives the layer's weight and bias.
+
+    Attributes:
+        weight, bias: (out, in) and (out,): an embedding layer's for the inits that are made from one, else the layer's
+            own default draw.
+        features: (K, in) float64, h of the untrained backbone; None where they are not at hand.
+        generator: for draws; see `ProjectionHead.from_init`.
+    """
+
+    weight: Tensor
+    bias: Tensor
+    features: Tensor | None
+    generator: Generator | None
 
 
-def _with_random_bases(weight: Tensor, bias: Tensor, generator: Generator | None) -> tuple[Tensor, Tensor]:
-    values = torch.linalg.svdvals(weight.double())
-    left = _orthonormal(weight.shape[0], len(values), generator)
-    right = _orthonormal(len(values), weight.shape[1], generator)
-    return left * values @ right, bias
+Layer = tuple[Tensor, Tensor]
 
 
-def _shuffled(weight: Tensor, bias: Tensor, generator: Generator | None) -> tuple[Tensor, Tensor]:
-    entries = weight.flatten()[torch.randperm(weight.numel(), generator=generator)]
-    return entries.view_as(weight), bias[torch.randperm(bias.numel(), generator=generator)]
+def as_given(start: Start) -> Layer:
+    """The layer that it begins with, as it is."""
+    return start.weight, start.bias
 
 
-FROM_EMBEDDING: dict[str, Callable[[Tensor, Tensor, Generator | None], tuple[Tensor, Tensor]]] = {
-    "autoencoder": _copied,
-    "spectrum": _with_random_bases,
-    "shuffled": _shuffled,
-}
-"""The inits that are made from an embedding layer, and how."""
+def orthogonal(start: Start) -> Layer:
+    """A uniformly drawn (semi-)orthogonal matrix, zero biases."""
+    rows, columns = start.weight.shape
+    return _orthonormal(rows, columns, start.generator), torch.zeros_like(start.bias)
+
+
+def spectrum(start: Start) -> Layer:
+    """Uniformly drawn singular bases with the layer's singular values, and its biases."""
+    values = torch.linalg.svdvals(start.weight.double())
+    left = _orthonormal(start.weight.shape[0], len(values), start.generator)
+    right = _orthonormal(len(values), start.weight.shape[1], start.generator)
+    return left * values @ right, start.bias
+
+
+def shuffled(start: Start) -> Layer:
+    """The layer's weights in random order, and its biases in random order."""
+    entries = start.weight.flatten()[torch.randperm(start.weight.numel(), generator=start.generator)]
+    return entries.view_as(start.weight), start.bias[torch.randperm(start.bias.numel(), generator=start.generator)]
+
+
+def pca(start: Start) -> Layer:
+    """PCA's transform to the directions of largest variance of the features."""
+    return _principal_directions(start.features, len(start.weight))
 
 
 def _checked_features(features: Tensor, in_features: int) -> Tensor:
@@ -303,7 +315,7 @@ def _checked_features(features: Tensor, in_features: int) -> Tensor:
     return features.detach().to("cpu", torch.float64)
 
 
-def _principal_directions(features: Tensor | None, hidden_dim: int) -> tuple[Tensor, Tensor]:
+def _principal_directions(features: Tensor | None, hidden_dim: int) -> Layer:
     """Weight and bias of PCA's transform to the `hidden_dim` directions of largest variance."""
     if features is None:
         raise InputError("head: init pca needs features of the untrained backbone, and none were given")

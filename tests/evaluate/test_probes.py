@@ -10,6 +10,7 @@ from torch import nn
 
 from headstart.engine.randomness import order
 from headstart.evaluate import logistic, probes
+from headstart.records.names import PROBES
 from headstart.statistics import t_interval, wilson
 
 SPLITS = ("train", "val", "test")
@@ -239,7 +240,7 @@ class TestPaper:
 
 
 def test_random_labels_give_chance():
-    inside = dict.fromkeys(probes.NAMES, 0)
+    inside = dict.fromkeys(PROBES, 0)
     for seed in range(20):
         features, labels, names, classes = problem(seed, (1200, 100, 400), classes=4, width=12)
         rng = np.random.default_rng(100 + seed)
@@ -263,7 +264,7 @@ def test_order_of_pictures_changes_nothing():
         classes,
     )
     assert again == expected
-    assert set(expected) == set(probes.NAMES)
+    assert set(expected) == set(PROBES)
 
 
 def test_seeds_decide_what_they_say():
@@ -271,7 +272,7 @@ def test_seeds_decide_what_they_say():
     expected = probes.run(features, labels, names, classes)
     other_training = probes.run(features, labels, names, classes, seed=1)
     other_split = probes.run(features, labels, names, classes, split_seed=1)
-    for name in probes.NAMES:
+    for name in PROBES:
         if name != "paper":
             assert other_training[name] == expected[name]
     assert other_training["paper"]["val_loss"] != expected["paper"]["val_loss"]
@@ -290,7 +291,7 @@ def test_fewer_labels_are_part_of_more():
 
 
 class TestAwkwardLabels:
-    def left_out(self, features, labels, names, classes, which=probes.NAMES):
+    def left_out(self, features, labels, names, classes, which=PROBES):
         said = []
         results = probes.run(features, labels, names, classes, which=which, say=said.append)
         return results, said
@@ -299,7 +300,7 @@ class TestAwkwardLabels:
         features, labels, names, _ = problem(sizes=(40, 10, 30), labelled=0.0)
         results, said = self.left_out(features, labels, names, [])
         assert results == {}
-        assert said == [f"probe {name} left out: no picture of the test split has a label" for name in probes.NAMES]
+        assert said == [f"probe {name} left out: no picture of the test split has a label" for name in PROBES]
 
     def test_labels_in_the_test_split_alone(self):
         features, labels, names, classes = problem(sizes=(40, 10, 100))
@@ -374,7 +375,7 @@ class TestAwkwardLabels:
         features = {split: x * 1e30 for split, x in features.items()}
         results, said = self.left_out(features, labels, names, classes)
         assert [line.split()[1] for line in said] == ["paper"]
-        assert set(results) == set(probes.NAMES) - {"paper"}
+        assert set(results) == set(PROBES) - {"paper"}
 
 
 def test_more_than_ten_classes_have_top5_and_more_than_thirty_no_confusion_matrix():

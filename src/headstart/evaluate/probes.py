@@ -21,9 +21,8 @@ from torch.nn import functional as F
 from headstart.engine.progress import say as to_screen
 from headstart.engine.randomness import generator, order
 from headstart.evaluate import logistic
+from headstart.records.names import PROBES
 from headstart.statistics import t_interval, wilson
-
-NAMES = ("paper", "linear", "knn", "few_shot_1", "few_shot_5", "linear_1pct", "linear_10pct")
 
 DRAWS = 8
 """Draws of labelled pictures behind every few-label probe."""
@@ -99,7 +98,7 @@ def run(
     names: Mapping[str, Sequence[str]],
     classes: Sequence[str],
     *,
-    which: Sequence[str] = NAMES,
+    which: Sequence[str] = tuple(PROBES),
     seed: int = 0,
     split_seed: int = 0,
     device: torch.device | str = "cpu",
@@ -133,7 +132,7 @@ def run(
         for name in which:
             try:
                 _check(task, name)
-                results[name] = _PROBES[name](task)
+                results[name] = PROBES[name].made()(task)
             except LeftOut as reason:
                 say(f"probe {name} left out: {reason}")
     for result in results.values():
@@ -179,7 +178,7 @@ def _check(task: Task, name: str) -> None:
 # ------------------------------------------------------------------------------------------------- the probes
 
 
-def _paper(task: Task) -> Result:
+def paper(task: Task) -> Result:
     """Section 3.6 as run: the test split's raw features, split 70/10/20 again, 50 epochs of SGD."""
     x, y = task.x["test"].cpu(), task.y["test"].cpu()
     train, val, test = paper_split(len(y), task.split_seed)
@@ -214,7 +213,7 @@ def _paper(task: Task) -> Result:
     }
 
 
-def _linear(task: Task) -> Result:
+def linear(task: Task) -> Result:
     """Standardised features, L-BFGS, C chosen on val."""
     everything = torch.arange(task.labelled("train"), device=task.y["train"].device)[None]
     scores, C = next(_regressions(task, everything))
@@ -256,7 +255,7 @@ def _few_shot(shots: int) -> Callable[[Task], Result]:
     return probe
 
 
-def _knn(task: Task) -> Result:
+def knn(task: Task) -> Result:
     """Cosine; the k nearest labelled train pictures vote with weight exp(similarity / 0.1)."""
     temperature = 0.1
     bank, queries = (F.normalize(task.x[split], dim=1) for split in ("train", "test"))
@@ -270,15 +269,8 @@ def _knn(task: Task) -> Result:
     return _single(task, scores, task.y["test"]) | {"k": k, "temperature": temperature, "n_train": len(bank)}
 
 
-_PROBES: dict[str, Callable[[Task], Result]] = {
-    "paper": _paper,
-    "linear": _linear,
-    "knn": _knn,
-    "few_shot_1": _few_shot(1),
-    "few_shot_5": _few_shot(5),
-    "linear_1pct": _linear_share(0.01),
-    "linear_10pct": _linear_share(0.1),
-}
+one_shot, five_shot = _few_shot(1), _few_shot(5)
+one_percent, ten_percent = _linear_share(0.01), _linear_share(0.1)
 
 
 # -------------------------------------------------------------------------------------- draws and regressions

@@ -46,7 +46,7 @@ class Choice:
 
 @dataclass(frozen=True, kw_only=True)
 class HeadInit(Choice):
-    """Where a head's first layer comes from. `make(start: heads.Start)` gives its weight and bias.
+    """Where a head's first layer comes from. `make(start: heads.Start)` gives weight and bias.
 
     Attributes:
         from_embedding: whether it is made from an autoencoder's embedding layer.
@@ -182,7 +182,7 @@ HEAD_INITS = Names(
     HeadInit(
         name="random",
         help="the layer's own default init (trainable: the paper's mlp)",
-        make="headstart.heads:own_init",
+        make="headstart.heads:as_given",
         colour=("#c44e00", "#ff9257"),
         shape="square",
         distance=0,
@@ -190,7 +190,7 @@ HEAD_INITS = Names(
     HeadInit(
         name="autoencoder",
         help="a pretrained autoencoder's embedding layer (frozen: the paper's ae)",
-        make="headstart.heads:embedding_layer",
+        make="headstart.heads:as_given",
         from_embedding=True,
         colour=("#0067b0", "#62b5f5"),
         shape="circle",
@@ -396,7 +396,13 @@ FORMATS = Names(
 )
 
 if TYPE_CHECKING:
-    HeadInitName = ActivationName = ProbeName = AutoencoderKind = Stem = OptimizerName = Format = str
+    HeadInitName = str
+    ActivationName = str
+    ProbeName = str
+    AutoencoderKind = str
+    Stem = str
+    OptimizerName = str
+    Format = str
 else:
     HeadInitName, ActivationName, ProbeName = HEAD_INITS.type, ACTIVATIONS.type, PROBES.type
     AutoencoderKind, Stem, OptimizerName, Format = AUTOENCODER_KINDS.type, STEMS.type, OPTIMIZERS.type, FORMATS.type
