@@ -2,6 +2,7 @@
 
 import csv
 import io
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -122,7 +123,7 @@ def test_selection_as_lists_and_sheets(run: Run, photos: Path, tmp_path: Path):
 def test_selection_chooses_among_the_unlabelled(run: Run, photos: Path, tmp_path: Path):
     labels = tmp_path / "labels.csv"
     labels.write_text("name,label\n" + "".join(f"=disc/{i:02d}.png,disc\n" for i in range(20)))
-    images = run.open_images(photos, labels=str(labels))
+    images = run.open_images(photos, replace(run.reading, labels=str(labels)))
     assert not any(name.startswith("=disc") for name in select(run, images, 10).label_next)
 
 

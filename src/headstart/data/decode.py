@@ -9,6 +9,7 @@ import os
 import stat
 import sys
 import threading
+from collections.abc import Callable
 from contextlib import nullcontext
 from typing import Any
 
@@ -148,14 +149,22 @@ def _with_pillow(data: bytes) -> np.ndarray:
 
 def _decoded(data: bytes, image: Image.Image) -> np.ndarray:
     low = _low_bytes(data, image)
+    return pixels_of(image) if low is None else _turned_upright(image, lambda: _eight_bits(_wide(image, low)))
+
+
+def pixels_of(image: Image.Image) -> np.ndarray:
+    """uint8 (height, width, 3) of a PIL picture, as `to_rgb` gives those of a file."""
+    return _turned_upright(image, lambda: _samples(image))
+
+
+def _turned_upright(image: Image.Image, pixels: Callable[[], np.ndarray]) -> np.ndarray:
     image.load()
     # Asked after loading, because Pillow turns TIFF files itself. A damaged EXIF block costs no picture.
     try:
         orientation = image.getexif().get(0x0112, 1)
     except Exception:
         orientation = 1
-    pixels = _samples(image) if low is None else _eight_bits(_wide(image, low))
-    return np.ascontiguousarray(_upright(pixels, orientation))
+    return np.ascontiguousarray(_upright(pixels(), orientation))
 
 
 def _samples(image: Image.Image) -> np.ndarray:

@@ -54,7 +54,7 @@ def of_pictures(
     compute: Compute,
     batch_size: int = 512,
 ) -> np.ndarray:
-    """As `extract`, of pictures uint8 (N, 3, S, S) that are already squashed to the square."""
+    """As `extract`, of pictures (N, 3, S, S) that are already squashed to the square: uint8, or floats in [0, 1]."""
     return _forward(backbone, pictures.split(batch_size), len(pictures), mean, std, compute, None)
 
 
@@ -74,12 +74,13 @@ def _forward(
         for pictures in batches:
             if len(pictures) == 0:
                 continue
-            x = pictures.to(compute.device).contiguous(memory_format=torch.channels_last).float()
+            white = 1 if pictures.is_floating_point() else 255
+            x = pictures.to(compute.device).contiguous(memory_format=torch.channels_last).to(torch.float32, copy=True)
             if mean is None or std is None:
-                x.div_(255)
+                x.div_(white)
             else:
                 mean, std = mean.to(x), std.to(x)
-                x.sub_(255 * mean[:, None, None]).div_(255 * std[:, None, None])
+                x.sub_(white * mean[:, None, None]).div_(white * std[:, None, None])
             part = backbone(x).float().cpu().numpy()
             if h is None:
                 h = np.empty((n, part.shape[1]), np.float32)

@@ -7,6 +7,7 @@ folder; `result.json` comes last. A run that was stopped anywhere goes on from i
 import dataclasses
 import functools
 import math
+import os
 import platform
 import time
 from collections.abc import Mapping
@@ -194,7 +195,7 @@ def _open(
         _replace(folder, config, images)
     elif folder.config.exists():
         _compare(folder, config, images, extend)
-    about = {"headstart": __version__, "fingerprint": images.fingerprint, **environment(compute)}
+    about = {"headstart": __version__, "fingerprint": images.fingerprint, "folder": os.getcwd(), **environment(compute)}
     metrics = Metrics(folder.metrics)
     checkpoints = Checkpoints(
         folder.checkpoint,

@@ -4,27 +4,33 @@ Comes in: a run folder. Goes out: a `Run` with everything needed to feed the bac
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor, nn
 
 from headstart import backbones
 from headstart.data.decode import SUFFIXES
-from headstart.data.images import Images, open_images
+from headstart.data.images import Images
+from headstart.data.reopen import reading, reopen
 from headstart.engine import live_taps
 from headstart.engine.device import Compute, choose
 from headstart.engine.importers import read_tensors
 from headstart.engine.randomness import generator
 from headstart.evaluate import features
 from headstart.records import config as configs
-from headstart.records.config import Config
+from headstart.records.config import Config, DataConfig
 from headstart.records.errors import InputError
 from headstart.records.folder import RunFolder
+from headstart.records.located import located
+from headstart.use import preprocessing
+
+InMemory = Tensor | np.ndarray | Image.Image | Sequence[Image.Image] | Sequence[np.ndarray] | Sequence[Tensor]
 
 
 @dataclass(frozen=True)
@@ -90,9 +96,21 @@ class Run:
             backbone.load_state_dict(tensors)
         return live_taps.apply(backbone, self.size)
 
+    def preprocess(self, pictures: InMemory) -> Tensor:
+        """Pictures as `backbone` wants them: float32 (N, 3, S, S), Z-scored as in training.
+
+        Args:
+            pictures: PIL pictures of any size and mode, which are read and squashed to the square as files are; or
+                pictures of the training size S, as a tensor (N, 3, S, S) or an array (N, S, S, 3) (or one of them),
+                either uint8 from 0 to 255 or floating point from 0 to 1.
+
+        Raises InputError: another type, shape, size or range, each with what it should be.
+        """
+        return preprocessing.zscored(preprocessing.checked(pictures, self.size), self.mean, self.std)
+
     def embed(
         self,
-        pictures: Images | str | Path | Sequence[str | Path] | Tensor,
+        pictures: Images | str | Path | Sequence[str | Path] | InMemory,
         *,
         batch_size: int = 512,
         compute: Compute | None = None,
@@ -100,22 +118,24 @@ class Run:
         """Representations h of pictures.
 
         Args:
-            pictures: DATA as on the command line (a folder, a list, a named set), picture files, opened `Images`, or a
-                uint8 tensor (N, 3, S, S) of the training size.
+            pictures: DATA as on the command line (a folder, a list, a named set), picture files, opened `Images`, or
+                pictures in memory as `preprocess` takes them.
 
         Returns:
             float32 (N, num_features), rows in the order of the pictures (of their names for a folder, from which
             unreadable files are left out).
 
-        Raises InputError where one of several files that were named cannot be read.
+        Raises InputError where one of several files that were named cannot be read, and as `preprocess` does.
         """
         compute = compute or choose()
-        if isinstance(pictures, Tensor):
+        if preprocessing.in_memory(pictures):
+            checked = preprocessing.checked(pictures, self.size)
             return features.of_pictures(
-                self.backbone, pictures, mean=self.mean, std=self.std, compute=compute, batch_size=batch_size
+                self.backbone, checked, mean=self.mean, std=self.std, compute=compute, batch_size=batch_size
             )
-        images = pictures if isinstance(pictures, Images) else self.open_images(pictures)
-        if images.skipped and _are_files(pictures):
+        named: Any = pictures
+        images = named if isinstance(named, Images) else self.open_images(named)
+        if images.skipped and _are_files(named):
             name, reason = images.skipped[0]
             raise InputError(f"{name} cannot be read ({reason}); leave it out, so that every row has its picture")
         return features.extract(
@@ -129,16 +149,19 @@ class Run:
             batch_size=batch_size,
         )
 
-    def open_images(self, source: str | Path | Sequence[str | Path], **data: Any) -> Images:
-        """Pictures read as this run's were, at its size; `data` are further fields of `DataConfig`.
+    def open_images(self, source: str | Path | Sequence[str | Path] = (), data: DataConfig | None = None) -> Images:
+        """Pictures read as this run's were, at its size; without a source the run's own.
 
-        Other pictures than the run's are labelled by their folders or their own list: the run's list does not know
-        them.
+        data: DATA options, such as `replace(run.reading, labels="labels.csv")`. Pictures that are not the run's are
+        labelled by their folders or their own list: the run's labels do not know them.
         """
-        sources = tuple(map(str, (source,) if isinstance(source, (str, Path)) else source))
-        labels = self.config.data.labels if sources == self.config.data.sources else "auto"
-        settings = {"labels": labels, "limit": None, **data}
-        return open_images(replace(self.config.data, sources=sources, size=self.size, **settings))
+        sources = (source,) if isinstance(source, (str, Path)) else source
+        return reopen(self.config, self.result, tuple(map(str, sources)), data)
+
+    @property
+    def reading(self) -> DataConfig:
+        """The DATA options that `open_images` begins with."""
+        return reading(self.config)
 
 
 def _are_files(pictures: Images | str | Path | Sequence[str | Path]) -> bool:
@@ -152,5 +175,5 @@ def load(path: str | Path) -> Run:
     """
     folder = RunFolder(path)
     result = folder.read_result()
-    config, _ = configs.load(folder.config)
-    return Run(folder, config, result)
+    config, about = configs.load(folder.config)
+    return Run(folder, located(config, about.get("folder")), result)

@@ -5,7 +5,7 @@ is the cosine of two representations h, from -1 to 1; features after a ReLU are 
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -50,7 +50,7 @@ def search(
         raise InputError(f"--top is {top}; it must be at least 1")
     if not Path(query).is_file():
         raise InputError(f"--query {query} is not a file; give the path of one picture")
-    asked = run.open_images(query, labels="none")
+    asked = run.open_images(query, replace(run.reading, labels="none"))
     images = data if isinstance(data, Images) else run.open_images(data)
     similarities = nearest(run.embed(asked), run.embed(images), top + 1)  # one more, for the query itself
     itself = None if isinstance(data, Images) else position_in(query, data, images)

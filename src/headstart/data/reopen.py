@@ -1,0 +1,58 @@
+"""A finished run's pictures once more, and other pictures read as its own were.
+
+Comes in: a run's settings and result, DATA and its options. Goes out: `Images`. Whether pictures are the run's own is
+decided by where they lie or by their content, never by how a path is written.
+"""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from headstart.data.images import Images, open_images
+from headstart.engine.progress import say
+from headstart.records.config import Config, DataConfig
+from headstart.records.errors import InputError
+from headstart.records.located import places
+
+
+def reading(config: Config) -> DataConfig:
+    """The DATA options that a finished run's commands begin with: the run's, for any pictures.
+
+    `labels` auto means: as the run's own where the pictures are the run's, else by folders.
+    """
+    return replace(config.data, sources=(), labels="auto", limit=None)
+
+
+def reopen(
+    config: Config, result: Mapping[str, Any], sources: tuple[str, ...] = (), data: DataConfig | None = None
+) -> Images:
+    """The pictures of `sources`, or the run's own, read at its size.
+
+    Args:
+        config: with its paths `located`.
+        data: DATA options; `labels` as in `reading`.
+
+    Raises InputError: no pictures, or options that would feed the backbone other pictures than it was trained on.
+    """
+    size, own = int(result["data"]["size"]), config.data
+    given = replace(data or reading(config), sources=tuple(sources) or own.sources)
+    if given.size not in ("auto", own.size, size):
+        raise InputError(f"--data.size is {given.size}, but the run's backbone takes {size} pixels; leave it out")
+    if given.normalize != own.normalize:
+        raise InputError(f"--data.normalize is {given.normalize}, but the run has {own.normalize}; leave it out")
+    given = replace(given, size=size)
+    crop = config.augment.crop_scale[0], config.augment.crop_ratio[0]
+    if given.labels != "auto" or own.labels == "auto":
+        return open_images(given, *crop)
+    as_own = replace(given, labels=own.labels)
+    if places(given.sources) == places(own.sources):
+        return open_images(as_own, *crop)
+    try:  # the same pictures in another place are the run's own as well
+        images = open_images(as_own, *crop)
+    except InputError:  # labels of pictures that are not here
+        images = None
+    if images is not None and images.fingerprint == result["data"]["fingerprint"]:
+        return images
+    if own.labels != "none":
+        say(f"these are not the run's pictures, so its --data.labels {own.labels} do not hold: labels are by folders")
+    return open_images(given, *crop)

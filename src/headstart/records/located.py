@@ -1,0 +1,46 @@
+"""Paths in a run's settings mean the same from every working folder.
+
+Comes in: a config as it was typed, and the working folder it was typed in. Goes out: the same with absolute paths.
+config.yaml keeps what was typed, so that equal settings keep their hash, and under `about` the folder.
+"""
+
+from dataclasses import replace
+from pathlib import Path
+
+from headstart.records.config import Config
+from headstart.records.names import SETS
+
+
+def located(config: Config, folder: object) -> Config:
+    """DATA, labels and weights as they were meant in `folder`; what is not there stays as it was typed."""
+    if not isinstance(folder, str):  # a run of before this was kept
+        return config
+    data, backbone, autoencoder = config.data, config.backbone, config.autoencoder
+    labels = data.labels if data.labels in ("auto", "folders", "none") else _absolute(data.labels, folder)
+    weights = backbone.weights
+    weights = weights if weights in ("none", "pretrained", "imagenet") else _absolute(weights, folder)
+    return replace(
+        config,
+        data=replace(data, sources=tuple(_absolute(source, folder) for source in data.sources), labels=labels),
+        backbone=replace(backbone, weights=weights),
+        autoencoder=replace(autoencoder, weights=autoencoder.weights and _absolute(autoencoder.weights, folder)),
+    )
+
+
+def _absolute(text: str, folder: str) -> str:
+    name, _, root = text.partition(":")
+    if name in SETS:
+        return f"{name}:{Path(folder, Path(root).expanduser())}" if root else text
+    path = Path(folder, Path(text).expanduser())
+    return str(path) if path.exists() else text
+
+
+def places(sources: tuple[str, ...]) -> list[str]:
+    """DATA as absolute, resolved names, so that `photos`, `photos/` and a link to it are one place."""
+    found = []
+    for source in sources:
+        name, _, root = source.partition(":")
+        path = root if name in SETS else source
+        resolved = str(Path(path).expanduser().resolve()) if path else ""
+        found.append(f"{name}:{resolved}" if name in SETS else resolved)
+    return found
