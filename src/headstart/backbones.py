@@ -17,10 +17,15 @@ import torchvision
 from torch import Generator, Tensor, nn
 from torchvision.models.vision_transformer import VisionTransformer, interpolate_embeddings
 
-from headstart.engine.importers import read_tensors
+from headstart.engine import state_dicts
+from headstart.engine.importers import read_metadata, read_tensors
 from headstart.records.errors import InputError
+from headstart.records.folder import RunFolder
 
 TIMM = "timm:"
+
+FETCHED = ("pretrained", "imagenet")
+"""Words for the library's default weights of a network; the second only where these are ImageNet's."""
 
 SIDE_CLASSIFIERS = ("aux1.", "aux2.", "AuxLogits.")
 """Of GoogLeNet and Inception v3, which are built without: no feature passes through them."""
@@ -39,8 +44,8 @@ def build(
     Args:
         name: any torchvision classification network, or `timm:NAME` (extra `timm`).
         stem: `imagenet`, the network's own; `cifar`, for ResNets: a 3x3 stride-1 first convolution, no max-pooling.
-        weights: `none`; `imagenet`, torchvision's or timm's default ones, fetched where not cached; or a state-dict
-            file (.safetensors, or torch.save's), whose classifier, if any, is left out.
+        weights: `none`; `pretrained`, torchvision's or timm's default ones, fetched where not cached (`imagenet` is
+            the same where these are ImageNet's); a RUN's folder; or a state-dict FILE, whose heads are left out.
         generator: CPU generator the initial weights follow from; the global state stays untouched. None: torch's
             global generator is used and moves on.
         size: side of the square pictures in pixels. Vision transformers are built for it (None: their own), and a
@@ -52,40 +57,57 @@ def build(
     Raises:
         InputError: unknown name, a stem or size the network cannot have, weights that cannot be fetched or do not fit.
     """
-    if stem == "cifar" and weights == "imagenet":
-        raise InputError(
-            "backbone.weights imagenet are made for a 7x7 first convolution, and backbone.stem cifar has a 3x3 one; "
-            "use backbone.stem imagenet, or backbone.weights none|FILE"
-        )
-    fetched = weights == "imagenet"
-    if name.startswith(TIMM):
-        backbone = _seeded(generator, lambda: _timm_network(name, stem, size, fetched))
-        width, last = getattr(backbone, "head_hidden_size", None) or backbone.num_features, ""
-    else:
-        _known(name, torchvision.models.list_models(module=torchvision.models), "torchvision")
-        backbone = _seeded(generator, lambda: _torchvision_network(name, stem, size))
-        width, last = _last_layer(backbone)
-        backbone.set_submodule(last, nn.Identity())
-        if fetched:
-            _load(backbone, _torchvision_weights(name), f"{name}'s ImageNet weights", {f"{last}."})
-    backbone.num_features = width  # type: ignore[assignment]
-    if size is not None and (name, stem, size) not in _FITTING:
-        _check_size(backbone, name, size)
-        _FITTING.add((name, stem, size))
-    if str(weights) not in ("none", "imagenet"):
-        classifier = {f"{last}."} if last else _timm_classifier(backbone)
-        _load(backbone, read_tensors(weights), str(weights), classifier)
+    _check_words(name, stem, weights)
+    backbone = _seeded(generator, lambda: _network(name, stem, size, fetched=weights in FETCHED))
+    if size is not None:
+        _check_size(name, stem, size)
+    if str(weights) not in ("none", *FETCHED):
+        given, _ = _read(backbone, name, stem, weights)
+        backbone.load_state_dict(given, strict=False)
     return backbone
 
 
+def check(name: str, *, stem: str = "imagenet", weights: str | Path = "none", size: int | None = None) -> str:
+    """Refuse what `build` would refuse, with a weights file read but no network built and nothing fetched.
+
+    Args as for `build`.
+
+    Returns:
+        What was read, such as `60 of 60 tensors, from encoder_q, not from encoder_k`; "" for weights without a file.
+    """
+    _check_words(name, stem, weights)
+    sketch = _sketch(name, stem, size)
+    if size is not None:
+        _check_size(name, stem, size)
+    return "" if str(weights) in ("none", *FETCHED) else _read(sketch, name, stem, weights)[1]
+
+
+def recognise(tensors: Mapping[str, Tensor], family: str = "") -> tuple[str, str] | None:
+    """Name and stem of the torchvision network whose state dict it is, its classifier aside; None for none.
+
+    family: how names begin that are tried; all networks take seconds.
+    """
+    names = torchvision.models.list_models(module=torchvision.models, include=f"{family}*", exclude="regnet*")
+    for name in sorted(names, key=lambda name: "resne" not in name):
+        for stem in ("imagenet", "cifar") if "resne" in name else ("imagenet",):
+            network = _sketch(name, stem, None)
+            try:
+                given, _ = _fit(network, name, tensors, "")
+                state_dicts.check_names(given, network.state_dict(), "")
+            except InputError:
+                continue
+            return name, stem
+    return None
+
+
 def num_features(name: str) -> int:
-    """Width of the features h of `name`; torchvision's networks are only sketched for it, not built."""
-    return build(name).num_features if name.startswith(TIMM) else _outline(name)[0]  # type: ignore[return-value]
+    """Width of the features h of `name`, which is only sketched for it, not built."""
+    return int(_sketch(name, "imagenet", None).num_features)  # type: ignore[arg-type]
 
 
 def last_linear_name(name: str) -> str:
     """Name of the removed layer, such as `fc` or `classifier.6`; '' for timm, which builds networks without it."""
-    return "" if name.startswith(TIMM) else _outline(name)[1]
+    return "" if name.startswith(TIMM) else str(_sketch(name, "imagenet", None).last_linear)
 
 
 def loading_lines(
@@ -118,12 +140,21 @@ def loading_lines(
 # ----------------------------------------------------------------------------------------------------- torchvision
 
 
-def _torchvision_network(name: str, stem: str, size: int | None) -> nn.Module:
+def _torchvision_network(name: str, size: int | None, fetched: bool) -> nn.Module:
+    _known(name, torchvision.models.list_models(module=torchvision.models), "torchvision")
     try:
         network = torchvision.models.get_model(name, **_torchvision_options(name, size))
     except (AssertionError, ValueError) as error:  # the transformers, about their picture size
         raise InputError(f"backbone {name} cannot be built for {size} px pictures: {_first_line(error)}") from None
-    return _with_cifar_stem(network, name) if stem == "cifar" else network
+    width, last = _last_layer(network)
+    network.set_submodule(last, nn.Identity())
+    network.num_features, network.last_linear = width, last  # type: ignore[assignment]
+    if fetched:
+        where = f"{name}'s pretrained weights"
+        given, _ = _fit(network, name, _torchvision_weights(name), where)
+        state_dicts.check_names(given, network.state_dict(), where)
+        network.load_state_dict(given, strict=False)
+    return network
 
 
 def _torchvision_options(name: str, size: int | None) -> dict[str, Any]:
@@ -142,20 +173,6 @@ def _torchvision_weights(name: str) -> dict[str, Tensor]:
         return torchvision.models.get_model(name, weights="DEFAULT").state_dict()
     except (OSError, RuntimeError) as error:  # no connection, or a damaged download
         raise InputError(_cannot_fetch(name, error)) from None
-
-
-@functools.lru_cache
-def _outline(name: str) -> tuple[int, str]:
-    """num_features and the last Linear's name, from the network without memory for its weights."""
-    _known(name, torchvision.models.list_models(module=torchvision.models), "torchvision")
-    make = functools.partial(torchvision.models.get_model, name, **_torchvision_options(name, None))
-    try:
-        with torch.device("meta"):
-            network = make()
-    except NotImplementedError:  # RegNets compute their widths with tensors
-        with torch.random.fork_rng(devices=[]):
-            network = make()
-    return _last_layer(network)
 
 
 def _last_layer(network: nn.Module) -> tuple[int, str]:
@@ -178,29 +195,27 @@ def _timm() -> Any:
         raise InputError("backbone timm:NAME needs timm; install it with `pip install 'headstart[timm]'`") from None
 
 
-def _timm_network(name: str, stem: str, size: int | None, fetched: bool) -> nn.Module:
+def _timm_network(name: str, size: int | None, fetched: bool) -> nn.Module:
     timm, plain = _timm(), name.removeprefix(TIMM)
     _known(plain.split(".")[0], timm.list_models(), "timm")
     options = _timm_options(name, size)
     try:
         network = timm.create_model(plain, pretrained=fetched, **options)
+    except NotImplementedError:  # it cannot be sketched
+        raise
     # With pretrained weights this speaks to a server through whichever client timm uses, with that client's errors.
     except Exception as error:
         if fetched:
             raise InputError(_cannot_fetch(name, error)) from None
         raise InputError(f"backbone {name} cannot be built with {options}: {_first_line(error)}") from None
-    return _with_cifar_stem(network, name) if stem == "cifar" else network
+    network.num_features = getattr(network, "head_hidden_size", None) or network.num_features
+    return network
 
 
 def _timm_options(name: str, size: int | None) -> dict[str, Any]:
     config = _timm().get_pretrained_cfg(name.removeprefix(TIMM), allow_unregistered=True)
     fixed = config is not None and config.fixed_input_size
     return {"num_classes": 0} | ({"img_size": size} if fixed and size is not None else {})
-
-
-def _timm_classifier(network: nn.Module) -> set[str]:
-    names = getattr(network, "pretrained_cfg", {}).get("classifier") or ()
-    return {f"{name}." for name in ((names,) if isinstance(names, str) else names)}
 
 
 # ----------------------------------------------------------------------------------------------------------- shared
@@ -216,6 +231,22 @@ def _seeded(generator: Generator | None, make: Callable[[], nn.Module]) -> nn.Mo
         return make()
 
 
+def _network(name: str, stem: str, size: int | None, *, fetched: bool = False) -> nn.Module:
+    network = (_timm_network if name.startswith(TIMM) else _torchvision_network)(name, size, fetched)
+    return _with_cifar_stem(network, name) if stem == "cifar" else network
+
+
+@functools.lru_cache
+def _sketch(name: str, stem: str, size: int | None) -> nn.Module:
+    """The network without memory for its weights; not to be changed."""
+    with torch.random.fork_rng(devices=[]):
+        try:
+            with torch.device("meta"):
+                return _network(name, stem, size)
+        except NotImplementedError:  # some compute their widths with tensors
+            return _network(name, stem, size).to("meta")
+
+
 def _with_cifar_stem(network: nn.Module, name: str) -> nn.Module:
     conv = getattr(network, "conv1", None)
     if not (isinstance(conv, nn.Conv2d) and conv.kernel_size == (7, 7) and hasattr(network, "maxpool")):
@@ -226,57 +257,115 @@ def _with_cifar_stem(network: nn.Module, name: str) -> nn.Module:
     return network
 
 
-_FITTING: set[tuple[str, str, int]] = set()
-"""Names, stems and sizes that went together: a run builds its network several times, and the check takes as long."""
-
-
-def _check_size(network: nn.Module, name: str, size: int) -> None:
+@functools.lru_cache
+def _check_size(name: str, stem: str, size: int) -> None:
     """One pass without data or arithmetic: many networks halve small pictures away."""
-    weightless = {n: t.to("meta") for n, t in (*network.named_parameters(), *network.named_buffers())}
-    was_training = network.training
     try:
-        torch.func.functional_call(network.eval(), weightless, torch.empty(1, 3, size, size, device="meta"))
+        _sketch(name, stem, size).eval()(torch.empty(1, 3, size, size, device="meta"))
     except (RuntimeError, AssertionError, ValueError) as error:
         raise InputError(f"backbone {name} cannot take {size} px pictures (data.size): {_first_line(error)}") from None
-    finally:
-        network.train(was_training)
 
 
-def _load(network: nn.Module, tensors: Mapping[str, Tensor], where: str, classifier: Collection[str]) -> None:
-    """Load a state dict that may have a wrapper's prefix, a classifier, or a vision transformer's other size."""
+def _check_words(name: str, stem: str, weights: str | Path) -> None:
+    """Refuse fetched weights that there are not, or not for this stem, without fetching them."""
+    if weights not in FETCHED:
+        return
+    if stem == "cifar":
+        raise InputError(
+            f"backbone.weights {weights} are made for a 7x7 first convolution, and backbone.stem cifar has a 3x3 one; "
+            "use backbone.stem imagenet, or backbone.weights none|FILE"
+        )
+    if not name.startswith(TIMM):
+        return  # torchvision has ImageNet's for all of its networks
+    config = _timm().get_pretrained_cfg(name.removeprefix(TIMM), allow_unregistered=True)
+    if config is not None and not config.has_weights:
+        raise InputError(f"timm has no pretrained weights of {name}; use backbone.weights none|FILE")
+    if (
+        config is not None
+        and weights == "imagenet"
+        and not (config.num_classes == 1000 or re.search(r"in\d+k|imagenet", config.tag or ""))
+    ):
+        raise InputError(
+            f"timm's weights of {name} are not ImageNet's but {config.tag}; use backbone.weights pretrained"
+        )
+
+
+def _read(network: nn.Module, name: str, stem: str, weights: str | Path) -> tuple[dict[str, Tensor], str]:
+    """The tensors of a run or file under the network's names, fit to be loaded, and what was read."""
+    path = _weights_file(weights)
+    about = read_metadata(path)
+    made_for = about.get("backbone", name), about.get("stem", stem)
+    if made_for[0].removeprefix(TIMM) != name.removeprefix(TIMM) or made_for[1] != stem:
+        raise InputError(
+            f"{weights} holds a {made_for[0]} with stem {made_for[1]}; use --backbone.name {made_for[0]} "
+            f"--backbone.stem {made_for[1]}, or other weights"
+        )
+    own, tensors = network.state_dict(), read_tensors(path)
+    try:
+        given, found = _fit(network, name, tensors, str(weights))
+        state_dicts.check_names(given, own, str(weights))
+    except InputError as error:
+        other = recognise(tensors, re.split(r"[\d_]", name.removeprefix(TIMM))[0])
+        hint = f"; it is the state dict of a {other[0]} with stem {other[1]}" if other else ""
+        raise InputError(f"{error}{hint}") from None
+    state_dicts.check_values(given, own, str(weights))
+    return given, found
+
+
+def _weights_file(weights: str | Path) -> Path:
+    folder = RunFolder(weights)
+    if not folder.path.is_dir():
+        return Path(weights)
+    if not folder.backbone.is_file():
+        raise InputError(
+            f"backbone.weights {weights} is a folder without {folder.backbone.name}; a finished run of Headstart, or a "
+            "state-dict file, is needed"
+        )
+    return folder.backbone
+
+
+def _fit(network: nn.Module, name: str, tensors: Mapping[str, Tensor], where: str) -> tuple[dict[str, Tensor], str]:
+    """A state dict under the network's own names (whose values `state_dicts.check` judges), and what was read.
+
+    It may be wrapped, under another implementation's names, with heads, or of a vision transformer's other size.
+    """
     own = network.state_dict()
-    given = _without_prefix(tensors, own)
-    dropped = (*classifier, *SIDE_CLASSIFIERS)
-    given = {name: tensor for name, tensor in given.items() if not name.startswith(dropped)}
+    if any(n.endswith(state_dicts.EFFICIENTNET) for n in tensors) and not name.startswith(f"{TIMM}tf_efficientnet"):
+        raise InputError(
+            f"{where} holds an EfficientNet whose padding and batch norm are TensorFlow's; {name} computes otherwise: "
+            f"use --backbone.name {TIMM}tf_efficientnet_b0, {TIMM}tf_efficientnet_lite0 or whichever it is"
+        )
+    reading = state_dicts.read(tensors, own, where)
+    heads = {n for n in reading.tensors if n not in own and _is_head(n, name)}
+    given = {n: tensor for n, tensor in reading.tensors.items() if n not in heads}
+    return _interpolated(network, given), state_dicts.describe(reading, sorted(heads))
+
+
+def _is_head(tensor: str, network: str) -> bool:
+    last = last_linear_name(network)
+    beside = (*SIDE_CLASSIFIERS, f"{last}.") if last else SIDE_CLASSIFIERS
+    return tensor.startswith(beside) or state_dicts.HEADS.fullmatch(tensor) is not None
+
+
+def _interpolated(network: nn.Module, given: dict[str, Tensor]) -> dict[str, Tensor]:
+    """A vision transformer's positions, where the weights are for pictures of another size."""
     position = given.get("encoder.pos_embedding")
     if isinstance(network, VisionTransformer) and position is not None and position.ndim == 3:
-        given = dict(interpolate_embeddings(network.image_size, network.patch_size, given))  # type: ignore[arg-type]
-    counters = {name for name in own if name.endswith("num_batches_tracked")}  # absent from files of old
-    problems = {
-        "missing": [name for name in own if name not in given and name not in counters],
-        "unknown": [name for name in given if name not in own],
-        "of another shape": [
-            f"{name} {tuple(given[name].shape)} instead of {tuple(own[name].shape)}"
-            for name in own
-            if name in given and given[name].shape != own[name].shape
-        ],
-    }
-    if any(problems.values()):
-        listed = "; ".join(
-            f"{len(names)} {kind}: {', '.join(names[:3])}{' ...' if len(names) > 3 else ''}"
-            for kind, names in problems.items()
-            if names
-        )
-        raise InputError(f"{where} does not fit the backbone ({listed})")
-    network.load_state_dict(given, strict=False)
-
-
-def _without_prefix(tensors: Mapping[str, Tensor], own: Collection[str]) -> dict[str, Tensor]:
-    """Names without what a wrapper put in front (`module.`, `backbone.`), and only those that had it."""
-    first = next(iter(own))
-    prefixes = {name.removesuffix(first) for name in tensors if name == first or name.endswith(f".{first}")}
-    prefix = max(sorted(prefixes), key=lambda p: sum(p + name in tensors for name in own), default="")
-    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+        try:
+            return dict(interpolate_embeddings(network.image_size, network.patch_size, given))  # type: ignore[arg-type]
+        except ValueError:  # its shape is another's, which is said in its place
+            return given
+    own, position = getattr(network, "pos_embed", None), given.get("pos_embed")
+    if not isinstance(own, Tensor) or position is None or position.ndim != 3 or own.shape == position.shape:
+        return given
+    if own.shape[::2] != position.shape[::2] or not hasattr(network, "num_prefix_tokens"):
+        return given
+    resampled = importlib.import_module("timm.layers").resample_abs_pos_embed(
+        position,
+        new_size=list(network.patch_embed.grid_size),  # type: ignore[union-attr, arg-type]
+        num_prefix_tokens=0 if getattr(network, "no_embed_class", False) else network.num_prefix_tokens,
+    )
+    return given | {"pos_embed": resampled}
 
 
 def _known(name: str, names: Collection[str], library: str) -> None:
@@ -287,9 +376,7 @@ def _known(name: str, names: Collection[str], library: str) -> None:
 
 
 def _cannot_fetch(name: str, error: Exception) -> str:
-    return (
-        f"backbone.weights imagenet of {name} cannot be fetched ({_first_line(error)}); use backbone.weights none|FILE"
-    )
+    return f"backbone.weights of {name} cannot be fetched ({_first_line(error)}); use backbone.weights none|FILE"
 
 
 def _first_line(error: Exception) -> str:

@@ -2,6 +2,7 @@
 
 import argparse
 import collections
+import fractions
 import io
 import pickle
 import zipfile
@@ -136,9 +137,18 @@ def mlp(inputs: int, outputs: int) -> nn.ModuleList:
     return nn.ModuleList([nn.Sequential(nn.Linear(inputs, outputs), nn.ReLU())])
 
 
+def test_options_that_are_plain_attributes_are_read_past(tmp_path):
+    torch.save({"state_dict": authors_state(), "args": argparse.Namespace(lr=1)}, tmp_path / "epoch=98.ckpt")
+    assert autoencoder_state(tmp_path / "epoch=98.ckpt").keys() >= {"encoder.embedding.weight"}
+
+
 @pytest.mark.parametrize(
     ("extra", "named"),
-    [({"args": argparse.Namespace(lr=1)}, "argparse.Namespace"), ({"root": Path("photos")}, "pathlib")],
+    [
+        ({"lr": fractions.Fraction(1, 3)}, "fractions.Fraction"),
+        ({"root": Path("photos")}, "pathlib"),
+        ({"args": argparse.Namespace(root=Path("photos"))}, "pathlib"),
+    ],
 )
 def test_hyperparameters_that_need_code_are_named(tmp_path, extra, named):
     torch.save({"state_dict": authors_state(), "hyper_parameters": extra}, tmp_path / "epoch=98.ckpt")
@@ -258,7 +268,9 @@ def damaged_files() -> dict[str, bytes]:
         "other.zip.pt": empty_zip.getvalue(),
         "empty.safetensors": b"",
         "long-header.safetensors": (2**62).to_bytes(8, "little") + b"{}",
-        "pickle.safetensors": whole,
+        "lfs.pt": b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 46830571\n",
+        "page.pth": b"<!DOCTYPE html><html>404</html>",
+        "keras.pt": b"\x89HDF\r\n\x1a\n" + bytes(100),
         "out-of-bounds.safetensors": (lambda h: len(h).to_bytes(8, "little") + h + b"\0" * 8)(
             b'{"weight":{"dtype":"F32","shape":[1000,1000],"data_offsets":[0,4000000]}}'
         ),
@@ -271,6 +283,39 @@ def test_damaged_files_are_named(tmp_path, name):
     with pytest.raises(InputError, match=name) as caught:
         autoencoder_state(tmp_path / name)
     assert "\n" not in str(caught.value)
+
+
+def test_a_file_is_what_it_holds_not_what_it_is_called(tmp_path):
+    state = authors_state()
+    torch.save(state, tmp_path / "model.safetensors")
+    save_file(state, tmp_path / "model.bin")
+    save_file(state, tmp_path / "pytorch_model.pt")
+    for name in ("model.safetensors", "model.bin", "pytorch_model.pt"):
+        assert torch.equal(read_tensors(tmp_path / name)[next(iter(state))], next(iter(state.values())))
+
+
+def test_references_to_references_are_read_once(tmp_path):
+    nested: dict = {"weight": torch.ones(2, 3)}
+    for _ in range(60):
+        nested = {"a": nested, "b": nested}
+    torch.save(nested, tmp_path / "weights.pt")
+    with pytest.raises(InputError, match="holds no tensors"):
+        read_tensors(tmp_path / "weights.pt")
+
+
+@pytest.mark.parametrize(
+    "tensor",
+    [
+        torch.empty(3, 2, device="meta"),
+        torch.quantize_per_tensor(torch.randn(3, 2), 0.1, 0, torch.quint8),
+        torch.nested.nested_tensor([torch.randn(2, 3), torch.randn(4, 3)]),
+    ],
+    ids=["meta", "quantised", "nested"],
+)
+def test_tensors_without_plain_values_are_refused(tmp_path, tensor):
+    torch.save({"encoder.embedding.weight": tensor}, tmp_path / "weights.pt")
+    with pytest.raises(InputError, match=r"weights\.pt"):
+        autoencoder_state(tmp_path / "weights.pt")
 
 
 # ------------------------------------------------------------------------------------------------------------ bad input

@@ -5,6 +5,7 @@ that starts a projection head. Files are read as data: safetensors, or torch's w
 tensors and plain containers and runs no code. Whatever needs more than that is refused.
 """
 
+import argparse
 import pickle
 import warnings
 import zipfile
@@ -23,8 +24,15 @@ AutoencoderSource = str | Path | nn.Module | Mapping[str, Tensor]
 FOLDER_FILES = ("autoencoder.safetensors", "model.safetensors", "model.pt")
 """What is read from a folder: a Headstart run's autoencoder, or a saved pythae model."""
 
-WRAPPERS = ("state_dict", "model_state_dict", "model")
-"""Keys under which Lightning, pythae and plain training scripts put a state dict."""
+DEEPEST = 16
+"""Mappings within mappings in which state dicts are looked for; VISSL's lie five deep."""
+
+NOT_WEIGHTS = {
+    b"version https://git-lfs": "a pointer of Git LFS, not the weights themselves; `git lfs pull` fetches them",
+    b"<": "a web page or XML, not weights; download the file itself",
+    b"\x89HDF": "an HDF5 file (Keras); a PyTorch state dict is needed",
+}
+"""How files begin that are often taken for weights, and what they are."""
 
 EMBEDDING = "encoder.embedding.weight"
 
@@ -38,9 +46,10 @@ PYTHAE_NAMES = {
 
 
 def read_tensors(path: str | Path) -> dict[str, Tensor]:
-    """Every tensor of a weights file by name, on the CPU: `.safetensors`, or any file of `torch.save`.
+    """Every tensor of a weights file by name, on the CPU: safetensors, or any file of `torch.save`, by its content.
 
-    A state dict wrapped as `{"state_dict": ...}`, `{"model_state_dict": ...}` or `{"model": ...}` is unwrapped.
+    A state dict inside of others (`{"state_dict": ...}`, `{"model": ...}`, `{"teacher": ..., "student": ...}`) is
+    unwrapped; where there are several, what they are called stands before their names.
 
     Raises:
         InputError: the file is missing, damaged, holds no tensors, or could only be read by running pickled code.
@@ -48,19 +57,48 @@ def read_tensors(path: str | Path) -> dict[str, Tensor]:
     path = Path(path)
     if not path.is_file():
         raise InputError(f"{path} is not a file; a weights file (.safetensors, .pt, .pth, .ckpt) is needed")
-    loaded = _read_safetensors(path) if path.suffix == ".safetensors" else _read_pickle_as_data(path)
-    for wrapper in WRAPPERS:
-        if isinstance(loaded, Mapping) and isinstance(loaded.get(wrapper), Mapping):
-            loaded = loaded[wrapper]
-    tensors = loaded.items() if isinstance(loaded, Mapping) else ()
-    found = {str(name): value.detach() for name, value in tensors if isinstance(value, Tensor)}
+    with path.open("rb") as file:
+        start = file.read(512)
+    if reason := next((reason for sign, reason in NOT_WEIGHTS.items() if start.lstrip().startswith(sign)), None):
+        raise InputError(f"{path} is {reason}")
+    # DINO's, MAE's and many scripts' checkpoints hold their options: a Namespace has attributes, and no code to run.
+    with torch.serialization.safe_globals([argparse.Namespace]):
+        found = _unwrapped(_read_safetensors(path) if start[8:9] == b"{" else _read_pickle_as_data(path))
     if not found:
         raise InputError(f"{path} holds no tensors; a state dict (parameter names and tensors) is needed")
     for name, tensor in found.items():
         # A few bytes can claim any shape through strides of zero; copying such a tensor would fill the memory.
-        if tensor.layout != torch.strided or tensor.nbytes > tensor.untyped_storage().nbytes():
+        dense = tensor.layout == torch.strided and tensor.device.type == "cpu" and not tensor.is_quantized
+        if not dense or tensor.is_nested or tensor.nbytes > tensor.untyped_storage().nbytes():
             raise InputError(f"{path}: {name} is not a dense tensor whose values are all in the file")
     return found
+
+
+def read_metadata(path: str | Path) -> dict[str, str]:
+    """What a safetensors file says of itself; nothing where the file is another kind, or cannot be read."""
+    try:
+        with safe_open(path, framework="pt", device="cpu") as file:
+            return dict(file.metadata() or {})
+    except (SafetensorError, OSError):
+        return {}
+
+
+def _unwrapped(loaded: object) -> dict[str, Tensor]:
+    """The tensors of nested mappings; keys of outer ones are part of the name where more than one holds tensors."""
+    groups: dict[str, dict[str, Tensor]] = {}
+    nested = [("", loaded)]
+    seen = {id(loaded)}  # a few references can stand for more nested mappings than fit in any memory
+    for prefix, values in nested:
+        named = {name: v for name, v in values.items() if isinstance(name, str)} if isinstance(values, Mapping) else {}
+        if tensors := {name: value.detach() for name, value in named.items() if isinstance(value, Tensor)}:
+            groups[prefix] = tensors
+        for name, value in named.items():
+            if isinstance(value, Mapping) and id(value) not in seen and prefix.count(".") < DEEPEST:
+                seen.add(id(value))
+                nested.append((f"{prefix}{name}.", value))
+    if len(groups) == 1:
+        return next(iter(groups.values()))
+    return {f"{prefix}{name}": tensor for prefix, group in groups.items() for name, tensor in group.items()}
 
 
 def autoencoder_state(source: AutoencoderSource) -> dict[str, Tensor]:
@@ -116,9 +154,9 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
 def _read_pickle_as_data(path: Path) -> object:
     try:
         _refuse_bomb(path)
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), path.open("rb") as file:  # from a path, torch would go by the ending
             warnings.simplefilter("ignore")  # advice to torch's developers about the pickles of others
-            return torch.load(path, map_location="cpu", weights_only=True)
+            return torch.load(file, map_location="cpu", weights_only=True)
     except InputError:
         raise
     except pickle.UnpicklingError as error:

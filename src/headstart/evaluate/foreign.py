@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import torchvision
 from torch import Tensor, nn
 
 from headstart import backbones, data
@@ -217,23 +216,18 @@ def compare(
 
 
 def recognise(path: str | Path) -> BackboneConfig:
-    """The ResNet that a state-dict file fits, by the names and shapes of its tensors.
+    """The torchvision network that a state-dict file fits, by the names and shapes of its tensors.
 
     Raises InputError when it fits none: another network has to be named.
     """
-    shapes = {name: tuple(tensor.shape) for name, tensor in read_tensors(path).items()}
-    for name in torchvision.models.list_models(module=torchvision.models, include="*resne*"):
-        with torch.device("meta"):
-            network = torchvision.models.get_model(name)
-        own = {key: tuple(tensor.shape) for key, tensor in network.named_parameters() if not key.startswith("fc.")}
-        stem = own.pop("conv1.weight")
-        given = {key: _ending(shapes, key) for key in own}
-        first = _ending(shapes, "conv1.weight")
-        if given == own and first in (stem, (stem[0], 3, 3, 3)):
-            return BackboneConfig(name=name, stem="imagenet" if first == stem else "cifar", weights=str(path))
-    raise InputError(
-        f"{path} is not the state dict of a torchvision ResNet; name its network: torchvision:NAME --weights {path}"
-    )
+    found = backbones.recognise(read_tensors(path))
+    if found is None:
+        raise InputError(
+            f"{path} is not the state dict of a network of torchvision's; name its network: "
+            f"torchvision:NAME or timm:NAME, with --weights {path}"
+        )
+    name, stem = found
+    return BackboneConfig(name=name, stem=stem, weights=str(path))  # type: ignore[arg-type]
 
 
 # ------------------------------------------------------------------------------------------------------- the parts
@@ -289,13 +283,6 @@ def _features(backbone: nn.Module, pictures: Pictures, compute: Compute, name: s
 def _check_network(name: str) -> None:
     """An unknown network is named before any picture is read."""
     backbones.num_features(name)
-
-
-def _ending(shapes: dict[str, tuple[int, ...]], key: str) -> tuple[int, ...] | None:
-    """The shape under `key`, whatever a wrapper put in front of it."""
-    if key in shapes:
-        return shapes[key]
-    return next((shape for name, shape in shapes.items() if name.endswith(f".{key}")), None)
 
 
 def _file_name(name: str, images: Images) -> str:

@@ -82,7 +82,8 @@ class BackboneConfig:
     stem: Literal["imagenet", "cifar"] = "imagenet"
     """`cifar`: ResNets with a 3x3 stride-1 first convolution and no max-pooling."""
     weights: str = "none"
-    """`none` (from scratch), `imagenet`, or a state-dict FILE."""
+    """`none` (from scratch); `pretrained`, the library's default for that network (`imagenet` where it is); a state-dict
+    FILE; or a RUN of Headstart."""
 
 
 @dataclass(frozen=True, kw_only=True)
