@@ -181,7 +181,12 @@ class TestBadInput:
 
     def test_a_file_of_another_network(self, photos, tmp_path):
         torch.save({"layer.weight": torch.ones(2)}, tmp_path / "x.pt")
-        self.complains("torchvision:NAME or timm:NAME, with --weights", tmp_path / "x.pt", data=[str(photos)], out=tmp_path / "r.json")
+        self.complains(
+            "torchvision:NAME or timm:NAME, with --weights",
+            tmp_path / "x.pt",
+            data=[str(photos)],
+            out=tmp_path / "r.json",
+        )
 
     def test_imagenet_weights_that_cannot_be_had(self, photos, tmp_path):
         self.complains(

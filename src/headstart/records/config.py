@@ -82,8 +82,8 @@ class BackboneConfig:
     stem: Literal["imagenet", "cifar"] = "imagenet"
     """`cifar`: ResNets with a 3x3 stride-1 first convolution and no max-pooling."""
     weights: str = "none"
-    """`none` (from scratch); `pretrained`, the library's default for that network (`imagenet` where it is); a state-dict
-    FILE; or a RUN of Headstart."""
+    """`none` (from scratch); `pretrained`, the library's default for that network (`imagenet` where it is that); a
+    state-dict FILE; or a RUN of Headstart."""
 
 
 @dataclass(frozen=True, kw_only=True)

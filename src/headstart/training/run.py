@@ -283,6 +283,9 @@ def resolve(config: Config, images: Images, splits: Splits, compute: Compute) ->
             f"give at most {n_train}, or leave it unset"
         )
     size = images.training_size(config.data.size)
+    network = config.backbone
+    if read := backbones.check(network.name, stem=network.stem, weights=network.weights, size=size):
+        say(f"backbone.weights {network.weights}: {read}")
     if config.stages != "autoencoder":
         head = config.head
         ProjectionHead(1, head.hidden_dim, head.output_dim, head.activation, head.depth, head.batch_norm)

@@ -73,7 +73,11 @@ def _training(run: Run) -> str:
     result, config = run.result, run.config
     data, contrastive, head = result["data"], result["contrastive"] or {}, config.head
     weights = config.backbone.weights
-    starts = {"none": "random weights", "imagenet": "ImageNet-supervised weights"}
+    starts = {
+        "none": "random weights",
+        "imagenet": "ImageNet weights",
+        "pretrained": "the library's pretrained weights",
+    }
     trained = "frozen" if head.frozen else "trained along"
     rows = [
         ("data", f"{_data_name(data)}, fingerprint {data['fingerprint']}"),
