@@ -3,7 +3,7 @@
     python docs/figures/spectra.py RUNS cifar10:ROOT        (or any folder of pictures)
 
 The autoencoders are trained here, on scikit-learn's digits and on 3,000 pictures of the argument,
-with hidden_dim 256; the backbone is an untrained ResNet-18. The autoencoders' runs are kept in RUNS,
+with hidden_dim 256 (needs matplotlib); the backbone is an untrained ResNet-18. The autoencoders' runs are kept in RUNS,
 and those already there are drawn again as they are.
 """
 

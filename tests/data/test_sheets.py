@@ -3,8 +3,10 @@
 import io
 
 import numpy as np
+import pytest
 from PIL import Image
 
+from headstart.data import sheets
 from headstart.data.sheets import Section, Tile, fitted, gallery, sheet
 
 
@@ -41,3 +43,12 @@ def test_proportions_are_kept():
     assert fitted(flat((0, 0, 0), height=20, width=10), 100).size == (50, 100)
     assert fitted(flat((0, 0, 0), height=300, width=600), 100).size == (100, 50)
     assert fitted(flat((0, 0, 0), height=1, width=1000), 100).size == (100, 1)
+
+
+@pytest.mark.parametrize("letters", ["ñéßøž", "αβγδω", "джиёя", "אבגדה", "ابتثج", "աբգդե", "აბგდე", "…−×→€"])
+def test_letters_of_names_are_drawn_and_not_boxes(letters: str):
+    typeface = sheets.font(14)
+    box = bytes(typeface.getmask("\ufdd0"))  # no letter at all
+    drawn = [bytes(typeface.getmask(letter)) for letter in letters]
+    assert box not in drawn
+    assert len(set(drawn)) == len(letters)

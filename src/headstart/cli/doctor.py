@@ -12,7 +12,7 @@ from headstart.engine.device import available_cores, choose
 from headstart.records.version import __version__
 
 EXTRAS = ("timm", "ray", "onnx", "onnxruntime", "pyarrow", "pillow-heif", "tensorboard", "mlflow", "wandb")
-CORE = ("torchvision", "numpy", "scikit-learn", "scipy", "pandas", "pillow", "safetensors", "tyro", "matplotlib")
+CORE = ("torchvision", "numpy", "scikit-learn", "scipy", "pandas", "pillow", "safetensors", "tyro")
 
 
 def describe() -> dict[str, str]:

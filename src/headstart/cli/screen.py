@@ -9,8 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from headstart.records.folder import RunFolder, printable, read_json
-
-SHOWN = ("few_shot_1", "few_shot_5", "knn", "linear", "linear_1pct", "linear_10pct", "paper")
+from headstart.records.names import PROBES
 
 
 def print_run(path: str | Path, console: Console | None = None) -> None:
@@ -116,9 +115,9 @@ def _table(columns: list[tuple[str, dict[str, Any]]]) -> Table:
     table.add_column("probe")
     for name, _ in columns:
         table.add_column(Text(printable(name)), justify="right")
-    for probe in SHOWN:
-        if any(probe in probes for _, probes in columns):
-            table.add_row(probe, *(_cell(probes.get(probe)) for _, probes in columns))
+    found = {probe for _, probes in columns for probe in probes}
+    for probe in sorted(found, key=PROBES.place):
+        table.add_row(probe, *(_cell(probes.get(probe)) for _, probes in columns))
     return table
 
 

@@ -111,11 +111,11 @@ def png(canvas: Image.Image) -> bytes:
 
 @functools.lru_cache
 def font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
-    """A typeface with most alphabets, in pixels."""
-    # Pillow's own font lacks most letters that file names hold; matplotlib, a dependency, brings DejaVu along.
-    import matplotlib
+    """DejaVu Sans, in pixels: its Latin, Greek, Cyrillic, Armenian, Hebrew, Arabic and Georgian letters.
 
-    return ImageFont.truetype(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf", size)
+    Pillow's own typeface has Latin-1 alone. The file is DejaVu's, with the other alphabets left out.
+    """
+    return ImageFont.truetype(Path(__file__).parent / "fonts" / "DejaVuSans.ttf", size)
 
 
 def _shortened(text: str, width: int) -> str:
