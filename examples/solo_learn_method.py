@@ -12,6 +12,8 @@ from headstart.ntxent import nt_xent
 
 
 class HeadstartSimCLR(SimCLR):
+    """solo-learn's SimCLR with a head and loss of Headstart's."""
+
     def __init__(self, cfg):
         super().__init__(cfg)
         settings = cfg.method_kwargs
@@ -19,9 +21,11 @@ class HeadstartSimCLR(SimCLR):
 
     @property
     def learnable_params(self):
+        """What the optimiser moves: a frozen first layer is not in it."""
         moved = [p for p in self.projector.parameters() if p.requires_grad]
         return [*BaseMethod.learnable_params.fget(self), {"name": "projector", "params": moved}]
 
     def training_step(self, batch, batch_idx):
+        """solo-learn's own step with NT-Xent in place of its loss."""
         out = BaseMethod.training_step(self, batch, batch_idx)
         return nt_xent(torch.cat(out["z"]), temperature=self.temperature) + out["loss"]

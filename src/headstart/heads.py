@@ -78,6 +78,7 @@ class ProjectionHead(nn.Module):
         self.activation = make_activation()
 
     def forward(self, h: Tensor) -> Tensor:
+        """(N, in_features) -> (N, output_dim)."""
         x = self.first(h)
         if self.depth == 1:
             return x

@@ -70,7 +70,7 @@ def wilcoxon(differences: Sequence[float] | np.ndarray) -> float:
     x = x[x != 0]
     if x.size == 0:
         return 1.0
-    from scipy import stats  # slow to import, and needed here alone
+    from scipy import stats  # noqa: PLC0415 - slow to import, and needed here alone
 
     return float(stats.wilcoxon(x).pvalue)
 

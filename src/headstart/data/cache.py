@@ -210,7 +210,7 @@ def lock(path: Path) -> Iterator[None]:
     """
     with ExitStack() as held:
         try:
-            import fcntl
+            import fcntl  # noqa: PLC0415 - not on Windows
 
             handle = held.enter_context(open(path.with_suffix(".lock"), "ab"))
             try:

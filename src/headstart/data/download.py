@@ -12,7 +12,7 @@ def fetch(known: NamedSet, folder: Path) -> None:
 
     Raises InputError where it cannot be had, saying what to do by hand.
     """
-    from torchvision.datasets.utils import download_url
+    from torchvision.datasets.utils import download_url  # noqa: PLC0415 - slow, and rarely needed
 
     archive = known.archive.rsplit("/", 1)[-1]
     try:

@@ -59,6 +59,7 @@ def _table(path: Path) -> tuple[list[tuple[int, str, str, str]], bool]:
 
 
 def in_list(path: Path) -> tuple[list[Entry], list[tuple[str, str]]]:
+    """Entries of a list, and (name, reason) of lines that are set aside."""
     entries: dict[str, Entry] = {}
     skipped = []
     for line, name, label, split in _table(path)[0]:

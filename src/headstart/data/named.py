@@ -49,7 +49,7 @@ def _inside(root: Path, *names: str) -> Path:
 
 def digits(root: Path, data: DataConfig) -> Source:
     """The 1,797 digits of scikit-learn, 8x8 with values 0 to 16, grown to 32x32 RGB: each pixel a block of 4x4."""
-    from sklearn.datasets import load_digits
+    from sklearn.datasets import load_digits  # noqa: PLC0415 - slow, and rarely needed
 
     digits = load_digits()
     grey = np.rint(digits.images * (255 / 16)).astype(np.uint8).repeat(4, axis=1).repeat(4, axis=2)
@@ -145,18 +145,21 @@ STL10_MD5 = {
 
 
 def cifar10(root: Path, data: DataConfig) -> Source:
+    """CIFAR-10's python version."""
     batches = {"train": [f"data_batch_{i}" for i in range(1, 6)], "test": ["test_batch"]}
     root = _inside(root, "cifar-10-batches-py")
     return _cifar(root, batches, "labels", ("batches.meta", "label_names"), CIFAR10_MD5)
 
 
 def cifar100(root: Path, data: DataConfig) -> Source:
+    """CIFAR-100's python version, with its fine labels."""
     batches = {"train": ["train"], "test": ["test"]}
     root = _inside(root, "cifar-100-python")
     return _cifar(root, batches, "fine_labels", ("meta", "fine_label_names"), CIFAR100_MD5)
 
 
 def stl10(root: Path, data: DataConfig) -> Source:
+    """STL-10's binary version."""
     root = _inside(root, "stl10_binary")
     classes = _lines(root / "class_names.txt")
     pixels, labels, official, files = [], [], [], [root / "class_names.txt"]
@@ -227,6 +230,7 @@ def imagenette(root: Path, data: DataConfig) -> Source:
 
 
 def fgvc_aircraft(root: Path, data: DataConfig) -> Source:
+    """FGVC-Aircraft 2013b, labelled as `data.annotation` says."""
     root = _inside(root, "fgvc-aircraft-2013b") / "data"
     entries = []
     for split in ("train", "val", "test"):

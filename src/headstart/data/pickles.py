@@ -32,6 +32,7 @@ def read_pickle(path: Path) -> dict[str, Any]:
 
 
 def plain(value: object) -> object:
+    """Text of bytes; other values as they are."""
     return value.decode("latin1") if isinstance(value, bytes) else value
 
 

@@ -65,6 +65,7 @@ def make(where: str, entries: Iterable[Entry], as_given: bool = False, **more: A
 
 
 def relabel(source: Source, labels: Sequence[str | None]) -> Source:
+    """The source with these labels (None where there is none) in place of its own."""
     classes, numbers = _number(labels)
     return replace(source, classes=classes, labels=numbers)
 

@@ -1,0 +1,1 @@
+"""What a training stands on: device, processes, checkpoints, randomness, progress."""

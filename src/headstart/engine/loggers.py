@@ -92,6 +92,7 @@ class TensorBoard:
         self.writer.add_text("settings", "\n".join(f"    {name}: {value}" for name, value in settings.items()))
 
     def send(self, lines: Sequence[Line]) -> None:
+        """See `Logger`."""
         for line in lines:
             step, numbers = figures_of(line)
             for name, value in numbers.items():
@@ -99,6 +100,7 @@ class TensorBoard:
         self.writer.flush()
 
     def close(self, finished: bool) -> None:
+        """See `Logger`."""
         self.writer.close()
 
 
@@ -130,6 +132,7 @@ class MLflow:
             self.client.log_batch(self.run, params=params[first : first + 100])
 
     def send(self, lines: Sequence[Line]) -> None:
+        """See `Logger`."""
         now = int(1000 * time.time())
         metrics = [
             self.entities.Metric(name, value, now, step)
@@ -140,6 +143,7 @@ class MLflow:
             self.client.log_batch(self.run, metrics=metrics[first : first + 1000])
 
     def close(self, finished: bool) -> None:
+        """See `Logger`."""
         self.client.set_terminated(self.run, "FINISHED" if finished else "KILLED")
 
 
@@ -162,6 +166,7 @@ class WandB:
         )
 
     def send(self, lines: Sequence[Line]) -> None:
+        """See `Logger`."""
         for line in lines:
             step, numbers = figures_of(line)
             stage = line.get("stage", "run")
@@ -169,6 +174,7 @@ class WandB:
             self.run.log({**numbers, f"{stage}/step": step})
 
     def close(self, finished: bool) -> None:
+        """See `Logger`."""
         self.run.finish(exit_code=0 if finished else 1)
 
 
@@ -184,7 +190,7 @@ def _alone(path: Path) -> Iterator[None]:
     """One process at a time; without locks (Windows), all at once."""
     with open(path, "ab") as file:
         with contextlib.suppress(ImportError, OSError):
-            import fcntl
+            import fcntl  # noqa: PLC0415 - not on Windows
 
             fcntl.flock(file, fcntl.LOCK_EX)
         yield

@@ -103,7 +103,7 @@ class Chosen(str):
 
     @classmethod
     def __get_pydantic_core_schema__(cls, source: Any, handler: Any) -> Any:
-        from pydantic_core import core_schema
+        from pydantic_core import core_schema  # noqa: PLC0415 - only settings need it
 
         return core_schema.no_info_after_validator_function(cls._known, core_schema.str_schema())
 

@@ -16,7 +16,7 @@ def write_report(path: str | Path, probe: str | None = None) -> Path:
     `probe` chooses the accuracy; unset, `paper`. Raises InputError when the folder holds no finished run, a file in it
     is damaged, or no run has the probe.
     """
-    from headstart.report import answer, frame, html, run_page, study_page, tables  # only here: headstart imports fast
+    from headstart.report import answer, frame, html, run_page, study_page, tables  # noqa: PLC0415 - so headstart imports fast
 
     study = frame.read(path, probe)
     tidy = tables.tidy(study.runs)

@@ -20,6 +20,7 @@ from headstart.report.words import listed
 
 
 def caveats(study: Records, comparisons: Sequence[Comparison]) -> list[str]:
+    """What the data cannot say; nothing where no run was probed."""
     runs = study.runs
     judged = runs[runs["accuracy"].notna()]
     said: list[str] = []

@@ -204,8 +204,10 @@ def _swarm(axis: Scale, part: pd.DataFrame, values: np.ndarray) -> Iterator[tupl
 
 
 def capital(text: str) -> str:
+    """Text whose first letter is a capital."""
     return text[:1].upper() + text[1:]
 
 
 def file_name(text: str) -> str:
+    """Text as a part of a file's name."""
     return "".join(c if c.isalnum() and c.isascii() else "-" for c in str(text).lower()).strip("-") or "set"

@@ -51,6 +51,7 @@ def no_gain(result: Mapping[str, Any], name: str) -> str:
 
 
 def every_probe(study: Records) -> PageSection | None:
+    """Every probe of a few runs beside the untrained backbone."""
     judged = {run: result for run, result in study.results.items() if result.get("probes")}
     if not judged or len(judged) > FEW_RUNS:
         return None
@@ -81,6 +82,7 @@ def probe_grid(rows: pd.DataFrame) -> SortableTable:
 
 
 def training(study: Records) -> PageSection:
+    """What was recorded each epoch, and accuracy early in training."""
     drawn = curves.curves(study)
     early = figures.distributions(study, "early", "early") if len(study.runs) > 1 else []
     blocks: list[Block] = [Figures(drawn)] if drawn else []
@@ -98,6 +100,7 @@ def training(study: Records) -> PageSection:
 
 
 def geometry(study: Records) -> PageSection | None:
+    """Spectra, and measures that need no labels."""
     figures = curves.spectra(study)
     by_head: dict[str, list[dict[str, float]]] = {}
     for run, head in zip(study.runs["run"], study.runs["head"].astype(str), strict=True):
@@ -147,6 +150,7 @@ MEASURES = {
 
 
 def samples(study: Records) -> PageSection | None:
+    """Pairs and reconstructions, of each data set the first that there is."""
     pictures: list[Picture | None] = []
     candidates = list(zip(study.runs["run"], study.runs["dataset"].astype(str), strict=True))
     candidates += list(zip(study.autoencoders["run"], study.autoencoders["dataset"], strict=True))
@@ -171,8 +175,10 @@ def samples(study: Records) -> PageSection | None:
 
 
 def percent(value: float) -> str:
+    """A share in percent; a dash where there is none."""
     return f"{100 * value:.1f}" if not isnan(value) else "–"
 
 
 def title(path: Path) -> str:
+    """What a folder's page is called."""
     return path.resolve().name

@@ -36,6 +36,7 @@ class Scale:
     whole: bool = False
 
     def __call__(self, value: float) -> float:
+        """The position of a value."""
         low, high = (log10(self.low), log10(self.high)) if self.log else (self.low, self.high)
         value = log10(max(value, self.low * 1e-6)) if self.log else value
         return self.start + (value - low) / ((high - low) or 1.0) * (self.end - self.start)

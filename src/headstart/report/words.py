@@ -55,6 +55,7 @@ def points(value: float) -> str:
 
 
 def sentence(pairing: Pairing, decision: Decision, differences: np.ndarray, clusters: str, study: Records) -> str:
+    """What a comparison shows, and whether its clusters are too few to settle it."""
     mean = decision.test.mean
     if decision.verdict == "none":
         better, worse, sign = pairing.a, pairing.b, 1
@@ -104,4 +105,5 @@ def _undecided(
 
 
 def listed(items: Sequence[str]) -> str:
+    """`a, b and c`."""
     return items[0] if len(items) == 1 else ", ".join(items[:-1]) + " and " + items[-1]

@@ -6,6 +6,7 @@ Numbers may have a decimal point or a decimal comma. Every complaint names file 
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -216,7 +217,7 @@ PARSERS: dict[str, Callable[[str], tuple[Any, str]]] = {
     "count": lambda text: _whole(text, 1),
     "whole": lambda text: _whole(text, 0),
     "number": lambda text: _number(text, lambda v: 0 <= v < float("inf"), "a number of 0 or more"),
-    "loss": lambda text: _number(text, lambda v: v == v and abs(v) < float("inf"), "a number"),
+    "loss": lambda text: _number(text, isfinite, "a number"),
     "share": lambda text: _number(text, lambda v: 0 <= v <= 1, "a number from 0 to 1 (is the decimal sign lost?)"),
     "duration": _duration,
 }

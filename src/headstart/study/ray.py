@@ -42,7 +42,7 @@ def _cluster(options: RayOptions) -> Iterator[Any]:
     os.environ.setdefault("RAY_AUTH_MODE", "disabled")  # token authentication would write into the home folder
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     try:
-        import ray
+        import ray  # noqa: PLC0415 - an extra
     except ImportError:
         raise InputError("--executor ray needs Ray; install it with `pip install 'headstart[ray]'`") from None
     settings: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}

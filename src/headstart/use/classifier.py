@@ -41,6 +41,7 @@ class Classifier(nn.Module):
         nn.init.zeros_(self.classifier.bias)
 
     def forward(self, pictures: Tensor) -> Tensor:
+        """Normalized pictures (N, 3, H, W) -> logits (N, classes)."""
         return self.classifier(self.backbone(pictures))
 
 
@@ -130,7 +131,7 @@ def classifier_name(backbone: str) -> str:
     """What the whole network calls its last layer: torchvision's `fc` or `classifier.6`, timm's `head.fc`, ..."""
     if not backbone.startswith(backbones.TIMM):
         return backbones.last_linear_name(backbone)
-    import timm
+    import timm  # noqa: PLC0415 - an extra
 
     name = timm.get_pretrained_cfg_value(backbone.removeprefix(backbones.TIMM), "classifier")
     return name if isinstance(name, str) else "classifier"
@@ -153,6 +154,7 @@ def loading_lines(run: Run, classes: int) -> str:
 
 
 def save_classifier(path: Path, tensors: Mapping[str, Tensor], run: Run, classes: Sequence[str]) -> None:
+    """Write a classifier's weights with what is needed to build it again."""
     last = classifier_name(run.config.backbone.name)
     about = {
         "backbone": run.config.backbone.name,

@@ -98,7 +98,7 @@ def _write_npz(file: BinaryIO, images: Images, blocks: Iterable[np.ndarray], wid
 
 def _write_parquet(file: BinaryIO, images: Images, blocks: Iterable[np.ndarray], width: int) -> None:
     pyarrow: Any = _need_pyarrow()
-    from pyarrow import parquet
+    from pyarrow import parquet  # noqa: PLC0415 - an extra
 
     label = pyarrow.dictionary(pyarrow.int32(), pyarrow.string())
     fields = [("name", pyarrow.string()), ("label", label), ("embedding", pyarrow.list_(pyarrow.float32(), width))]
@@ -120,7 +120,7 @@ def _write_parquet(file: BinaryIO, images: Images, blocks: Iterable[np.ndarray],
 
 def _need_pyarrow() -> Any:
     try:
-        import pyarrow
+        import pyarrow  # noqa: PLC0415 - an extra
     except ImportError:
         raise InputError(".parquet needs pyarrow; install it with `pip install 'headstart[parquet]'`") from None
     return pyarrow

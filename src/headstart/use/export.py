@@ -171,7 +171,7 @@ def onnx_bytes(network: nn.Module, size: int, about: dict[str, str]) -> bytes:
 def onnx_features(model: bytes, pictures: Tensor) -> np.ndarray:
     """What onnxruntime computes, on the CPU."""
     _need_onnx()
-    import onnxruntime
+    import onnxruntime  # noqa: PLC0415 - an extra
 
     session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
     return session.run(["features"], {"pictures": pictures.numpy()})[0]
