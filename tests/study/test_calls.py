@@ -14,6 +14,7 @@ from headstart import backbones, study
 from headstart.heads import ProjectionHead
 from headstart.records.errors import InputError
 from headstart.study import calls, shared
+from headstart.study.file import presets
 from headstart.study.store import Claim
 from headstart.training.autoencoder import Autoencoder
 from headstart.training.optimizers import peak_learning_rate
@@ -281,6 +282,14 @@ def test_an_unknown_study_names_the_presets() -> None:
         study.load("papers")
     with pytest.raises(InputError, match="no data set 'cifar11'"):
         study.load("paper:cifar11")
+
+
+def test_every_file_of_a_preset_is_a_preset_with_a_line_of_help() -> None:
+    files = Path(study.__file__).with_name("presets").glob("*.yaml")
+    assert set(presets()) == {path.stem for path in files}
+    for name, preset in presets().items():
+        assert yaml.safe_load(preset.path.read_text())["name"] == name
+        assert len(preset.help) > 20
 
 
 def test_exclusions_leave_combinations_out(tmp_path: Path) -> None:

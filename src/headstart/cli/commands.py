@@ -21,7 +21,7 @@ from headstart.records.config import load as load_config
 from headstart.records.config import preset as named_preset
 from headstart.records.errors import HeadstartError, InputError, Interrupted
 from headstart.records.version import __version__
-from headstart.study import RayOptions
+from headstart.study import RunOptions, StudyOptions
 from headstart.use.settings import FinetuneSettings
 
 Sources = Positional[Annotated[tuple[str, ...], arg(metavar="DATA...")]]
@@ -246,40 +246,35 @@ def export(run: RunPath, *, format: Literal["torchvision", "timm", "onnx"], out:
     return 0
 
 
-Settings = Annotated[tuple[tuple[str, ...], ...], tyro.conf.UseAppendAction]
+Settings = Annotated[
+    tuple[tuple[str, ...], ...],
+    tyro.conf.UseAppendAction,
+    arg(help="settings for every run, such as contrastive.epochs=50"),
+]
 """`--set A B`, and `--set A --set B`: of a plain tuple the second would silently replace the first."""
-StudyName = Positional[Annotated[str, arg(metavar="STUDY")]]
+STUDY = "a YAML file, a study folder, or a preset (paper, paper:cifar10, controls, smoke)"
+StudyName = Positional[Annotated[str, arg(metavar="STUDY", help=STUDY)]]
 
 
 def study_plan(
     study: StudyName,
     *,
     out: Path | None = None,
-    data: tuple[str, ...] | None = None,
-    data_root: Path | None = None,
     set: Settings = (),
-    seeds: tuple[int, ...] | None = None,
     calibrate: bool = True,
+    selection: Annotated[StudyOptions, arg(name="")] = StudyOptions(),  # noqa: B008 - frozen
 ) -> int:
     """What a study would run, how many, and how long it would take; starts nothing.
 
     Args:
-        study: a YAML file, a study folder, or a preset (paper, paper:cifar10, controls, smoke).
         out: the study folder, whose finished runs do not count again.
-        data: DATA in place of the study's own.
-        data_root: the folder in which its data sets lie.
-        set: settings for every run, such as contrastive.epochs=50.
-        seeds: in place of the study's own.
         calibrate: time a few training steps for the estimate.
     """
     from headstart import study as studies
     from headstart.cli import study_screen
 
-    study_screen.print_plan(
-        studies.plan(
-            study, out=out, data=data, data_root=data_root, overrides=sum(set, ()), seeds=seeds, calibrate=calibrate
-        )
-    )
+    plan = studies.plan(study, out=out, overrides=sum(set, ()), calibrate=calibrate, **vars(selection))
+    study_screen.print_plan(plan)
     return 0
 
 
@@ -287,60 +282,23 @@ def study_run(
     study: StudyName,
     *,
     out: Path,
-    data: tuple[str, ...] | None = None,
-    data_root: Path | None = None,
     set: Settings = (),
-    seeds: tuple[int, ...] | None = None,
-    executor: Literal["local", "ray"] = "local",
-    workers: int = 1,
-    threads: int | None = None,
-    device: str | None = None,
-    retry_failed: bool = False,
-    max_seconds: float | None = None,
-    keep: Literal["all", "records"] = "all",
-    ray: RayOptions = RayOptions(),  # noqa: B008 - frozen
+    options: Annotated[RunOptions, arg(name="")] = RunOptions(),  # noqa: B008 - frozen
 ) -> int:
     """Do what a study has not done yet, here or on Ray, and report.
 
     Args:
-        study: a YAML file, a study folder, or a preset (paper, paper:cifar10, controls, smoke).
         out: the study folder.
-        data: DATA in place of the study's own.
-        data_root: the folder in which its data sets lie.
-        set: settings for every run, such as contrastive.epochs=50.
-        seeds: in place of the study's own.
-        executor: local, or ray (extra `ray`).
-        workers: processes; 0 runs everything in this one.
-        threads: CPU threads of a run.
-        device: auto, cpu, cuda, cuda:N or mps, for every run.
-        retry_failed: do failed runs once more.
-        max_seconds: save and stop (exit 75) after this many seconds.
-        keep: records removes weights and checkpoints of finished runs.
     """
     from headstart import study as studies
     from headstart.cli import study_screen
     from headstart.report import write_report
 
-    summary = studies.run(
-        study,
-        out,
-        data=data,
-        data_root=data_root,
-        overrides=sum(set, ()),
-        seeds=seeds,
-        executor=executor,
-        workers=workers,
-        threads=threads,
-        device=device,
-        retry_failed=retry_failed,
-        max_seconds=max_seconds,
-        keep=keep,
-        ray=ray,
-    )
+    summary = studies.run(study, out, overrides=sum(set, ()), **vars(options))
     study_screen.print_summary(summary)
     if summary.done:
         print(f"report: {write_report(out)}")
-    return 1 if summary.failed else 0
+    return summary.exit_code
 
 
 def study_status(folder: Positional[Annotated[Path, arg(metavar="DIR")]]) -> int:

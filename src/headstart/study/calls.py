@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from headstart.records import folder as runs
 from headstart.records.config import differences, read_yaml
@@ -18,7 +18,7 @@ from headstart.records.grid import is_grid, label_of
 from headstart.study import store as study_store
 from headstart.study.file import Planned, Study, applied, expand, load
 from headstart.study.progress import seconds_by_set, seconds_of
-from headstart.study.shared import RayOptions, autoencoders_of
+from headstart.study.shared import RunOptions, Work, autoencoders_of
 
 # ------------------------------------------------------------------------------------------------- the study's folder
 
@@ -132,11 +132,9 @@ def plan(
     study: str | Path,
     *,
     out: str | Path | None = None,
-    data: str | Sequence[str] | None = None,
-    data_root: str | Path | None = None,
     overrides: Sequence[str] = (),
-    seeds: Sequence[int] | None = None,
     calibrate: bool = True,
+    **selection: Any,
 ) -> Plan:
     """What `run` would do; starts no run and writes nothing.
 
@@ -144,9 +142,9 @@ def plan(
         out: the study folder, whose finished runs do not count again.
         calibrate: time a few training steps on random pictures, for the estimate; otherwise it rests on the finished
             runs alone.
-        Others as for `load`.
+        study, overrides, selection: as for `load`.
     """
-    loaded = load(study, data=data, data_root=data_root, overrides=overrides, seeds=seeds)
+    loaded = load(study, overrides=overrides, **selection)
     if out is not None and (Path(out) / "study.yaml").exists():
         loaded = extended(load(Path(out)), loaded, Path(out) / "study.yaml")
     planned = expand(loaded)
@@ -185,36 +183,14 @@ class Summary:
 
 
 def run(
-    study: str | Path,
-    out: str | Path,
-    *,
-    data: str | Sequence[str] | None = None,
-    data_root: str | Path | None = None,
-    overrides: Sequence[str] = (),
-    seeds: Sequence[int] | None = None,
-    executor: Literal["local", "ray"] = "local",
-    workers: int = 1,
-    threads: int | None = None,
-    device: str | None = None,
-    retry_failed: bool = False,
-    max_seconds: float | None = None,
-    keep: Literal["all", "records"] = "all",
-    ray: RayOptions | None = None,
-    quiet: bool = False,
+    study: str | Path, out: str | Path, *, overrides: Sequence[str] = (), quiet: bool = False, **options: Any
 ) -> Summary:
     """Do what the study has not done yet.
 
     Args:
-        study, data, data_root, overrides, seeds: as for `load`.
+        study, overrides: as for `load`.
         out: the study folder; it may lie on a shared file system, and several calls may work on it at once.
-        executor: `local`, or `ray`: a local or existing Ray cluster.
-        workers: processes on this machine; 0: in this one. With several GPUs they take turns; with fewer GPUs than
-            workers, runs share them.
-        threads: CPU threads of a run. Unset: the study's, or this machine's cores shared among the workers.
-        device: overrides the study's.
-        retry_failed: do failed runs once more.
-        max_seconds: save, stop and raise `Interrupted` after this time.
-        keep: `records` removes a run's weights and checkpoints once it is finished.
+        options: as in `RunOptions`.
 
     Returns:
         Summary: its `exit_code` is 1 where a run has failed.
@@ -227,30 +203,28 @@ def run(
     from headstart.study import local, worker
     from headstart.study import ray as cluster
 
-    out = Path(out).absolute()
-    loaded = load(study, data=data, data_root=data_root, overrides=overrides, seeds=seeds)
-    changed = {"threads": threads, "device": device}
-    base = replace(loaded.base, **{name: value for name, value in changed.items() if value is not None})  # type: ignore[arg-type]
-    if executor == "local":
+    out, asked = Path(out).absolute(), RunOptions(**options)
+    loaded = load(study, overrides=overrides, data=asked.data, data_root=asked.data_root, seeds=asked.seeds)
+    base = replace(loaded.base, threads=asked.threads or loaded.base.threads, device=asked.device or loaded.base.device)
+    if asked.executor == "local":
         device_named(base.device)  # one clear sentence now instead of one a run
-    joined = prepare(replace(loaded, base=base), out, worker.check_data)
-    planned = expand(joined)
-    if retry_failed:
+    planned = expand(prepare(replace(loaded, base=base), out, worker.check_data))
+    if asked.retry_failed:
         for failed in (out / "runs").glob("*/failed.json"):
             failed.unlink(missing_ok=True)
-    work = worker.Work(
+    work = Work(
         out=str(out),
         threads=base.threads,
         device=base.device,
-        keep=keep,
+        keep=asked.keep,
         quiet=quiet,
-        deadline=None if max_seconds is None else time.time() + max_seconds,
+        deadline=None if asked.max_seconds is None else time.time() + asked.max_seconds,
     )
-    if executor == "ray":
-        cluster.on_ray(work, planned, ray or RayOptions())
+    if asked.executor == "ray":
+        cluster.on_ray(work, planned, asked.ray)
     else:
-        local.on_this_machine(work, planned, workers)
-    return _summary(out, planned, keep)
+        local.on_this_machine(work, planned, asked.workers)
+    return _summary(out, planned, asked.keep)
 
 
 def _summary(out: Path, planned: Sequence[Planned], keep: str) -> Summary:

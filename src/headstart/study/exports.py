@@ -17,7 +17,7 @@ from headstart.records.folder import printable
 
 
 @dataclass(frozen=True)
-class Row:
+class ExportRow:
     """One parsed row and where it stands."""
 
     file: Path
@@ -109,7 +109,7 @@ UNITS = {"ms": 0.001, "s": 1.0, "min": 60.0, "h": 3600.0, "d": 86_400.0}
 DURATION = re.compile(r"(\d+(?:[.,]\d+)?)\s*(ms|s|min|h|d)")
 
 
-def read_export(path: Path) -> tuple[str, list[Row]]:
+def read_export(path: Path) -> tuple[str, list[ExportRow]]:
     """Read one CSV export: its kind (autoencoder, training or evaluation) and its typed rows.
 
     One file has one decimal sign throughout. Raises InputError naming the file and row for a missing column, a cell
@@ -123,7 +123,9 @@ def read_export(path: Path) -> tuple[str, list[Row]]:
     table = table.loc[:, ~table.columns.duplicated()][list(COLUMNS[kind])]
     _check_decimal_sign(path, table[[c for c, sort in COLUMNS[kind].items() if sort in DECIMAL]])
     rows = [
-        Row(path, int(number), {c: _cell(f"{path}, row {number}", c, COLUMNS[kind][c], v) for c, v in cells.items()})
+        ExportRow(
+            path, int(number), {c: _cell(f"{path}, row {number}", c, COLUMNS[kind][c], v) for c, v in cells.items()}
+        )
         for number, cells in zip(table.index, table.to_dict("records"), strict=True)
     ]
     refuse_repeats(rows, "Run ID")
@@ -223,9 +225,9 @@ PARSERS: dict[str, Callable[[str], tuple[Any, str]]] = {
 }
 
 
-def refuse_repeats(rows: Iterable[Row], column: str) -> dict[str, Row]:
+def refuse_repeats(rows: Iterable[ExportRow], column: str) -> dict[str, ExportRow]:
     """Rows by what a column holds; raises InputError naming both where two hold the same."""
-    seen: dict[str, Row] = {}
+    seen: dict[str, ExportRow] = {}
     for row in rows:
         first = seen.setdefault(row[column], row)
         if first is not row:

@@ -4,11 +4,10 @@ Comes in: a YAML file, a study folder or a preset. Goes out: a checked `Study`, 
 Imports no torch.
 """
 
+import functools
 import itertools
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +23,7 @@ from headstart.records.config import (
 )
 from headstart.records.errors import InputError
 from headstart.records.grid import Grid, Point, exclusions, label_of
-from headstart.records.names import SETS
+from headstart.records.names import SETS, Choice, Names
 from headstart.records.schema import problem
 from headstart.records.version import __version__
 from headstart.report.labels import named_comparisons
@@ -102,27 +101,31 @@ class Planned:
     config: Config
 
 
-def load(
-    study: str | Path,
-    *,
-    data: str | Sequence[str] | None = None,
-    data_root: str | Path | None = None,
-    overrides: Sequence[str] = (),
-    seeds: Sequence[int] | None = None,
-) -> Study:
+@dataclass(frozen=True, kw_only=True)
+class StudyOptions:
+    """Which of a study's runs are meant, and on which pictures."""
+
+    data: tuple[str, ...] | None = None
+    """DATA in place of the study's own."""
+    data_root: Path | None = None
+    """The folder in which its named sets and relative folders lie."""
+    seeds: tuple[int, ...] | None = None
+    """In place of the study's own."""
+
+
+def load(study: str | Path, *, overrides: Sequence[str] = (), **selection: Any) -> Study:
     """Read and check a study.
 
     Args:
         study: a YAML file, a study folder, or a preset: `paper`, `controls`, `smoke`; `paper:cifar10` is one data set
             of it.
-        data: DATA to use in place of the study's own.
-        data_root: the folder in which its named sets and relative folders lie.
         overrides: `contrastive.epochs=50` and the like, for every run.
-        seeds: in place of the study's own.
+        selection: as in `StudyOptions`.
 
     Raises:
         InputError: naming the file and the key: unknown keys, values that no run may have, a factor set twice.
     """
+    selected = StudyOptions(**selection)
     values, where, only = _read(study)
     unknown = [key for key in values if key not in FILE_KEYS]
     if unknown:
@@ -133,9 +136,9 @@ def load(
         if only not in sets:
             raise InputError(f"{where} has no data set {only!r}; it has {', '.join(sets)}")
         sets = {only: sets[only]}
-    if data is not None:
-        sources = (data,) if isinstance(data, str) else tuple(data)
-        sets = {_data_label(sources): DataSet(sources)}
+    if selected.data is not None:
+        sources = (selected.data,) if isinstance(selected.data, (str, Path)) else selected.data
+        sets = _data_sets([list(map(str, sources))], where)
     if not sets:
         raise InputError(f"{where} names no data; give --data")
     written = _mapping(values.get("factors"), f"{where}, factors")
@@ -152,7 +155,7 @@ def load(
             of_preset = _preset_options(values["preset"], data_set).items()
             options = {name: value for name, value in of_preset if name not in written_in_base} | options
         options |= {name: value for name, value in set_by_hand.items() if name in options}
-        sources = tuple(_located(source, data_root) for source in data_set.sources)
+        sources = tuple(_located(source, selected.data_root) for source in data_set.sources)
         sets[label] = DataSet(sources, options)
     return Study(
         name=str(values.get("name") or Path(str(study)).stem),
@@ -160,7 +163,7 @@ def load(
         data=sets,
         factors=factors,
         written=written,
-        seeds=_seeds(seeds if seeds is not None else values.get("seeds", [base.seed]), where),
+        seeds=_seeds(values.get("seeds", [base.seed]) if selected.seeds is None else selected.seeds, where),
         exclude=tuple(_exclude(values.get("exclude") or [], factors, where)),
         compare=_compare(values.get("compare") or (), where),
         added={str(k): str(v) for k, v in (values.get("added") or {}).items()},
@@ -207,11 +210,19 @@ def applied(config: Config, options: Options, where: str) -> Config:
 # --------------------------------------------------------------------------------------------------- reading the file
 
 
-def presets() -> list[str]:
-    """Names of the studies that come with Headstart."""
-    return sorted(
-        f.name.removesuffix(".yaml") for f in resources.files("headstart.study").joinpath("presets").iterdir()
-    )
+@dataclass(frozen=True, kw_only=True)
+class Preset(Choice):
+    """A study that comes with Headstart: its name, its file, and what the file's first line says of it."""
+
+    path: Path
+
+
+@functools.cache
+def presets() -> Names[Preset]:
+    """The studies that come with Headstart: the files in study/presets."""
+    found = sorted(Path(__file__).with_name("presets").glob("*.yaml"))
+    helps = [path.read_text(encoding="utf-8").splitlines()[0].removeprefix("# ") for path in found]
+    return Names("STUDY", *(Preset(name=p.stem, help=line, path=p) for p, line in zip(found, helps, strict=True)))
 
 
 def _read(study: str | Path) -> tuple[dict[str, Any], str, str | None]:
@@ -222,10 +233,9 @@ def _read(study: str | Path) -> tuple[dict[str, Any], str, str | None]:
     elif not path.is_file():
         name, _, rest = str(study).partition(":")
         only = rest or None
-        found = resources.files("headstart.study").joinpath("presets", f"{name}.yaml")
-        if not re.fullmatch(r"[a-z]+", name) or not found.is_file():
+        if name not in presets():
             raise InputError(f"there is no study file or preset {study}; presets are {', '.join(presets())}")
-        path = Path(str(found))
+        path = presets()[name].path
     values = _mapping(read_yaml(path), str(path))
     if wrong := problem(values, {"preset?": (None, str), "added?": (None, {})}):
         raise InputError(f"{path}: {wrong}")

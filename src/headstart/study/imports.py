@@ -20,7 +20,7 @@ from headstart.records.folder import SCHEMA, RunFolder, printable, write, write_
 from headstart.records.names import SETS
 from headstart.records.version import __version__
 from headstart.statistics import wilson
-from headstart.study.exports import COLUMNS, KEY, SETTINGS, Row, read_export, refuse_repeats
+from headstart.study.exports import COLUMNS, KEY, SETTINGS, ExportRow, read_export, refuse_repeats
 
 COMPARE = [["autoencoder-frozen", "random-trainable"], ["autoencoder-frozen", "autoencoder-trainable"]]
 """The comparisons of the paper: its Tables 2 to 5, and its Table 6."""
@@ -62,7 +62,7 @@ def import_csv(paths: Iterable[str | Path], out: str | Path) -> ImportSummary:
     out = Path(out)
     if (out / "runs").is_dir() and any((out / "runs").iterdir()):
         raise InputError(f"--out {out} already holds runs; give another folder or delete it")
-    by_kind: dict[str, list[Row]] = {kind: [] for kind in COLUMNS}
+    by_kind: dict[str, list[ExportRow]] = {kind: [] for kind in COLUMNS}
     files = [Path(path) for path in paths]
     for path in files:
         kind, rows = read_export(path)
@@ -95,7 +95,7 @@ def import_csv(paths: Iterable[str | Path], out: str | Path) -> ImportSummary:
     )
 
 
-def _check_joins(keyed: Mapping[str, Mapping[str, Row]]) -> None:
+def _check_joins(keyed: Mapping[str, Mapping[str, ExportRow]]) -> None:
     for row in keyed["training"].values():
         head, weights = row["projection_head"], row["projection_head_weights"]
         if head not in ("ae", "mlp"):
@@ -114,7 +114,7 @@ def _check_joins(keyed: Mapping[str, Mapping[str, Row]]) -> None:
                 )
 
 
-def _autoencoder_of(row: Row) -> str:
+def _autoencoder_of(row: ExportRow) -> str:
     # The SimCLR runs were started from a sibling folder of the autoencoders'.
     return re.sub(r"^\.\./ae/", "", row["projection_head_weights"]) if row["projection_head"] == "ae" else ""
 
@@ -123,11 +123,11 @@ def _slug(text: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")[:60] or "set"
 
 
-def _autoencoder_name(row: Row) -> str:
+def _autoencoder_name(row: ExportRow) -> str:
     return f"autoencoder-{_slug(row['dataset_name'])}-h{row['latent_dimensions']}-{_slug(row['Run ID'])[:8]}"
 
 
-def _run_name(row: Row) -> str:
+def _run_name(row: ExportRow) -> str:
     start = {"ae": "autoencoder", "mlp": "random"}[row["projection_head"]]
     frozen = "frozen" if row["freeze_projection_head"] else "trainable"
     return "-".join(
@@ -144,7 +144,7 @@ def _run_name(row: Row) -> str:
     )
 
 
-def _base(row: Row) -> tuple[str, Config]:
+def _base(row: ExportRow) -> tuple[str, Config]:
     """The paper's preset for the row's data set, with the row's size and normalisation."""
     by_label = {named_set.shown: name for name, named_set in SETS.items()}
     named = by_label.get(row["dataset_name"], _slug(row["dataset_name"]))
@@ -153,14 +153,14 @@ def _base(row: Row) -> tuple[str, Config]:
     return named, replace(config, data=data)
 
 
-def _replaced(row: Row, section: Any, **values: Any) -> Any:
+def _replaced(row: ExportRow, section: Any, **values: Any) -> Any:
     try:
         return replace(section, **values)
     except InputError as error:
         raise InputError(f"{row.place}: {error}") from None
 
 
-def _result(row: Row, config: Config, stage: str, seconds: dict[str, float]) -> dict[str, Any]:
+def _result(row: ExportRow, config: Config, stage: str, seconds: dict[str, float]) -> dict[str, Any]:
     """The keys of result.json that an autoencoder's and a SimCLR run's record share."""
     head = {k: getattr(config.head, k) for k in ("init", "frozen", "activation", "hidden_dim", "output_dim")}
     return {
@@ -179,7 +179,7 @@ def _result(row: Row, config: Config, stage: str, seconds: dict[str, float]) -> 
     }
 
 
-def _autoencoder_record(row: Row) -> tuple[Config, dict[str, Any]]:
+def _autoencoder_record(row: ExportRow) -> tuple[Config, dict[str, Any]]:
     _, config = _base(row)
     config = replace(
         config,
@@ -200,11 +200,13 @@ def _autoencoder_record(row: Row) -> tuple[Config, dict[str, Any]]:
     return config, result
 
 
-def _autoencoder_summary(row: Row) -> dict[str, Any]:
+def _autoencoder_summary(row: ExportRow) -> dict[str, Any]:
     return {"test_mse": row["test_mse"], "val_mse": row["val_loss"], "best_epoch": _epoch(row["model_ckpt"])}
 
 
-def _run_record(row: Row, evaluation: Row | None, autoencoder: tuple[str, Row] | None) -> tuple[Config, dict[str, Any]]:
+def _run_record(
+    row: ExportRow, evaluation: ExportRow | None, autoencoder: tuple[str, ExportRow] | None
+) -> tuple[Config, dict[str, Any]]:
     named, config = _base(row)
     head = _replaced(
         row,
@@ -251,7 +253,7 @@ def _run_record(row: Row, evaluation: Row | None, autoencoder: tuple[str, Row] |
     return config, result
 
 
-def _activation(row: Row) -> str:
+def _activation(row: ExportRow) -> str:
     name = row["projection_head_activation"].lower()
     known = ("relu", "silu", "sigmoid", "tanh")
     if name not in known:
@@ -261,7 +263,7 @@ def _activation(row: Row) -> str:
     return name
 
 
-def _paper_probe(row: Row, named: str) -> dict[str, Any]:
+def _paper_probe(row: ExportRow, named: str) -> dict[str, Any]:
     probe = {
         "accuracy": row["test_micro_MulticlassAccuracy"],
         "epochs": row["eval_epochs"],
@@ -275,7 +277,7 @@ def _paper_probe(row: Row, named: str) -> dict[str, Any]:
     return probe
 
 
-def _stated(row: Row) -> dict[str, Any]:
+def _stated(row: ExportRow) -> dict[str, Any]:
     return {"file": row.file.name, "row": row.number, **row.values}
 
 

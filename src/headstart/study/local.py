@@ -18,8 +18,9 @@ from headstart.engine.device import available_cores
 from headstart.records.errors import InputError, Interrupted, RunError
 from headstart.records.folder import RunFolder
 from headstart.study.file import Planned
+from headstart.study.shared import Work
 from headstart.study.store import identity
-from headstart.study.worker import REPLACE_ME, Work, Worker, fail, stopping_on_signals
+from headstart.study.worker import REPLACE_ME, Worker, fail, stopping_on_signals
 
 DEATHS = 2
 """A run whose process died so often has failed; the first time may have been somebody else's fault."""

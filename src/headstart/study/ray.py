@@ -18,8 +18,8 @@ from headstart.records.errors import InputError, Interrupted
 from headstart.records.folder import RunFolder
 from headstart.study import shared
 from headstart.study.file import Planned
-from headstart.study.shared import RayOptions
-from headstart.study.worker import POLL_SECONDS, Work, Worker, fail, in_one_line, planned_in, stopping_on_signals
+from headstart.study.shared import RayOptions, Work
+from headstart.study.worker import POLL_SECONDS, Worker, fail, in_one_line, planned_in, stopping_on_signals
 
 SAVING_SECONDS = 60.0
 RAY_RETRIES = 3

@@ -2,9 +2,10 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Literal
 
 from headstart.records.config import Config, hash_of
-from headstart.study.file import Planned
+from headstart.study.file import Planned, StudyOptions
 from headstart.study.progress import AUTOENCODER
 
 
@@ -73,3 +74,37 @@ class RayOptions:
     """CPUs that Ray sets aside for a run. Unset: its threads."""
     gpus: float | None = None
     """GPUs, or a share of one, for a run: 0.25 lets four runs share a GPU. Unset: 1 where the cluster has any."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunOptions(StudyOptions):
+    """How a study is run; `headstart study run` has the same options."""
+
+    executor: Literal["local", "ray"] = "local"
+    """local, or ray: a local or existing Ray cluster (extra `ray`)."""
+    workers: int = 1
+    """Processes on this machine, which take its GPUs in turns; 0: all in this one."""
+    threads: int | None = None
+    """CPU threads of a run. Unset: the study's, or this machine's cores shared among the workers."""
+    device: str | None = None
+    """auto, cpu, cuda, cuda:N or mps, for every run. Unset: the study's."""
+    retry_failed: bool = False
+    """Do failed runs once more."""
+    max_seconds: float | None = None
+    """Save and stop (exit 75, `Interrupted`) after this many seconds."""
+    keep: Literal["all", "records"] = "all"
+    """records removes weights and checkpoints of finished runs."""
+    ray: RayOptions = RayOptions()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Work:
+    """What every process of a study is told; `deadline` is in seconds since the epoch, as other machines know it."""
+
+    out: str
+    threads: int | None
+    device: str
+    keep: Literal["all", "records"]
+    deadline: float | None
+    quiet: bool
+    bars: bool = True

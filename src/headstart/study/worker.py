@@ -13,7 +13,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 from typing import Any, Literal
@@ -29,6 +29,7 @@ from headstart.records.folder import RunFolder
 from headstart.study import shared
 from headstart.study import store as study_store
 from headstart.study.file import Planned, expand, load
+from headstart.study.shared import Work
 from headstart.study.store import Claim
 from headstart.training import run as pretraining
 
@@ -39,19 +40,6 @@ POLL_SECONDS = 0.5
 REPLACE_ME = 64
 """Exit code of a worker that did its duty but should not do another run: an unexpected error may have left a broken
 device or little memory behind."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Work:
-    """What every process of a study is told; `deadline` is in seconds since the epoch, as other machines know it."""
-
-    out: str
-    threads: int | None
-    device: str
-    keep: Literal["all", "records"]
-    deadline: float | None
-    quiet: bool
-    bars: bool = True
 
 
 def check_data(planned: Sequence[Planned]) -> None:
