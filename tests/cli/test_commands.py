@@ -1,5 +1,6 @@
 """The commands: one clear sentence and exit 2 for bad input, help without torch, exit 75 when interrupted."""
 
+import json
 import os
 import re
 import signal
@@ -216,3 +217,9 @@ def test_signal_saves_and_exits_75(tmp_path: Path, number: signal.Signals) -> No
     assert process.returncode == 75, error
     assert "same command goes on" in error
     assert (tmp_path / "run" / "checkpoint.pt").exists()
+
+
+@pytest.mark.parametrize(("what", "some"), [("probes", "linear"), ("heads", "autoencoder"), ("data", "digits")])
+def test_list_says_what_can_be_named(capsys: pytest.CaptureFixture, what: str, some: str):
+    assert run("list", what, "--json") == 0
+    assert some in {choice["name"] for choice in json.loads(capsys.readouterr().out)}

@@ -16,6 +16,7 @@ from typing import Annotated, Literal
 import tyro
 from tyro.conf import Positional, arg
 
+from headstart.cli.choices import PARSERS, listed
 from headstart.records.config import Config, DataConfig
 from headstart.records.config import load as load_config
 from headstart.records.config import preset as named_preset
@@ -364,6 +365,19 @@ def check(
     return 0
 
 
+def list_(what: Positional[Annotated[str, arg(metavar="WHAT")]], *, json: bool = False) -> int:
+    """What can be named: backbones, probes, data, presets, heads, activations, autoencoders, optimizers, formats.
+
+    Args:
+        what: one of these.
+        json: print JSON instead of a table.
+    """
+    from headstart.cli.screen import print_choices
+
+    print_choices(listed(what), json)
+    return 0
+
+
 def doctor() -> int:
     """What a bug report needs: versions, device, precision, threads, disk."""
     from headstart.cli.doctor import describe
@@ -389,6 +403,7 @@ COMMANDS: dict[str, Callable[..., int]] = {
     "study import": study_import,
     "report": report,
     "check": check,
+    "list": list_,
     "doctor": doctor,
 }
 
@@ -431,6 +446,7 @@ def _dispatch(argv: list[str]) -> int:
         command,
         args=rest,
         prog=f"headstart {words}",
+        registry=PARSERS,
     )
 
 
@@ -466,7 +482,9 @@ def _sources_of(argv: list[str]) -> tuple[str, ...]:
     def only_sources(sources: Sources = (), **_: object) -> tuple[str, ...]:
         return sources
 
-    return tyro.cli(functools.partial(only_sources, options=Config()), args=argv, prog="headstart pretrain")
+    return tyro.cli(
+        functools.partial(only_sources, options=Config()), args=argv, prog="headstart pretrain", registry=PARSERS
+    )
 
 
 def _value_of(option: str, argv: list[str]) -> str | None:

@@ -42,6 +42,17 @@ def print_evaluation(path: str | Path, console: Console | None = None) -> None:
     console.print(f"written to {path}", markup=False, soft_wrap=True)
 
 
+def print_choices(choices: list[tuple[str, str]], as_json: bool) -> None:
+    """What can be named, a line each."""
+    if as_json:
+        print_json([{"name": name, "help": line} for name, line in choices])
+        return
+    table = Table(box=None, show_header=False, pad_edge=False)
+    for name, line in choices:
+        table.add_row(name, Text(line))
+    Console(highlight=False).print(table)
+
+
 def print_neighbours(found: list[tuple[str, float]], sheet: Path | None) -> None:
     """The nearest pictures, most similar first."""
     console = Console(highlight=False)

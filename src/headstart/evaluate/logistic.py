@@ -81,7 +81,7 @@ def lbfgs(
     return (scale * u).to(given), b.to(given)
 
 
-class Fit(NamedTuple):
+class SgdFit(NamedTuple):
     """What `sgd` kept: the epoch (from 1) of the lowest validation loss, that loss, weights and biases."""
 
     epoch: int
@@ -104,7 +104,7 @@ def sgd(
     patience: int = 10,
     factor: float = 0.1,
     threshold: float = 1e-4,
-) -> Fit | None:
+) -> SgdFit | None:
     """Plain minibatch SGD with the authors' schedule and checkpoint rule (paper 3.6; design section 6).
 
     The learning rate falls by `factor` when the last minibatch's training loss has not come below
@@ -126,7 +126,7 @@ def sgd(
     w = torch.cat([start[0], start[1][None]])
     x, x_val = (torch.cat([part, part.new_ones(len(part), 1)], dim=1) for part in (x, x_val))
     targets = F.one_hot(y, w.shape[1]).to(w.dtype)
-    best: Fit | None = None
+    best: SgdFit | None = None
     lowest_val = lowest_train = float("inf")
     bad_epochs = 0
     for epoch in range(epochs):
@@ -140,7 +140,7 @@ def sgd(
         val_loss = F.cross_entropy(x_val @ w, y_val).item()
         if val_loss < lowest_val:
             lowest_val = val_loss
-            best = Fit(epoch + 1, val_loss, w[:-1].clone(), w[-1].clone())
+            best = SgdFit(epoch + 1, val_loss, w[:-1].clone(), w[-1].clone())
         if train_loss < lowest_train * (1 - threshold):
             lowest_train, bad_epochs = train_loss, 0
         else:

@@ -96,7 +96,12 @@ class NamedSet(Choice):
 C = TypeVar("C", bound=Choice)
 
 
-class Chosen(str):
+class _PlainText(type):
+    def __instancecheck__(cls, value: object) -> bool:
+        return isinstance(value, str)
+
+
+class Chosen(str, metaclass=_PlainText):
     """The type of a setting that holds a name of `registry`: `init: HeadInitName`. A value is a plain str."""
 
     registry: ClassVar["Names[Any]"]
@@ -127,7 +132,7 @@ class Names(Mapping[str, C], Generic[C]):
 
     def __init__(self, what: str, *choices: C) -> None:
         self.what = what
-        self.type: type[str] = type("Chosen", (Chosen,), {"registry": self})
+        self.type: Any = _PlainText("Chosen", (Chosen,), {"registry": self})
         self._choices: dict[str, C] = {}
         for choice in choices:
             self.register(choice)
