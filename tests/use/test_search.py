@@ -88,6 +88,16 @@ def test_a_picture_finds_its_twin_and_not_itself(run: Run, photos: Path, tmp_pat
         assert sheet.format == "PNG"
 
 
+@pytest.mark.parametrize(("ending", "format"), [("jpg", "JPEG"), ("JPEG", "JPEG"), ("png", "PNG")])
+def test_a_sheet_is_what_its_name_says(run: Run, photos: Path, tmp_path: Path, ending: str, format: str):
+    sheet = tmp_path / f"sheet.{ending}"
+    search(run, photos, photos / "ring" / "01.png", top=2, out=sheet)
+    with Image.open(sheet) as picture:
+        assert picture.format == format
+    with pytest.raises(InputError, match=r"sheet\.gif must end in \.png"):
+        search(run, photos, photos / "ring" / "01.png", out=tmp_path / "sheet.gif")
+
+
 def test_a_foreign_query_finds_its_copy(run: Run, photos: Path, tmp_path: Path):
     query = tmp_path / "-copy.png"
     query.write_bytes((photos / "=disc" / "03.png").read_bytes())

@@ -5,6 +5,7 @@ Each command is a function whose parameters are its options; its first docstring
 """
 
 import functools
+import inspect
 import os
 import sys
 import time
@@ -21,6 +22,7 @@ from headstart.records.config import Config, DataConfig
 from headstart.records.config import load as load_config
 from headstart.records.config import preset as named_preset
 from headstart.records.errors import HeadstartError, InputError, Interrupted
+from headstart.records.located import reading as reading_of
 from headstart.records.version import __version__
 from headstart.study import RunOptions, StudyOptions
 from headstart.use.settings import FinetuneSettings
@@ -81,16 +83,19 @@ def pretrain(
 
 Data = Positional[Annotated[tuple[str, ...], arg(metavar="DATA...")]]
 RunPath = Positional[Annotated[Path, arg(metavar="RUN")]]
+Reading = Annotated[DataConfig, arg(name="data")]
+"""The options of `pretrain` that say how DATA is read; they begin as the run's (`_reading_of`)."""
 
 
 def evaluate(
     backbone: Positional[Annotated[str, arg(metavar="RUN|torchvision:NAME|timm:NAME|FILE")]],
     *,
-    data: tuple[str, ...] = (),
+    sources: Annotated[tuple[str, ...], arg(name="data", metavar="DATA...")] = (),
     out: Path | None = None,
     name: str | None = None,
     weights: str = "none",
     size: int | None = None,
+    reading: Reading = DataConfig(),  # noqa: B008 - frozen
     device: str = "auto",
     threads: int | None = None,
 ) -> int:
@@ -98,7 +103,7 @@ def evaluate(
 
     Args:
         backbone: a run folder, a network such as torchvision:resnet34, or a state-dict file.
-        data: pictures to judge it on. A run's own where unset.
+        sources: pictures to judge it on. A run's own where unset.
         out: the JSON file; needed for a foreign backbone. A run's is RUN/evaluations/NAME.json.
         name: NAME of a run's evaluation.
         weights: for a network by name: none, imagenet, or a state-dict FILE.
@@ -109,20 +114,35 @@ def evaluate(
     from headstart.cli.screen import print_evaluation
     from headstart.evaluate import foreign
 
-    print_evaluation(
-        foreign.evaluate(
-            backbone, data=data, out=out, name=name, weights=weights, size=size, device=device, threads=threads
-        )
+    found = foreign.evaluate(
+        backbone,
+        data=sources,
+        reading=reading,
+        out=out,
+        name=name,
+        weights=weights,
+        size=size,
+        device=device,
+        threads=threads,
     )
+    print_evaluation(found)
     return 0
 
 
-def embed(run: RunPath, data: Data, *, out: Path, device: str = "auto", threads: int | None = None) -> int:
+def embed(
+    run: RunPath,
+    sources: Data = (),
+    *,
+    out: Path,
+    reading: Reading = DataConfig(),  # noqa: B008 - frozen
+    device: str = "auto",
+    threads: int | None = None,
+) -> int:
     """Write the representation of every picture: .npz or .parquet.
 
     Args:
         run: a finished run.
-        data: folders of pictures, a list, or a named set.
+        sources: folders of pictures, a list, or a named set. The run's own where left out.
         out: FILE.npz (names, embeddings, labels, classes) or FILE.parquet (name, label, embedding).
         device: auto, cpu, cuda, cuda:N or mps.
         threads: CPU threads. Unset: one per core.
@@ -131,27 +151,44 @@ def embed(run: RunPath, data: Data, *, out: Path, device: str = "auto", threads:
     from headstart.engine.device import choose
     from headstart.use.embed import embed as write
 
-    count = write(load(run), data, out, compute=choose(device, threads=threads))
+    compute, opened = choose(device, threads=threads), load(run)
+    count = write(opened, opened.open_images(sources, reading), out, compute=compute)
     print(f"{count:,} pictures: {out}")
     return 0
 
 
-def search(run: RunPath, data: Data, *, query: Path, top: int = 10, out: Path | None = None, json: bool = False) -> int:
+def search(
+    run: RunPath,
+    sources: Data = (),
+    *,
+    query: Path,
+    top: int = 10,
+    out: Path | None = None,
+    json: bool = False,
+    reading: Reading = DataConfig(),  # noqa: B008 - frozen
+    device: str = "auto",
+    threads: int | None = None,
+) -> int:
     """The pictures most like a query, as a list and a contact sheet.
 
     Args:
         run: a finished run.
-        data: folders of pictures, a list, or a named set.
+        sources: folders of pictures, a list, or a named set. The run's own where left out.
         query: a picture file.
         top: how many.
-        out: write a contact sheet (PNG) here.
+        out: write a contact sheet here (.png or .jpg).
         json: print JSON instead of a table.
+        device: auto, cpu, cuda, cuda:N or mps.
+        threads: CPU threads. Unset: one per core.
     """
     from headstart import load
     from headstart.cli.screen import print_json, print_neighbours
+    from headstart.engine.device import choose
     from headstart.use.search import search as find
 
-    found = find(load(run), data, query, top=top, out=out)
+    compute, opened = choose(device, threads=threads), load(run)
+    images = opened.open_images(sources, reading)
+    found = find(opened, images, query, top=top, out=out, compute=compute)
     if json:
         print_json([{"name": name, "similarity": similarity} for name, similarity in found])
     else:
@@ -161,36 +198,45 @@ def search(run: RunPath, data: Data, *, query: Path, top: int = 10, out: Path | 
 
 def select(
     run: RunPath,
-    data: Data,
-    n: Annotated[int, arg(aliases=["-n"])],
+    sources: Data = (),
     *,
+    n: Annotated[int, arg(aliases=["-n"])],
     similarity: float = 0.995,
     out: Path = Path("selection"),
+    reading: Reading = DataConfig(),  # noqa: B008 - frozen
+    device: str = "auto",
+    threads: int | None = None,
 ) -> int:
     """Near-duplicates, outliers, and what to label next, as lists and contact sheets.
 
     Args:
         run: a finished run.
-        data: folders of pictures, a list, or a named set.
+        sources: folders of pictures, a list, or a named set. The run's own where left out.
         n: how many pictures to label next, and how many outliers to show.
         similarity: cosine similarity from which two pictures are near-duplicates.
         out: a folder for the lists (.csv) and sheets (.png).
+        device: auto, cpu, cuda, cuda:N or mps.
+        threads: CPU threads. Unset: one per core.
     """
     from headstart import load
     from headstart.cli.screen import print_selection
+    from headstart.engine.device import choose
     from headstart.use.search import select as choose_pictures
 
-    print_selection(choose_pictures(load(run), data, n, similarity=similarity, out=out), out)
+    compute, opened = choose(device, threads=threads), load(run)
+    images = opened.open_images(sources, reading)
+    print_selection(choose_pictures(opened, images, n, similarity=similarity, out=out, compute=compute), out)
     return 0
 
 
 def finetune(
     run: RunPath,
-    sources: Data,
+    sources: Data = (),
     *,
     out: Path,
     overwrite: bool = False,
     settings: Annotated[FinetuneSettings, arg(name="")] = FinetuneSettings(),  # noqa: B008 - frozen
+    reading: Reading = DataConfig(),  # noqa: B008 - frozen
     device: str = "auto",
     threads: int | None = None,
 ) -> int:
@@ -198,7 +244,7 @@ def finetune(
 
     Args:
         run: a finished run.
-        sources: labelled pictures.
+        sources: labelled pictures. The run's own where left out.
         out: the classifier's folder.
         overwrite: replace a finished classifier.
         device: auto, cpu, cuda, cuda:N or mps.
@@ -209,12 +255,21 @@ def finetune(
     from headstart.engine.device import choose
     from headstart.use.finetune import finetune as train
 
-    found = train(load(run), sources, out, settings, overwrite=overwrite, compute=choose(device, threads=threads))
-    print_finetuned(found)
+    compute, opened = choose(device, threads=threads), load(run)
+    images = opened.open_images(sources, reading)
+    print_finetuned(train(opened, images, out, settings, overwrite=overwrite, compute=compute))
     return 0
 
 
-def predict(run: RunPath, sources: Data, *, out: Path, device: str = "auto", threads: int | None = None) -> int:
+def predict(
+    run: RunPath,
+    sources: Positional[Annotated[tuple[str, ...], arg(metavar="PICTURES...")]],
+    *,
+    out: Path,
+    reading: Reading = DataConfig(),  # noqa: B008 - frozen
+    device: str = "auto",
+    threads: int | None = None,
+) -> int:
     """The class of every picture, with its probability and how unlike the training pictures it is.
 
     Args:
@@ -228,22 +283,32 @@ def predict(run: RunPath, sources: Data, *, out: Path, device: str = "auto", thr
     from headstart.engine.device import choose
     from headstart.use.predict import predict as write
 
-    print_predicted(write(run, sources, out, compute=choose(device, threads=threads)), out)
+    print_predicted(write(run, sources, out, data=reading, compute=choose(device, threads=threads)), out)
     return 0
 
 
-def export(run: RunPath, *, format: Literal["torchvision", "timm", "onnx"], out: Path) -> int:
+def export(
+    run: RunPath,
+    *,
+    format: Literal["torchvision", "timm", "onnx"],
+    out: Path,
+    device: str = "auto",
+    threads: int | None = None,
+) -> int:
     """The backbone for other tools, and RUN/MODEL_CARD.md.
 
     Args:
         run: a finished run.
         format: torchvision, timm or onnx.
         out: FILE.safetensors or FILE.pt; FILE.onnx.
+        device: where the features that the file must give are computed: auto, cpu, cuda, cuda:N or mps.
+        threads: CPU threads. Unset: one per core.
     """
     from headstart import load
+    from headstart.engine.device import choose
     from headstart.use.export import export as write
 
-    print(write(load(run), format, out))
+    print(write(load(run), format, out, compute=choose(device, "float32", threads)))
     return 0
 
 
@@ -442,6 +507,8 @@ def _dispatch(argv: list[str]) -> int:
     command = COMMANDS[words]
     if command is pretrain:
         command = functools.partial(command, options=_base_config(rest))
+    elif "reading" in inspect.signature(command).parameters:
+        command = functools.partial(command, reading=_reading_of(command, rest))
     return tyro.cli(
         command,
         args=rest,
@@ -471,6 +538,21 @@ def _base_config(argv: list[str]) -> Config:
         sources = load_config(file)[0].data.sources
     base = named_preset(preset, sources)
     return base if file is None else load_config(file, base)[0]
+
+
+def _reading_of(command: Callable[..., int], argv: list[str]) -> DataConfig:
+    """What the DATA options of a command on a run start from: how the run's own pictures were read."""
+    from headstart.records.folder import RunFolder
+
+    if {"-h", "--help"} & {*argv}:
+        return DataConfig()
+
+    @functools.wraps(command)
+    def only_run(**given: object) -> object:
+        return next(iter(given.values()))
+
+    config = RunFolder(str(tyro.cli(only_run, args=argv, prog="headstart"))).config
+    return reading_of(load_config(config)[0]) if config.exists() else DataConfig()
 
 
 def _sources_of(argv: list[str]) -> tuple[str, ...]:

@@ -40,9 +40,11 @@ class Images:
         skipped: (name, reason) of the pictures that were set aside.
         sizes: int64 (n, 2), height and width of each picture as it is kept; native: as its file has it.
         size: the native side in pixels if all pictures are one square size, else None.
+        digests: uint8 (n, 16), a name of each picture's content.
+        data: the options they were opened with.
     """
 
-    def __init__(self, source: Source, store: cache.Store) -> None:
+    def __init__(self, source: Source, store: cache.Store, data: DataConfig) -> None:
         kept = store.index
         self.names = [source.names[i] for i in kept]
         self.labels = source.labels[kept]
@@ -52,6 +54,8 @@ class Images:
         self.sizes, self.native = store.sizes, store.native
         self.size = _one_square(store.native)
         self.fingerprint = _fingerprint(self, store.digests)
+        self.digests = store.digests
+        self.data = data
         self._store = store
         self._uniform = len(kept) > 0 and bool((store.sizes == store.sizes[0]).all())
         self._trusted = np.full(len(kept), store.resident)
@@ -201,7 +205,7 @@ def open_images(data: DataConfig, crop_scale: float = 0.08, crop_ratio: float = 
     unreadable.
     """
     source = catalog.find(data)
-    images = Images(source, prepare(source, data, crop_scale * crop_ratio))
+    images = Images(source, prepare(source, data, crop_scale * crop_ratio), data)
     _report(images, data.max_skipped)
     return images
 

@@ -12,35 +12,33 @@ from headstart.data.images import Images, open_images
 from headstart.engine.progress import say
 from headstart.records.config import Config, DataConfig
 from headstart.records.errors import InputError
-from headstart.records.located import places
-
-
-def reading(config: Config) -> DataConfig:
-    """The DATA options that a finished run's commands begin with: the run's, for any pictures.
-
-    `labels` auto means: as the run's own where the pictures are the run's, else by folders.
-    """
-    return replace(config.data, sources=(), labels="auto", limit=None)
+from headstart.records.located import places, reading
 
 
 def reopen(
-    config: Config, result: Mapping[str, Any], sources: tuple[str, ...] = (), data: DataConfig | None = None
+    config: Config,
+    result: Mapping[str, Any],
+    sources: tuple[str, ...] = (),
+    data: DataConfig | None = None,
+    *,
+    size: int | None = None,
 ) -> Images:
     """The pictures of `sources`, or the run's own, read at its size.
 
     Args:
         config: with its paths `located`.
         data: DATA options; `labels` as in `reading`.
+        size: another size, where the backbone is to be judged at it.
 
     Raises InputError: no pictures, or options that would feed the backbone other pictures than it was trained on.
     """
-    size, own = int(result["data"]["size"]), config.data
+    trained, own = int(result["data"]["size"]), config.data
     given = replace(data or reading(config), sources=tuple(sources) or own.sources)
-    if given.size not in ("auto", own.size, size):
-        raise InputError(f"--data.size is {given.size}, but the run's backbone takes {size} pixels; leave it out")
+    if given.size not in ("auto", own.size, trained, size):
+        raise InputError(f"--data.size is {given.size}, but the run's backbone takes {trained} pixels; leave it out")
     if given.normalize != own.normalize:
         raise InputError(f"--data.normalize is {given.normalize}, but the run has {own.normalize}; leave it out")
-    given = replace(given, size=size)
+    given = replace(given, size=size or trained)
     crop = config.augment.crop_scale[0], config.augment.crop_ratio[0]
     if given.labels != "auto" or own.labels == "auto":
         return open_images(given, *crop)

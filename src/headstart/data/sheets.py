@@ -13,6 +13,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from headstart.data.images import Images
+from headstart.records.errors import InputError
 from headstart.records.folder import printable
 
 GAP = 4
@@ -65,8 +66,8 @@ class Section:
     tiles: Sequence[Tile]
 
 
-def gallery(sections: Sequence[Section], *, columns: int = 6, side: int = 128) -> bytes:
-    """A PNG of titled sections of pictures, each fitted into a square of `side` pixels with its proportions kept."""
+def gallery(sections: Sequence[Section], *, columns: int = 6, side: int = 128, format: str = "PNG") -> bytes:
+    """A PNG (or JPEG) of titled sections of pictures, each fitted into a square of `side` pixels, proportions kept."""
     lines = max((len(tile.caption) for section in sections for tile in section.tiles), default=0)
     cell_width, cell_height = side + 2 * GAP, side + 2 * GAP + lines * CAPTION
     heights = [TITLE + -(-len(section.tiles) // columns) * cell_height + MARGIN for section in sections]
@@ -79,7 +80,7 @@ def gallery(sections: Sequence[Section], *, columns: int = 6, side: int = 128) -
             row, column = divmod(position, columns)
             _tile(canvas, draw, tile, MARGIN + column * cell_width, top + TITLE + row * cell_height, side)
         top += height
-    return png(canvas)
+    return png(canvas, format)
 
 
 def _tile(canvas: Image.Image, draw: ImageDraw.ImageDraw, tile: Tile, left: int, top: int, side: int) -> None:
@@ -102,9 +103,23 @@ def fitted(picture: np.ndarray, side: int) -> Image.Image:
     return Image.fromarray(np.ascontiguousarray(picture)).resize(size, method)
 
 
-def png(canvas: Image.Image) -> bytes:
-    """The bytes of a PNG file."""
+FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG"}
+
+
+def check_ending(path: str | Path) -> str:
+    """The format that a sheet's name asks for, PNG or JPEG. Raises InputError for another ending."""
+    ending = Path(path).suffix.lower()
+    if ending not in FORMATS:
+        raise InputError(f"--out {path} must end in {', '.join(FORMATS)}")
+    return FORMATS[ending]
+
+
+def png(canvas: Image.Image, format: str = "PNG") -> bytes:
+    """The bytes of a PNG (or JPEG) file."""
     buffer = io.BytesIO()
+    if format == "JPEG":
+        canvas.save(buffer, "JPEG", quality=90)
+        return buffer.getvalue()
     canvas.save(buffer, "PNG", optimize=True)
     return buffer.getvalue()
 

@@ -19,6 +19,7 @@ from headstart import backbones, data
 from headstart.data import catalog
 from headstart.data import splits as splitting
 from headstart.data.images import Images
+from headstart.data.reopen import reopen
 from headstart.data.splits import Splits
 from headstart.engine import live_taps
 from headstart.engine.device import Compute, choose
@@ -31,6 +32,8 @@ from headstart.records import folder as runs
 from headstart.records.config import BackboneConfig, Config, DataConfig, ProbeConfig
 from headstart.records.errors import InputError
 from headstart.records.folder import RunFolder
+from headstart.records.located import located
+from headstart.records.located import reading as reading_of
 from headstart.records.version import __version__
 
 Moments = dict[str, tuple[Tensor | None, Tensor | None]]
@@ -56,6 +59,7 @@ def evaluate(
     backbone: str | Path,
     *,
     data: Sequence[str] = (),
+    reading: DataConfig | None = None,
     out: str | Path | None = None,
     name: str | None = None,
     weights: str = "none",
@@ -68,6 +72,7 @@ def evaluate(
     Args:
         backbone: a run folder; `torchvision:NAME` or `timm:NAME`; or a state-dict file of a ResNet.
         data: DATA. Unset for a run: its own pictures and splits.
+        reading: how DATA is read: its options, such as labels. Unset: as a run's own pictures, or the defaults.
         out: the file. Unset for a run: RUN/evaluations/NAME.json.
         name: NAME for a run. Unset: the data's name and fingerprint.
         weights: of a network by name: `none`, `imagenet` or a state-dict FILE.
@@ -79,7 +84,7 @@ def evaluate(
     if RunFolder(backbone).path.is_dir():
         if weights != "none":
             raise InputError(f"--weights is for a network by name; {backbone} is a run and has its own")
-        return evaluate_run(backbone, data, out=out, name=name, size=size, device=device, threads=threads)
+        return evaluate_run(backbone, data, reading, out=out, name=name, size=size, device=device, threads=threads)
     if not data:
         raise InputError(f"{backbone} is no run folder, so evaluate needs --data: the pictures to judge it on")
     if out is None:
@@ -88,10 +93,9 @@ def evaluate(
         settings = BackboneConfig(name=str(backbone).removeprefix("torchvision:"), weights=weights)
     else:
         settings = recognise(backbone)
-    config = Config(
-        data=DataConfig(sources=tuple(data), size=size or "auto"), backbone=settings, device=device, threads=threads
-    )
-    return evaluate_backbone(config, out)
+    given = reading or DataConfig()
+    given = replace(given, sources=tuple(data), size=size or given.size)
+    return evaluate_backbone(Config(data=given, backbone=settings, device=device, threads=threads), out)
 
 
 def evaluate_backbone(config: Config, out: str | Path) -> Path:
@@ -113,6 +117,7 @@ def evaluate_backbone(config: Config, out: str | Path) -> Path:
 def evaluate_run(
     run: str | Path,
     data: Sequence[str] = (),
+    reading: DataConfig | None = None,
     *,
     out: str | Path | None = None,
     name: str | None = None,
@@ -122,28 +127,30 @@ def evaluate_run(
 ) -> Path:
     """Judge a finished run on its own pictures and splits, or on `data`; writes RUN/evaluations/NAME.json.
 
-    Its own result.json is never touched. Other pictures are Z-scored as the run's training pictures were.
+    Its own result.json is never touched. Other pictures are Z-scored as the run's training pictures were. Whether
+    they are others is decided by their content, labels included.
     Raises InputError when the run has no backbone, or its pictures are no longer what it was trained on.
     """
     folder = RunFolder(run)
     result = folder.read_result()
     if not folder.backbone.exists():
         raise InputError(f"{folder.path} has no backbone: it stopped after stage {result['stage']}")
-    config, _ = configs.load(folder.config)
-    config = replace(config, device=device, threads=threads, probe=ProbeConfig())
+    config, about = configs.load(folder.config)
+    config = replace(located(config, about.get("folder")), device=device, threads=threads, probe=ProbeConfig())
     compute = choose(config.device, config.precision, config.threads)
-    if data:
-        other = replace(
-            config.data, sources=tuple(data), labels="auto", limit=None, size=size or result["data"]["size"]
-        )
-        pictures = _open(replace(config, data=other), _moments_of(result, config))
+    given, size = reading or reading_of(config), size or result["data"]["size"]
+    images = reopen(config, result, tuple(data), given, size=size)
+    if images.fingerprint == result["data"]["fingerprint"] and given.split_seed == config.data.split_seed:
+        splits = Splits.load(folder.splits, len(images))
+        moments = _moments(images, splits, config.data)
+    elif data:
+        splits, moments = splitting.make(images, given), _moments_of(result, config)
     else:
-        pictures = _open(replace(config, data=replace(config.data, size=size or config.data.size)))
-        if pictures.images.fingerprint != result["data"]["fingerprint"]:
-            raise InputError(
-                f"the pictures of {folder.path} have changed since its training; give those to judge it on with --data"
-            )
-        pictures = replace(pictures, splits=Splits.load(folder.splits, len(pictures.images)))
+        raise InputError(
+            f"the pictures of {folder.path} have changed since its training; give those to judge it on with --data"
+        )
+    pictures = Pictures(images=images, splits=splits, size=size, moments=moments)
+    config = replace(config, data=replace(given, sources=tuple(data) or config.data.sources))
     makers = {
         "trained": _maker(config, str(folder.backbone), pictures.size),
         "untrained": _maker(config, config.backbone.weights, pictures.size),
@@ -233,16 +240,20 @@ def recognise(path: str | Path) -> BackboneConfig:
 # ------------------------------------------------------------------------------------------------------- the parts
 
 
-def _open(config: Config, moments: Moments | None = None) -> Pictures:
-    """Read and split the pictures; Z-scored by their own train split, or by `moments`."""
+def _open(config: Config) -> Pictures:
+    """Read and split the pictures; Z-scored by their own train split."""
     images = data.open_images(config.data, config.augment.crop_scale[0], config.augment.crop_ratio[0])
     splits = splitting.make(images, config.data)
-    if moments is None:
-        moments = dict.fromkeys(("train", "val", "test"), (None, None))
-        if config.data.normalize:
-            found = splitting.statistics(images, splits, config.data)
-            moments = {split: (_float32(mean), _float32(std)) for split, (mean, std) in found.items()}
-    return Pictures(images=images, splits=splits, size=images.training_size(config.data.size), moments=moments)
+    size, moments = images.training_size(config.data.size), _moments(images, splits, config.data)
+    return Pictures(images=images, splits=splits, size=size, moments=moments)
+
+
+def _moments(images: Images, splits: Splits, settings: DataConfig) -> Moments:
+    """The Z-score of each split by the pictures' own statistics."""
+    if not settings.normalize:
+        return dict.fromkeys(("train", "val", "test"), (None, None))
+    found = splitting.statistics(images, splits, settings)
+    return {split: (_float32(mean), _float32(std)) for split, (mean, std) in found.items()}
 
 
 def _moments_of(result: dict[str, Any], config: Config) -> Moments:

@@ -7,7 +7,7 @@ config.yaml keeps what was typed, so that equal settings keep their hash, and un
 from dataclasses import replace
 from pathlib import Path
 
-from headstart.records.config import Config
+from headstart.records.config import Config, DataConfig
 from headstart.records.names import SETS
 
 
@@ -33,6 +33,14 @@ def _absolute(text: str, folder: str) -> str:
         return f"{name}:{Path(folder, Path(root).expanduser())}" if root else text
     path = Path(folder, Path(text).expanduser())
     return str(path) if path.exists() else text
+
+
+def reading(config: Config) -> DataConfig:
+    """The DATA options that a finished run's commands begin with: the run's, for any pictures.
+
+    `labels` auto means: as the run's own where the pictures are the run's, else by folders.
+    """
+    return replace(config.data, sources=(), labels="auto", limit=None)
 
 
 def places(sources: tuple[str, ...]) -> list[str]:

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from headstart import backbones
 from headstart.backbones import check_exportable, exportable
+from headstart.engine.device import Compute
 from headstart.engine.randomness import generator
 from headstart.engine.weights import to_bytes
 from headstart.records import folder as runs
@@ -36,13 +37,14 @@ ONNX_BATCHES = (1, 7)
 """Batch sizes at which onnxruntime is compared with the backbone."""
 
 
-def export(run: Run, format: str, out: str | Path) -> Path:
+def export(run: Run, format: str, out: str | Path, *, compute: Compute | None = None) -> Path:
     """Write the run's backbone for other tools, and RUN/MODEL_CARD.md.
 
     Args:
         format: `torchvision` or `timm`: a state dict without the classifier, `.safetensors` (metadata in the file) or
             `.pt` (metadata in FILE.pt.json beside it); `onnx`: input `pictures` (batch, 3, S, S) float32, Z-scored
             as the metadata say, output `features` (batch, num_features), for any batch.
+        compute: where the backbone's features are computed, which the file, read on the CPU, must give. Unset: there.
 
     Returns:
         `out`.
@@ -60,7 +62,7 @@ def export(run: Run, format: str, out: str | Path) -> Path:
     name = counterpart(settings.name, format)
     # Pictures of different brightness and contrast, so that a network that ignores its input cannot pass.
     pictures = torch.randn(max(ONNX_BATCHES), 3, run.size, run.size, generator=generator(0, "export"))
-    wanted = _features(run.backbone, pictures)
+    wanted = _features(run.backbone, pictures, compute.device if compute else "cpu")
     if format == "onnx":
         lines = onnx_lines(out.name, run.size)
         model = onnx_bytes(_plain_network(run, settings.name, plain), run.size, metadata(run, lines))
@@ -124,8 +126,8 @@ def _state_dict_file(
 
 
 @torch.no_grad()
-def _features(network: nn.Module, pictures: Tensor) -> np.ndarray:
-    return network.cpu().eval()(pictures).numpy()
+def _features(network: nn.Module, pictures: Tensor, device: torch.device | str = "cpu") -> np.ndarray:
+    return network.to(device).eval()(pictures.to(device)).cpu().numpy()
 
 
 def _compare(found: np.ndarray, wanted: np.ndarray, tolerance: float, who: str) -> None:

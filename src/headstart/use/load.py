@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from headstart import backbones
 from headstart.data.decode import SUFFIXES
 from headstart.data.images import Images
-from headstart.data.reopen import reading, reopen
+from headstart.data.reopen import reopen
 from headstart.engine import live_taps
 from headstart.engine.device import Compute, choose
 from headstart.engine.importers import read_tensors
@@ -27,7 +27,7 @@ from headstart.records import config as configs
 from headstart.records.config import Config, DataConfig
 from headstart.records.errors import InputError
 from headstart.records.folder import RunFolder
-from headstart.records.located import located
+from headstart.records.located import located, reading
 from headstart.use import preprocessing
 
 InMemory = Tensor | np.ndarray | Image.Image | Sequence[Image.Image] | Sequence[np.ndarray] | Sequence[Tensor]

@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 
 from headstart.data.images import Images
-from headstart.data.sheets import Section, Tile, gallery, picture
+from headstart.data.sheets import Section, Tile, check_ending, gallery, picture
+from headstart.engine.device import Compute
 from headstart.evaluate.neighbours import blocks, nearest, normalized
 from headstart.records import folder as runs
 from headstart.records.errors import InputError
@@ -33,13 +34,14 @@ def search(
     *,
     top: int = 10,
     out: str | Path | None = None,
+    compute: Compute | None = None,
 ) -> list[tuple[str, float]]:
     """The pictures of DATA most like a query.
 
     Args:
         query: a picture file. When it is itself one of DATA it is left out of the answer.
         top: at most so many.
-        out: write a contact sheet here (PNG), the query first.
+        out: write a contact sheet here (.png or .jpg), the query first.
 
     Returns:
         (name, similarity), the most similar first; equal similarities in the order of names.
@@ -48,28 +50,30 @@ def search(
     """
     if top < 1:
         raise InputError(f"--top is {top}; it must be at least 1")
+    format = "PNG" if out is None else check_ending(out)
     if not Path(query).is_file():
         raise InputError(f"--query {query} is not a file; give the path of one picture")
     asked = run.open_images(query, replace(run.reading, labels="none"))
     images = data if isinstance(data, Images) else run.open_images(data)
-    similarities = nearest(run.embed(asked), run.embed(images), top + 1)  # one more, for the query itself
-    itself = None if isinstance(data, Images) else position_in(query, data, images)
+    asking, known = run.embed(asked, compute=compute), run.embed(images, compute=compute)
+    similarities = nearest(asking, known, top + 1)  # one more, for the query itself
+    itself = position_in(query, images.data.sources, images.names)
     order, values = similarities[0][0], similarities[1][0]
     found = [(int(i), float(v)) for i, v in zip(order, values, strict=True) if i != itself][:top]
     if out is not None:
         title = f"{len(found)} pictures most like {asked.names[0]}"
         tiles = [Tile(picture(asked, 0), ("query", Path(query).name), framed=True)]
         tiles += [Tile(picture(images, i), (f"{value:.3f}", images.names[i])) for i, value in found]
-        runs.write(out, gallery([Section(title, tiles)]))
+        runs.write(out, gallery([Section(title, tiles)], format=format))
     return [(images.names[i], value) for i, value in found]
 
 
-def position_in(query: str | Path, data: str | Path | Sequence[str | Path], images: Images) -> int | None:
+def position_in(query: str | Path, sources: Sequence[str], names: Sequence[str]) -> int | None:
     """Where the query stands in a set that was read from folders; None when it is not of it."""
     path = Path(query).resolve()
-    known = {name: i for i, name in enumerate(images.names)}
-    for source in (data,) if isinstance(data, (str, Path)) else data:
-        root = Path(source).resolve()
+    known = {name: i for i, name in enumerate(names)}
+    for source in sources:
+        root = Path(source).expanduser().resolve()
         if path.is_relative_to(root):
             inside = path.relative_to(root).as_posix()
             for name in (inside, f"{root.name}/{inside}"):
@@ -105,6 +109,7 @@ def select(
     *,
     similarity: float = DUPLICATE,
     out: str | Path | None = None,
+    compute: Compute | None = None,
 ) -> Selection:
     """Near-duplicates, outliers, and a spread-out set to label next.
 
@@ -125,7 +130,7 @@ def select(
     labelled = labelled if len(labelled) < len(images) else labelled[:0]  # all have labels: choose as if none had
     if not 1 <= n <= len(images) - len(labelled):
         raise InputError(f"-n is {n}; it must be from 1 to {len(images) - len(labelled)}, the pictures without a label")
-    features = normalized(run.embed(images))
+    features = normalized(run.embed(images, compute=compute))
     pairs, loneliness = compare(features, similarity)
     outliers = np.argsort(loneliness, kind="stable")[:n]
     chosen = farthest(features, n, labelled)
