@@ -268,6 +268,9 @@ def damaged_files() -> dict[str, bytes]:
         "other.zip.pt": empty_zip.getvalue(),
         "empty.safetensors": b"",
         "long-header.safetensors": (2**62).to_bytes(8, "little") + b"{}",
+        "packed.safetensors": (lambda h: len(h).to_bytes(8, "little") + h + bytes(4))(
+            b'{"encoder.embedding.weight":{"dtype":"F4","shape":[1,8],"data_offsets":[0,4]}}'
+        ),
         "lfs.pt": b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 46830571\n",
         "page.pth": b"<!DOCTYPE html><html>404</html>",
         "keras.pt": b"\x89HDF\r\n\x1a\n" + bytes(100),
@@ -330,6 +333,9 @@ def test_tensors_without_plain_values_are_refused(tmp_path, tensor):
         ({"encoder.embedding.weight": torch.ones(3, 2), "encoder.embedding.bias": torch.ones(2)}, r"bias \(2,\)"),
         ({"encoder.embedding.weight": torch.ones(3, 0)}, r"\(3, 0\)"),
         ({"encoder.embedding.weight": torch.full((3, 2), torch.inf)}, "not finite"),
+        ({"encoder.embedding.weight": torch.ones(2**40, 0)}, r"\(1099511627776, 0\)"),
+        ({"encoder.embedding.weight": torch.ones(3, 2, dtype=torch.complex64)}, "complex64 and float32"),
+        ({"encoder.embedding.weight": torch.ones(3, 2, dtype=torch.int64)}, "int64 and float32"),
     ],
 )
 def test_unfitting_tensors_are_one_sentence(tensors, message):

@@ -34,6 +34,12 @@ NOT_WEIGHTS = {
 }
 """How files begin that are often taken for weights, and what they are."""
 
+READABLE = {
+    *(torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.float8_e4m3fn, torch.float8_e5m2),
+    *(torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch.bool, torch.complex64, torch.complex128),
+}
+"""Kinds of numbers that torch can convert; packed ones of fewer bits it cannot."""
+
 EMBEDDING = "encoder.embedding.weight"
 
 PYTHAE_NAMES = {
@@ -71,6 +77,8 @@ def read_tensors(path: str | Path) -> dict[str, Tensor]:
         dense = tensor.layout == torch.strided and tensor.device.type == "cpu" and not tensor.is_quantized
         if not dense or tensor.is_nested or tensor.nbytes > tensor.untyped_storage().nbytes():
             raise InputError(f"{path}: {name} is not a dense tensor whose values are all in the file")
+        if tensor.dtype not in READABLE:
+            raise InputError(f"{path}: {name} holds {_kind(tensor)}, which cannot be widened to float32")
     return found
 
 
@@ -132,7 +140,12 @@ def autoencoder_state(source: AutoencoderSource) -> dict[str, Tensor]:
     if EMBEDDING not in state:  # a lone Linear layer
         state = {f"encoder.embedding.{name}": state[name] for name in ("weight", "bias") if name in state}
     weight = state[EMBEDDING]
-    bias = state.setdefault("encoder.embedding.bias", torch.zeros(weight.shape[:1]))
+    rows = len(weight) if weight.numel() else 0  # a shape such as (2^40, 0) takes no bytes; a bias for it would
+    bias = state.setdefault("encoder.embedding.bias", torch.zeros(rows))
+    if not (weight.is_floating_point() and bias.is_floating_point()):
+        raise InputError(
+            f"{where}: the embedding layer holds {_kind(weight)} and {_kind(bias)}; real numbers are needed"
+        )
     if weight.ndim != 2 or bias.shape != weight.shape[:1] or 0 in weight.shape:
         raise InputError(
             f"{where}: the embedding layer has weight {tuple(weight.shape)} and bias {tuple(bias.shape)}; "
@@ -214,6 +227,10 @@ def _prefix(tensors: Mapping[str, Tensor], where: str) -> str:
 def _our_name(name: str) -> str:
     layer, _, kind = name.rpartition(".")
     return f"{PYTHAE_NAMES.get(layer, layer)}.{kind}" if layer else name
+
+
+def _kind(tensor: Tensor) -> str:
+    return str(tensor.dtype).removeprefix("torch.")
 
 
 def _float32(tensor: Tensor) -> Tensor:
