@@ -13,8 +13,9 @@ from rich.table import Table
 
 from headstart.data import images, splits
 from headstart.engine import checkpoint, device, progress, randomness
-from headstart.records import config
 from headstart.records import folder as runs
+from headstart.records import presets
+from headstart.records.config import AutoencoderConfig
 from headstart.training import autoencoder
 
 AUTHORS = {128: 0.00597, 256: 0.00498, 512: 0.00430}
@@ -22,7 +23,7 @@ AUTHORS = {128: 0.00597, 256: 0.00498, 512: 0.00430}
 
 
 def train_one(
-    latent_dim: int, parts: tuple, settings: config.AutoencoderConfig, compute: device.Compute, folder: Path
+    latent_dim: int, parts: tuple, settings: AutoencoderConfig, compute: device.Compute, folder: Path
 ) -> dict[str, Any]:
     """Train at one latent size; leaves FOLDER/LATENT.safetensors and FOLDER/LATENT.json."""
     record = folder / f"{latent_dim}.json"
@@ -61,7 +62,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--threads", type=int)
     parser.add_argument("--out", type=Path, default=Path("runs/autoencoder_quality"))
     options = parser.parse_args(argv)
-    paper = config.paper((options.data,))
+    paper = presets.paper((options.data,))
     settings = dataclasses.replace(paper.autoencoder, epochs=options.epochs)
     compute = device.choose(precision=options.precision, threads=options.threads)
     pictures = images.open_images(paper.data)

@@ -18,7 +18,8 @@ import pandas as pd
 
 from headstart import report
 from headstart.records.errors import InputError
-from headstart.records.folder import read_json, visible, write, write_json
+from headstart.records.files import read_json, write, write_json
+from headstart.records.text import visible
 from headstart.report import answer, frame, tables
 
 HERE = Path(__file__).parent

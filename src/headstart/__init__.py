@@ -50,11 +50,13 @@ def pretrain(
     from dataclasses import replace
 
     from headstart.records import config as configs
+    from headstart.records import presets
     from headstart.training.run import run
     from headstart.use.load import load
 
     sources = tuple(map(str, (pictures,) if isinstance(pictures, (str, Path)) else pictures))
-    base = configs.preset(preset, sources)
+    weights = sections.get("backbone", {}).get("weights", "none")
+    base = presets.preset(preset, sources, weights)
     config = configs.from_dict(sections, base, where="headstart.pretrain")
     config = replace(config, data=replace(config.data, sources=sources))
     return load(run(config, out, overwrite=overwrite, extend=extend, quiet=quiet))

@@ -7,7 +7,7 @@ import pytest
 from headstart.data import open_images
 from headstart.records.config import DataConfig
 from headstart.records.errors import InputError
-from headstart.records.folder import table
+from headstart.records.text import table
 from tests.data.pictures import find, folder, labelled, put
 
 

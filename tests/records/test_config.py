@@ -8,18 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from headstart.records import config as configs
-from headstart.records.config import (
-    Config,
-    DataConfig,
-    differences,
-    from_dict,
-    hash_of,
-    paper,
-    read_yaml,
-    to_dict,
-    to_yaml,
-)
+from headstart.records import presets
+from headstart.records.config import Config, DataConfig, differences, from_dict, hash_of, to_dict, to_yaml
 from headstart.records.errors import InputError
+from headstart.records.files import read_yaml
+from headstart.records.presets import paper
 
 
 @given(
@@ -68,9 +61,9 @@ def test_small_numbers_are_numbers(tmp_path: Path) -> None:
         ({"head": {"hiden_dim": 3}}, r"unknown key 'head.hiden_dim' \(perhaps you meant 'head.hidden_dim'\)"),
         ({"head": {"hidden_dim": "abc"}}, "hidden-dim"),
         ({"head": {"depth": 7}}, "head.depth is 7; it must be 1, 2, 3 or 4"),
-        ({"contrastive": {"temperature": 0}}, "contrastive.temperature is 0.0; it must be greater than 0"),
+        ({"contrastive": {"temperature": 0}}, "contrastive.temperature is 0; it must be greater than 0"),
         ({"augment": {"crop_scale": [0.9, 0.1]}}, "augment.crop-scale"),
-        ({"device": "gpu"}, "device is gpu"),
+        ({"device": "gpu"}, "device is 'gpu'"),
         ({"data": {"size": 2}}, "data.size is 2"),
     ],
 )
@@ -128,7 +121,7 @@ def test_paper_preset_is_the_authors_setting() -> None:
     assert not config.data.normalize
     assert paper(("photos/",)).contrastive.batch_size is None
     with pytest.raises(InputError, match="one of paper"):
-        configs.preset("papers")
+        presets.preset("papers")
 
 
 def test_house_defaults_are_the_contracts() -> None:

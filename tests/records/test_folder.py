@@ -10,19 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headstart.records import folder as runs
+from headstart.records import files
 from headstart.records.errors import InputError, RunError
-from headstart.records.folder import (
-    Metrics,
-    RunFolder,
-    csv_line,
-    data_cell,
-    from_data_cell,
-    printable,
-    read_metrics,
-    write,
-    write_json,
-)
+from headstart.records.files import write, write_json
+from headstart.records.folder import Metrics, RunFolder, read_metrics
+from headstart.records.text import csv_line, data_cell, from_data_cell, printable
 
 
 def test_write_leaves_the_old_file_when_the_disk_is_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -32,7 +24,7 @@ def test_write_leaves_the_old_file_when_the_disk_is_full(tmp_path: Path, monkeyp
     def full(handle: int) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(runs.os, "fsync", full)
+    monkeypatch.setattr(files.os, "fsync", full)
     with pytest.raises(RunError, match=f"{path}.*No space left"):
         write(path, "new")
     monkeypatch.undo()

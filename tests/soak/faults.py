@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
+from headstart.records import files
 from headstart.records import folder as runs
 from headstart.records.config import Config
 from headstart.records.folder import RunFolder
@@ -56,7 +57,7 @@ def go(config: Config, out: Path) -> Callable[[], None]:
 
 
 class Writes:
-    """The system calls through which `runs.write` reaches the disk, counted; the one numbered `fault` misbehaves.
+    """The system calls through which `files.write` reaches the disk, counted; the one numbered `fault` misbehaves.
 
     kind: `kill` ends the process there as SIGKILL does; `full` says that the disk is full.
     """
@@ -80,7 +81,7 @@ class Writes:
 
     def install(self) -> None:
         """Make every write of this process go through the counters."""
-        runs.os = self.os  # type: ignore[attr-defined]
+        files.os = self.os  # type: ignore[attr-defined]
 
 
 def count_writes(config: Config, out: Path) -> int:

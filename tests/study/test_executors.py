@@ -19,7 +19,8 @@ import yaml
 
 from headstart import study
 from headstart.records.errors import InputError, Interrupted
-from headstart.records.folder import RunFolder, read_json, read_metrics
+from headstart.records.files import read_json
+from headstart.records.folder import RunFolder, read_metrics
 from headstart.study import calls
 from headstart.study.store import STALE_SECONDS, Claim, identity
 from headstart.study.worker import Work, Worker

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from headstart.records.config import load
 from headstart.records.errors import InputError
-from headstart.records.folder import read_json
+from headstart.records.files import read_json
 from headstart.study.exports import COLUMNS, read_export
 from headstart.study.imports import import_csv
 

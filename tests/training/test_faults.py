@@ -23,7 +23,7 @@ from PIL import Image
 
 from headstart.cli.commands import main
 from headstart.engine.checkpoint import MAGIC
-from headstart.records import folder as runs
+from headstart.records import files
 from headstart.records.folder import RunFolder
 from headstart.training import autoencoder, contrastive
 
@@ -199,9 +199,9 @@ def test_a_disk_that_takes_nothing_keeps_what_was_there(
         command("embed", finished, photos, "--out", tmp_path / "warm.npz", "--threads", 1)
     with monkeypatch.context() as patch:
         if fault is full:
-            patch.setattr(runs.os, "fsync", full)
+            patch.setattr(files.os, "fsync", full)
         else:  # root may write everywhere, so no folder's permissions would do
-            patch.setattr(runs, "open", read_only, raising=False)
+            patch.setattr(files, "open", read_only, raising=False)
         code, said = command(*jobs[job])
     assert code == 1
     assert ("No space left on device" if fault is full else "Read-only file system") in said

@@ -17,7 +17,8 @@ from headstart.engine.checkpoint import Checkpoints, _read_one
 from headstart.engine.importers import PYTHAE_NAMES
 from headstart.records.config import load as load_config
 from headstart.records.errors import InputError, Interrupted
-from headstart.records.folder import RunFolder, jsonl, read_metrics
+from headstart.records.files import jsonl
+from headstart.records.folder import RunFolder, read_metrics
 from headstart.training import autoencoder
 from headstart.training import run as pretraining
 from tests.runs import small, until

@@ -20,9 +20,9 @@ from tyro.conf import Positional, arg
 from headstart.cli.choices import PARSERS, listed
 from headstart.records.config import Config, DataConfig
 from headstart.records.config import load as load_config
-from headstart.records.config import preset as named_preset
 from headstart.records.errors import HeadstartError, InputError, Interrupted
 from headstart.records.located import reading as reading_of
+from headstart.records.presets import preset as named_preset
 from headstart.records.version import __version__
 from headstart.study import RunOptions, StudyOptions
 from headstart.use.settings import FinetuneSettings
@@ -421,7 +421,7 @@ def check(
     from rich.console import Console
 
     from headstart.data import check as checking
-    from headstart.records.folder import write_json
+    from headstart.records.files import write_json
 
     found = checking.run(replace(data, sources=sources))
     Console(highlight=False).print(found.table())
@@ -592,6 +592,6 @@ def _print_help() -> None:
 
 
 def _complain(text: str) -> None:
-    from headstart.records.folder import printable
+    from headstart.records.text import printable
 
     print(printable(text), file=sys.stderr)

@@ -8,8 +8,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from headstart.records.folder import RunFolder, printable, read_json
+from headstart.records.files import read_json
+from headstart.records.folder import RunFolder
 from headstart.records.names import PROBES
+from headstart.records.text import printable
 
 
 def print_run(path: str | Path, console: Console | None = None) -> None:

@@ -27,7 +27,7 @@ from headstart.data.source import Source
 from headstart.engine.device import available_cores
 from headstart.engine.progress import stage
 from headstart.records.config import DataConfig
-from headstart.records.folder import printable
+from headstart.records.text import printable
 
 SHOWN = 10
 """So many of each kind are named on the screen; the JSON names all."""

@@ -22,7 +22,7 @@ from headstart.engine.device import available_cores
 from headstart.engine.progress import say
 from headstart.records.config import DataConfig
 from headstart.records.errors import InputError, RunError
-from headstart.records.folder import printable
+from headstart.records.text import printable
 
 TOLERATED = 10
 """So many bad files never stop a run; beyond them `data.max_skipped` counts."""

@@ -11,7 +11,7 @@ from pathlib import Path
 from headstart.data.folders import SPLITS
 from headstart.data.source import Entry
 from headstart.records.errors import InputError
-from headstart.records.folder import from_data_cell, printable
+from headstart.records.text import from_data_cell, printable
 
 LISTS = (".txt", ".csv", ".tsv")
 """Endings of files that list pictures."""

@@ -13,8 +13,8 @@ from headstart.data.pickles import plain, read_pickle
 from headstart.data.source import Entry, Source, make
 from headstart.records.config import DataConfig
 from headstart.records.errors import InputError
-from headstart.records.folder import printable
 from headstart.records.names import SETS
+from headstart.records.text import printable
 
 
 class _MissingError(InputError):

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from headstart.records.errors import InputError
-from headstart.records.folder import printable
+from headstart.records.text import printable
 
 
 def read_pickle(path: Path) -> dict[str, Any]:

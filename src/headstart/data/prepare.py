@@ -28,7 +28,7 @@ from headstart.engine.device import available_cores
 from headstart.engine.progress import say, stage
 from headstart.records.config import DataConfig
 from headstart.records.errors import InputError, RunError
-from headstart.records.folder import write as write_file
+from headstart.records.files import write as write_file
 
 AUTO_SIZE = 128
 """Training size of pictures that are larger or not of one size (paper Table 1)."""

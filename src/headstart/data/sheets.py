@@ -14,7 +14,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from headstart.data.images import Images
 from headstart.records.errors import InputError
-from headstart.records.folder import printable
+from headstart.records.text import printable
 
 GAP = 4
 CAPTION = 14

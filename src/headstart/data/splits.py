@@ -13,7 +13,7 @@ from headstart.data.images import Images
 from headstart.engine.randomness import numpy_generator
 from headstart.records.config import DataConfig
 from headstart.records.errors import InputError
-from headstart.records.folder import write as write_file
+from headstart.records.files import write as write_file
 
 VAL, TEST = 0.1, 0.2
 """Shares of the validation and test split (paper 3.3); with an official test split, val is that share of train."""

@@ -21,8 +21,10 @@ import torch
 from headstart.engine import distributed
 from headstart.engine.progress import say
 from headstart.records.errors import InputError, Interrupted, RunError
-from headstart.records.folder import Metrics, write
-from headstart.records.schema import problem
+from headstart.records.files import write
+from headstart.records.folder import Metrics
+from headstart.records.schema import CHECKPOINT
+from headstart.records.validation import problem
 
 State = dict[str, Any]
 MAGIC = b"headstart-checkpoint-1\n"
@@ -158,7 +160,7 @@ def _read_one(path: Path) -> dict[str, Any] | None:
         return None
     try:
         saved = torch.load(io.BytesIO(data[head:]), map_location="cpu", weights_only=True)
-        if problem(saved, {"stage": str, "state": {}, "metrics": int, "seconds?": float}):
+        if problem(saved, CHECKPOINT):
             raise pickle.UnpicklingError
     except Exception:  # it has the checksum of a whole file, so somebody made it so: any error may come
         raise InputError(

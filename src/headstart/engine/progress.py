@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
-from headstart.records.folder import printable
+from headstart.records.text import printable
 
 console = Console(stderr=True, highlight=False)
 LINE_SECONDS = 30.0

@@ -7,7 +7,7 @@ from pathlib import Path
 import safetensors.torch
 from torch import Tensor
 
-from headstart.records.folder import write
+from headstart.records.files import write
 
 
 def to_bytes(tensors: Mapping[str, Tensor], metadata: Mapping[str, object]) -> bytes:

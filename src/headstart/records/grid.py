@@ -10,7 +10,8 @@ from typing import Any
 
 from headstart.records.config import SECTIONS, Config
 from headstart.records.errors import InputError
-from headstart.records.schema import problem
+from headstart.records.schema import GRID, NAMES
+from headstart.records.validation import problem
 
 _FIELDS = [f"{s}.{f.name}" for s in SECTIONS for f in fields(getattr(Config(), s))] + [f.name for f in fields(Config)]
 _LAST = [name.rpartition(".")[2] for name in _FIELDS]
@@ -99,25 +100,12 @@ def is_grid(settings: Any) -> bool:
 LONGEST_NAME = 200
 
 
-_LEVEL: Any = (None, str, bool, float, {}, [(None, str, bool, float)])
-
-
-_GRID: dict[str, Any] = {
-    "data": {},
-    "factors?": (None, {"*": ([_LEVEL], {})}),
-    "seeds": [int],
-    "exclude?": (None, [{}]),
-    "added?": (None, {}),
-}
-"""What names the runs in a study.yaml."""
-
-
 def grid_of(settings: Any, path: Path) -> Grid | None:
     """The grid of a study.yaml, without checking its settings, which takes longer than naming 10,000 runs.
 
     None for imported records, which have none. Raises InputError naming `path` when it is no study's.
     """
-    if wrong := problem(settings, _GRID if is_grid(settings) else {}):
+    if wrong := problem(settings, GRID if is_grid(settings) else NAMES):
         raise InputError(f"{path} is not a study's: {wrong}; restore it from a copy")
     if not is_grid(settings):
         return None

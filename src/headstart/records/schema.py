@@ -1,76 +1,263 @@
-"""Whether a value that was read from a file has the shape its readers rely on.
+"""What Headstart's files hold, as types that their readers check (pydantic) and `result_schema` writes down.
 
-A record may come from another version, another program or somebody who means harm. A shape is data: `str`, `bool`,
-`int`, `float` (any finite number), `None`, a set of allowed texts, a tuple of choices, `[shape]` for a list of any
-length, `[shape, shape]` for one of just that length, and a dict for names and values: `name?` may be missing, and `*`
-stands for every name that is not listed (without it those are free).
+A record may come from another version, another program or somebody who means harm: what readers rely on is named
+here; other names are free.
 """
 
-from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any, Literal, NotRequired, TypeAlias
 
-LARGEST = 1e100
-"""Beyond it a number is nobody's measurement, and arithmetic with it overflows."""
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+from typing_extensions import TypeAliasType, TypedDict
 
+SCHEMA = 1
+"""Version of result.json."""
 
-def problem(value: Any, shape: Any, where: str = "") -> str | None:
-    """What is wrong with `value`, as `NAME is VALUE; it must be ...`; None when it fits."""
-    if isinstance(shape, dict):
-        return _in_names(value, shape, where)
-    if isinstance(shape, list):
-        return _in_list(value, shape, where)
-    if isinstance(shape, tuple):
-        problems = [problem(value, choice, where) for choice in shape]
-        return None if None in problems else problems[-1]  # the last choice is the one to speak of
-    good, right = _plain(value, shape)
-    return None if good else _wrong(value, right, where)
-
-
-def _in_names(value: Any, shape: dict[str, Any], where: str) -> str | None:
-    if not isinstance(value, Mapping):
-        return _wrong(value, "names and values", where)
-    prefix = f"{where}." if where else ""
-    for name, inner in shape.items():
-        key = name.removesuffix("?")
-        if key in value:
-            if found := problem(value[key], inner, f"{prefix}{key}"):
-                return found
-        elif key == name != "*":
-            return f"{prefix}{key} is missing"
-    if "*" in shape:
-        listed = {name.removesuffix("?") for name in shape}
-        found_in = (problem(item, shape["*"], f"{prefix}{key}") for key, item in value.items() if key not in listed)
-        return next((found for found in found_in if found), None)
-    return None
+Text: TypeAlias = Annotated[str, Field(strict=True)]
+Flag: TypeAlias = Annotated[bool, Field(strict=True)]
+Whole: TypeAlias = Annotated[int, Field(strict=True, gt=-(2**53), lt=2**53)]
+Number: TypeAlias = Annotated[float, Field(strict=True, gt=-1e100, lt=1e100)]
+"""Beyond 1e100 a number is nobody's measurement, and arithmetic with it overflows."""
+Names: TypeAlias = dict[Any, Any]
+Interval: TypeAlias = tuple[Number, Number]
+Channels: TypeAlias = tuple[Number, Number, Number]
+Geometry = TypeAliasType(
+    "Geometry", "dict[str, Text | Flag | Number | list[Number] | list[Interval] | Geometry | None]"
+)
 
 
-def _in_list(value: Any, shape: list[Any], where: str) -> str | None:
-    if not isinstance(value, list):
-        return _wrong(value, "a list", where)
-    if len(shape) > 1 and len(value) != len(shape):
-        return _wrong(value, f"a list of {len(shape)}", where)
-    shapes = shape if len(shape) > 1 else shape * len(value)
-    found_in = (problem(item, one, f"{where}[{i}]") for i, (item, one) in enumerate(zip(value, shapes, strict=True)))
-    return next((found for found in found_in if found), None)
+class _ProbeDetails(TypedDict, total=False):
+    n_test: Whole | None
+    correct: Whole | None
+    confusion: list[list[Number]] | None
+    most_confused: list[tuple[Text, Text, Whole]] | None
 
 
-def _plain(value: Any, shape: Any) -> tuple[bool, str]:
-    """Whether it is of a plain kind, and how a person calls that kind."""
-    if shape is None:
-        return value is None, "null"
-    if isinstance(shape, (set, frozenset)):
-        return isinstance(value, str) and value in shape, f"one of {', '.join(sorted(shape))}"
-    if shape is str or shape is bool:
-        return isinstance(value, shape), "text" if shape is str else "true or false"
-    if isinstance(value, bool) or not isinstance(value, int if shape is int else (int, float)):
-        return False, "a whole number" if shape is int else "a number"
-    if shape is int:
-        return abs(value) < 2**53, "a whole number that is not huge"
-    return abs(value) < LARGEST, "a number that is finite and not huge"
+class AnyProbe(_ProbeDetails, total=False):
+    """What one probe found, of an imported record."""
+
+    accuracy: Number
+    ci95: Interval | None
 
 
-def _wrong(value: Any, right: str, where: str) -> str:
-    huge = isinstance(value, int) and abs(value) >= 2**64  # too long to write out
-    text = "a huge number" if huge else repr(value)  # which escapes whatever could steer a terminal
-    where = repr(where)[1:-1][:100] if where else "its content"
-    return f"{where} is {text[:60]}{'...' if len(text) > 60 else ''}; it must be {right}"
+class Probe(_ProbeDetails):
+    """What one probe of a run of ours found."""
+
+    accuracy: Number
+    ci95: Interval
+
+
+class AnyData(TypedDict, total=False):
+    """The pictures, of an imported record."""
+
+    name: Text | None
+    size: Whole | None
+    normalize: Flag
+    classes: list[Text]
+    train: Whole
+    val: Whole
+    test: Whole
+    mean: Channels
+    std: Channels
+
+
+class Data(TypedDict):
+    """The pictures of a run of ours."""
+
+    name: Text
+    fingerprint: Text
+    size: Whole
+    classes: list[Text]
+    train: Whole
+    val: Whole
+    test: Whole
+    mean: Channels
+    std: Channels
+
+
+class Backbone(TypedDict):
+    """The network f."""
+
+    name: Text
+
+
+class Head(TypedDict):
+    """The projection head g."""
+
+    init: Text
+    frozen: Flag
+    activation: Text
+    hidden_dim: Whole
+    output_dim: Whole
+    depth: NotRequired[Whole]
+    batch_norm: NotRequired[Flag]
+    unfreeze_at: NotRequired[Number | None]
+
+
+class Autoencoder(TypedDict, total=False):
+    """What the autoencoder reached."""
+
+    test_mse: Number | None
+    val_mse: Number | None
+    best_epoch: Whole | None
+
+
+class Contrastive(TypedDict, total=False):
+    """What SimCLR reached."""
+
+    train_loss: Number | None
+    val_loss: Number | None
+    epochs: Whole | None
+
+
+class Imported(TypedDict, total=False):
+    """Where an imported record comes from."""
+
+    autoencoder: Text | None
+
+
+class _Common(TypedDict):
+    stage: Literal["autoencoder", "contrastive", "probe"]
+    backbone: Backbone
+    head: Head
+    autoencoder: Autoencoder | None
+    contrastive: Contrastive | None
+    geometry: Geometry
+    seconds: dict[str, Number]
+    imported: NotRequired[Imported]
+
+
+class Record(_Common):
+    """Any result.json, an imported one too."""
+
+    data: AnyData
+    probes: dict[str, AnyProbe]
+    untrained: dict[str, AnyProbe]
+
+
+class Result(_Common):
+    """The result.json of a run of ours."""
+
+    config_hash: Text
+    data: Data
+    probes: dict[str, Probe]
+    untrained: dict[str, Probe]
+
+
+class Failed(TypedDict, total=False):
+    """failed.json."""
+
+    reason: Text
+
+
+class Line(BaseModel):
+    """A line of metrics.jsonl."""
+
+    model_config = ConfigDict(extra="allow")
+    __pydantic_extra__: dict[str, Text | Flag | Number | None]
+
+    stage: Text = ""
+    start: Text = ""
+    epoch: Whole = 0
+    step: Whole = 0
+
+
+class GridFile(TypedDict):
+    """What names the runs in a study.yaml."""
+
+    data: Names
+    factors: NotRequired[dict[Any, list["Level"] | Names] | None]
+    seeds: list[Whole]
+    exclude: NotRequired[list[Names] | None]
+    added: NotRequired[Names | None]
+
+
+class Study(TypedDict, total=False):
+    """What else a study's YAML may hold, where its reader checks no more than this."""
+
+    preset: Text | None
+    added: Names | None
+
+
+class ConfigData(TypedDict, total=False):
+    """`data` in a config.yaml."""
+
+    sources: list[Text]
+    normalize: Flag
+
+
+class ConfigAutoencoder(TypedDict, total=False):
+    """`autoencoder` in a config.yaml."""
+
+    weights: Text | None
+
+
+class ConfigFile(TypedDict, total=False):
+    """What a report reads of a config.yaml, of any version."""
+
+    seed: Whole
+    data: ConfigData
+    autoencoder: ConfigAutoencoder
+    head: Names
+    backbone: Names
+    contrastive: Names
+    augment: Names
+    probe: Names
+    about: Names
+
+
+class ClassifierBackbone(TypedDict):
+    """The network of a finetune.json."""
+
+    name: Text
+    stem: Text
+
+
+class Classifier(TypedDict):
+    """What finetune.json must tell to open a classifier."""
+
+    backbone: ClassifierBackbone
+    size: Whole
+    classes: list[Text]
+    mean: Channels | None
+    std: Channels | None
+
+
+class Timed(TypedDict, total=False):
+    """What an estimate of time reads of a result.json."""
+
+    seconds: dict[Any, Number] | None
+
+
+class Holder(TypedDict):
+    """What a claim says of its holder."""
+
+    token: Text
+    host: Text
+    space: Text
+    pid: Whole
+    started: Text | None
+    epochs: NotRequired[dict[Any, Whole | None] | None]
+
+
+class Checkpoint(TypedDict):
+    """What a checkpoint.pt holds."""
+
+    stage: Text
+    state: Names
+    metrics: Whole
+    seconds: NotRequired[Number]
+
+
+_Plain: TypeAlias = Text | Flag | Number | None
+Level: TypeAlias = _Plain | Names | list[_Plain]
+
+RECORD, RESULT = TypeAdapter[Any](Record), TypeAdapter[Any](Result)
+TIMED, CLASSIFIER, FAILED = TypeAdapter[Any](Timed), TypeAdapter[Any](Classifier), TypeAdapter[Any](Failed)
+LINE, CHECKPOINT, HOLDER = TypeAdapter[Any](Line), TypeAdapter[Any](Checkpoint), TypeAdapter[Any](Holder)
+CONFIG, STUDY, GRID = TypeAdapter[Any](ConfigFile), TypeAdapter[Any](Study), TypeAdapter[Any](GridFile)
+NAMES = TypeAdapter[Any](Names)
+
+
+def result_schema() -> dict[str, Any]:
+    """The JSON Schema of the result.json of a run of ours."""
+    return RESULT.json_schema()

@@ -7,7 +7,8 @@ torch.
 
 from pathlib import Path
 
-from headstart.records.folder import visible, write
+from headstart.records.files import write
+from headstart.records.text import visible
 
 
 def write_report(path: str | Path, probe: str | None = None) -> Path:

@@ -15,13 +15,16 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from pydantic import TypeAdapter
 
-from headstart.records.config import decides, flatten, read_yaml
+from headstart.records.config import decides, flatten
 from headstart.records.errors import InputError
-from headstart.records.folder import FAILED, RECORD, RunFolder, read_json, read_metrics
+from headstart.records.files import read_json, read_yaml
+from headstart.records.folder import RunFolder, read_metrics
 from headstart.records.grid import grid_of
 from headstart.records.names import ACTIVATIONS, HEAD_INITS, PROBES, SETS
-from headstart.records.schema import problem
+from headstart.records.schema import CONFIG, FAILED, NAMES, RECORD
+from headstart.records.validation import problem
 from headstart.report.labels import (
     PROJECTORS,
     head_label,
@@ -195,28 +198,15 @@ def _result(folder: RunFolder) -> dict[str, Any]:
     return read_json(folder.result, RECORD, "a run's result")
 
 
-_CONFIG = {
-    "seed?": int,
-    "data?": {"sources?": [str], "normalize?": bool},
-    "autoencoder?": {"weights?": (None, str)},
-    "head?": {},
-    "backbone?": {},
-    "contrastive?": {},
-    "augment?": {},
-    "probe?": {},
-    "about?": {},
-}
-
-
 def _config(folder: RunFolder) -> dict[str, Any]:
-    return _yaml(folder.config, _CONFIG)
+    return _yaml(folder.config, CONFIG)
 
 
 def _study_yaml(path: Path) -> dict[str, Any]:
-    return _yaml(path / "study.yaml", {})
+    return _yaml(path / "study.yaml", NAMES)
 
 
-def _yaml(path: Path, shape: dict[str, Any]) -> dict[str, Any]:
+def _yaml(path: Path, shape: TypeAdapter[Any]) -> dict[str, Any]:
     """A YAML file's names and values; none where there is no file."""
     values = read_yaml(path) if path.exists() else {}
     if wrong := problem(values, shape):

@@ -11,8 +11,8 @@ from functools import cache
 
 import pandas as pd
 
-from headstart.records.folder import data_cell
 from headstart.records.names import ACTIVATIONS
+from headstart.records.text import data_cell
 from headstart.report import printed
 from headstart.report.answer import Answer
 

@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from headstart.records import folder as runs
-from headstart.records.config import differences, read_yaml
+from headstart.records.config import differences
 from headstart.records.errors import InputError
+from headstart.records.files import read_yaml
 from headstart.records.folder import RunFolder
 from headstart.records.grid import is_grid, label_of
 from headstart.study import store as study_store

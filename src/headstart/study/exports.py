@@ -13,7 +13,7 @@ from typing import Any
 import pandas as pd
 
 from headstart.records.errors import InputError
-from headstart.records.folder import printable
+from headstart.records.text import printable
 
 
 @dataclass(frozen=True)

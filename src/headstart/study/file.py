@@ -13,18 +13,14 @@ from typing import Any
 
 import yaml
 
-from headstart.records.config import (
-    Config,
-    flatten,
-    from_dict,
-    preset,
-    read_yaml,
-    to_dict,
-)
+from headstart.records.config import Config, flatten, from_dict, to_dict
 from headstart.records.errors import InputError
+from headstart.records.files import read_yaml
 from headstart.records.grid import Grid, Point, exclusions, label_of
 from headstart.records.names import SETS, Choice, Names
-from headstart.records.schema import problem
+from headstart.records.presets import preset
+from headstart.records.schema import STUDY
+from headstart.records.validation import problem
 from headstart.records.version import __version__
 from headstart.report.labels import named_comparisons
 
@@ -237,7 +233,7 @@ def _read(study: str | Path) -> tuple[dict[str, Any], str, str | None]:
             raise InputError(f"there is no study file or preset {study}; presets are {', '.join(presets())}")
         path = presets()[name].path
     values = _mapping(read_yaml(path), str(path))
-    if wrong := problem(values, {"preset?": (None, str), "added?": (None, {})}):
+    if wrong := problem(values, STUDY):
         raise InputError(f"{path}: {wrong}")
     return values, str(path), only
 

@@ -14,10 +14,14 @@ from typing import Any
 
 import yaml
 
-from headstart.records.config import Config, hash_of, paper, to_yaml
+from headstart.records.config import Config, hash_of, to_yaml
 from headstart.records.errors import InputError
-from headstart.records.folder import SCHEMA, RunFolder, printable, write, write_json
+from headstart.records.files import write, write_json
+from headstart.records.folder import RunFolder
 from headstart.records.names import SETS
+from headstart.records.presets import paper
+from headstart.records.schema import SCHEMA
+from headstart.records.text import printable
 from headstart.records.version import __version__
 from headstart.statistics import wilson
 from headstart.study.exports import COLUMNS, KEY, SETTINGS, ExportRow, read_export, refuse_repeats

@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from headstart.records import folder as runs
-from headstart.records.config import read_yaml
 from headstart.records.errors import InputError
+from headstart.records.files import read_yaml
 from headstart.records.folder import RunFolder
 from headstart.records.grid import grid_of
+from headstart.records.schema import TIMED
 from headstart.study.store import Claim
 
 AUTOENCODER = "autoencoder-"
@@ -110,9 +111,6 @@ SAMPLE = 100
 """Finished runs of a data set whose times are read for the estimate."""
 
 
-_TIMED = {"seconds?": (None, {"*": float})}
-
-
 def seconds_by_set(folder: Path, names: Sequence[str]) -> dict[str, float]:
     """Mean seconds of a finished run by data set, from a sample."""
     by_set: dict[str, list[str]] = {}
@@ -121,7 +119,7 @@ def seconds_by_set(folder: Path, names: Sequence[str]) -> dict[str, float]:
     means = {}
     for label, members in by_set.items():
         chosen = members[:: max(1, len(members) // SAMPLE)]
-        results = [runs.read_json(folder / n / "result.json", _TIMED, "a run's result") for n in chosen]
+        results = [runs.read_json(folder / n / "result.json", TIMED, "a run's result") for n in chosen]
         seconds = [sum((result.get("seconds") or {}).values()) for result in results]
         means[label] = sum(seconds) / len(seconds)
     return means

@@ -20,23 +20,13 @@ from typing import Any
 from headstart.records import folder as runs
 from headstart.records.errors import InputError
 from headstart.records.folder import RunFolder
-from headstart.records.schema import problem
+from headstart.records.schema import HOLDER
+from headstart.records.validation import problem
 
 BEAT_SECONDS = 15.0
 """How often a holder shows that it lives."""
 STALE_SECONDS = 120.0
 """A claim from another machine that has not been renewed for so long has lost its holder."""
-
-
-_HOLDER = {
-    "token": str,
-    "host": str,
-    "space": str,
-    "pid": int,
-    "started": (None, str),
-    "epochs?": (None, {"*": (None, int)}),
-}
-"""What a claim says of its holder."""
 
 
 BREAKING_SECONDS = 60.0
@@ -137,7 +127,7 @@ class Claim:
             holder = runs.parse_json(self.path.read_bytes())
         except (OSError, ValueError, RecursionError):
             return None
-        return None if problem(holder, _HOLDER) else holder
+        return None if problem(holder, HOLDER) else holder
 
     @staticmethod
     def _is_near(holder: Mapping[str, Any]) -> bool:

@@ -40,20 +40,11 @@ from headstart.evaluate.map import write_map
 from headstart.evaluate.online import OnlineProbe
 from headstart.heads import ProjectionHead, check_pretrained, head_statistics
 from headstart.records import folder as runs
-from headstart.records.config import (
-    PAPER_FOLDER_BATCH,
-    STAGES,
-    Config,
-    differences,
-    flatten,
-    from_dict,
-    hash_of,
-    read_yaml,
-    to_dict,
-    to_yaml,
-)
+from headstart.records.config import STAGES, Config, differences, flatten, from_dict, hash_of, to_dict, to_yaml
 from headstart.records.errors import InputError, RunError
+from headstart.records.files import read_yaml
 from headstart.records.folder import Metrics, RunFolder
+from headstart.records.presets import PAPER_FOLDER_BATCH
 from headstart.records.version import __version__
 from headstart.training import autoencoder as autoencoders
 from headstart.training import contrastive, optimizers

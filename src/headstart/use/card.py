@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from headstart import backbones
-from headstart.records.folder import printable
+from headstart.records.text import printable
 from headstart.records.version import __version__
 from headstart.use.load import Run
 

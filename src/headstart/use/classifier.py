@@ -19,6 +19,7 @@ from headstart.engine.device import Compute
 from headstart.engine.importers import read_tensors
 from headstart.engine.randomness import generator
 from headstart.records import folder as runs
+from headstart.records import schema
 from headstart.records.errors import InputError
 from headstart.records.version import __version__
 from headstart.training.contrastive import normalize
@@ -79,16 +80,6 @@ def outputs(
         yield scores.float().softmax(1).cpu(), h.float().cpu()
 
 
-_RECORD = {
-    "backbone": {"name": str, "stem": str},
-    "size": int,
-    "classes": [str],
-    "mean": (None, [float] * 3),
-    "std": (None, [float] * 3),
-}
-"""What finetune.json must tell to open a classifier."""
-
-
 def load_classifier(folder: str | Path) -> tuple[Classifier, dict[str, Any]]:
     """The network that `finetune` left in `folder`, in evaluation mode, and its finetune.json.
 
@@ -97,7 +88,7 @@ def load_classifier(folder: str | Path) -> tuple[Classifier, dict[str, Any]]:
     folder = Path(folder)
     if not (folder / RESULT).exists():
         raise InputError(f"{folder} holds no finished classifier: it has no {RESULT}; `headstart finetune` makes one")
-    about = runs.read_json(folder / RESULT, _RECORD, "a classifier's record")
+    about = runs.read_json(folder / RESULT, schema.CLASSIFIER, "a classifier's record")
     settings = about["backbone"]
     backbone = backbones.build(
         settings["name"], stem=settings["stem"], size=about["size"], generator=generator(0, "predict")

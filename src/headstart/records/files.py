@@ -1,0 +1,149 @@
+"""Files: written whole or not at all, and read with the file's name in every complaint.
+
+Nothing here imports torch.
+"""
+
+import contextlib
+import json
+import math
+import os
+import re
+import uuid
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import yaml
+from pydantic import TypeAdapter
+
+from headstart.records.errors import InputError, RunError
+from headstart.records.validation import problem
+
+
+def write(path: str | Path, content: bytes | str | Callable[[BinaryIO], object]) -> None:
+    """Write a whole file or leave what was there: temporary file, fsync, rename, fsync of the folder.
+
+    `content` is bytes, text (UTF-8), or a function that writes to an open binary file. A crash, a kill or a full
+    disk at any moment leaves either the old file or the new one, never a torn one.
+    Raises RunError naming the file when the disk is full or the folder cannot be written.
+    """
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")  # process ids repeat among containers
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(temporary, "wb") as file:
+            if callable(content):
+                content(file)
+            else:
+                file.write(content.encode() if isinstance(content, str) else content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+        _sync_folder(path.parent)
+    except OSError as error:
+        raise RunError(
+            f"{path} could not be written: {error.strerror or error}; nothing already there was lost"
+        ) from error
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def _sync_folder(folder: Path) -> None:
+    # A rename survives a power cut only once the folder itself is on disk; Windows cannot open folders.
+    if os.name == "posix":
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def write_json(path: str | Path, value: Any) -> None:
+    """Write a value as JSON; NaN and infinities are refused, so every reader can parse it."""
+    write(path, json.dumps(value, indent=2, allow_nan=False, ensure_ascii=False) + "\n")
+
+
+def read_json(path: str | Path, shape: TypeAdapter[Any] | None = None, what: str = "what Headstart wrote") -> Any:
+    """Parse a JSON file that is `what`, and has one of the shapes of records/schema.py.
+
+    Raises InputError naming the file when it is missing, damaged, or not of that shape.
+    """
+    try:
+        value = parse_json(Path(path).read_bytes())
+        wrong = None if shape is None else problem(value, shape)
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}") from None
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path} is not valid JSON ({error}); delete it or restore it from a copy") from None
+    if wrong:
+        raise InputError(f"{path} is not {what}: {wrong}; delete it or restore it from a copy")
+    return value
+
+
+def parse_json(text: str | bytes) -> Any:
+    """The value of a JSON text, which has no NaN and no infinity. Raises ValueError, RecursionError."""
+
+    def refuse(constant: str) -> None:
+        raise ValueError(f"{constant} is not a number of JSON")
+
+    return json.loads(text, parse_constant=refuse)
+
+
+def jsonl(lines: Iterable[Mapping[str, Any]]) -> str:
+    """One JSON object a line."""
+    return "".join(json.dumps(line, allow_nan=False) + "\n" for line in lines)
+
+
+LARGEST_YAML = 1_000_000
+"""Values in a YAML file, each counted as often as it is referred to."""
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML's safe subset, reading `1e-4` as the number YAML 1.2 says it is.
+
+    References to references can make a few lines mean more values than fit in any memory; those are refused unread.
+    """
+
+    def get_single_node(self) -> Any:
+        node = super().get_single_node()
+        if node is not None and _values_in(node, {}) > LARGEST_YAML:
+            raise yaml.YAMLError("its references mean more values than any setting has")
+        return node
+
+
+def _values_in(node: yaml.Node, known: dict[int, float]) -> float:
+    """Values that a node stands for; infinitely many where it contains itself."""
+    if id(node) not in known:
+        known[id(node)] = math.inf
+        children = node.value if isinstance(node, yaml.CollectionNode) else []
+        flat = (child for entry in children for child in (entry if isinstance(entry, tuple) else (entry,)))
+        known[id(node)] = 1 + sum(_values_in(child, known) for child in flat)
+    return known[id(node)]
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"),
+    list("-+.0123456789"),
+)
+
+
+def parse_yaml(text: str) -> Any:
+    """The plain value of a YAML text. Raises yaml.YAMLError, ValueError, RecursionError."""
+    return yaml.load(text, Loader=_Loader)
+
+
+def read_yaml(path: str | Path) -> Any:
+    """Parse a YAML file into plain values; no tag can build an object.
+
+    Raises InputError naming the file (and the line) when it cannot be read or is not YAML.
+    """
+    try:
+        return parse_yaml(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}") from None
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        where = getattr(error, "problem_mark", None)
+        line = f", line {where.line + 1}" if where else ""
+        raise InputError(f"{path}{line} is not plain YAML: {getattr(error, 'problem', error)}") from None

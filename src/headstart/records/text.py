@@ -1,0 +1,53 @@
+"""Text that anybody may have written, made safe to show: on a terminal, in a page, in a spreadsheet."""
+
+import re
+import unicodedata
+from collections.abc import Iterable, Sequence
+
+_RUN = ("=", "+", "-", "@", "\t", "\r")
+"""What a spreadsheet takes a cell that begins with it for: a formula, or nothing at all."""
+
+
+def data_cell(text: str) -> str:
+    """A name as a data file holds it: itself, with a leading ' only where a spreadsheet would run it.
+
+    `from_data_cell` takes the ' off again; nothing else is escaped, for the column names a file.
+    """
+    return f"'{text}" if text[:1] in _RUN or from_data_cell(text) != text else text
+
+
+def from_data_cell(text: str) -> str:
+    """What `data_cell` was given."""
+    return text[1:] if text[:1] == "'" and text[1:].lstrip("'")[:1] in _RUN else text
+
+
+def printable(text: str) -> str:
+    """Text with control and undecodable characters escaped, so that no file name can steer a terminal."""
+    return "".join(
+        c if unicodedata.category(c)[0] != "C" else c.encode("unicode_escape", "surrogatepass").decode() for c in text
+    )
+
+
+_UNSEEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ud800-\udfff]")
+
+
+def visible(text: str) -> str:
+    """`printable` of a whole document: its line ends and tabs stay, other control characters are shown escaped."""
+    return _UNSEEN.sub(lambda found: printable(found[0]), text)
+
+
+def table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    """CSV text whose names no spreadsheet takes for formulas."""
+    return csv_line(header) + "".join(csv_line(row) for row in rows)
+
+
+def csv_line(row: Iterable[object]) -> str:
+    """One row of a CSV: names as `data_cell` has them, fractions to six places.
+
+    Quoted where a reader needs it; Python's own writer before 3.13 leaves a lone carriage return bare.
+    """
+    cells = (data_cell(c) if isinstance(c, str) else f"{c:.6f}" if isinstance(c, float) else str(c) for c in row)
+    return ",".join(f'"{c.replace(chr(34), 2 * chr(34))}"' if _QUOTED.search(c) else c for c in cells) + "\n"
+
+
+_QUOTED = re.compile('[,"\r\n]|^\\s|\\s$')
