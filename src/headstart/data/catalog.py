@@ -9,11 +9,12 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
+from headstart.data import words
 from headstart.data.decode import SUFFIXES
 from headstart.data.folders import in_folder
-from headstart.data.lists import LISTS, in_list, labels_of_file
+from headstart.data.lists import LISTS, in_list, labelled_by
 from headstart.data.named import named_set, set_of
-from headstart.data.source import Entry, Source, as_text, make, relabel
+from headstart.data.source import Entry, Found, Source, as_text, expanded, make, relabel
 from headstart.records.config import DataConfig
 from headstart.records.errors import InputError
 from headstart.records.names import SETS
@@ -41,47 +42,79 @@ def find(data: DataConfig) -> Source:
     if data.labels == "none":
         return relabel(source, [None] * len(source.names))
     if data.labels not in ("auto", "folders"):
-        return relabel(source, labels_of_file(Path(data.labels), source.names))
+        return labelled_by(expanded(data.labels), source)
     return source
 
 
 def _from_files(names: Sequence[str], labels: str) -> Source:
-    parts: list[tuple[str, list[Entry], list[tuple[str, str]]]] = []
+    parts: list[tuple[str, Found]] = []
     lone: list[Path] = []
     for name in names:
-        path = Path(name).expanduser()
+        path = expanded(name)
         if path.is_dir():
-            parts.append((path.resolve().name, in_folder(path, labels), []))
+            parts.append((path.resolve().name, in_folder(path, labels)))
         elif path.is_file() and path.suffix.lower() in LISTS:
-            parts.append((path.stem, *in_list(path)))
+            parts.append((path.stem, in_list(path)))
         elif path.is_file() and path.suffix.lower() in SUFFIXES:
             lone.append(path)
-        elif path.is_file():
-            raise InputError(
-                f"{name} is neither a folder nor a list ({', '.join(LISTS)}) nor a picture; unpack archives first"
-            )
         else:
-            raise InputError(f"there is no folder, list or named set {name}; named sets are {', '.join(SETS)}")
+            raise _neither(name, path)
     if lone:
         short = _distinct([path.name for path in lone], "{number}/{name}")
-        parts.append(("", [Entry(as_text(name), str(path)) for name, path in zip(short, lone, strict=True)], []))
-    where = "\n".join(as_text(os.path.abspath(Path(name).expanduser())) for name in names)
-    if len(parts) == 1:
-        _, entries, skipped = parts[0]
-    else:
-        prefixes = _distinct([prefix for prefix, _, _ in parts])
-        entries = [
-            Entry(f"{prefix}/{e.name}" if prefix else e.name, e.path, e.label, e.official)
-            for prefix, (_, part, _) in zip(prefixes, parts, strict=True)
-            for e in part
-        ]
-        skipped = [s for _, _, some in parts for s in some]
-    if not entries:
+        found = Found([Entry(as_text(name), str(path)) for name, path in zip(short, lone, strict=True)])
+        parts.append(("", found))
+    found = parts[0][1] if len(parts) == 1 else _together(parts)
+    if not found.entries:
         raise InputError(
             f"{', '.join(names)} holds no pictures; looked at any depth for files ending in "
             + " ".join(sorted(SUFFIXES))
+            + "".join(f"; {note}" for note in found.notes)
+            + _instead(found)
         )
-    return make(where, entries, as_given=len(lone) == len(names), skipped=skipped)
+    where = "\n".join(as_text(os.path.abspath(expanded(name))) for name in names)
+    return make(
+        where,
+        found.entries,
+        as_given=len(lone) == len(names),
+        skipped=found.skipped,
+        notes=tuple(found.notes),
+        others=dict(found.others),
+    )
+
+
+def _neither(name: str, path: Path) -> InputError:
+    if path.is_file():
+        return InputError(
+            f"{name} is neither a folder nor a list ({', '.join(LISTS)}) nor a picture; unpack archives first"
+        )
+    return InputError(f"there is no folder, list or named set {name}; named sets are {', '.join(SETS)}")
+
+
+def _instead(found: Found) -> str:
+    """What lies there instead of pictures."""
+    some = ", ".join(f"{n:,} {ending or 'without ending'}" for ending, n in found.others.most_common(5))
+    return f"; it holds {some}" if some else ""
+
+
+def _together(parts: Sequence[tuple[str, Found]]) -> Found:
+    """Several DATA as one; folders called train and test are the official split, as they are inside one folder."""
+    prefixes = _distinct([prefix for prefix, _ in parts])
+    split = words.splits(prefixes)
+    kinds = split.kinds if split is not None and split.official else {}
+    whole = Found([])
+    for prefix, (_, part) in zip(prefixes, parts, strict=True):
+        official = kinds.get(prefix, "")
+        official = official if official in ("train", "val", "test") else ""
+        whole.entries += [
+            Entry(f"{prefix}/{e.name}" if prefix else e.name, e.path, e.label, e.official or official)
+            for e in part.entries
+        ]
+        whole.skipped += part.skipped
+        whole.notes += [f"{prefix}: {note}" if prefix else note for note in part.notes]
+        whole.others += part.others
+    if kinds:
+        whole.notes.append(f"taken for the official split: {', '.join(f'{n} ({k})' for n, k in kinds.items())}")
+    return whole
 
 
 def _distinct(names: list[str], again: str = "{name}-{number}") -> list[str]:

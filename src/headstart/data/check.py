@@ -50,6 +50,8 @@ class Report:
         conflicts: those groups whose labels differ.
         altered: (file, published md5, found md5) of a named set's files that are not the published ones.
         starts: whether a run would start with this many unreadable files.
+        taken: what folders and columns were taken for, and what was left out, a sentence each.
+        others: files of other endings that lie in the folders, by ending.
     """
 
     data: list[str]
@@ -68,6 +70,8 @@ class Report:
     conflicts: list[list[str]]
     altered: list[tuple[str, str, str]]
     starts: bool
+    taken: list[str]
+    others: dict[str, int]
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""
@@ -87,6 +91,7 @@ class Report:
             ("official split", _counted({name or "none": n for name, n in self.splits.items()})),
             ("sizes", _counted(self.sizes)),
             ("formats", _counted(self.formats)),
+            ("other files", _counted({ending or "without ending": n for ending, n in self.others.items()}) or "none"),
             ("modes", _counted(self.modes)),
             ("exact duplicates", f"{sum(len(g) - 1 for g in self.duplicates):,} in {len(self.duplicates):,} groups"),
             ("... across splits", f"{len(self.leaks):,} groups" + (" (they inflate accuracy)" if self.leaks else "")),
@@ -95,6 +100,7 @@ class Report:
             summary.add_row(what, _plain(found))
         parts = [summary]
         for title, columns, rows in (
+            ("what folders and columns were taken for", ("",), [(note,) for note in self.taken]),
             ("classes", ("class", "pictures"), [(name, f"{n:,}") for name, n in self.classes.items()]),
             ("unreadable", ("picture", "reason"), self.unreadable),
             ("the same picture in several splits", ("pictures",), [(", ".join(g),) for g in self.leaks]),
@@ -144,6 +150,8 @@ def run(data: DataConfig) -> Report:
         conflicts=[[names[i] for i in g] for g in same if len({labels[i] for i in g if labels[i] >= 0}) > 1],
         altered=list(_altered(source)),
         starts=bool(readable) and not (len(unreadable) > TOLERATED and len(unreadable) > data.max_skipped * total),
+        taken=list(source.notes),
+        others=_frequent(source.others),
     )
 
 

@@ -1,72 +1,128 @@
 """Pictures in folders as people have them.
 
-Comes in: a folder. Goes out: its picture files with the class and official split that the folders' names say.
+Comes in: a folder. Goes out: its picture files with the class and official split that the folders' names say, and a
+sentence for everything that was taken for something or left out.
 """
 
 import os
+from collections import Counter
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from headstart.data.decode import SUFFIXES
-from headstart.data.source import Entry, as_text
+from headstart.data.layout import Folder, Layout, Role
+from headstart.data.source import Entry, Found, as_text
+from headstart.data.words import the_words
 from headstart.records.errors import InputError
 
-SPLITS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
+OTHER_PICTURES = the_words(
+    ".arw .cr2 .cr3 .czi .dcm .dng .eps .exr .fits .hdr .ico .j2k .jp2 .jpx .jxl .lsm .mrc .nd2 .nef .nii "
+    ".nrrd .orf .pbm .pgm .pnm .ppm .psd .raf .raw .rw2 .svg .svs .tga .xcf"
+)
+"""Endings of pictures that are not read; files of these are counted on the screen."""
+JUNK = frozenset(("__MACOSX", "@eaDir", "$RECYCLE.BIN", "System Volume Information", "lost+found"))
+"""Folders that operating systems and network disks leave behind, some with previews of the pictures."""
 
 
-def in_folder(root: Path, labels: str) -> list[Entry]:
+def in_folder(root: Path, labels: str) -> Found:
     """The pictures below a folder; first-level folders are classes unless pictures lie at the top."""
-    found = list(walk(root))
-    tops = {parts[0] for parts, _ in found if len(parts) > 1}
-    is_split = "train" in {SPLITS.get(top.lower()) for top in tops} and len(tops) > 1
-    is_split = is_split and all(top.lower() in SPLITS for top in tops)
-    inside = [(parts[1:] if is_split and len(parts) > 1 else parts) for parts, _ in found]
-    # Stray pictures beside train/ and test/ say nothing about the folders below those.
-    at_top = any(
-        len(rest) == 1 for rest, (parts, _) in zip(inside, found, strict=True) if not (is_split and len(parts) == 1)
-    )
-    classes = labels == "folders" or (labels == "auto" and not at_top)
-    return [
-        Entry(
-            name="/".join(parts),
-            path=path,
-            label=rest[0] if classes and len(rest) > 1 else None,
-            official=SPLITS[parts[0].lower()] if is_split and len(parts) > 1 else "",
-        )
-        for rest, (parts, path) in zip(inside, found, strict=True)
-    ]
+    walked = Walk(root)
+    found = list(walked)
+    layout = Layout(Folder.of(parts[:-1] for parts, _ in found), root.resolve().name, labels)
+    entries = []
+    for parts, path in found:
+        role = layout.roles.get(parts[:-1], Role())
+        if role.kept:
+            entries.append(Entry("/".join(parts), path, role.label, role.official))
+    return Found(entries, notes=layout.notes + walked.notes(), others=walked.others)
 
 
-def walk(root: Path, suffixes: Iterable[str] = SUFFIXES) -> Iterator[tuple[tuple[str, ...], str]]:
+@dataclass
+class Walk:
     """(name parts, path) of every file below `root` with one of these endings, but for hidden ones.
 
     Links to folders are followed, after everything real, each folder once: loops end, and the names do not depend on
-    the order in which the file system lists them.
+    the order in which the file system lists them. The folders of runs and studies are left out: sheets and figures
+    are no pictures of the set.
+
+    Attributes:
+        others: how many other files there are of each ending; known when all have been passed.
+        unreadable: folders that cannot be listed, with the reason; runs: folders of runs and studies.
     """
-    suffixes = tuple(suffixes)
-    seen: set[tuple[int, int]] = set()
-    waiting: list[tuple[tuple[str, ...], str]] = [((), str(root))]
-    links: list[tuple[tuple[str, ...], str]] = []
-    while waiting or links:
-        parts, folder = waiting.pop() if waiting else links.pop(0)
+
+    root: Path
+    suffixes: Iterable[str] = SUFFIXES
+    others: Counter[str] = field(default_factory=Counter)
+    unreadable: list[tuple[str, str]] = field(default_factory=list)
+    runs: list[str] = field(default_factory=list)
+
+    def __iter__(self) -> Iterator[tuple[tuple[str, ...], str]]:
+        """Walk."""
+        suffixes = tuple(self.suffixes)
+        seen: set[tuple[int, int]] = set()
+        waiting: list[tuple[tuple[str, ...], str]] = [((), str(self.root))]
+        links: list[tuple[tuple[str, ...], str]] = []
+        while waiting or links:
+            parts, folder = waiting.pop() if waiting else links.pop(0)
+            for entry in self._entries(parts, folder, seen):
+                inner = (*parts, as_text(entry.name))
+                is_folder = _is_folder(entry)
+                if is_folder:
+                    (links if entry.is_symlink() else waiting).append((inner, entry.path))
+                elif entry.name.lower().endswith(suffixes):
+                    yield inner, entry.path
+                else:
+                    self.others[os.path.splitext(entry.name)[1].lower()] += 1
+
+    def _entries(self, parts: tuple[str, ...], folder: str, seen: set[tuple[int, int]]) -> list["os.DirEntry[str]"]:
+        """What lies in a folder that was not there before, by name; nothing where it cannot be read."""
         try:
             status = os.stat(folder)
             if (status.st_dev, status.st_ino) in seen:
-                continue
+                return []
             seen.add((status.st_dev, status.st_ino))
-            entries = sorted(os.scandir(folder), key=lambda e: e.name)
+            with os.scandir(folder) as listed:
+                entries = sorted(listed, key=lambda e: e.name)
         except OSError as error:
             if not parts:
                 raise InputError(f"{folder} cannot be read: {error.strerror}") from None
-            continue
-        for entry in entries:
-            name = entry.name
-            if name.startswith(".") or name == "__MACOSX":
-                continue
-            inner = (*parts, as_text(name))
-            if name.lower().endswith(suffixes) and not entry.is_dir():
-                yield inner, entry.path
-            elif entry.is_dir(follow_symlinks=False):
-                waiting.append((inner, entry.path))
-            elif entry.is_symlink() and entry.is_dir():
-                links.append((inner, entry.path))
+            self.unreadable.append(("/".join(parts), error.strerror or str(error)))
+            return []
+        names = {entry.name for entry in entries}
+        if "study.yaml" in names or {"config.yaml", "metrics.jsonl"} <= names:
+            self.runs.append("/".join(parts))
+            # A run may have been put into the very folder of its pictures.
+            entries = [] if parts else [entry for entry in entries if entry.name not in OF_RUNS]
+        return [entry for entry in entries if not entry.name.startswith(".") and entry.name not in JUNK]
+
+    def notes(self) -> list[str]:
+        """What was left out, a sentence each."""
+        notes = []
+        if self.runs:
+            notes.append(f"left out: the pictures of runs and studies in {_some(self.runs)}")
+        if self.unreadable:
+            notes.append(
+                f"left out: {_some([f'{name}/ ({why})' for name, why in self.unreadable])}, which cannot be read"
+            )
+        pictures = {ending: n for ending, n in self.others.items() if ending in OTHER_PICTURES}
+        if pictures:
+            counted = ", ".join(f"{n:,} {ending}" for ending, n in sorted(pictures.items()))
+            notes.append(f"left out: {counted} (pictures of kinds that are not read; convert them)")
+        return notes
+
+
+OF_RUNS = frozenset(("samples", "evaluations", "figures", "tables", "runs", "autoencoders"))
+"""Folders of a run or a study."""
+
+
+def _is_folder(entry: "os.DirEntry[str]") -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link that leads to itself
+        return False
+
+
+def _some(names: list[str], shown: int = 3) -> str:
+    more = f" and {len(names) - shown} more" if len(names) > shown else ""
+    return ", ".join(name or "DATA itself" for name in names[:shown]) + more

@@ -205,6 +205,8 @@ def open_images(data: DataConfig, crop_scale: float = 0.08, crop_ratio: float = 
     unreadable.
     """
     source = catalog.find(data)
+    for note in source.notes:
+        say(note)
     images = Images(source, prepare(source, data, crop_scale * crop_ratio), data)
     _report(images, data.max_skipped)
     return images

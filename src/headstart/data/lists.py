@@ -3,111 +3,153 @@
 Comes in: a .txt, .csv or .tsv file. Goes out: its pictures, with labels and official split where it has such columns.
 """
 
-import csv
-import io
+import os
 import unicodedata
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
-from headstart.data.folders import SPLITS
-from headstart.data.source import Entry
+import numpy as np
+
+from headstart.data.source import Entry, Found, Source, expanded, relabel
+from headstart.data.table import Row, read_table
 from headstart.records.errors import InputError
-from headstart.records.text import from_data_cell, printable
+from headstart.records.folder import printable
 
 LISTS = (".txt", ".csv", ".tsv")
 """Endings of files that list pictures."""
 
-_PATH_COLUMNS = ("path", "file", "filename", "filepath", "image", "picture", "name")
-_LABEL_COLUMNS = ("label", "class", "category", "target")
 
+def in_list(path: Path) -> Found:
+    """The pictures of a list; those that are not there are set aside, each by itself.
 
-def _rows(path: Path) -> list[list[str]]:
-    """The cells of a .csv or .tsv, or the lines of any other file as one cell each."""
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:  # a name may hold a line end of either kind
-            text = file.read()
-    except OSError as error:
-        raise InputError(f"{path} cannot be read: {error.strerror}") from None
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path} is not UTF-8 text (byte {error.start}); save it as UTF-8") from None
-    if path.suffix.lower() not in (".csv", ".tsv"):
-        return [[line.strip()] for line in text.splitlines() if line.strip() and not line.startswith("#")]
-    separator = "\t" if path.suffix.lower() == ".tsv" else ";" if ";" in text[: text.find("\n")] else ","
-    try:
-        return [row for row in csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True) if any(row)]
-    except csv.Error as error:
-        raise InputError(f"{path} is not a {path.suffix[1:].upper()} table: {error}") from None
-
-
-def _table(path: Path) -> tuple[list[tuple[int, str, str, str]], bool]:
-    """(line, path, label, split) of each row of a list, and whether it has labels; a header row is optional."""
-    rows = _rows(path)
-    if not rows:
-        raise InputError(f"{path} is empty; expected one picture a line")
-    header = [cell.strip().lower() for cell in rows[0]]
-    at = next((header.index(name) for name in _PATH_COLUMNS if name in header), None)
-    if at is None:
-        at, label, split, first = 0, 1 if len(header) > 1 else None, None, 0
-    else:
-        label = next((header.index(name) for name in _LABEL_COLUMNS if name in header), None)
-        split, first = header.index("split") if "split" in header else None, 1
-
-    def cell(row: list[str], column: int | None) -> str:
-        return from_data_cell(row[column].strip()) if column is not None and column < len(row) else ""
-
-    lines = [(n, cell(r, at), cell(r, label), cell(r, split)) for n, r in enumerate(rows[first:], first + 1)]
-    return lines, label is not None
-
-
-def in_list(path: Path) -> tuple[list[Entry], list[tuple[str, str]]]:
-    """Entries of a list, and (name, reason) of lines that are set aside."""
+    Raises InputError when two rows disagree about one picture, or none of the pictures is there.
+    """
+    table = read_table(path, lambda name: os.path.exists(path.parent / name))
     entries: dict[str, Entry] = {}
+    rows: dict[str, Row] = {}
     skipped = []
-    for line, name, label, split in _table(path)[0]:
-        if not name:
-            raise InputError(f"{path}, row {line} names no picture; give its path, relative to the list or absolute")
-        if split and split.lower() not in SPLITS:
+    for row in table.rows:
+        if not row.name:
             raise InputError(
-                f"{path}, row {line} has the split {printable(split)!r}; it must be train, val, test or empty"
+                f"{path}, row {row.line} names no picture; give its path, relative to the list or absolute"
             )
-        picture = path.parent / Path(name).expanduser()
-        shown = Path(name).as_posix()
-        entry = Entry(shown, str(picture), label or None, SPLITS.get(split.lower(), ""))
-        if shown in entries and entries[shown] != entry:
-            raise InputError(f"{path}, row {line} lists {printable(shown)} again, with another label or split")
-        if picture.exists():
-            entries[shown] = entry
-        else:
-            skipped.append((shown, "no such file"))
+        place, name, reason = _located(path.parent, row.name)
+        if reason:
+            skipped.append((_short(name), reason))
+            continue
+        entry = Entry(name, place, row.label, row.split)
+        if entries.setdefault(name, entry) != entry:
+            raise _disagreement(path, rows[name], row)
+        rows[name] = row
     if not entries:
-        raise InputError(f"none of the {len(skipped)} pictures in {path} exist; paths are relative to its folder")
-    return list(entries.values()), skipped
+        name = table.rows[0].name
+        raise InputError(
+            f"none of the {len(skipped)} pictures in {path} exist; paths are relative to its folder, so the first was "
+            f"looked for at {printable(_short(os.path.join(path.parent.absolute(), name)))} ({skipped[0][1]})"
+        )
+    return Found(list(entries.values()), skipped, table.notes)
 
 
-def labels_of_file(path: Path, names: list[str]) -> list[str | None]:
-    """A label for each name from a CSV `name,label`; None where it has none.
+def _located(folder: Path, name: str) -> tuple[str, str, str | None]:
+    """(path, name with /, None) of a picture in a list, or the reason why it is not there."""
+    reason = "no such file"
+    for spelled in _spellings(name):
+        place = os.path.join(folder, spelled)
+        try:
+            os.stat(place)
+            return place, Path(spelled).as_posix(), None
+        except FileNotFoundError:
+            pass
+        except OSError as error:
+            reason = error.strerror or str(error)
+        except ValueError:
+            reason = "a NUL byte in its name"
+    return "", Path(name).as_posix(), reason
 
-    Raises InputError when the file cannot be read, names a picture that is not there, or matches none.
+
+def _spellings(name: str) -> Iterator[str]:
+    """A name as it is written, and as another system would have written it."""
+    yield name
+    if name.startswith("~"):
+        yield str(expanded(name))
+    for form in ("NFC", "NFD"):
+        if (other := unicodedata.normalize(form, name)) != name:  # type: ignore[arg-type]
+            yield other
+    if "\\" in name:
+        yield name.replace("\\", "/")
+
+
+def _short(name: str, longest: int = 120) -> str:
+    return name if len(name) <= longest else f"{name[:longest]}… ({len(name):,} characters)"
+
+
+def _disagreement(path: Path, first: Row, again: Row) -> InputError:
+    said = [f"{row.label or 'no label'}{f' in {row.split}' if row.split else ''}" for row in (first, again)]
+    return InputError(
+        f"{path}, row {again.line} lists {printable(_short(again.name))} again, with another label or split: "
+        f"{printable(said[1])} after {printable(said[0])} in row {first.line}; keep one of them"
+    )
+
+
+def labelled_by(path: Path, source: Source) -> Source:
+    """A source with the labels, and where it has no official split also the split, of a table `name,label`.
+
+    Raises InputError when the file cannot be read, has no labels, contradicts itself, or names no picture of these.
     """
     if not path.is_file():
         raise InputError(f"data.labels is {path}; it must be auto, folders, none, or an existing CSV file `name,label`")
-    lines, has_labels = _table(path)
-    if not has_labels:
-        raise InputError(f"{path} has no label column; expected `name,label`")
-    normal = {unicodedata.normalize("NFC", name): i for i, name in enumerate(names)}
-    short: dict[str, int | None] = {}
-    for i, name in enumerate(names):
-        base = unicodedata.normalize("NFC", name.rsplit("/", 1)[-1])
-        short[base] = None if base in short else i  # a file name that occurs twice names nothing
-    labels: list[str | None] = [None] * len(names)
-    matched = 0
-    for _, name, label, _ in lines:
-        wanted = unicodedata.normalize("NFC", Path(name).as_posix())
-        at = normal.get(wanted, short.get(wanted))
-        if at is not None:
-            matched += 1
-            labels[at] = label or None
-    if not matched:
+    find = _Finder(source.names)
+    table = read_table(path, lambda name: find(name) is not None)
+    if not table.labelled:
+        columns = "".join(f" ({note.partition(': ')[2]})" for note in table.notes)
+        raise InputError(f"{path} has no label column{columns}; expected `name,label`")
+    chosen: dict[int, Row] = {}
+    missing = 0
+    for row in table.rows:
+        at = find(row.name)
+        if at is None:
+            missing += 1
+        elif (before := chosen.setdefault(at, row))[2:] != row[2:]:
+            raise _disagreement(path, before, row)
+    if not chosen:
         raise InputError(
-            f"none of the {len(lines)} names in {path} is a picture of DATA, such as {printable(names[0])}"
+            f"none of the {missing} names in {path} is a picture of DATA: it names "
+            f"{printable(_short(table.rows[0].name)) if missing else 'none'}, DATA holds {printable(source.names[0])}"
         )
-    return labels
+    notes = [*table.notes]
+    if missing:
+        notes.append(f"{path.name}: {missing} of {len(table.rows)} names are no picture of DATA")
+    labels = [chosen[i].label if i in chosen else None for i in range(len(source.names))]
+    return _split_by(path, relabel(source, labels, notes=notes), chosen)
+
+
+def _split_by(path: Path, source: Source, chosen: dict[int, Row]) -> Source:
+    """A source with the split that a table's rows say, unless it has an official one."""
+    if not any(row.split for row in chosen.values()):
+        return source
+    if (source.official != "").any():
+        return replace(source, notes=(*source.notes, f"{path.name}: its split is not used, because DATA has one"))
+    official = np.array([chosen[i].split if i in chosen else "" for i in range(len(source.names))], dtype="U5")
+    return replace(source, official=official)
+
+
+class _Finder:
+    """The number of the picture that a table's name means: its whole name, or its file name where that is unique."""
+
+    def __init__(self, names: list[str]) -> None:
+        self._whole = {unicodedata.normalize("NFC", name): i for i, name in enumerate(names)}
+        self._short: dict[str, int | None] = {}
+        for i, name in enumerate(names):
+            base = unicodedata.normalize("NFC", name.rsplit("/", 1)[-1])
+            for form in {base, os.path.splitext(base)[0]}:
+                self._short[form] = None if form in self._short else i  # a name that occurs twice names nothing
+
+    def __call__(self, name: str) -> int | None:
+        """None: no picture, or several."""
+        for spelled in (name, name.replace("\\", "/")):
+            wanted = unicodedata.normalize("NFC", Path(spelled).as_posix())
+            at = self._whole.get(wanted, self._short.get(wanted))
+            if at is not None:
+                return at
+        return None

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from headstart.data.download import fetch
-from headstart.data.folders import walk
+from headstart.data.folders import Walk
 from headstart.data.pickles import plain, read_pickle
-from headstart.data.source import Entry, Source, make
+from headstart.data.source import Entry, Source, expanded, make
 from headstart.records.config import DataConfig
 from headstart.records.errors import InputError
 from headstart.records.names import SETS
@@ -221,7 +221,7 @@ def imagenette(root: Path, data: DataConfig) -> Source:
     entries = [
         Entry(e.name, e.path, IMAGENETTE_CLASSES.get(e.label or "", e.label), e.official)
         for split in ("train", "val")
-        for parts, path in walk(_need(root / split))
+        for parts, path in Walk(_need(root / split))
         for e in [Entry("/".join((split, *parts)), path, parts[0] if len(parts) > 1 else None, split)]
     ]
     if not entries:
@@ -260,7 +260,7 @@ def named_set(name: str, data: DataConfig) -> Source:
         return known.made()(Path(), data)
     if not root:
         raise InputError(f"{head} needs the folder its files are in: {head}:ROOT")
-    folder = Path(root).expanduser()
+    folder = expanded(root)
     try:
         return known.made()(folder, data)
     except _MissingError as missing:

@@ -32,7 +32,7 @@ def read_pickle(path: Path) -> dict[str, Any]:
 
 
 def plain(value: object) -> object:
-    """Text of bytes; other values as they are."""
+    """Text in place of the byte strings of Python 2; all else as it is."""
     return value.decode("latin1") if isinstance(value, bytes) else value
 
 

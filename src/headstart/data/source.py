@@ -1,6 +1,7 @@
 """Pictures that are known by name but not yet decoded: what every way of naming DATA comes to."""
 
 import os
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -25,6 +26,8 @@ class Source:
         crop_bottom: rows to cut off below (the banner of fgvc-aircraft).
         files: the files that array pictures come from.
         checksums: (file, md5) as published, of a named set.
+        notes: what folders and columns were taken for, and what was left out, a sentence each.
+        others: files of other endings that lie in the folders, by ending.
     """
 
     where: str
@@ -37,6 +40,8 @@ class Source:
     crop_bottom: int = 0
     files: tuple[Path, ...] = ()
     checksums: tuple[tuple[Path, str], ...] = ()
+    notes: tuple[str, ...] = ()
+    others: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -47,6 +52,16 @@ class Entry:
     path: str
     label: str | None = None
     official: str = ""
+
+
+@dataclass
+class Found:
+    """What one DATA holds: its picture files, those set aside, and what there is to say of them (as in `Source`)."""
+
+    entries: list[Entry]
+    skipped: list[tuple[str, str]] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    others: Counter[str] = field(default_factory=Counter)
 
 
 def make(where: str, entries: Iterable[Entry], as_given: bool = False, **more: Any) -> Source:
@@ -64,10 +79,20 @@ def make(where: str, entries: Iterable[Entry], as_given: bool = False, **more: A
     )
 
 
-def relabel(source: Source, labels: Sequence[str | None]) -> Source:
-    """The source with these labels (None where there is none) in place of its own."""
+def relabel(source: Source, labels: Sequence[str | None], notes: Sequence[str] = ()) -> Source:
+    """The same pictures with other labels (None: unlabelled), and what there is to say of them."""
     classes, numbers = _number(labels)
-    return replace(source, classes=classes, labels=numbers)
+    return replace(source, classes=classes, labels=numbers, notes=(*source.notes, *notes))
+
+
+def expanded(name: str) -> Path:
+    """A path with `~` for the home folder, where there is such a home and no file of that very name."""
+    if not name.startswith("~") or os.path.lexists(name):
+        return Path(name)
+    try:
+        return Path(name).expanduser()
+    except RuntimeError:  # nobody of that name, or no home
+        return Path(name)
 
 
 def _number(labels: Sequence[str | None]) -> tuple[list[str], np.ndarray]:

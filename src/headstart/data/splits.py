@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from headstart.data.images import Images
+from headstart.engine.progress import say
 from headstart.engine.randomness import numpy_generator
 from headstart.records.config import DataConfig
 from headstart.records.errors import InputError
@@ -53,13 +54,18 @@ def make(images: Images, data: DataConfig) -> Splits:
     house: the official test split where there is one (val/ where there is no test/), val official or a tenth of train;
     else 70/10/20. paper: as the authors' code did; in a train/val set (Imagenette) train is 90 % of train, the rest is
     unused, val is a tenth of the official val, and all of that is the test split. Draws are stratified by label.
+    An official val or test split without any label, beside labelled training pictures, is left out.
     Raises InputError when there are too few pictures for three splits.
     """
     seed, labels = data.split_seed, images.labels
     has = {name: np.flatnonzero(images.official == name) for name in ("train", "val", "test")}
     pool = np.flatnonzero((images.official == "train") | (images.official == ""))
+    without = [n for n in ("val", "test") if has[n].size and (labels[has[n]] < 0).all() and (labels[pool] >= 0).any()]
+    if without:
+        has |= {name: np.empty(0, np.int64) for name in without}
+        say(f"the official {' and '.join(without)} pictures have no labels: left out, and split anew from the others")
     if not has["train"].size or not (has["test"].size or has["val"].size):
-        everything = np.arange(len(images))
+        everything = np.arange(len(images)) if not without else pool
         test, rest = draw(everything, labels, TEST, seed, "test")
         val, train = draw(rest, labels, VAL / (1 - TEST), seed, "val")
     elif data.splits == "paper" and not has["test"].size:

@@ -1,0 +1,172 @@
+"""Tables as people and tools write them: every column is used or named, contradictions are refused."""
+
+import unicodedata
+
+import pytest
+
+from headstart.data import check
+from headstart.records.config import DataConfig
+from headstart.records.errors import InputError
+from tests.data.pictures import find, folder, labelled, put
+
+
+def table(tmp_path, text, n=4, name="t.csv"):
+    """The source that a table of p0.png, p1.png, ... names."""
+    folder(tmp_path, [f"p{i}.png" for i in range(n)])
+    put(tmp_path / name, text.encode())
+    return find(tmp_path / name)
+
+
+def rows(header, *values):
+    return header + "\n" + "".join(f"p{i}.png,{value}\n" for i, value in enumerate(values))
+
+
+@pytest.mark.parametrize(
+    "header",
+    ["path,species", "path,labels", "path,label_id", "image,Class Name", "file_name,dx", "img,y", "Filename,breed"],
+)
+def test_labels_under_any_usual_header(tmp_path, header):
+    source = table(tmp_path, rows(header, "x", "y", "x", "y"))
+    assert labelled(source) == {"p0.png": "x", "p1.png": "y", "p2.png": "x", "p3.png": "y"}
+
+
+def test_a_lone_column_that_repeats_is_the_label_and_that_is_said(tmp_path):
+    source = table(tmp_path, rows("path,plumage", "x", "y", "x", "y"))
+    assert source.classes == ["x", "y"]
+    assert source.notes == ("t.csv: column plumage taken for the label",)
+
+
+@pytest.mark.parametrize(
+    ("text", "unused"),
+    [
+        (rows("path,label,width,height", "x,1,2", "y,3,4"), "columns width, height not used"),
+        (rows("path,score", "0.1", "0.2", "0.3", "0.1"), "column score not used"),
+        (rows("path,label_id,label", "0,x", "1,y"), "column label_id not used"),
+        (rows("path,label,fold", "x,0", "y,1"), "column fold not used"),
+        ("p0.png,x,7\np1.png,y,8\n", "column number 3 not used"),
+        (",path,label\n0,p0.png,x\n1,p1.png,y\n", "column number 1 not used"),
+    ],
+)
+def test_columns_that_are_not_used_are_named(tmp_path, text, unused):
+    assert f"t.csv: {unused}" in table(tmp_path, text).notes
+
+
+def test_one_column_a_class(tmp_path):
+    source = table(tmp_path, rows("filename, cat, dog", "1,0", "0,1", "0,0", "1,1"))
+    assert labelled(source) == {"p0.png": "cat", "p1.png": "dog", "p2.png": None, "p3.png": None}
+    assert "t.csv: columns cat, dog taken for one class a column" in source.notes
+    assert "t.csv: 1 rows have several classes and are left unlabelled" in source.notes
+
+
+@pytest.mark.parametrize(
+    ("header", "values", "official"),
+    [
+        ("subset", ["train", "Training", "valid", "TEST"], ["train", "train", "val", "test"]),
+        ("fold", ["train", "train", "dev", "dev"], ["train", "train", "val", "val"]),
+        ("is_valid", ["False", "0", "True", "1"], ["train", "train", "val", "val"]),
+        ("is_test", ["no", "no", "no", "yes"], ["train", "train", "train", "test"]),
+        ("Usage", ["Training", "PublicTest", "PrivateTest", ""], ["train", "test", "test", ""]),
+    ],
+)
+def test_splits_under_any_usual_header(tmp_path, header, values, official):
+    source = table(tmp_path, rows(f"path,label,{header}", *(f"x,{value}" for value in values)))
+    assert source.official.tolist() == official
+    assert source.classes == ["x"]
+
+
+def test_comments_and_other_separators(tmp_path):
+    text = "# exported in May\npath|label\np0.png|x\n# half way\np1.png|y\n"
+    assert labelled(table(tmp_path, text)) == {"p0.png": "x", "p1.png": "y"}
+    assert table(tmp_path, text).notes == ("t.csv: 2 comment lines passed over",)
+    folder(tmp_path, ["# 1.png"])
+    assert find(put(tmp_path / "l.txt", b"# a comment\n# 1.png\n")).names == ["# 1.png"]
+
+
+@pytest.mark.parametrize("none", ["NA", "None", "nan", "null", "N/A", ""])
+def test_what_means_no_label_is_no_class(tmp_path, none):
+    source = table(tmp_path, rows("path,label", "x", none, "y", none))
+    assert labelled(source) == {"p0.png": "x", "p1.png": None, "p2.png": "y", "p3.png": None}
+    assert not none or f"t.csv: 2 labels {none} taken for none" in source.notes
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "path,label\np0.png,x\np0.png,y\n",
+        "path,label,split\np0.png,x,train\np0.png,x,test\n",
+        "path,label\np0.png,x\np0.png,NA\n",
+    ],
+)
+def test_rows_that_disagree_are_refused(tmp_path, text):
+    with pytest.raises(InputError, match=r"row 3 lists p0\.png again, with another label or split: .* in row 2"):
+        table(tmp_path, text)
+
+
+def test_label_files_that_disagree_are_refused(tmp_path):
+    folder(tmp_path / "p", ["a.png", "x/b.png"])
+    for again in ("a.png,dog", "./a.png,dog", "a,dog"):
+        path = put(tmp_path / "l.csv", f"name,label\na.png,cat\n{again}\n".encode())
+        with pytest.raises(InputError, match=r"row 3 lists .*: dog after cat in row 2"):
+            find(tmp_path / "p", labels=str(path))
+    put(tmp_path / "l.csv", b"name,label\na.png,cat\na.png,cat\nb,dog\ngone.png,dog\n")
+    source = find(tmp_path / "p", labels=str(tmp_path / "l.csv"))
+    assert labelled(source) == {"a.png": "cat", "x/b.png": "dog"}
+    assert source.notes[-1] == "l.csv: 1 of 4 names are no picture of DATA"
+
+
+def test_a_label_file_may_hold_the_split(tmp_path):
+    folder(tmp_path / "p", ["a.png", "b.png"])
+    path = put(tmp_path / "l.csv", b"name,label,split\na.png,cat,train\nb.png,dog,test\n")
+    assert find(tmp_path / "p", labels=str(path)).official.tolist() == ["train", "test"]
+    folder(tmp_path / "q", ["train/a.png", "test/b.png"])
+    source = find(tmp_path / "q", labels=str(path))
+    assert source.official.tolist() == ["test", "train"]
+    assert "l.csv: its split is not used, because DATA has one" in source.notes
+
+
+@pytest.mark.parametrize(("listed", "on_disk"), [("NFC", "NFD"), ("NFD", "NFC")])
+def test_names_composed_in_another_way(tmp_path, listed, on_disk):
+    folder(tmp_path, [unicodedata.normalize(on_disk, "é/ü.png")])
+    put(tmp_path / "l.csv", f"path,label\n{unicodedata.normalize(listed, 'é/ü.png')},x\n".encode())
+    source = find(tmp_path / "l.csv")
+    assert (source.classes, len(source.names), source.skipped) == (["x"], 1, [])
+
+
+def test_windows_paths_and_names_that_begin_with_a_tilde(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    folder(tmp_path, ["d/a.png", "~$doc.png", "~x/b.png", "home/c.png"])
+    put(tmp_path / "l.txt", b"d\\a.png\n~$doc.png\n~x/b.png\n~/c.png\n")
+    source = find(tmp_path / "l.txt")
+    assert source.skipped == []
+    assert len(source.names) == 4
+
+
+def test_every_line_is_set_aside_by_itself(tmp_path):
+    folder(tmp_path, ["a.png"])
+    (tmp_path / "loop.png").symlink_to("loop.png")
+    lines = [
+        "a.png",
+        "x" * 300 + ".png",
+        "y" * 5000,
+        "a\0b.png",
+        "a.png/x.png",
+        "loop.png",
+        "~nobodyhere/x.png",
+        "/dev/null",
+    ]
+    put(tmp_path / "l.txt", "\n".join(lines).encode())
+    report = check.run(DataConfig(sources=(str(tmp_path / "l.txt"),)))
+    assert (report.pictures, report.readable) == (8, 1)
+    assert all(len(name) < 200 for name, _ in report.unreadable)
+    reasons = {name[:5]: reason for name, reason in report.unreadable}
+    assert reasons["xxxxx"] == reasons["yyyyy"] == "File name too long"
+    assert reasons["a\0b.p"] == "a NUL byte in its name"
+    assert reasons["loop."] == "Too many levels of symbolic links"
+    assert reasons["/dev/"] == "not a regular file"
+
+
+def test_a_list_of_pictures_that_are_not_there_says_where_it_looked(tmp_path):
+    put(tmp_path / "l.txt", b"d/p1.png 0\nd/p2.png 1\n")
+    with pytest.raises(InputError) as caught:
+        find(tmp_path / "l.txt")
+    assert f"the first was looked for at {tmp_path}/d/p1.png 0 (no such file)" in str(caught.value)
