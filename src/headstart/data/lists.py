@@ -14,7 +14,7 @@ import numpy as np
 from headstart.data.source import Entry, Found, Source, expanded, relabel
 from headstart.data.table import Row, read_table
 from headstart.records.errors import InputError
-from headstart.records.folder import printable
+from headstart.records.text import printable
 
 LISTS = (".txt", ".csv", ".tsv")
 """Endings of files that list pictures."""

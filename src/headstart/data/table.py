@@ -16,7 +16,7 @@ from typing import NamedTuple
 from headstart.data import words
 from headstart.data.decode import SUFFIXES
 from headstart.records.errors import InputError
-from headstart.records.folder import from_data_cell, printable
+from headstart.records.text import from_data_cell, printable
 
 
 def _in_order(text: str) -> tuple[str, ...]:
