@@ -1,18 +1,21 @@
 """The config: every value checked and named, YAML and back, and what the hash counts."""
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from headstart.records import config as configs
-from headstart.records import presets
-from headstart.records.config import Config, DataConfig, differences, from_dict, hash_of, to_dict, to_yaml
+from headstart.records import presets, schema
+from headstart.records.config import Config, DataConfig, HeadConfig, differences, from_dict, hash_of, to_dict, to_yaml
 from headstart.records.errors import InputError
 from headstart.records.files import read_yaml
 from headstart.records.presets import paper
+from headstart.records.validation import problem
 
 
 @given(
@@ -136,3 +139,95 @@ def test_house_defaults_are_the_contracts() -> None:
 def test_yaml_reads_no_file_it_cannot(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="cannot be read"):
         read_yaml(tmp_path / "none.yaml")
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"head": {"hidden_dim": True}}, "head.hidden-dim is True; it must be a number"),
+        ({"contrastive": {"lr": float("nan")}}, "contrastive.lr is nan; it must be a finite number"),
+        ({"augment": {"jitter": [1, 1, 1]}}, r"augment.jitter is \[1, 1, 1\]; it must be a list of at least 4"),
+        ({"augment": {"blur_kernel": 4}}, "augment.blur-kernel is 4; it must be an odd number of pixels"),
+        ({"probe": {"names": ["knn", "nn"]}}, r"probe.names\[1\] is 'nn'; it must be one of paper, linear"),
+        ({"head": {"init": "fancy"}}, "head.init is 'fancy'; it must be one of random, autoencoder"),
+        ({"head": {"frozen": False, "unfreeze_at": 0.5}}, "head.unfreeze-at is 0.5; it must be unset"),
+        ({"head": None}, "head is None; it must be names and values"),
+        ({"hed": {}}, r"unknown key 'hed' \(perhaps you meant 'head'\)"),
+        ({"autoencoder": {"weights": 3}}, "autoencoder.weights is 3; it must be text"),
+    ],
+)
+def test_every_kind_of_wrong_value_has_its_sentence(values: dict[str, object], said: str) -> None:
+    with pytest.raises(InputError, match=f"^config.*{said}"):
+        from_dict(values)
+
+
+def test_a_section_made_in_python_is_checked_alike() -> None:
+    with pytest.raises(InputError, match=r"^head.depth is 7; it must be 1, 2, 3 or 4"):
+        HeadConfig(depth=7)  # type: ignore[arg-type]
+    with pytest.raises(InputError, match=r"unknown key 'head.dept' \(perhaps you meant 'head.depth'\)"):
+        HeadConfig(dept=3)  # type: ignore[call-arg]
+    with pytest.raises(InputError, match=r"^seed is -1; it must be at least 0"):
+        replace(Config(), seed=-1)
+
+
+def test_paths_numbers_of_numpy_and_single_names_are_taken() -> None:
+    config = from_dict({"autoencoder": {"weights": Path("a.pt")}, "seed": np.int64(3), "probe.names": "knn"})
+    assert (config.autoencoder.weights, config.seed, config.probe.names) == ("a.pt", 3, ("knn",))
+
+
+def test_hashes_of_runs_that_exist_stay() -> None:
+    """What these settings hashed to when config.yaml was first written; finished runs are found by it."""
+    assert hash_of(Config(), "f") == "88ee719d48895e80"
+    assert hash_of(paper(("cifar10:x",)), "f") == "3a7b9fc3f9b8ffc4"
+    some = from_dict({"contrastive": {"lr": 1, "warmup_epochs": 0}, "head": {"init": "pca"}})
+    assert hash_of(some, "f") == hash_of(from_dict(to_dict(some)), "f") == "82fbad29f6a1dd18"
+
+
+def test_a_preset_is_one_entry(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(presets.PRESETS, "_choices", dict(presets.PRESETS._choices))
+    presets.PRESETS.register(
+        presets.Preset(
+            name="given",
+            help="for weights that are given",
+            make=lambda sources: Config(data=DataConfig(sources=sources), seed=5),
+            suits=lambda weights: weights != "none",
+        )
+    )
+    assert presets.preset(None, ("x",), "FILE").seed == presets.preset("given").seed == 5
+    assert presets.preset(None, ("x",)) == Config(data=DataConfig(sources=("x",)))
+    assert presets.preset("paper", (), "FILE") == paper()
+
+
+def test_a_result_has_a_json_schema() -> None:
+    written = schema.result_schema()
+    assert {"stage", "config_hash", "data", "head", "probes", "untrained"} <= set(written["required"])
+    assert written["properties"]["stage"]["enum"] == ["autoencoder", "contrastive", "probe"]
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"stage": "pro"}, "stage is 'pro'; it must be autoencoder, contrastive or probe"),
+        ({"head": []}, r"head is \[\]; it must be names and values"),
+        ({"autoencoder": {"test_mse": "x"}}, "autoencoder.test_mse is 'x'; it must be a number"),
+        ({"probes": {"\x1b[2J": {"accuracy": True}}}, r"probes.\\x1b\[2J.accuracy is True; it must be a number"),
+        ({"seconds": {"probe": 1e300}}, "seconds.probe is 1e\\+300; it must be below 1e\\+100"),
+        ({"geometry": {"head": [[1, 2, 3]]}}, "geometry.head"),
+    ],
+)
+def test_what_is_wrong_with_a_record_is_said(change: dict[str, object], said: str) -> None:
+    record = {
+        "stage": "probe",
+        "data": {},
+        "backbone": {"name": "resnet18"},
+        "head": {"init": "pca", "frozen": True, "activation": "relu", "hidden_dim": 4, "output_dim": 2},
+        "autoencoder": None,
+        "contrastive": {"epochs": 3, "train_loss": 1},
+        "probes": {"knn": {"accuracy": 1, "ci95": [0, 1]}},
+        "untrained": {},
+        "geometry": {"head": {"rank": [1, 2.5], "name": "x", "pairs": [[1, 2]]}},
+        "seconds": {"probe": 1},
+        "of another version": [],
+    }
+    assert problem(record, schema.RECORD) is None
+    assert re.match(said, problem(record | change, schema.RECORD) or "")

@@ -7,6 +7,7 @@ from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, Pri
 from headstart.records import names
 from headstart.records.errors import InputError
 from headstart.records.names import Chosen
+from headstart.records.presets import PRESETS
 
 PARSERS = ConstructorRegistry()
 """How options are read: settings that hold a registered name offer what is registered when they are parsed."""
@@ -50,7 +51,8 @@ def listed(what: str) -> list[tuple[str, str]]:
     if what == "presets":
         from headstart.study.file import presets
 
-        return [(name, choice.help) for name, choice in presets().items()]
+        studies = ((name, f"study: {choice.help}") for name, choice in presets().items())
+        return [*((name, f"pretrain: {choice.help}") for name, choice in PRESETS.items()), *studies]
     if what not in LISTED:
         raise InputError(f"headstart list {what}: it must be one of {', '.join(('backbones', 'presets', *LISTED))}")
     return [(name, choice.help) for name, choice in LISTED[what].items()]

@@ -6,6 +6,7 @@ Each command is a function whose parameters are its options; its first docstring
 
 import functools
 import inspect
+import itertools
 import os
 import sys
 import time
@@ -22,6 +23,7 @@ from headstart.records.config import Config, DataConfig
 from headstart.records.config import load as load_config
 from headstart.records.errors import HeadstartError, InputError, Interrupted
 from headstart.records.located import reading as reading_of
+from headstart.records.presets import PresetName
 from headstart.records.presets import preset as named_preset
 from headstart.records.version import __version__
 from headstart.study import RunOptions, StudyOptions
@@ -50,7 +52,7 @@ def pretrain(
     overwrite: bool = False,
     extend: bool = False,
     max_seconds: float | None = None,
-    preset: Literal["paper"] | None = None,
+    preset: PresetName | None = None,
     config: Path | None = None,
     options: Options,
 ) -> int:
@@ -62,7 +64,7 @@ def pretrain(
         overwrite: replace a finished run.
         extend: go on with a finished run for more SimCLR epochs.
         max_seconds: save and stop (exit 75) after this many seconds.
-        preset: paper for the authors' setting.
+        preset: a setting with a name; `headstart list presets` tells them.
         config: settings from a run's config.yaml; DATA is then optional.
     """
     from headstart.training import run as pretraining
@@ -570,7 +572,7 @@ def _sources_of(argv: list[str]) -> tuple[str, ...]:
 
 
 def _value_of(option: str, argv: list[str]) -> str | None:
-    for here, after in zip(argv, [*argv[1:], None], strict=True):
+    for here, after in itertools.zip_longest(argv, argv[1:]):
         if here == option:
             return after
         if here.startswith(f"{option}="):

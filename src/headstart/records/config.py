@@ -20,6 +20,7 @@ from pydantic import Field, TypeAdapter, ValidationError, ValidationInfo, field_
 
 from headstart.records.errors import InputError
 from headstart.records.files import read_yaml
+from headstart.records.names import ActivationName, AutoencoderKind, HeadInitName, OptimizerName, ProbeName, Stem
 from headstart.records.validation import (
     Amount,
     Count,
@@ -36,10 +37,7 @@ from headstart.records.validation import (
     settings,
 )
 
-HeadInit = Literal["random", "autoencoder", "orthogonal", "spectrum", "shuffled", "pca"]
-Activation = Literal["relu", "silu", "sigmoid", "tanh", "gelu", "leaky_relu", "identity"]
 Stage = Literal["autoencoder", "contrastive", "probe"]
-ProbeName = Literal["paper", "linear", "knn", "few_shot_1", "few_shot_5", "linear_1pct", "linear_10pct"]
 
 Device = Annotated[str, must(re.compile(r"auto|cpu|cuda(:\d+)?|mps").fullmatch, "auto, cpu, cuda, cuda:N or mps")]
 Ordered = must(lambda pair: pair[0] <= pair[1], "the smallest, then the largest")
@@ -92,7 +90,7 @@ class BackboneConfig:
 
     name: str = "resnet34"
     """Any torchvision classification network, or `timm:NAME` (extra `timm`)."""
-    stem: Literal["imagenet", "cifar"] = "imagenet"
+    stem: Stem = "imagenet"
     """`cifar`: ResNets with a 3x3 stride-1 first convolution and no max-pooling."""
     weights: Text = "none"
     """`none` (from scratch); `pretrained`, the library's default for that network (`imagenet` where it is that); a
@@ -103,7 +101,7 @@ class BackboneConfig:
 class AutoencoderConfig:
     """The autoencoder whose embedding layer starts the head (paper 3.2, 3.3)."""
 
-    kind: Literal["mlp", "deep", "conv", "denoising", "variational"] = "mlp"
+    kind: AutoencoderKind = "mlp"
     """`mlp` is the paper's; the others are its future work."""
     on: Literal["pixels", "features"] = "pixels"
     """What it reconstructs: the pictures (the paper), or the features h of the untrained backbone."""
@@ -125,10 +123,10 @@ class AutoencoderConfig:
 class HeadConfig:
     """The projection head g, and where its first layer comes from (paper 3.4)."""
 
-    init: HeadInit = "autoencoder"
+    init: HeadInitName = "autoencoder"
     frozen: bool = True
     """Keep the first layer as it starts. The paper's `mlp` is init random, not frozen."""
-    activation: Activation = "relu"
+    activation: ActivationName = "relu"
     hidden_dim: Count = 256
     """dim(g): output features of the first layer, and so the autoencoder's latent size."""
     output_dim: Count = 128
@@ -183,7 +181,7 @@ class ContrastiveConfig:
     """Pairs in the global batch. Unset: 256, or the largest power of two not above the training split."""
     lr: Positive | None = None
     """The peak learning rate itself. Unset: 0.3 batch_size / 256 (adamw: 0.001 batch_size / 256)."""
-    optimizer: Literal["sgd", "adamw", "lars"] = "sgd"
+    optimizer: OptimizerName = "sgd"
     momentum: Annotated[Real, Field(ge=0, lt=1)] = 0.9
     weight_decay: Amount = 1e-5
     decay_norms_and_biases: bool = False

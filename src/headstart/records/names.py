@@ -388,9 +388,9 @@ STEMS = Names(
 
 OPTIMIZERS = Names(
     "contrastive.optimizer",
-    Choice(name="sgd", help="SGD with momentum, the paper's"),
-    Choice(name="adamw", help="Adam with decoupled weight decay"),
-    Choice(name="lars", help="SGD scaled layer by layer, for large batches"),
+    Choice(name="sgd", help="SGD with momentum, the paper's", make="headstart.training.optimizers:sgd"),
+    Choice(name="adamw", help="Adam with decoupled weight decay", make="headstart.training.optimizers:adamw"),
+    Choice(name="lars", help="SGD scaled layer by layer, for large batches", make="headstart.training.optimizers:lars"),
 )
 
 FORMATS = Names(

@@ -2,23 +2,16 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from headstart.records.config import BackboneConfig, Config, ContrastiveConfig, DataConfig
-from headstart.records.errors import InputError
-from headstart.records.validation import nearest
-
-TABLE_1 = {  # paper Table 1: training resolution and batch size
-    "imagenette": (128, 392),
-    "stl10": (96, 500),
-    "cifar10": (32, 1280),
-    "fgvc-aircraft": (128, 666),
-    "cifar100": (32, 1280),
-}
+from headstart.records.names import SETS, Choice, Names
 
 
 def paper(sources: tuple[str, ...] = ()) -> Config:
     """The authors' setting as their published runs have it, for a named set with Table 1's size and batch."""
-    size, batch_size = TABLE_1.get(sources[0].split(":")[0] if sources else "", ("auto", None))
+    named = SETS.get(sources[0].split(":")[0] if sources else "")
+    size, batch_size = named.paper if named and named.paper else ("auto", None)
     return Config(
         data=DataConfig(sources=sources, size=size, splits="paper", statistics="paper", normalize=False),  # type: ignore[arg-type]
         backbone=BackboneConfig(name="resnet34", stem="imagenet", weights="imagenet"),
@@ -40,22 +33,26 @@ PAPER_FOLDER_BATCH = 1280
 """The paper's batch where Table 1 names none; shrunk until one validation batch fits (paper 3.5)."""
 
 
-@dataclass(frozen=True)
-class Preset:
-    """A setting with a name.
+@dataclass(frozen=True, kw_only=True)
+class Preset(Choice):
+    """A setting with a name. `make(sources)` gives its `Config` for DATA.
 
     Attributes:
-        make: DATA -> its config.
-        help: what it is, for the command line.
         suits: whether it is the default with these `backbone.weights`.
     """
 
-    make: Callable[[tuple[str, ...]], Config]
-    help: str
     suits: Callable[[str], bool] = lambda weights: False
 
 
-PRESETS = {"paper": Preset(paper, "the authors' setting")}
+PRESETS = Names(
+    "preset",
+    Preset(name="paper", help="the authors' setting", make=paper),
+)
+
+if TYPE_CHECKING:
+    PresetName = str
+else:
+    PresetName = PRESETS.type
 
 
 def preset(name: str | None, sources: tuple[str, ...] = (), weights: str = "none") -> Config:
@@ -64,12 +61,5 @@ def preset(name: str | None, sources: tuple[str, ...] = (), weights: str = "none
     Raises InputError for an unknown name.
     """
     if name is None:
-        suited = (known for known in PRESETS.values() if known.suits(weights))
-        return next(suited, Preset(_house, "")).make(sources)
-    if name not in PRESETS:
-        raise InputError(f"preset is {name!r}; it must be one of {', '.join(PRESETS)}{nearest(name, PRESETS)}")
-    return PRESETS[name].make(sources)
-
-
-def _house(sources: tuple[str, ...]) -> Config:
-    return Config(data=DataConfig(sources=sources))
+        name = next((known.name for known in PRESETS.values() if known.suits(weights)), None)
+    return Config(data=DataConfig(sources=sources)) if name is None else PRESETS.known(name).made()(sources)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.optim import SGD, AdamW, Optimizer
 
 from headstart.records.config import ContrastiveConfig
+from headstart.records.names import OPTIMIZERS
 
 FUSED_ON = {"cpu", "cuda"}
 """Devices whose one-kernel optimiser step is used."""
@@ -42,15 +43,26 @@ def build(parameters: Iterable[tuple[str, nn.Parameter]], config: ContrastiveCon
 
     `momentum` is AdamW's first beta. The learning rate is 0 until the first `learning_rate` is put into its groups.
     """
-    grouped = groups(parameters, config)
-    fused = all(p.device.type in FUSED_ON for group in grouped for p in group["params"]) or None
-    match config.optimizer:
-        case "sgd":
-            return SGD(grouped, lr=0.0, momentum=config.momentum, fused=fused)
-        case "adamw":
-            return AdamW(grouped, lr=0.0, betas=(config.momentum, 0.999), fused=fused)
-        case "lars":
-            return LARS(grouped, lr=0.0, momentum=config.momentum)
+    return OPTIMIZERS.known(config.optimizer).made()(groups(parameters, config), config.momentum)
+
+
+def sgd(grouped: list[dict[str, Any]], momentum: float) -> Optimizer:
+    """SGD with momentum."""
+    return SGD(grouped, lr=0.0, momentum=momentum, fused=_fused(grouped))
+
+
+def adamw(grouped: list[dict[str, Any]], momentum: float) -> Optimizer:
+    """Adam with decoupled weight decay."""
+    return AdamW(grouped, lr=0.0, betas=(momentum, 0.999), fused=_fused(grouped))
+
+
+def lars(grouped: list[dict[str, Any]], momentum: float) -> Optimizer:
+    """SGD whose steps are scaled layer by layer."""
+    return LARS(grouped, lr=0.0, momentum=momentum)
+
+
+def _fused(grouped: list[dict[str, Any]]) -> bool | None:
+    return all(p.device.type in FUSED_ON for group in grouped for p in group["params"]) or None
 
 
 class LARS(Optimizer):
