@@ -6,7 +6,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test lint soak clean
+.PHONY: demo test test-oldest lint soak clean
 
 demo: $(VENV)/.core
 	$(BIN)/headstart demo
@@ -19,6 +19,18 @@ lint: $(VENV)/.test
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
+
+# The oldest versions that pyproject.toml declares, in an environment of their own.
+test-oldest: $(VENV)-oldest/.test
+	OMP_NUM_THREADS=1 $(VENV)-oldest/bin/python -m pytest -n 2 --dist worksteal -m "not soak"
+
+$(VENV)-oldest/.test: pyproject.toml
+	$(MAKE) VENV=$(VENV)-oldest $(VENV)-oldest/.python
+	@mkdir -p build
+	$(VENV)-oldest/bin/python tests/oldest.py pyproject.toml > build/oldest.txt
+	$(VENV)-oldest/bin/python -m pip install --quiet --disable-pip-version-check --constraint build/oldest.txt \
+		--editable ".[test,timm,onnx,parquet,heif,ray,loggers]"
+	@touch $@
 
 soak: $(VENV)/.test
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m soak -s
@@ -40,4 +52,4 @@ $(VENV)/.test: $(VENV)/.core
 	@touch $@
 
 clean:
-	rm -rf $(VENV) build dist src/*.egg-info .mypy_cache .ruff_cache
+	rm -rf $(VENV) $(VENV)-oldest build dist src/*.egg-info .mypy_cache .ruff_cache

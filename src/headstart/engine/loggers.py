@@ -79,7 +79,7 @@ def _package(name: str) -> Any:
         return importlib.import_module(name)
     except ImportError as error:
         raise InputError(
-            f"loggers: {name} cannot be imported ({error}); install it with `pip install 'headstart[loggers]'`"
+            f"loggers: {name} cannot be imported ({error}); install it with `pip install 'headstart[{name}]'`"
         ) from None
 
 
