@@ -101,3 +101,16 @@ def test_a_classifier_from_few_labels_as_typed(place: Path, go: Go) -> None:
     said = go("predict c ../photos --out p.csv --threads 1 --device cpu")
     assert "16 pictures" in said
     assert Path("p.csv").read_text().startswith("name,label,probability,distance,unlike\n00.png,")
+
+
+def test_a_file_of_embeddings_stands_in_place_of_run_and_data(place: Path, go: Go) -> None:
+    go("embed ../run --out kept.npz --threads 1 --device cpu --data.labels none")
+    said = go("search kept.npz --query ../photos --top 1 --json --threads 1 --device cpu")
+    assert [one["query"] for one in json.loads(said)] == [f"{i:02d}.png" for i in range(16)]
+    go("select kept.npz -n 3 --threads 1 --device cpu --out chosen")
+    chosen = json.loads(go("select kept.npz -n 3 --threads 1 --device cpu --out chosen --json"))
+    assert len(chosen["label_next"]) == 3
+    said = " ".join(go("embed kept.npz --threads 1 --device cpu").split())
+    assert "16 pictures, 0 embedded now" in said
+    assert "holds embeddings already" in go("search kept.npz ../photos --query ../photos/01.png", code=2)
+    assert set(labels("kept.npz")) == {-1}

@@ -17,9 +17,9 @@ from headstart.use.load import Run
 
 def test_npz_holds_names_embeddings_labels_and_classes(run: Run, photos: Path, tmp_path: Path, monkeypatch):
     monkeypatch.setattr(embedding, "BLOCK", 16)  # several blocks, the last one smaller
-    n = embed(run, photos, tmp_path / "all.npz", quiet=True)
+    n = embed(run, photos, tmp_path / "all.npz", quiet=True).pictures
     with np.load(tmp_path / "all.npz", allow_pickle=False) as file:
-        assert sorted(file.files) == ["classes", "embeddings", "labels", "names"]
+        assert sorted(file.files) == ["about", "classes", "digests", "embeddings", "labels", "names"]
         images = run.open_images(photos)
         assert file["names"].tolist() == images.names
         assert file["labels"].dtype == np.int64

@@ -202,7 +202,7 @@ def test_unlabelled_pictures_are_refused(run: Run, photos: Path, tmp_path: Path)
     [("labels", 0), ("labels", 1.5), ("lr", -1), ("layer_decay", 0), ("epochs", 0), ("patience", 0), ("per_class", 0)],
 )
 def test_settings_out_of_range_are_named(setting: str, value: float):
-    with pytest.raises(InputError, match=f"--{setting.replace('_', '-')} is {value}"):
+    with pytest.raises(InputError, match=f"{setting.replace('_', '-')} is {value}"):
         FinetuneSettings(**{setting: value})
 
 

@@ -9,12 +9,16 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 from PIL import Image
 
 from headstart.evaluate import neighbours
+from headstart.evaluate.neighbours import highest, nearest, normalized
 from headstart.records.errors import InputError
+from headstart.use.embeddings import Embeddings, of_images
 from headstart.use.load import Run
-from headstart.use.search import compare, farthest, nearest, normalized, search, select
+from headstart.use.search import search
+from headstart.use.select import compare, farthest, select
 
 points = st.builds(
     lambda seed, n, d: np.random.default_rng(seed).normal(size=(n, d)).astype(np.float32),
@@ -76,9 +80,15 @@ def test_labelled_pictures_count_as_covered():
     assert set(farthest(clusters, 3, np.array([0, 4]))) == {1, 2, 3}
 
 
-def test_a_picture_finds_its_twin_and_not_itself(run: Run, photos: Path, tmp_path: Path):
+@pytest.fixture(scope="module")
+def within(run: Run, photos: Path) -> Embeddings:
+    return of_images(run, run.open_images(photos))
+
+
+def test_a_picture_finds_its_twin_and_not_itself(within: Embeddings, photos: Path, tmp_path: Path):
     query = photos / "ring" / "01.png"
-    found = search(run, photos, query, top=5, out=tmp_path / "sheet.png")
+    (answer,) = search(within, query, top=5, out=tmp_path / "sheet.png")
+    found = [(match.name, match.similarity) for match in answer.found]
     assert found[0][0] == "ring/twin of 01.png"
     assert found[0][1] == pytest.approx(1, abs=1e-5)
     assert len(found) == 5
@@ -89,30 +99,50 @@ def test_a_picture_finds_its_twin_and_not_itself(run: Run, photos: Path, tmp_pat
 
 
 @pytest.mark.parametrize(("ending", "format"), [("jpg", "JPEG"), ("JPEG", "JPEG"), ("png", "PNG")])
-def test_a_sheet_is_what_its_name_says(run: Run, photos: Path, tmp_path: Path, ending: str, format: str):
+def test_a_sheet_is_what_its_name_says(within: Embeddings, photos: Path, tmp_path: Path, ending: str, format: str):
     sheet = tmp_path / f"sheet.{ending}"
-    search(run, photos, photos / "ring" / "01.png", top=2, out=sheet)
+    search(within, photos / "ring" / "01.png", top=2, out=sheet)
     with Image.open(sheet) as picture:
         assert picture.format == format
     with pytest.raises(InputError, match=r"sheet\.gif must end in \.png"):
-        search(run, photos, photos / "ring" / "01.png", out=tmp_path / "sheet.gif")
+        search(within, photos / "ring" / "01.png", out=tmp_path / "sheet.gif")
 
 
-def test_a_foreign_query_finds_its_copy(run: Run, photos: Path, tmp_path: Path):
+def test_a_foreign_query_finds_its_copy(within: Embeddings, photos: Path, tmp_path: Path):
     query = tmp_path / "-copy.png"
     query.write_bytes((photos / "=disc" / "03.png").read_bytes())
-    assert search(run, photos, query, top=1)[0][0] == "=disc/03.png"
+    assert search(within, query, top=1)[0].found[0].name == "=disc/03.png"
 
 
-def test_a_missing_query_is_named(run: Run, photos: Path):
+def test_every_picture_of_a_folder_is_a_query(within: Embeddings, photos: Path, tmp_path: Path):
+    found = search(within, photos / "ring", top=3, out=tmp_path / "sheet.png")
+    assert [one.query for one in found] == sorted(path.name for path in (photos / "ring").iterdir())
+    for one in found:
+        assert len(one.found) == 3
+        assert f"ring/{one.query}" not in [match.name for match in one.found]
+    (alone,) = search(within, photos / "ring" / found[4].query, top=3)
+    assert [match.name for match in alone.found] == [match.name for match in found[4].found]
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    arrays(np.float32, st.tuples(st.integers(1, 4), st.integers(1, 12)), elements=st.sampled_from([0, 0.25, 0.5])),
+    st.integers(1, 14),
+)
+def test_the_highest_are_those_of_a_stable_sort(similarity, top):
+    wanted = np.argsort(-similarity, axis=1, kind="stable")[:, :top]
+    np.testing.assert_array_equal(highest(similarity, top), wanted)
+
+
+def test_a_missing_query_is_named(within: Embeddings, photos: Path):
     with pytest.raises(InputError, match=r"nowhere\.png"):
-        search(run, photos, "nowhere.png")
+        search(within, "nowhere.png")
     with pytest.raises(InputError, match="--top is 0"):
-        search(run, photos, photos / "ring" / "01.png", top=0)
+        search(within, photos / "ring" / "01.png", top=0)
 
 
-def test_selection_as_lists_and_sheets(run: Run, photos: Path, tmp_path: Path):
-    found = select(run, photos, 6, out=tmp_path)
+def test_selection_as_lists_and_sheets(within: Embeddings, photos: Path, tmp_path: Path):
+    found = select(within, 6, out=tmp_path)
     assert ("ring/twin of 01.png", "ring/01.png") in [pair[:2] for pair in found.duplicates]
     assert len(found.outliers) == len(found.label_next) == len(set(found.label_next)) == 6
     assert sorted(p.name for p in tmp_path.iterdir()) == sorted(
@@ -127,17 +157,17 @@ def test_selection_as_lists_and_sheets(run: Run, photos: Path, tmp_path: Path):
         rows = list(csv.reader(io.StringIO((tmp_path / f"{name}.csv").read_text())))
         assert rows[0] == header
         assert not any(cell.startswith("=") for row in rows for cell in row)  # a folder is called =disc
-    assert select(run, photos, 6) == found
+    assert select(within, 6) == found
 
 
 def test_selection_chooses_among_the_unlabelled(run: Run, photos: Path, tmp_path: Path):
     labels = tmp_path / "labels.csv"
     labels.write_text("name,label\n" + "".join(f"=disc/{i:02d}.png,disc\n" for i in range(20)))
     images = run.open_images(photos, replace(run.reading, labels=str(labels)))
-    assert not any(name.startswith("=disc") for name in select(run, images, 10).label_next)
+    assert not any(name.startswith("=disc") for name in select(of_images(run, images), 10).label_next)
 
 
 @pytest.mark.parametrize("n", [0, 61])
-def test_a_number_out_of_range_is_refused(run: Run, photos: Path, n: int):
+def test_a_number_out_of_range_is_refused(within: Embeddings, photos: Path, n: int):
     with pytest.raises(InputError, match=f"-n is {n}"):
-        select(run, photos, n)
+        select(within, n)

@@ -131,11 +131,14 @@ def evaluate(
     return 0
 
 
+RunOrEmbeddings = Positional[Annotated[Path, arg(metavar="RUN|EMBEDDINGS")]]
+
+
 def embed(
-    run: RunPath,
+    run: RunOrEmbeddings,
     sources: Data = (),
     *,
-    out: Path,
+    out: Path | None = None,
     reading: Reading = DataConfig(),  # noqa: B008 - frozen
     device: str = "auto",
     threads: int | None = None,
@@ -143,24 +146,29 @@ def embed(
     """Write the representation of every picture: .npz or .parquet.
 
     Args:
-        run: a finished run.
+        run: a finished run, or a file that this command wrote, to bring it up to date.
         sources: folders of pictures, a list, or a named set. The run's own where left out.
-        out: FILE.npz (names, embeddings, labels, classes) or FILE.parquet (name, label, embedding).
+        out: FILE.npz (names, embeddings, labels, classes) or FILE.parquet (name, label, embedding). One that is there
+            gets what is new and loses what is gone.
         device: auto, cpu, cuda, cuda:N or mps.
         threads: CPU threads. Unset: one per core.
     """
     from headstart import load
+    from headstart.cli.screen import print_embedded
     from headstart.engine.device import choose
     from headstart.use.embed import embed as write
 
-    compute, opened = choose(device, threads=threads), load(run)
-    count = write(opened, opened.open_images(sources, reading), out, compute=compute)
-    print(f"{count:,} pictures: {out}")
+    folder, own = _run_and_pictures(run, sources)
+    out = run if out is None and folder != run else out
+    if out is None:
+        raise InputError("embed needs --out FILE.npz or FILE.parquet")
+    compute, opened = choose(device, threads=threads), load(folder)
+    print_embedded(write(opened, opened.open_images(own, reading), out, compute=compute), out)
     return 0
 
 
 def search(
-    run: RunPath,
+    run: RunOrEmbeddings,
     sources: Data = (),
     *,
     query: Path,
@@ -174,37 +182,38 @@ def search(
     """The pictures most like a query, as a list and a contact sheet.
 
     Args:
-        run: a finished run.
+        run: a finished run, or a file that embed wrote.
         sources: folders of pictures, a list, or a named set. The run's own where left out.
-        query: a picture file.
+        query: a picture file, or a folder of them.
         top: how many.
         out: write a contact sheet here (.png or .jpg).
         json: print JSON instead of a table.
         device: auto, cpu, cuda, cuda:N or mps.
         threads: CPU threads. Unset: one per core.
     """
-    from headstart import load
     from headstart.cli.screen import print_json, print_neighbours
     from headstart.engine.device import choose
+    from headstart.use.embeddings import opened
     from headstart.use.search import search as find
 
-    compute, opened = choose(device, threads=threads), load(run)
-    images = opened.open_images(sources, reading)
-    found = find(opened, images, query, top=top, out=out, compute=compute)
+    compute = choose(device, threads=threads)
+    found = find(opened(run, sources, reading, compute), query, top=top, out=out)
     if json:
-        print_json([{"name": name, "similarity": similarity} for name, similarity in found])
+        answers = [one.to_dict() for one in found]
+        print_json(answers if query.is_dir() else answers[0]["found"])
     else:
         print_neighbours(found, out)
     return 0
 
 
 def select(
-    run: RunPath,
+    run: RunOrEmbeddings,
     sources: Data = (),
     *,
     n: Annotated[int, arg(aliases=["-n"])],
     similarity: float = 0.995,
     out: Path = Path("selection"),
+    json: bool = False,
     reading: Reading = DataConfig(),  # noqa: B008 - frozen
     device: str = "auto",
     threads: int | None = None,
@@ -212,27 +221,31 @@ def select(
     """Near-duplicates, outliers, and what to label next, as lists and contact sheets.
 
     Args:
-        run: a finished run.
+        run: a finished run, or a file that embed wrote.
         sources: folders of pictures, a list, or a named set. The run's own where left out.
         n: how many pictures to label next, and how many outliers to show.
         similarity: cosine similarity from which two pictures are near-duplicates.
         out: a folder for the lists (.csv) and sheets (.png).
+        json: print JSON instead of sentences.
         device: auto, cpu, cuda, cuda:N or mps.
         threads: CPU threads. Unset: one per core.
     """
-    from headstart import load
-    from headstart.cli.screen import print_selection
+    from headstart.cli.screen import print_json, print_selection
     from headstart.engine.device import choose
-    from headstart.use.search import select as choose_pictures
+    from headstart.use.embeddings import opened
+    from headstart.use.select import select as choose_pictures
 
-    compute, opened = choose(device, threads=threads), load(run)
-    images = opened.open_images(sources, reading)
-    print_selection(choose_pictures(opened, images, n, similarity=similarity, out=out, compute=compute), out)
+    compute = choose(device, threads=threads)
+    found = choose_pictures(opened(run, sources, reading, compute), n, similarity=similarity, out=out)
+    if json:
+        print_json(found.to_dict())
+    else:
+        print_selection(found, out)
     return 0
 
 
 def finetune(
-    run: RunPath,
+    run: RunOrEmbeddings,
     sources: Data = (),
     *,
     out: Path,
@@ -245,7 +258,7 @@ def finetune(
     """A classifier from few or all labels, beside the same network as it was before SimCLR.
 
     Args:
-        run: a finished run.
+        run: a finished run, or a file that embed wrote, for its run and its pictures.
         sources: labelled pictures. The run's own where left out.
         out: the classifier's folder.
         overwrite: replace a finished classifier.
@@ -257,8 +270,9 @@ def finetune(
     from headstart.engine.device import choose
     from headstart.use.finetune import finetune as train
 
-    compute, opened = choose(device, threads=threads), load(run)
-    images = opened.open_images(sources, reading)
+    folder, own = _run_and_pictures(run, sources)
+    compute, opened = choose(device, threads=threads), load(folder)
+    images = opened.open_images(own, reading)
     print_finetuned(train(opened, images, out, settings, overwrite=overwrite, compute=compute))
     return 0
 
@@ -542,8 +556,17 @@ def _base_config(argv: list[str]) -> Config:
     return base if file is None else load_config(file, base)[0]
 
 
+def _run_and_pictures(path: Path, sources: tuple[str, ...]) -> tuple[Path, tuple[str, ...]]:
+    """The run, and DATA: a file of embeddings stands for its own where none are given."""
+    from headstart.use.embeddings import run_of
+
+    folder, own, _ = run_of(path)
+    return folder, sources or own
+
+
 def _reading_of(command: Callable[..., int], argv: list[str]) -> DataConfig:
-    """What the DATA options of a command on a run start from: how the run's own pictures were read."""
+    """What the DATA options of a command on a run start from: how the run's own pictures were read, or those of a
+    file of embeddings."""
     from headstart.records.folder import RunFolder
 
     if {"-h", "--help"} & {*argv}:
@@ -553,7 +576,12 @@ def _reading_of(command: Callable[..., int], argv: list[str]) -> DataConfig:
     def only_run(**given: object) -> object:
         return next(iter(given.values()))
 
-    config = RunFolder(str(tyro.cli(only_run, args=argv, prog="headstart"))).config
+    path = Path(str(tyro.cli(only_run, args=argv, prog="headstart")))
+    if path.suffix in (".npz", ".parquet") and path.is_file():
+        from headstart.use.embeddings import run_of
+
+        return run_of(path)[2] or DataConfig()
+    config = RunFolder(path).config
     return reading_of(load_config(config)[0]) if config.exists() else DataConfig()
 
 

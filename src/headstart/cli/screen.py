@@ -55,24 +55,48 @@ def print_choices(choices: list[tuple[str, str]], as_json: bool) -> None:
     Console(highlight=False).print(table)
 
 
-def print_neighbours(found: list[tuple[str, float]], sheet: Path | None) -> None:
-    """The nearest pictures, most similar first."""
+def print_embedded(found: Any, out: Path) -> None:
+    """How much of a file is new, and what it is good for."""
     console = Console(highlight=False)
-    table = Table("similarity", "picture")
-    for name, similarity in found:
-        table.add_row(f"{similarity:.4f}", Text(printable(name)))
-    console.print(table)
+    gone = f", {found.gone:,} gone" if found.gone else ""
+    console.print(
+        f"{out}: {found.pictures:,} pictures, {found.new:,} embedded now{gone}; next: headstart search {out} --query "
+        f"PICTURE, or headstart select {out} -n 50",
+        markup=False,
+        soft_wrap=True,
+    )
+
+
+def print_neighbours(found: list[Any], sheet: Path | None) -> None:
+    """The nearest pictures of each query, most similar first."""
+    console = Console(highlight=False)
+    for one in found:
+        table = Table(title=Text(f"most like {printable(one.query)}"), title_justify="left")
+        table.add_column("similarity")
+        table.add_column("picture")
+        for match in one.found:
+            table.add_row(f"{match.similarity:.4f}", Text(printable(match.name)))
+        console.print(table)
     if sheet is not None:
         console.print(f"contact sheet: {sheet}", markup=False, soft_wrap=True)
+    else:
+        console.print(
+            "to look at them, add --out SHEET.png; similarities are to be compared with each other, not with 1"
+        )
 
 
 def print_selection(found: Any, out: Path) -> None:
-    """How much `headstart select` found, and where the lists and sheets are."""
+    """How much `headstart select` found, where the lists and sheets are, and what to do with them."""
     console = Console(highlight=False)
     console.print(f"{len(found.duplicates):,} near-duplicates, {len(found.outliers):,} outliers, label these next:")
     for name in found.label_next:
         console.print(f"  {printable(name)}", markup=False, soft_wrap=True)
-    console.print(f"lists and contact sheets: {out}", markup=False, soft_wrap=True)
+    console.print(
+        f"lists and contact sheets: {out}; next: fill a column `label` into {out / 'label-next.csv'} and give it to "
+        "finetune as --data.labels",
+        markup=False,
+        soft_wrap=True,
+    )
 
 
 def print_finetuned(found: Any) -> None:
@@ -108,7 +132,7 @@ def print_predicted(found: Any, out: Path) -> None:
 
 def print_json(value: Any) -> None:
     """Plain JSON on the standard output, for other programs."""
-    print(json.dumps(value, indent=2, ensure_ascii=False))
+    print(json.dumps(value, indent=2))
 
 
 def print_comparison(runs: dict[str, dict[str, Any]], console: Console | None = None) -> None:

@@ -19,10 +19,27 @@ def nearest(queries: np.ndarray, bank: np.ndarray, top: int) -> tuple[np.ndarray
     values = np.empty((len(queries), top), np.float32)
     unit = normalized(bank)
     for rows, similarity in blocks(normalized(queries), unit):
-        order = np.argsort(-similarity, axis=1, kind="stable")[:, :top]
-        indices[rows] = order
+        indices[rows] = order = highest(similarity, top)
         values[rows] = np.take_along_axis(similarity, order, axis=1)
     return indices, values
+
+
+def highest(similarity: np.ndarray, top: int) -> np.ndarray:
+    """Positions (Q, top) of each row's highest entries, the highest first, ties by position: what a stable sort gives,
+    without sorting the rest."""
+    top = min(top, similarity.shape[1])
+    if top == 0:
+        return np.empty((len(similarity), 0), np.int64)
+    values, found = (part.numpy() for part in torch.from_numpy(similarity).topk(top, dim=1))
+    least = values[:, -1:]
+    for row in np.flatnonzero((similarity >= least).sum(axis=1) > top):  # topk takes any of those that tie for the last
+        found[row] = np.sort(found[row])
+        above = found[row][similarity[row][found[row]] > least[row]]
+        ties = np.flatnonzero(similarity[row] == least[row])[: top - len(above)]
+        found[row] = np.concatenate([above, ties])
+    found = np.sort(found, axis=1)
+    order = np.argsort(-np.take_along_axis(similarity, found, axis=1), axis=1, kind="stable")
+    return np.take_along_axis(found, order, axis=1)
 
 
 def normalized(features: np.ndarray) -> np.ndarray:

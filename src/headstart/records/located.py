@@ -43,7 +43,7 @@ def reading(config: Config) -> DataConfig:
     return replace(config.data, sources=(), labels="auto", limit=None)
 
 
-def places(sources: tuple[str, ...]) -> list[str]:
+def places(sources: tuple[str, ...]) -> tuple[str, ...]:
     """DATA as absolute, resolved names, so that `photos`, `photos/` and a link to it are one place."""
     found = []
     for source in sources:
@@ -51,4 +51,4 @@ def places(sources: tuple[str, ...]) -> list[str]:
         path = root if name in SETS else source
         resolved = str(Path(path).expanduser().resolve()) if path else ""
         found.append(f"{name}:{resolved}" if name in SETS else resolved)
-    return found
+    return tuple(found)

@@ -222,6 +222,18 @@ class Classifier(TypedDict):
     std: Channels | None
 
 
+class Embeddings(TypedDict):
+    """What a file of embeddings says about itself."""
+
+    run: Text
+    weights: Text
+    size: Whole
+    mean: Channels | None
+    std: Channels | None
+    precision: Literal["float32", "bfloat16"]
+    data: Names
+
+
 class Timed(TypedDict, total=False):
     """What an estimate of time reads of a result.json."""
 
@@ -255,7 +267,7 @@ RECORD, RESULT = TypeAdapter[Any](Record), TypeAdapter[Any](Result)
 TIMED, CLASSIFIER, FAILED = TypeAdapter[Any](Timed), TypeAdapter[Any](Classifier), TypeAdapter[Any](Failed)
 LINE, CHECKPOINT, HOLDER = TypeAdapter[Any](Line), TypeAdapter[Any](Checkpoint), TypeAdapter[Any](Holder)
 CONFIG, STUDY, GRID = TypeAdapter[Any](ConfigFile), TypeAdapter[Any](Study), TypeAdapter[Any](GridFile)
-NAMES = TypeAdapter[Any](Names)
+NAMES, EMBEDDINGS = TypeAdapter[Any](Names), TypeAdapter[Any](Embeddings)
 
 
 def result_schema() -> dict[str, Any]:

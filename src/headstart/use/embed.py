@@ -1,17 +1,17 @@
-"""Embeddings of a set of any size, streamed into one file.
+"""Embeddings of a set of any size, streamed into one file that stays and follows its pictures.
 
-Comes in: a run and DATA. Goes out: `.npz` or `.parquet` (design section 4). A block of pictures is in memory at a time,
-and the file gets its name only when it is whole.
+Comes in: a run and DATA. Goes out: `.npz` or `.parquet` (docs/using.md). A block of pictures is in memory at a time,
+and the file gets its name only when it is whole. What a file holds already is not embedded again: the content of a
+picture decides, not its name or its time.
 """
 
 import contextlib
-import io
+import json
 import signal
 import threading
-import zipfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -21,10 +21,33 @@ from headstart.engine.device import Compute, choose
 from headstart.evaluate import features
 from headstart.records import folder as runs
 from headstart.records.errors import InputError, Interrupted
+from headstart.use.embeddings import SAME, about
+from headstart.use.embeddings_file import ENDINGS, about_of, need_pyarrow, rows_of, write_npz, write_parquet
 from headstart.use.load import Run
 
 BLOCK = 16_384
 """Pictures whose embeddings are held at once: 32 MB at 512 features."""
+
+
+@dataclass(frozen=True)
+class Embedded:
+    """How many pictures a file holds, how many of them were embedded now, and how many that it held are gone."""
+
+    pictures: int
+    new: int
+    gone: int
+
+
+@dataclass(frozen=True)
+class _Kept:
+    """Rows that a file holds already, by the content of their pictures."""
+
+    features: np.ndarray
+    rows: dict[bytes, int]
+
+    def of(self, digests: np.ndarray) -> np.ndarray:
+        """The row of each picture, -1 where it is new."""
+        return np.array([self.rows.get(digest.tobytes(), -1) for digest in digests], dtype=np.int64)
 
 
 def embed(
@@ -35,40 +58,72 @@ def embed(
     batch_size: int = 512,
     compute: Compute | None = None,
     quiet: bool = False,
-) -> int:
-    """Write the representation h of every picture of DATA.
+) -> Embedded:
+    """Write the representation h of every picture of DATA; a file that is there gets what is new, loses what is gone.
 
-    `.npz`: `names` (relative, `/`), `embeddings` float32 (N, num_features), `labels` int64 (-1 none), `classes`.
+    `.npz`: `names` (relative, `/`), `embeddings` float32 (N, num_features), `labels` int64 (-1 none), `classes`; and
+    `digests` uint8 (N, 16), the pictures' content, and `about`, JSON: the run, its weights, size and Z-score.
     `.parquet` (extra `parquet`): a row a picture, `name`, `label` (the class, a dictionary-encoded string whose codes
-    are the npz's labels; null for none), `embedding` (num_features float32).
-
-    Returns:
-        The number of pictures.
+    are the npz's labels; null for none), `embedding` (num_features float32); digests and about in its metadata.
 
     Raises:
-        InputError: a wrong ending, a missing package, bad DATA. Interrupted: stopped; no file is left.
+        InputError: a wrong ending, a missing package, bad DATA. Interrupted: stopped; what was there is left.
     """
     out = Path(out)
-    if out.suffix not in (".npz", ".parquet"):
+    if out.suffix not in ENDINGS:
         raise InputError(f"--out {out} must end in .npz or .parquet")
     if out.suffix == ".parquet":
-        _need_pyarrow()
+        need_pyarrow()
     images = data if isinstance(data, Images) else run.open_images(data)
-    write = _write_npz if out.suffix == ".npz" else _write_parquet
+    compute = compute or choose()
+    said = about(run, images.data, compute)
+    kept = _kept(out, said, quiet)
+    old = kept.of(images.digests)
+    new = int((old < 0).sum())
+    write = write_npz if out.suffix == ".npz" else write_parquet
     width = int(run.backbone.num_features)  # type: ignore[arg-type]
-    with _terminating_cleanly(), progress.stage("embedding", len(images), quiet=quiet) as bar:
-        blocks = stream(run, images, batch_size, compute or choose(), bar)
-        runs.write(out, lambda file: write(file, images, blocks, width))
-    return len(images)
+    with _terminating_cleanly(), progress.stage("embedding", new, quiet=quiet) as bar:
+        blocks = stream(run, images, kept.features, old, batch_size, compute, bar)
+        runs.write(out, lambda file: write(file, images, blocks, width, json.dumps(said)))
+    return Embedded(len(images), new, len(kept.rows) - len(np.unique(old[old >= 0])))
 
 
-def stream(run: Run, images: Images, batch_size: int, compute: Compute, bar: progress.Bar) -> Iterator[np.ndarray]:
-    """Embeddings of all pictures in order, float32 (up to BLOCK, num_features) at a time."""
+def _kept(path: Path, said: dict[str, object], quiet: bool) -> _Kept:
+    """What can be taken over of a file; nothing, with the reason, where something else made it."""
+    nothing = _Kept(np.empty((0, 0), np.float32), {})
+    if not path.exists():
+        return nothing
+    try:
+        found = rows_of(path)
+        before = about_of(found, path)
+        other = [name for name in SAME if before[name] != said[name]]
+        reason = f"it was made with another {' and another '.join(other)}" if other else ""
+    except InputError as error:
+        reason = str(error)
+    if not reason:
+        return _Kept(found["embeddings"], {digest.tobytes(): row for row, digest in enumerate(found["digests"])})
+    if not quiet:
+        progress.say(f"{path} is there, but {reason}: every picture is embedded again")
+    return nothing
+
+
+def stream(
+    run: Run,
+    images: Images,
+    kept: np.ndarray,
+    old: np.ndarray,
+    batch_size: int,
+    compute: Compute,
+    bar: progress.Bar,
+) -> Iterator[np.ndarray]:
+    """Embeddings of all pictures in order, float32 (up to BLOCK, num_features) at a time: of `kept`, or new ones."""
     for start in range(0, len(images), BLOCK):
-        yield features.extract(
+        rows = np.arange(start, min(start + BLOCK, len(images)))
+        known = old[rows] >= 0
+        fresh = features.extract(
             run.backbone,
             images,
-            np.arange(start, min(start + BLOCK, len(images))),
+            rows[~known],
             size=run.size,
             mean=run.mean,
             std=run.std,
@@ -76,54 +131,10 @@ def stream(run: Run, images: Images, batch_size: int, compute: Compute, bar: pro
             batch_size=batch_size,
             progress=bar.advance,
         )
-
-
-def _write_npz(file: BinaryIO, images: Images, blocks: Iterable[np.ndarray], width: int) -> None:
-    """What `np.savez` writes, with one array's rows coming in blocks."""
-    with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED, allowZip64=True) as archive:
-        for name, array in (
-            ("names", np.array(images.names, dtype=np.str_)),
-            ("labels", images.labels.astype(np.int64)),
-            ("classes", np.array(images.classes, dtype=np.str_)),
-        ):
-            buffer = io.BytesIO()
-            np.lib.format.write_array(buffer, array, allow_pickle=False)
-            archive.writestr(f"{name}.npy", buffer.getbuffer())
-        with archive.open("embeddings.npy", "w", force_zip64=True) as member:
-            header = {"descr": "<f4", "fortran_order": False, "shape": (len(images), width)}
-            np.lib.format.write_array_header_1_0(member, header)  # type: ignore[arg-type]
-            for block in blocks:
-                member.write(np.ascontiguousarray(block, dtype="<f4").data)
-
-
-def _write_parquet(file: BinaryIO, images: Images, blocks: Iterable[np.ndarray], width: int) -> None:
-    pyarrow: Any = _need_pyarrow()
-    from pyarrow import parquet  # noqa: PLC0415 - an extra
-
-    label = pyarrow.dictionary(pyarrow.int32(), pyarrow.string())
-    fields = [("name", pyarrow.string()), ("label", label), ("embedding", pyarrow.list_(pyarrow.float32(), width))]
-    schema = pyarrow.schema(fields)
-    classes = pyarrow.array(images.classes, pyarrow.string())
-    done = 0
-    with parquet.ParquetWriter(file, schema) as writer:
-        for block in blocks:
-            rows = slice(done, done + len(block))
-            labels = images.labels[rows].astype(np.int32)
-            columns = [
-                pyarrow.array(images.names[rows], pyarrow.string()),
-                pyarrow.DictionaryArray.from_arrays(pyarrow.array(labels, mask=labels < 0), classes),
-                pyarrow.FixedSizeListArray.from_arrays(pyarrow.array(block.reshape(-1)), width),
-            ]
-            writer.write_table(pyarrow.Table.from_arrays(columns, schema=schema))
-            done += len(block)
-
-
-def _need_pyarrow() -> Any:
-    try:
-        import pyarrow  # noqa: PLC0415 - an extra
-    except ImportError:
-        raise InputError(".parquet needs pyarrow; install it with `pip install 'headstart[parquet]'`") from None
-    return pyarrow
+        block = np.empty((len(rows), fresh.shape[1]), np.float32)
+        block[~known] = fresh
+        block[known] = kept[old[rows][known]] if known.any() else block[known]
+        yield block
 
 
 @contextlib.contextmanager

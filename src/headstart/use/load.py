@@ -64,16 +64,21 @@ class Run:
 
     @cached_property
     def backbone(self) -> nn.Module:
-        """The trained backbone in evaluation mode: (N, 3, S, S) -> (N, num_features).
+        """The trained backbone in evaluation mode: (N, 3, S, S) -> (N, num_features), of pictures as `preprocess`
+        makes them.
 
         Raises InputError when the run stopped before SimCLR.
         """
+        self.check_finished()
+        return self._backbone(read_tensors(self.folder.backbone)).eval()
+
+    def check_finished(self) -> None:
+        """Raise InputError when the run stopped before SimCLR, and has no backbone."""
         if not self.folder.backbone.exists():
             raise InputError(
                 f"{self.folder.path} has no backbone: it stopped after stage {self.result['stage']}; "
                 "run `headstart pretrain` on it without --stages"
             )
-        return self._backbone(read_tensors(self.folder.backbone)).eval()
 
     def untrained_backbone(self) -> nn.Module:
         """The backbone as it was before SimCLR, with the weights it was given."""

@@ -1,0 +1,182 @@
+"""Embeddings that stay: what `embed` wrote, checked and read back, or made now.
+
+Comes in: a file of `embed`, or a run and DATA. Goes out: `Embeddings`: a row a picture, with the names, labels and
+contents of the pictures, and all it takes to embed one more exactly as these were.
+"""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from headstart.data import catalog
+from headstart.data.decode import UnreadableError, read_picture
+from headstart.data.images import Images
+from headstart.data.sheets import picture
+from headstart.data.source import Source
+from headstart.engine.device import Compute, choose
+from headstart.records import config as configs
+from headstart.records.config import DataConfig
+from headstart.records.errors import InputError
+from headstart.records.folder import printable
+from headstart.records.located import places
+from headstart.use.embeddings_file import ENDINGS, about_of, rows_of
+from headstart.use.load import Run, load
+
+
+@dataclass(frozen=True)
+class Embeddings:
+    """A row of `features` for each picture.
+
+    Attributes:
+        run: what embedded them, and embeds a query.
+        names, labels, classes: as of `Images`.
+        features: (n, num_features) float32.
+        digests: (n, 16) uint8, the content of each picture.
+        data: the DATA options with which the pictures are found again.
+        compute: how one more is embedded.
+        images: the pictures, where they are open.
+    """
+
+    run: Run
+    names: list[str]
+    features: np.ndarray
+    labels: np.ndarray
+    classes: list[str]
+    digests: np.ndarray
+    data: DataConfig
+    compute: Compute
+    images: Images | None = None
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def picture(self, index: int) -> np.ndarray:
+        """One picture (H, W, 3) uint8. Raises InputError when it is gone or no longer what was embedded."""
+        if self.images is not None:
+            return picture(self.images, index)
+        name, again = self.names[index], "`headstart embed` on the same file brings it up to date"
+        source, places = self._source
+        if name not in places:
+            raise InputError(f"{printable(name)} is no longer there; {again}")
+        found = source.pictures[places[name]]
+        try:
+            pixels, content = (found, found.tobytes()) if isinstance(found, np.ndarray) else read_picture(found)
+        except UnreadableError as error:
+            raise InputError(f"{printable(name)} cannot be read any more ({error}); {again}") from None
+        if hashlib.blake2b(content, digest_size=16).digest() != self.digests[index].tobytes():
+            raise InputError(f"{printable(name)} is no longer the picture that was embedded; {again}")
+        return pixels
+
+    @cached_property
+    def _source(self) -> tuple[Source, dict[str, int]]:
+        source = catalog.find(self.data)
+        return source, {name: i for i, name in enumerate(source.names)}
+
+
+def is_file(path: Path) -> bool:
+    """Whether this is a file of `embed`, not a run folder."""
+    return path.suffix in ENDINGS and path.is_file()
+
+
+def opened(
+    path: str | Path, sources: Sequence[str] = (), reading: DataConfig | None = None, compute: Compute | None = None
+) -> Embeddings:
+    """The embeddings that `path` stands for: a file of `embed`, or those of DATA by the run in that folder."""
+    path = Path(path)
+    if is_file(path):
+        if sources or (reading is not None and reading != run_of(path)[2]):
+            raise InputError(
+                f"{path} holds embeddings already; leave DATA and its options out, or give the run in place of the file"
+            )
+        return read(path, compute)
+    run = load(path)
+    return of_images(run, run.open_images(sources, reading), compute)
+
+
+def of_images(run: Run, images: Images, compute: Compute | None = None) -> Embeddings:
+    """Embed pictures now."""
+    compute = compute or choose()
+    features = run.embed(images, compute=compute)
+    return Embeddings(
+        run, images.names, features, images.labels, images.classes, images.digests, images.data, compute, images
+    )
+
+
+def run_of(path: str | Path) -> tuple[Path, tuple[str, ...], DataConfig | None]:
+    """The run, sources and DATA options that a file of `embed` stands for; of another path, itself and none."""
+    path = Path(path)
+    if is_file(path):
+        said = about_of(rows_of(path, only_about=True), path)
+        data = _data_of(said, path)
+        return Path(said["run"]), data.sources, replace(data, sources=())
+    return path, (), None
+
+
+# --------------------------------------------------------------------------------------------------------- identity
+
+
+def about(run: Run, data: DataConfig, compute: Compute) -> dict[str, Any]:
+    """What a file says about itself: which weights embedded which pictures, and how these were fed."""
+    return {
+        "run": str(run.folder.path.resolve()),
+        "config_hash": run.result["config_hash"],
+        "weights": weights_of(run),
+        "size": run.size,
+        "mean": None if run.mean is None else run.mean.tolist(),
+        "std": None if run.std is None else run.std.tolist(),
+        "precision": compute.precision,
+        "data": {
+            name: value
+            for name, value in asdict(replace(data, sources=places(data.sources))).items()
+            if name not in ("download", "cache_dir", "memory_gib")  # where and how, not which
+        },
+    }
+
+
+SAME = ("weights", "size", "mean", "std", "precision")
+"""What has to be equal for rows of two embeddings to be comparable."""
+
+
+def weights_of(run: Run) -> str:
+    """A name of the backbone's very weights. Raises InputError when the run has none."""
+    run.check_finished()
+    return hashlib.blake2b(run.folder.backbone.read_bytes(), digest_size=8).hexdigest()
+
+
+def read(path: str | Path, compute: Compute | None = None) -> Embeddings:
+    """A file of `embed`, with the run that made it, which must still have the same weights.
+
+    Raises InputError when the file is damaged or of before it carried its identity, or the run is gone or another.
+    """
+    path = Path(path)
+    kept = rows_of(path)
+    said = about_of(kept, path)
+    try:
+        run = load(said["run"])
+        found = weights_of(run)
+    except InputError as error:
+        raise InputError(f"{path} was made by the run {said['run']}, which embeds the query too: {error}") from None
+    if found != said["weights"]:
+        raise InputError(
+            f"the run {said['run']} has other weights than when it made {path}; embed the pictures again with it"
+        )
+    return Embeddings(
+        run=run,
+        names=kept["names"].tolist(),
+        features=kept["embeddings"],
+        labels=kept["labels"],
+        classes=kept["classes"].tolist(),
+        digests=kept["digests"],
+        data=_data_of(said, path),
+        compute=compute or choose(precision=said["precision"], threads=torch.get_num_threads()),
+    )
+
+
+def _data_of(said: Mapping[str, Any], path: Path) -> DataConfig:
+    return configs.from_dict({"data": said["data"]}, where=str(path)).data
