@@ -10,6 +10,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from headstart import backbones
+from headstart.backbones import networks
 from headstart.records.errors import InputError
 
 FAMILIES = (
@@ -276,6 +277,6 @@ def test_without_timm_the_message_says_how_to_install_it(monkeypatch):
     def missing(name):
         raise ImportError(name)
 
-    monkeypatch.setattr(backbones.importlib, "import_module", missing)
+    monkeypatch.setattr(networks.importlib, "import_module", missing)
     with pytest.raises(InputError, match=r"headstart\[timm\]"):
         backbones.build("timm:resnet18")

@@ -9,7 +9,7 @@ import torchvision
 from PIL import Image
 from safetensors.torch import save_file
 
-from headstart import backbones
+from headstart.backbones import weights
 from headstart.evaluate import foreign
 from headstart.records.config import (
     AutoencoderConfig,
@@ -30,7 +30,7 @@ def no_imagenet(monkeypatch):
     def refuse(name):
         raise InputError(f"backbone.weights imagenet of {name} cannot be fetched")
 
-    monkeypatch.setattr(backbones, "_torchvision_weights", refuse)
+    monkeypatch.setattr(weights, "_torchvision_weights", refuse)
 
 
 def draw_pictures(root, colours, side, train, test):
@@ -110,7 +110,7 @@ def test_a_run_whose_pictures_have_changed(run, photos):
 def test_a_network_by_name_beside_imagenet(photos, tmp_path, monkeypatch):
     torch.manual_seed(1)
     fetched = torchvision.models.resnet18().state_dict()
-    monkeypatch.setattr(backbones, "_torchvision_weights", lambda name: fetched)
+    monkeypatch.setattr(weights, "_torchvision_weights", lambda name: fetched)
     path = foreign.evaluate(
         "torchvision:resnet18", data=[str(photos)], out=tmp_path / "r.json", device="cpu", threads=1
     )

@@ -1,0 +1,22 @@
+"""The feature extractor f: torchvision's or timm's networks without their classifier (paper 3.1, 3.5).
+
+Comes in: a name, a stem, weights, a random generator. Goes out: the network itself, whose last Linear layer became
+nn.Identity, so that its state dict loads into the plain network and lacks that layer alone.
+"""
+
+from headstart.backbones.formats import FORMATS, check_exportable, exportable, loading_lines
+from headstart.backbones.networks import TIMM, last_linear_name, num_features
+from headstart.backbones.weights import build, check, recognise
+
+__all__ = [
+    "FORMATS",
+    "TIMM",
+    "build",
+    "check",
+    "check_exportable",
+    "exportable",
+    "last_linear_name",
+    "loading_lines",
+    "num_features",
+    "recognise",
+]
