@@ -36,6 +36,7 @@ LISTED: dict[str, names.Names[Any]] = {
     "autoencoders": names.AUTOENCODER_KINDS,
     "stems": names.STEMS,
     "optimizers": names.OPTIMIZERS,
+    "loggers": names.LOGGERS,
     "formats": names.FORMATS,
 }
 """What `headstart list` prints of the registries."""

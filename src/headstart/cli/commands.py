@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import tyro
 from tyro.conf import Positional, arg
@@ -23,6 +23,7 @@ from headstart.records.config import Config, DataConfig
 from headstart.records.config import load as load_config
 from headstart.records.errors import HeadstartError, InputError, Interrupted
 from headstart.records.located import reading as reading_of
+from headstart.records.names import Format
 from headstart.records.presets import PresetName
 from headstart.records.presets import preset as named_preset
 from headstart.records.version import __version__
@@ -306,7 +307,7 @@ def predict(
 def export(
     run: RunPath,
     *,
-    format: Literal["torchvision", "timm", "onnx"],
+    format: Format,
     out: Path,
     device: str = "auto",
     threads: int | None = None,

@@ -14,6 +14,7 @@ from typing import Any, Protocol
 
 from headstart.records.errors import InputError
 from headstart.records.folder import Metrics
+from headstart.records.names import LOGGERS
 
 Line = Mapping[str, Any]
 
@@ -41,7 +42,7 @@ def attached(metrics: Metrics, names: Sequence[str], folder: Path, settings: Map
     folder = folder.absolute()
     in_study = folder.parent.name == "runs" and (folder.parent.parent / "study.yaml").exists()
     root = folder.parent.parent if in_study else folder
-    loggers: list[Logger] = [LOGGERS[name](root / "loggers", root.name, folder.name, settings) for name in names]
+    loggers: list[Logger] = [LOGGERS[name].made()(root / "loggers", root.name, folder.name, settings) for name in names]
     sent = len(metrics.lines)
 
     def send(lines: Sequence[Line]) -> None:
@@ -176,13 +177,6 @@ class WandB:
     def close(self, finished: bool) -> None:
         """See `Logger`."""
         self.run.finish(exit_code=0 if finished else 1)
-
-
-LOGGERS: dict[str, type[TensorBoard] | type[MLflow] | type[WandB]] = {
-    "tensorboard": TensorBoard,
-    "mlflow": MLflow,
-    "wandb": WandB,
-}
 
 
 @contextlib.contextmanager

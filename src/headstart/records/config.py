@@ -20,7 +20,15 @@ from pydantic import Field, TypeAdapter, ValidationError, ValidationInfo, field_
 
 from headstart.records.errors import InputError
 from headstart.records.files import read_yaml
-from headstart.records.names import ActivationName, AutoencoderKind, HeadInitName, OptimizerName, ProbeName, Stem
+from headstart.records.names import (
+    ActivationName,
+    AutoencoderKind,
+    HeadInitName,
+    LoggerName,
+    OptimizerName,
+    ProbeName,
+    Stem,
+)
 from headstart.records.validation import (
     Amount,
     Count,
@@ -258,7 +266,7 @@ class Config:
     """auto: bfloat16 where the device multiplies it natively."""
     threads: Count | None = None
     """CPU threads. Unset: one per core."""
-    loggers: Annotated[tuple[Literal["tensorboard", "mlflow", "wandb"], ...], Several] = ()
+    loggers: Annotated[tuple[LoggerName, ...], Several] = ()
     """Where metrics go besides metrics.jsonl (extra `loggers`)."""
 
 

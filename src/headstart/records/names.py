@@ -393,6 +393,13 @@ OPTIMIZERS = Names(
     Choice(name="lars", help="SGD scaled layer by layer, for large batches", make="headstart.training.optimizers:lars"),
 )
 
+LOGGERS = Names(
+    "loggers",
+    Choice(name="tensorboard", help="event files below loggers/", make="headstart.engine.loggers:TensorBoard"),
+    Choice(name="mlflow", help="an sqlite store below loggers/", make="headstart.engine.loggers:MLflow"),
+    Choice(name="wandb", help="Weights & Biases, offline: `wandb sync` uploads", make="headstart.engine.loggers:WandB"),
+)
+
 FORMATS = Names(
     "--format",
     Choice(name="torchvision", help="a state dict with torchvision's names"),
@@ -408,6 +415,8 @@ if TYPE_CHECKING:
     Stem = str
     OptimizerName = str
     Format = str
+    LoggerName = str
 else:
     HeadInitName, ActivationName, ProbeName = HEAD_INITS.type, ACTIVATIONS.type, PROBES.type
     AutoencoderKind, Stem, OptimizerName, Format = AUTOENCODER_KINDS.type, STEMS.type, OPTIMIZERS.type, FORMATS.type
+    LoggerName = LOGGERS.type

@@ -207,18 +207,18 @@ def applied(config: Config, options: Options, where: str) -> Config:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Preset(Choice):
+class StudyPreset(Choice):
     """A study that comes with Headstart: its name, its file, and what the file's first line says of it."""
 
     path: Path
 
 
 @functools.cache
-def presets() -> Names[Preset]:
+def presets() -> Names[StudyPreset]:
     """The studies that come with Headstart: the files in study/presets."""
     found = sorted(Path(__file__).with_name("presets").glob("*.yaml"))
     helps = [path.read_text(encoding="utf-8").splitlines()[0].removeprefix("# ") for path in found]
-    return Names("STUDY", *(Preset(name=p.stem, help=line, path=p) for p, line in zip(found, helps, strict=True)))
+    return Names("STUDY", *(StudyPreset(name=p.stem, help=line, path=p) for p, line in zip(found, helps, strict=True)))
 
 
 def _read(study: str | Path) -> tuple[dict[str, Any], str, str | None]:

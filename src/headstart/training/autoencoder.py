@@ -27,10 +27,11 @@ from headstart.engine.device import Compute
 from headstart.engine.weights import save as write_weights
 from headstart.records.config import AutoencoderConfig
 from headstart.records.errors import InputError, RunError
+from headstart.records.names import AUTOENCODER_KINDS
 
 STAGE = "autoencoder"
 Rows = Tensor | Squashed
-KINDS = get_args(AutoencoderConfig.__annotations__["kind"])
+KINDS = tuple(AUTOENCODER_KINDS)
 SOURCES = get_args(AutoencoderConfig.__annotations__["on"])
 
 NOISE = {"pixels": 0.1, "features": 0.4}
