@@ -1,16 +1,10 @@
 """How others load and receive a backbone: plain loading lines, and which formats a network can be exported in."""
 
 import re
-from typing import Literal, get_args
 
 from headstart.backbones.networks import TIMM, last_linear_name, options
 from headstart.records.errors import InputError
-
-Format = Literal["torchvision", "timm", "onnx"]
-
-
-FORMATS: tuple[Format, ...] = get_args(Format)
-
+from headstart.records.names import FORMATS, Format
 
 TWINS = re.compile(
     r"(resnet(18|34|50|101|152)|resnext(50_32x4d|101_32x8d|101_64x4d)|wide_resnet(50|101)_2"
