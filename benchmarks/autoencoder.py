@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from benchmarks import common
+from headstart import autoencoders
 from headstart.data import open_images
 from headstart.engine import device as devices
 from headstart.engine.checkpoint import Checkpoints
@@ -70,7 +71,7 @@ def headstart_way(pixels: Tensor, latent: int, compute: devices.Compute) -> comm
     config = AutoencoderConfig(epochs=1)
 
     def way() -> float:
-        model = autoencoder.build(config, pixels[0].numel(), 512, latent, torch.Generator().manual_seed(0))
+        model = autoencoders.build(config, pixels[0].numel(), 512, latent, torch.Generator().manual_seed(0))
         with tempfile.TemporaryDirectory() as folder:
             checkpoints = Checkpoints(Path(folder) / "checkpoint.pt", Metrics(Path(folder) / "metrics.jsonl"), 1e9)
             start = time.perf_counter()
@@ -108,7 +109,7 @@ def main(argv: list[str]) -> None:
         pixels = images.batch(torch.arange(len(files)))[0]
         model = plain_model(pixels[0].numel(), chosen.latent).to(chosen.device)
         optimizer = torch.optim.Adam(model.parameters(), lr=1e-4)
-        ours = autoencoder.Autoencoder(pixels[0].numel(), 512, chosen.latent)
+        ours = autoencoders.Autoencoder(pixels[0].numel(), 512, chosen.latent)
 
         def from_memory() -> None:
             order = torch.randperm(len(pixels))

@@ -11,6 +11,7 @@ from typing import Any
 
 from rich.table import Table
 
+from headstart import autoencoders
 from headstart.data import images, splits
 from headstart.engine import checkpoint, device, progress, randomness
 from headstart.records import folder as runs
@@ -31,7 +32,7 @@ def train_one(
         return runs.read_json(record)
     metrics = runs.Metrics(folder / f"{latent_dim}.jsonl")
     saved = checkpoint.Checkpoints(folder / f"{latent_dim}.pt", metrics)
-    model = autoencoder.build(
+    model = autoencoders.build(
         settings, parts[0][0].numel(), 512, latent_dim, randomness.generator(0, "autoencoder-init")
     )
     found = autoencoder.train(model, parts, settings, seed=0, compute=compute, checkpoints=saved, log=metrics.log)
@@ -46,7 +47,7 @@ def train_one(
         # Summed over the epochs, so that an interruption does not count.
         "seconds": sum(len(parts[0]) / line["pictures_per_s"] for line in metrics.lines),
     }
-    autoencoder.save(found.model, folder / f"{latent_dim}.safetensors", test_mse=found.test_mse)
+    autoencoders.save(found.model, folder / f"{latent_dim}.safetensors", test_mse=found.test_mse)
     runs.write_json(record, result)
     saved.discard()
     return result

@@ -25,7 +25,8 @@ from headstart.data import open_images
 from headstart.engine.prefetch import Prefetch
 from headstart.engine.randomness import generator, order
 from headstart.records.config import DataConfig
-from headstart.training.contrastive import batches, frames_on
+from headstart.training.loop import Clock
+from headstart.training.views import batches, frames_on
 
 
 def take(folder: str, cache: str, memory_gib: float, batch_size: int, pairs: int) -> None:
@@ -35,16 +36,13 @@ def take(folder: str, cache: str, memory_gib: float, batch_size: int, pairs: int
     frames = frames_on(torch.device("cpu"), images)
     rates, waits = [], []
     for _ in range(2):
-        start = time.perf_counter()
-        numbers = order(0, "order", 0, len(images))[:pairs]
+        clock, numbers = Clock("pairs"), order(0, "order", 0, len(images))[:pairs]
         feed = Prefetch(batches(images, numbers, augment, batch_size, frames, lambda step: generator(0, "draws", step)))
-        done = 0
-        for batch in feed:
+        for batch in clock.fed(feed):
             augment.apply(torch.cat([batch.frames, batch.frames]), batch.params)
-            done += len(batch.frames)
-        seconds = time.perf_counter() - start
-        rates.append(round(done / seconds, 1))
-        waits.append(round(feed.waited / seconds, 3))
+            clock.tick(len(batch.frames))
+        rates.append(round(clock.figures["pairs_per_s"], 1))
+        waits.append(round(clock.figures["data_wait"], 3))
     print(json.dumps({"resident": images.resident, "pairs_per_s": rates, "waiting": waits}))
 
 

@@ -24,7 +24,8 @@ from headstart.engine.device import choose
 from headstart.heads import ProjectionHead
 from headstart.ntxent import nt_xent
 from headstart.records.config import Config, ContrastiveConfig
-from headstart.training.contrastive import Batch, SimCLR, Stepper
+from headstart.training.step import SimCLR, Stepper
+from headstart.training.views import Batch
 
 
 class GivenViews(Stepper):

@@ -68,17 +68,6 @@ def test_prefetch_keeps_order_carries_errors_and_stops() -> None:
     assert threading.active_count() <= before
 
 
-def test_prefetch_measures_the_waiting() -> None:
-    def slow() -> object:
-        for i in range(3):
-            time.sleep(0.05)
-            yield i
-
-    feed = Prefetch(slow())  # type: ignore[arg-type]
-    list(feed)
-    assert feed.waited > 0.1
-
-
 def test_devices_that_are_not_there_are_named() -> None:
     with pytest.raises(InputError, match="cuda:99"):
         choose("cuda:99")

@@ -10,12 +10,13 @@ from headstart import data
 from headstart.data import splits as splitting
 from headstart.engine.checkpoint import Checkpoints
 from headstart.engine.device import Compute
+from headstart.engine.observer import EpochEnd
 from headstart.evaluate.health import Health
 from headstart.evaluate.online import OnlineProbe
 from headstart.heads import ProjectionHead
 from headstart.records.config import AugmentConfig, Config, ContrastiveConfig, DataConfig
 from headstart.records.folder import Metrics
-from headstart.training import contrastive
+from headstart.training import contrastive, step
 
 CONFIG = Config(
     data=DataConfig(sources=("digits",), limit=400, size=16),
@@ -106,7 +107,7 @@ def test_no_negatives(digits, tmp_path, monkeypatch):
         first, second = nn.functional.normalize(z, dim=1).chunk(2)
         return -(first * second).sum(1).mean() / temperature
 
-    monkeypatch.setattr(contrastive, "nt_xent", alignment_alone)
+    monkeypatch.setattr(step, "nt_xent", alignment_alone)
     said, _, log, _ = train(digits, tmp_path, head(), epochs=8)
     assert named(said) == ["collapsing"]
     assert [line["warning"] for line in log if "warning" in line] == ["collapsing"]
@@ -150,7 +151,7 @@ def test_a_learning_rate_too_low_to_learn(digits, tmp_path):
 def event(epoch, loss, epochs=8, lr=0.1, scale=1.0, spread=True):
     g = torch.Generator().manual_seed(epoch)
     z = torch.randn(32, 8, generator=g) if spread else torch.ones(32, 8)
-    return contrastive.EpochEnd(
+    return EpochEnd(
         epoch=epoch,
         epochs=epochs,
         train_loss=loss,
@@ -220,9 +221,9 @@ class TestOnlineProbe:
         nn.init.zeros_(linear.weight)
         nn.init.zeros_(linear.bias)
         optimizer = torch.optim.Adam(linear.parameters(), lr=1e-2)
-        for step in range(5):
-            indices = torch.arange(step, 40 + step)
-            h = torch.randn(80, 6, generator=torch.Generator().manual_seed(step), requires_grad=True)
+        for turn in range(5):
+            indices = torch.arange(turn, 40 + turn)
+            h = torch.randn(80, 6, generator=torch.Generator().manual_seed(turn), requires_grad=True)
             probe.step(h, indices)
             assert h.grad is None
             x = (h.detach() - h.detach().mean(0)) / (h.detach().std(0, correction=0) + 1e-5)

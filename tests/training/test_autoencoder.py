@@ -12,6 +12,8 @@ import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from headstart import autoencoders
+from headstart.autoencoders import Autoencoder
 from headstart.engine import randomness
 from headstart.engine.checkpoint import Checkpoints
 from headstart.engine.device import Compute
@@ -19,12 +21,15 @@ from headstart.records.config import AutoencoderConfig
 from headstart.records.errors import InputError, Interrupted, RunError
 from headstart.records.folder import Metrics
 from headstart.training import autoencoder as ae
+from headstart.training.autoencoder import TrainedAutoencoder
 
 FLOAT32 = Compute(torch.device("cpu"), torch.float32)
 BFLOAT16 = Compute(torch.device("cpu"), torch.bfloat16)
 SIDE, H, LATENT = 8, 64, 16
 D = 3 * SIDE * SIDE
-COMBINATIONS = [(kind, on) for kind in ae.KINDS for on in ae.SOURCES if (kind, on) != ("conv", "features")]
+COMBINATIONS = [
+    (kind, on) for kind in autoencoders.KINDS for on in autoencoders.SOURCES if (kind, on) != ("conv", "features")
+]
 
 
 def seeded(seed: int = 0) -> torch.Generator:
@@ -52,13 +57,13 @@ def feature_splits() -> tuple[Tensor, Tensor, Tensor]:
     return tuple(0.7 + torch.randn(n, 8, generator=seeded(n)) @ mix for n in (230, 45, 46))
 
 
-def build(kind: str = "mlp", on: str = "pixels", seed: int = 0, **options) -> tuple[ae.Autoencoder, AutoencoderConfig]:
+def build(kind: str = "mlp", on: str = "pixels", seed: int = 0, **options) -> tuple[Autoencoder, AutoencoderConfig]:
     options = {"epochs": 3, "batch_size": 20, "lr": 1e-3} | options
     config = AutoencoderConfig(kind=kind, on=on, **options)
-    return ae.build(config, D if on == "pixels" else H, H, LATENT, seeded(seed)), config
+    return autoencoders.build(config, D if on == "pixels" else H, H, LATENT, seeded(seed)), config
 
 
-def train(model, data, config, folder: Path, compute=FLOAT32, log=lambda **line: None, **options) -> ae.Trained:
+def train(model, data, config, folder: Path, compute=FLOAT32, log=lambda **line: None, **options) -> TrainedAutoencoder:
     options = {"seed": 5, "checkpoints": checkpoints(folder), "quiet": True} | options
     return ae.train(model, data, config, compute=compute, log=log, **options)
 
@@ -71,7 +76,7 @@ def checkpoints(folder: Path, **options) -> Checkpoints:
 
 
 def test_the_papers_layers_names_and_parameter_count():
-    model = ae.Autoencoder(3072, 512, 128)
+    model = Autoencoder(3072, 512, 128)
     shapes = {name: tuple(value.shape) for name, value in model.state_dict().items()}
     assert shapes == {
         "encoder.hidden.weight": (512, 3072),
@@ -108,9 +113,9 @@ def test_initial_weights_follow_the_generator_and_leave_the_global_one_alone():
 
 @pytest.mark.parametrize("kind", ["mlp", "conv"])
 def test_initial_weights_are_distributed_as_torchs_own(kind):
-    ours = ae.Autoencoder(D, 256, 128, kind, generator=seeded()).state_dict()
+    ours = Autoencoder(D, 256, 128, kind, generator=seeded()).state_dict()
     torch.manual_seed(0)
-    for name, value in ae.Autoencoder(D, 256, 128, kind).state_dict().items():
+    for name, value in Autoencoder(D, 256, 128, kind).state_dict().items():
         if value.numel() > 500:
             assert ours[name].abs().max().item() == pytest.approx(value.abs().max().item(), rel=0.02), name
             assert ours[name].std().item() == pytest.approx(value.std().item(), rel=0.05), name
@@ -119,7 +124,7 @@ def test_initial_weights_are_distributed_as_torchs_own(kind):
 # ------------------------------------------------------------------------------------------------ its training
 
 
-def plain_loop(model: ae.Autoencoder, data, config: AutoencoderConfig, seed: int) -> dict:
+def plain_loop(model: Autoencoder, data, config: AutoencoderConfig, seed: int) -> dict:
     """The paper's 3.3 and the authors' Lightning loop, transcribed in plain torch."""
     layers = nn.Sequential(
         nn.Linear(D, H), nn.ReLU(), nn.Linear(H, LATENT), nn.Linear(LATENT, H), nn.ReLU(), nn.Linear(H, D), nn.Sigmoid()
@@ -192,6 +197,7 @@ def test_history_and_log_have_a_line_an_epoch(splits, tmp_path):
     assert [line["epoch"] for line in lines] == [1, 2]
     assert [line["step"] for line in lines] == [12, 24]
     assert all(line["stage"] == "autoencoder" and line["pictures_per_s"] > 0 for line in lines)
+    assert all(0 <= line["data_wait"] <= 1 for line in lines)
     assert [{name: line[name] for name in found.history[0]} for line in lines] == found.history
 
 
@@ -203,10 +209,10 @@ def test_normalised_pictures_are_reconstructed_in_their_own_range(splits, tmp_pa
     with torch.no_grad():
         errors = (found.model(x) - x.flatten(1)).square().mean(1)
     assert found.test_mse == pytest.approx(torch.stack([e.mean() for e in errors.split(20)]).mean().item(), rel=1e-4)
-    ae.save(found.model, tmp_path / "a.safetensors")
-    loaded = ae.load(tmp_path / "a.safetensors")
-    shown = ae.reconstruct(loaded, splits[2])
-    assert torch.equal(shown, ae.reconstruct(found.model, splits[2]))
+    autoencoders.save(found.model, tmp_path / "a.safetensors")
+    loaded = autoencoders.load(tmp_path / "a.safetensors")
+    shown = autoencoders.reconstruct(loaded, splits[2])
+    assert torch.equal(shown, autoencoders.reconstruct(found.model, splits[2]))
     # The sigmoid cannot reach Z-scores below 0, which is why normalising impairs it: pixels come out no darker than
     # the mean, and no brighter than a standard deviation above it.
     for channel in range(3):
@@ -231,13 +237,13 @@ def test_an_empty_split_is_refused(splits, tmp_path, empty, name):
 def test_a_loss_that_is_no_number_ends_the_run_and_says_where(feature_splits, tmp_path):
     model, config = build(on="features", epochs=2)
     model.embedding.weight.data[:] = 1e30  # squares to infinity
-    with pytest.raises(RunError, match=r"epoch 1, step 1, at learning rate 0.001"):
+    with pytest.raises(RunError, match=r"loss is not finite \(epoch 1, step 1, learning rate 0.001\)"):
         train(model, feature_splits, config, tmp_path)
 
 
 def test_weights_lost_in_the_last_step_of_an_epoch_are_noticed(splits, tmp_path):
     model, config = build(epochs=2, batch_size=1000, lr=1e38)
-    with pytest.raises(RunError, match="epoch 1, step 1, at learning rate"):
+    with pytest.raises(RunError, match="epoch 1, step 1, learning rate"):
         train(model, splits, config, tmp_path)
 
 
@@ -308,7 +314,7 @@ def test_every_kind_learns_and_has_an_embedding_layer(kind, on, splits, feature_
 
 @pytest.mark.parametrize("side", [1, 5, 8, 30, 33])
 def test_convolutions_fit_every_side(side):
-    model = ae.Autoencoder(3 * side * side, H, LATENT, "conv")
+    model = Autoencoder(3 * side * side, H, LATENT, "conv")
     assert model(torch.rand(2, 3, side, side)).shape == (2, 3 * side * side)
 
 
@@ -320,7 +326,7 @@ def test_convolutions_on_features_are_refused():
 def test_noise_is_of_the_input_not_of_the_target():
     model, _ = build("denoising")
     x = torch.rand(6, D, generator=seeded())
-    noisy = x + ae.NOISE["pixels"] * torch.randn(x.shape, generator=seeded(4))
+    noisy = x + autoencoders.NOISE["pixels"] * torch.randn(x.shape, generator=seeded(4))
     assert model.loss(x, seeded(4)).item() == pytest.approx(F.mse_loss(model(noisy), x).item())
 
 
@@ -375,8 +381,8 @@ def test_constant_features_are_no_division_by_zero():
 @pytest.mark.parametrize(("kind", "on"), COMBINATIONS)
 def test_a_saved_autoencoder_is_read_back(kind, on, tmp_path):
     model, _ = build(kind, on)
-    ae.save(model, tmp_path / "a.safetensors", test_mse=0.5)
-    loaded = ae.load(tmp_path / "a.safetensors")
+    autoencoders.save(model, tmp_path / "a.safetensors", test_mse=0.5)
+    loaded = autoencoders.load(tmp_path / "a.safetensors")
     assert (loaded.kind, loaded.on) == (kind, on)
     x = torch.rand(3, model.in_features)
     assert torch.equal(loaded(x), model(x))
@@ -386,29 +392,29 @@ def test_a_saved_autoencoder_is_read_back(kind, on, tmp_path):
 def test_reconstructions_are_pictures(splits, tmp_path):
     model, config = build(epochs=30)
     found = train(model, splits, config, tmp_path).model
-    shown = ae.reconstruct(found, splits[2])
+    shown = autoencoders.reconstruct(found, splits[2])
     assert shown.dtype == torch.uint8
     assert shown.shape == splits[2].shape
     exact = found(splits[2].float() / 255).view(shown.shape)
     assert (shown.float() - 255 * exact).abs().max() <= 0.5
     with pytest.raises(InputError, match=r"\(3, 9, 9\)"):
-        ae.reconstruct(found, pictures(1, 0, side=9))
+        autoencoders.reconstruct(found, pictures(1, 0, side=9))
 
 
 def test_an_embedding_layer_alone_is_enough(tmp_path):
     layer = {"encoder.embedding.weight": torch.randn(4, 6), "encoder.embedding.bias": torch.randn(4)}
     save_file(layer | {"encoder.layers.0.weight": torch.randn(2, 2)}, tmp_path / "a.safetensors")
-    loaded = ae.load(tmp_path / "a.safetensors")
+    loaded = autoencoders.load(tmp_path / "a.safetensors")
     assert torch.equal(loaded.embedding.weight, layer["encoder.embedding.weight"])
-    ae.save(loaded, tmp_path / "b.safetensors")
+    autoencoders.save(loaded, tmp_path / "b.safetensors")
     assert load_file(tmp_path / "b.safetensors").keys() == layer.keys()
-    assert torch.equal(ae.load(tmp_path / "b.safetensors").embedding.bias, layer["encoder.embedding.bias"])
+    assert torch.equal(autoencoders.load(tmp_path / "b.safetensors").embedding.bias, layer["encoder.embedding.bias"])
 
 
 def test_the_papers_keys_without_metadata_make_an_mlp(tmp_path):
     model, _ = build()
     save_file(model.state_dict(), tmp_path / "a.safetensors")
-    loaded = ae.load(tmp_path / "a.safetensors")
+    loaded = autoencoders.load(tmp_path / "a.safetensors")
     x = torch.rand(2, D)
     assert torch.equal(loaded(x), model(x))
 
@@ -416,7 +422,7 @@ def test_the_papers_keys_without_metadata_make_an_mlp(tmp_path):
 @pytest.fixture
 def saved(tmp_path) -> Path:
     path = tmp_path / "a.safetensors"
-    ae.save(build()[0], path)
+    autoencoders.save(build()[0], path)
     return path
 
 
@@ -454,7 +460,7 @@ def resaved(path: Path, change: dict[str, Tensor | None], **metadata: str) -> Pa
 )
 def test_a_file_that_is_not_what_it_says_is_refused(saved, change, metadata, message):
     with pytest.raises(InputError, match=message) as caught:
-        ae.load(resaved(saved, change, **metadata))
+        autoencoders.load(resaved(saved, change, **metadata))
     assert str(saved) in str(caught.value)
 
 
@@ -462,7 +468,7 @@ def test_a_file_that_is_not_what_it_says_is_refused(saved, change, metadata, mes
 def test_a_truncated_file_is_refused(saved, keep):
     saved.write_bytes(saved.read_bytes()[:keep])
     with pytest.raises(InputError, match=r"a\.safetensors"):
-        ae.load(saved)
+        autoencoders.load(saved)
 
 
 @pytest.mark.parametrize(
@@ -481,10 +487,10 @@ def test_a_hostile_header_is_refused(tmp_path, header):
     path = tmp_path / "a.safetensors"
     path.write_bytes(header + b"\0" * 16)
     with pytest.raises(InputError, match=r"a\.safetensors"):
-        ae.load(path)
+        autoencoders.load(path)
 
 
 def test_a_missing_file_and_a_folder_are_refused(tmp_path):
     for path in (tmp_path / "none.safetensors", tmp_path):
         with pytest.raises(InputError, match=str(path)):
-            ae.load(path)
+            autoencoders.load(path)

@@ -12,19 +12,22 @@ import torch.multiprocessing as mp
 from torch import Tensor, nn
 
 from headstart import data
+from headstart.augment import Draw
 from headstart.backbones import build
 from headstart.data import splits as splitting
 from headstart.engine import distributed, live_taps
 from headstart.engine.checkpoint import Checkpoints
 from headstart.engine.device import Compute
+from headstart.engine.observer import EpochEnd
 from headstart.engine.randomness import generator
 from headstart.heads import ProjectionHead
 from headstart.ntxent import nt_xent
 from headstart.records.config import Config, from_dict
 from headstart.records.errors import InputError, RunError
 from headstart.records.folder import Metrics
-from headstart.training import contrastive
-from headstart.training.contrastive import Batch, SimCLR, Stepper
+from headstart.training import contrastive, views
+from headstart.training.step import SimCLR, Stepper
+from headstart.training.views import Batch
 from tests.runs import small
 
 CPU = Compute(torch.device("cpu"), torch.float32)
@@ -34,7 +37,7 @@ BATCH = 16
 class Doubled(Stepper):
     """The same step in float64."""
 
-    def _views(self, frames: Tensor, params: contrastive.Draw) -> Tensor:
+    def _views(self, frames: Tensor, params: Draw) -> Tensor:
         return super()._views(frames, params).double()
 
 
@@ -54,18 +57,16 @@ def stepper(backbone: nn.Module, width: int, kind: type[Stepper] = Doubled, **op
     config = small(contrastive={"batch_size": BATCH, **options})
     head = ProjectionHead(width, 8, 8, "sigmoid", generator=generator(0, "head"))
     model = SimCLR(backbone, head, config.contrastive.passes).double().train()
-    return kind(model, contrastive.augmenter(config.augment, 16, None, None), config, CPU)
+    return kind(model, views.augmenter(config.augment, 16, None, None), config, CPU)
 
 
 def batch() -> Batch:
     """One global batch of digits with its draws; this rank's part of it."""
     images = data.open_images(small().data)
     indices = torch.arange(BATCH)
-    augment = contrastive.augmenter(small().augment, 16, None, None)
-    frames = contrastive.frames_on(CPU.device, images)
-    return next(
-        contrastive.batches(images, indices, augment, BATCH, frames, lambda step: generator(0, "augment", 0, step))
-    )
+    augment = views.augmenter(small().augment, 16, None, None)
+    frames = views.frames_on(CPU.device, images)
+    return next(views.batches(images, indices, augment, BATCH, frames, lambda step: generator(0, "augment", 0, step)))
 
 
 def gradients(step: Stepper) -> dict[str, Tensor]:
@@ -87,8 +88,8 @@ def test_fast_step_equals_plain_step(stem: str) -> None:
     plain = build("resnet18", stem=stem, generator=generator(0, "b"), size=16).double().train()
     head = ProjectionHead(512, 8, 8, "sigmoid", generator=generator(0, "head")).double()
     drawn = batch()
-    views = contrastive.augmenter(small().augment, 16, None, None).apply(drawn.frames, drawn.params).double()
-    z = torch.nn.functional.normalize(head(plain(views)), dim=1)
+    both = views.augmenter(small().augment, 16, None, None).apply(drawn.frames, drawn.params).double()
+    z = torch.nn.functional.normalize(head(plain(both)), dim=1)
     similarity = (z @ z.T / 0.5).fill_diagonal_(-math.inf)
     expected = torch.nn.functional.cross_entropy(similarity, torch.arange(2 * BATCH).roll(BATCH))
     expected.backward()
@@ -165,7 +166,7 @@ class Counting:
     def step(self, h: Tensor, indices: Tensor) -> None:
         pass
 
-    def epoch_end(self, event: contrastive.EpochEnd) -> dict[str, float]:
+    def epoch_end(self, event: EpochEnd) -> dict[str, float]:
         self.epochs += 1
         return {}
 
@@ -215,7 +216,7 @@ def test_several_processes_go_on_from_a_checkpoint(tmp_path: Path) -> None:
     assert first["losses"] == second["losses"]
 
 
-def trained(config: Config, head: ProjectionHead, tmp_path: Path) -> tuple[nn.Module, contrastive.Trained]:
+def trained(config: Config, head: ProjectionHead, tmp_path: Path) -> tuple[nn.Module, contrastive.TrainedSimCLR]:
     images = data.open_images(config.data)
     splits = splitting.make(images, config.data)
     backbone = build("resnet18", generator=generator(0, "b"), size=16)

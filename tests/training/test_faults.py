@@ -26,6 +26,7 @@ from headstart.engine.checkpoint import MAGIC
 from headstart.records import files
 from headstart.records.folder import RunFolder
 from headstart.training import autoencoder, contrastive
+from headstart.training.step import SimCLR
 
 SMALL = [
     "--backbone.name",
@@ -91,7 +92,7 @@ def stopped(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pa
     """A run of the same settings, stopped after SimCLR's first epoch, saved after every step."""
     real, seen = contrastive.Watch.validation_loss, []
 
-    def stop(self: contrastive.Watch, model: contrastive.SimCLR) -> float | None:
+    def stop(self: contrastive.Watch, model: SimCLR) -> float | None:
         seen.append(1)
         if len(seen) == 2:
             os.kill(os.getpid(), signal.SIGTERM)
@@ -118,15 +119,19 @@ def test_a_loss_that_is_not_a_number_stops_naming_step_and_rate(photos: Path, tm
 
 
 @pytest.mark.parametrize(
-    ("module", "setting"), [(contrastive, "contrastive.chunk"), (autoencoder, "autoencoder.batch-size")]
+    ("training", "setting"),
+    [
+        (contrastive.Contrastive, "contrastive.chunk"),
+        (autoencoder.Autoencoding, "autoencoder.batch-size"),
+    ],
 )
 def test_out_of_memory_suggests_a_setting(
-    module: object, setting: str, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    training: type, setting: str, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def allocate(*_: object, **__: object) -> None:
         torch.empty(2**60, dtype=torch.uint8)  # what a CPU really says
 
-    monkeypatch.setattr(module, "train", allocate)
+    monkeypatch.setattr(training, "step", allocate)
     code, said = pretrain(photos, tmp_path / "run")
     assert code == 1
     assert "out of memory" in said
@@ -237,12 +242,12 @@ def test_a_second_interrupt_stops_at_once(photos: Path, tmp_path: Path) -> None:
     """The first waits for the step and saves; here the step never ends."""
     program = (
         "import sys, time\n"
-        "from headstart.training import contrastive\n"
+        "from headstart.training import step\n"
         "from headstart.cli.commands import main\n"
-        "def step(*arguments):\n"
+        "def one(*arguments):\n"
         "    open(sys.argv[1], 'w').close()\n"
         "    time.sleep(600)\n"
-        "contrastive.Stepper.__call__ = step\n"
+        "step.Stepper.__call__ = one\n"
         "main(sys.argv[2:])\n"
     )
     stepping = tmp_path / "stepping"

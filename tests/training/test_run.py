@@ -13,13 +13,13 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 import headstart
+from headstart import autoencoders
 from headstart.engine.checkpoint import Checkpoints, _read_one
 from headstart.engine.importers import PYTHAE_NAMES
 from headstart.records.config import load as load_config
 from headstart.records.errors import InputError, Interrupted
 from headstart.records.files import jsonl
 from headstart.records.folder import RunFolder, read_metrics
-from headstart.training import autoencoder
 from headstart.training import run as pretraining
 from tests.runs import small, until
 
@@ -331,7 +331,7 @@ def test_python_interface(tmp_path: Path) -> None:
 
 
 def test_run_with_a_given_autoencoder_goes_on_without_training_one(finished: RunFolder, tmp_path: Path) -> None:
-    given = autoencoder.load(finished.autoencoder)
+    given = autoencoders.load(finished.autoencoder)
     folder = RunFolder(pretraining.run(until(small(), "contrastive"), tmp_path / "run", autoencoder=given, quiet=True))
     assert folder.read_result()["autoencoder"] is None
     pretraining.run(small(contrastive={"epochs": 3}), folder.path, extend=True, quiet=True)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import yaml
 
-from headstart import data, report
+from headstart import autoencoders, data, report
 from headstart.data import splits as splitting
 from headstart.engine.progress import say
 from headstart.records import folder as runs
@@ -26,7 +26,6 @@ from headstart.records.config import (
     to_dict,
 )
 from headstart.records.folder import RunFolder
-from headstart.training import autoencoder as autoencoders
 from headstart.training import run as pretraining
 
 HEADS = {

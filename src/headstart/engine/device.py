@@ -3,12 +3,13 @@
 import contextlib
 import ctypes
 import os
+from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 import torch
 
-from headstart.records.errors import InputError
+from headstart.records.errors import InputError, RunError
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 """Numbers in glibc's malloc.h."""
@@ -79,6 +80,17 @@ def _keep_freed_memory() -> None:
         mallopt = ctypes.CDLL(None).mallopt
         mallopt(M_MMAP_THRESHOLD, 1 << 30) or mallopt(M_MMAP_THRESHOLD, 32 << 20)  # older ones allow no more
         mallopt(M_TRIM_THRESHOLD, -1)
+
+
+@contextlib.contextmanager
+def enough_memory(device: torch.device, if_not: str) -> Iterator[None]:
+    """Turn running out of memory in here into a RunError that ends with `if_not`, what needs less."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise RunError(f"{device} is out of memory; {if_not}") from error
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -75,14 +75,6 @@ def any_rank(flag: bool) -> bool:
     return bool(vote)
 
 
-def mean_over_ranks(value: torch.Tensor) -> torch.Tensor:
-    """Mean of a scalar over all ranks."""
-    if world_size() > 1:
-        dist.all_reduce(value)
-        value = value / world_size()
-    return value
-
-
 def sum_over_ranks(values: torch.Tensor) -> torch.Tensor:
     """Elementwise sum over all ranks."""
     if world_size() > 1:
@@ -90,6 +82,11 @@ def sum_over_ranks(values: torch.Tensor) -> torch.Tensor:
         dist.all_reduce(on_backend)
         values = on_backend.cpu()
     return values
+
+
+def mean_over_ranks(value: torch.Tensor) -> torch.Tensor:
+    """Mean of a scalar over all ranks."""
+    return sum_over_ranks(value) / world_size()
 
 
 def share_from_rank_0(tensors: Iterable[torch.Tensor]) -> None:

@@ -1,8 +1,7 @@
-"""Prepare the next batches in a thread while the device works on this one, and measure the waiting."""
+"""Prepare the next batches in a thread while the device works on this one."""
 
 import queue
 import threading
-import time
 from collections.abc import Iterable, Iterator
 from typing import Generic, TypeVar
 
@@ -15,14 +14,10 @@ _END = object()
 class Prefetch(Generic[T]):
     """Iterate over `source`, which runs `depth` items ahead in a thread of its own.
 
-    Attributes:
-        waited: seconds the consumer has spent waiting for data.
-
     An exception in the source is raised at the consumer; leaving the loop early stops the thread.
     """
 
     def __init__(self, source: Iterable[T], depth: int = 2) -> None:
-        self.waited = 0.0
         self._queue: queue.Queue[object] = queue.Queue(depth)
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, args=(source,), daemon=True)
@@ -50,9 +45,7 @@ class Prefetch(Generic[T]):
     def __iter__(self) -> Iterator[T]:
         try:
             while True:
-                started = time.perf_counter()
                 item = self._queue.get()
-                self.waited += time.perf_counter() - started
                 if item is _END:
                     return
                 if isinstance(item, BaseException):

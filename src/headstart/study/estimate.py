@@ -7,6 +7,7 @@ from dataclasses import replace
 import torch
 
 from headstart import backbones
+from headstart.autoencoders import build as build_autoencoder
 from headstart.data import catalog
 from headstart.engine import live_taps
 from headstart.engine.device import choose
@@ -14,8 +15,8 @@ from headstart.heads import ProjectionHead
 from headstart.records.config import Config
 from headstart.records.names import SETS
 from headstart.study.file import Planned
-from headstart.training import autoencoder as autoencoding
-from headstart.training import contrastive
+from headstart.training.step import SimCLR, Stepper
+from headstart.training.views import Batch, augmenter
 
 CALIBRATION_SECONDS = 2.0
 CALIBRATION_PAIRS = 32
@@ -76,14 +77,14 @@ def seconds_of_pair(config: Config, side: int) -> float:
     backbone = backbones.build(config.backbone.name, stem=config.backbone.stem, size=side)
     live_taps.apply(backbone, side)
     head = ProjectionHead(backbone.num_features, config.head.hidden_dim, config.head.output_dim)  # type: ignore[arg-type]
-    model = contrastive.SimCLR(backbone, head, config.contrastive.passes)
+    model = SimCLR(backbone, head, config.contrastive.passes)
     model = model.to(compute.device).to(memory_format=torch.channels_last).train()
-    augment = contrastive.augmenter(config.augment, side, None, None).to(compute.device)
+    augment = augmenter(config.augment, side, None, None).to(compute.device)
     generator = torch.Generator().manual_seed(0)
     draws = augment.draw(2 * pairs, side, side, generator=generator)
     frames = torch.randint(0, 256, (pairs, 3, side, side), dtype=torch.uint8, generator=generator).to(compute.device)
-    stepper = contrastive.Stepper(model, augment, config, compute)
-    batch = contrastive.Batch(torch.arange(pairs), frames, draws)
+    stepper = Stepper(model, augment, config, compute)
+    batch = Batch(torch.arange(pairs), frames, draws)
     return _timed(lambda: stepper(batch, 1e-3, (0, 0)), compute.device) / pairs
 
 
@@ -93,7 +94,7 @@ def seconds_of_picture(config: Config, side: int) -> float:
     settings, width = config.autoencoder, backbones.num_features(config.backbone.name)
     values = width if settings.on == "features" else 3 * side * side
     generator = torch.Generator().manual_seed(0)
-    model = autoencoding.build(settings, values, width, config.head.hidden_dim, generator).to(compute.device)
+    model = build_autoencoder(settings, values, width, config.head.hidden_dim, generator).to(compute.device)
     optimizer = torch.optim.Adam(model.parameters(), fused=True)
     x = torch.rand(settings.batch_size, values, device=compute.device)
 

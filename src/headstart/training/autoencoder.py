@@ -1,281 +1,32 @@
-"""The autoencoder whose embedding layer starts the projection head (paper 3.2, 3.3).
+"""Training the autoencoder whose embedding layer starts the projection head (paper 3.3).
 
 Comes in: the pictures of the three splits, or the features h of a backbone. Goes out: the autoencoder of the lowest
-validation loss and its mean squared error on the test split. The paper's is `mlp`: flatten, Linear(D, 512), ReLU,
-embedding Linear(512, d); Linear(d, 512), ReLU, Linear(512, D), sigmoid. The other kinds are its future work.
-
-Names of sizes: D values of a picture or of h, H hidden features (the backbone's), d latent size, N pictures.
+validation loss and its mean squared error on the test split. The networks themselves stand in autoencoders.py.
 """
 
 import math
-import time
-from collections.abc import Callable
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, cast, get_args
+from typing import Any, cast
 
-import safetensors
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
+from headstart.autoencoders import EVALUATION_BATCH, Autoencoder
 from headstart.data.images import Squashed
-from headstart.engine import progress, randomness
+from headstart.engine import randomness
 from headstart.engine.checkpoint import Checkpoints, State
 from headstart.engine.device import Compute
-from headstart.engine.weights import save as write_weights
 from headstart.records.config import AutoencoderConfig
-from headstart.records.errors import InputError, RunError
-from headstart.records.names import AUTOENCODER_KINDS
+from headstart.records.errors import InputError
+from headstart.training.loop import Epoch, Loop, Step, Training
 
 STAGE = "autoencoder"
 Rows = Tensor | Squashed
-KINDS = tuple(AUTOENCODER_KINDS)
-SOURCES = get_args(AutoencoderConfig.__annotations__["on"])
-
-NOISE = {"pixels": 0.1, "features": 0.4}
-"""Standard deviation of the denoising kind's Gaussian noise: of values in [0, 1], and of standardised features. Both
-are about 0.4 of the input's own standard deviation."""
-
-EVALUATION_BATCH = 1000
-
-
-# ------------------------------------------------------------------------------------------------------------- model
-
-
-class Encoder(nn.Module):
-    """Flattened input (N, D) -> embedding (N, d): hidden layers, ReLU, embedding layer.
-
-    On features there are no hidden layers: the embedding layer reads h itself, which is what a head's first layer
-    reads.
-    """
-
-    def __init__(self, hidden: nn.Module, embedding: nn.Linear, log_variance: nn.Linear | None = None) -> None:
-        super().__init__()
-        self.hidden = hidden
-        self.embedding = embedding
-        self.log_variance = log_variance
-
-    def hidden_activations(self, x: Tensor) -> Tensor:
-        """What the embedding layer reads, (N, H)."""
-        return x if isinstance(self.hidden, nn.Identity) else F.relu(self.hidden(x))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(N, D) -> (N, d)."""
-        return self.embedding(self.hidden_activations(x))
-
-
-class Decoder(nn.Module):
-    """Embedding (N, d) -> reconstruction (N, D), in [0, 1] for pixels: Linear, ReLU, output layers, sigmoid."""
-
-    def __init__(self, hidden: nn.Linear, output: nn.Module, bounded: bool) -> None:
-        super().__init__()
-        self.hidden = hidden
-        self.output = output
-        self.bounded = bounded
-
-    def forward(self, z: Tensor) -> Tensor:
-        """(N, d) -> (N, D), float32."""
-        x = self.output(F.relu(self.hidden(z)))
-        x = x.float() if x.dtype == torch.bfloat16 else x  # the sigmoid and the loss are not rounded
-        return torch.sigmoid(x) if self.bounded else x
-
-
-class Autoencoder(nn.Module):
-    """An autoencoder; the default is the paper's (3.2, 3.3).
-
-    Args:
-        in_features: D, 3 S S for pictures of side S, or the length of h.
-        hidden_features: H, the backbone's `num_features`, so that the embedding layer fits a head on it.
-        latent_dim: d, the head's `hidden_dim`.
-        kind: `mlp` (the paper's); `deep`, one more layer of 2 H features on each side; `conv`, three stride-2
-            convolutions; `denoising`, `mlp` that reads noisy input; `variational`, `mlp` whose embedding layer gives
-            the mean of a Gaussian code.
-        on: `pixels`, or `features`: then the encoder is the embedding layer alone, Linear(D, d), and D should be H.
-        generator: of the initial weights, which follow each layer's own default distribution. None: torch's global
-            one, as in any other module.
-    """
-
-    mean: Tensor
-    std: Tensor
-
-    def __init__(
-        self,
-        in_features: int,
-        hidden_features: int,
-        latent_dim: int,
-        kind: str = "mlp",
-        on: str = "pixels",
-        generator: torch.Generator | None = None,
-    ) -> None:
-        super().__init__()
-        D, H, d = in_features, hidden_features, latent_dim
-        self.kind, self.on = kind, on
-        self.in_features, self.hidden_features, self.latent_dim = D, H, d
-        with torch.device("meta") if generator else nullcontext():
-            hidden, output = _outer_layers(kind, on, D, H)
-            width = D if on == "features" else H
-            log_variance = nn.Linear(width, d) if kind == "variational" else None
-            self.encoder = Encoder(hidden, nn.Linear(width, d), log_variance)
-            self.decoder = Decoder(nn.Linear(d, H), output, bounded=on == "pixels")
-        if generator:
-            self.to_empty(device="cpu")
-            _initialise(self, generator)
-        self.register_buffer("mean", torch.zeros(3, device="cpu"), persistent=False)
-        self.register_buffer("std", torch.ones(3, device="cpu"), persistent=False)
-
-    @property
-    def embedding(self) -> nn.Linear:
-        """The embedding layer, Linear(H, d): what a head's first layer starts from."""
-        return self.encoder.embedding
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(N, D) or (N, 3, S, S) -> reconstruction (N, D), float32."""
-        return self.decoder(self.encoder(x.flatten(1)))
-
-    def loss(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """Mean squared error (Equation 4) of x (N, D), scalar; the generator draws the noise of the kinds that need it.
-
-        `variational` adds its KL term, weighted so that the gradient is the evidence bound's whose Gaussian decoder
-        has the variance that fits best, the batch's mean squared error (Rybkin et al. 2021). With unit variance
-        pictures in [0, 1] would not be worth a single bit of code.
-        """
-        if self.kind == "denoising":
-            return F.mse_loss(self(x + NOISE[self.on] * _noise(x, generator)), x)
-        if self.encoder.log_variance is not None:
-            features = self.encoder.hidden_activations(x)
-            mean = self.encoder.embedding(features).float()
-            log_variance = self.encoder.log_variance(features).float()
-            z = mean + (log_variance / 2).exp() * _noise(mean, generator)
-            kl = (mean.square() + log_variance.exp() - 1 - log_variance).sum(1).mean() / 2
-            mse = F.mse_loss(self.decoder(z), x)
-            return mse + mse.detach() * 2 * kl / self.in_features
-        return F.mse_loss(self(x), x)
-
-    @property
-    def draws(self) -> bool:
-        """Whether the loss draws noise."""
-        return self.kind in ("denoising", "variational")
-
-    def prepare(self, batch: Tensor) -> Tensor:
-        """uint8 pictures (N, 3, S, S) -> (N, D) float32 in [0, 1], or Z-scored; features pass as they are."""
-        if batch.dtype != torch.uint8:
-            return batch
-        x = batch.float().div_(255)
-        if self.normalized:
-            x = x.sub_(self.mean.view(3, 1, 1)).div_(self.std.view(3, 1, 1))
-        return x.flatten(1)
-
-    normalized = False
-    """Whether pictures are Z-scored with `mean` and `std`."""
-
-    def normalize_with(self, mean: Tensor, std: Tensor) -> None:
-        """Z-score pictures from now on; mean and std (3,) of pixels in [0, 1]."""
-        self.mean = torch.as_tensor(mean, dtype=torch.float32, device=self.mean.device)
-        self.std = torch.as_tensor(std, dtype=torch.float32, device=self.std.device)
-        self.normalized = True
-
-
-class EmbeddingOnly(nn.Module):
-    """An embedding layer without the rest of its autoencoder, as imported ones may be; its weights are to be loaded."""
-
-    kind = "embedding"
-
-    def __init__(self, in_features: int, latent_dim: int) -> None:
-        super().__init__()
-        self.encoder = Encoder(nn.Identity(), nn.utils.skip_init(nn.Linear, in_features, latent_dim))
-
-    @property
-    def embedding(self) -> nn.Linear:
-        """The embedding layer."""
-        return self.encoder.embedding
-
-
-def build(
-    config: AutoencoderConfig, in_features: int, hidden_features: int, latent_dim: int, generator: torch.Generator
-) -> Autoencoder:
-    """An untrained autoencoder of the config's kind; sizes as for `Autoencoder`.
-
-    Raises InputError for a convolutional one on features, which have no rows and columns.
-    """
-    return Autoencoder(in_features, hidden_features, latent_dim, config.kind, config.on, generator)
-
-
-def _outer_layers(kind: str, on: str, D: int, H: int) -> tuple[nn.Module, nn.Module]:
-    """The layers before the embedding's input and after the decoder's hidden layer."""
-    if kind == "conv":
-        if on == "features":
-            raise InputError("autoencoder.kind is conv, which reads pictures; with autoencoder.on features use another")
-        return _convolutions(D, H)
-    hidden: nn.Module = nn.Linear(D, H)
-    output: nn.Module = nn.Linear(H, D)
-    if kind == "deep":
-        hidden = nn.Sequential(nn.Linear(D, 2 * H), nn.ReLU(), nn.Linear(2 * H, H))
-        output = nn.Sequential(nn.Linear(H, 2 * H), nn.ReLU(), nn.Linear(2 * H, D))
-    return (nn.Identity() if on == "features" else hidden), output
-
-
-def _convolutions(D: int, H: int) -> tuple[nn.Module, nn.Module]:
-    side = math.isqrt(D // 3)
-    small = math.ceil(side / 8)
-    hidden = nn.Sequential(
-        nn.Unflatten(1, (3, side, side)),
-        nn.Conv2d(3, 32, 3, stride=2, padding=1),
-        nn.ReLU(),
-        nn.Conv2d(32, 64, 3, stride=2, padding=1),
-        nn.ReLU(),
-        nn.Conv2d(64, 128, 3, stride=2, padding=1),
-        nn.ReLU(),
-        nn.Flatten(),
-        nn.Linear(128 * small * small, H),
-    )
-    output = nn.Sequential(
-        nn.Linear(H, 128 * small * small),
-        nn.ReLU(),
-        nn.Unflatten(1, (128, small, small)),
-        nn.ConvTranspose2d(128, 64, 4, stride=2, padding=1),
-        nn.ReLU(),
-        nn.ConvTranspose2d(64, 32, 4, stride=2, padding=1),
-        nn.ReLU(),
-        nn.ConvTranspose2d(32, 3, 4, stride=2, padding=1),
-        _Crop(side),
-        nn.Flatten(),
-    )
-    return hidden, output
-
-
-class _Crop(nn.Module):
-    """(N, C, height, width) -> its top left square, for sides that 8 does not divide."""
-
-    def __init__(self, side: int) -> None:
-        super().__init__()
-        self.side = side
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x[..., : self.side, : self.side]
-
-
-def _initialise(model: nn.Module, generator: torch.Generator) -> None:
-    """Draw every layer's weights as torch's own `reset_parameters` does, from this generator."""
-    for layer in model.modules():
-        if isinstance(layer, (nn.Linear, nn.Conv2d, nn.ConvTranspose2d)):
-            nn.init.kaiming_uniform_(layer.weight, a=math.sqrt(5), generator=generator)
-            bound = 1 / math.sqrt(layer.weight[0].numel())
-            assert layer.bias is not None
-            nn.init.uniform_(layer.bias, -bound, bound, generator=generator)
-
-
-def _noise(like: Tensor, generator: torch.Generator | None) -> Tensor:
-    # Drawn on the CPU, so that every device sees the same noise.
-    return torch.randn(like.shape, generator=generator).to(like.device, non_blocking=True)
-
-
-# ---------------------------------------------------------------------------------------------------------- training
 
 
 @dataclass(frozen=True, kw_only=True)
-class Trained:
+class TrainedAutoencoder:
     """A trained autoencoder.
 
     Attributes:
@@ -306,22 +57,23 @@ def train(
     mean: Tensor | None = None,
     std: Tensor | None = None,
     quiet: bool = False,
-) -> Trained:
+) -> TrainedAutoencoder:
     """Train on the first of three splits, choose the epoch on the second, test on the third (paper 3.3).
 
     Adam without weight decay, ReduceLROnPlateau on the validation loss, the checkpoint of the lowest one. A run that
     was interrupted goes on from `checkpoints` and ends with the same bytes.
 
     Args:
-        model: from `build`; trained in place.
+        model: from `autoencoders.build`; trained in place.
         data: train, val, test: uint8 pictures (N, 3, S, S), in memory or read batch by batch, or float features
             (N, F). The last batch of each may be smaller.
         seed: of the order of the pictures and the noise.
-        log: called once an epoch with stage, epoch, step, loss, val_loss, lr, pictures_per_s.
+        log: called once an epoch with stage, epoch, step, loss, val_loss, lr, pictures_per_s, data_wait.
         mean, std: (3,) of the pixels in [0, 1]; needed when `config.normalize`.
+
     Raises:
         InputError: a split is empty, or mean and std are missing.
-        RunError: the loss is no longer a number.
+        RunError: the loss is no longer a number, or memory ran out.
         Interrupted: asked to stop; the state is saved.
     """
     for split, values in zip(("training", "validation", "test"), data, strict=True):
@@ -336,29 +88,13 @@ def train(
     train_data, val_data, test_data = (
         _near(standardise(cast(Tensor, split)) if standardise else split, compute.device) for split in data
     )
-    training = _Training(model, config, train_data, seed, compute)
-    saved = checkpoints.load(STAGE)
-    if saved is not None:
-        with checkpoints.restoring():
-            training.restore(saved)
-    total = config.epochs * training.steps
-    with progress.stage(STAGE, total, training.epoch * training.steps + training.step, quiet) as bar:
-        while training.epoch < config.epochs:
-            began, seen = time.monotonic(), 0
-            while training.step < training.steps:
-                seen += training.advance()
-                bar.advance(pictures_per_s=seen / max(time.monotonic() - began, 1e-9))
-                checkpoints.after_step(STAGE, training.state)
-            line = training.end_epoch(_mse(model, val_data, config.batch_size))
-            rate = seen / max(time.monotonic() - began, 1e-9)
-            log(stage=STAGE, step=training.epoch * training.steps, pictures_per_s=rate, **line)
-            bar.advance(0, loss=line["val_loss"])
-            checkpoints.after_epoch(STAGE, training.epoch, training.state)
+    training = Autoencoding(model, config, train_data, val_data, seed, compute)
+    Loop(training, checkpoints, log, quiet).run(checkpoints.load(STAGE))
     model.load_state_dict(training.best["weights"])
     test_mse = _mse(model, test_data, config.batch_size)
     if standardise:
         standardise.fold_into(model)
-    return Trained(
+    return TrainedAutoencoder(
         model=model.cpu().eval(),
         test_mse=test_mse,
         val_mse=training.best["val_loss"],
@@ -367,72 +103,61 @@ def train(
     )
 
 
-class _Training:
-    """The state of a training and how it moves: `advance` by a step, `end_epoch` after the last one."""
+class Autoencoding(Training):
+    """What the autoencoder's training does in a step, and what it keeps (paper 3.3)."""
 
-    def __init__(self, model: Autoencoder, config: AutoencoderConfig, data: Rows, seed: int, compute: Compute):
-        self.model, self.config, self.data, self.seed, self.compute = model, config, data, seed, compute
-        self.steps = math.ceil(len(data) / config.batch_size)
+    stage, title, unit = STAGE, STAGE, "pictures"
+
+    def __init__(
+        self, model: Autoencoder, config: AutoencoderConfig, data: Rows, val_data: Rows, seed: int, compute: Compute
+    ) -> None:
+        self.model, self.config, self.data, self.val_data = model, config, data, val_data
+        self.seed, self.compute, self.device = seed, compute, compute.device
+        self.epochs, self.steps = config.epochs, math.ceil(len(data) / config.batch_size)
         self.optimizer = torch.optim.Adam(model.parameters(), lr=config.lr, fused=True)
         self.scheduler = torch.optim.lr_scheduler.ReduceLROnPlateau(
             self.optimizer, factor=config.factor, patience=config.patience
         )
-        self.epoch = self.step = 0
-        # Losses stay on the device and are read once an epoch.
-        self.losses = torch.zeros(self.steps, device=compute.device)
         self.best: dict[str, Any] = {"val_loss": math.inf, "epoch": 0, "weights": {}}
         self.history: list[dict[str, float]] = []
-        self._order_epoch = -1
+        self.if_diverged = "a smaller --autoencoder.lr may help"
+        self.if_out_of_memory = f"a smaller --autoencoder.batch-size (now {config.batch_size}) needs less"
 
-    def advance(self) -> int:
-        """One step on the next batch of this epoch's order; returns its size."""
-        if self._order_epoch != self.epoch:
-            order = randomness.order(self.seed, STAGE, self.epoch, len(self.data)).to(self.data.device)
-            self.batches = order.split(self.config.batch_size)
-            self._order_epoch = self.epoch
-        batch = self.data[self.batches[self.step]].to(self.compute.device, non_blocking=True)
+    def batches(self, epoch: int, first: int) -> Iterator[Tensor]:
+        """The epoch's pictures or features in an order of its own; the last batch may be smaller."""
+        order = randomness.order(self.seed, STAGE, epoch, len(self.data)).to(self.data.device)
+        for chosen in order.split(self.config.batch_size)[first:]:
+            yield self.data[chosen].to(self.device, non_blocking=True)
+
+    def step(self, batch: Tensor, epoch: int, step: int) -> Step:
+        """One step of Adam on the batch's loss (Equation 4)."""
         x = self.model.prepare(batch)
-        self.losses[self.step] = self._loss_and_gradient(x)
-        self.optimizer.step()
-        self.step += 1
-        return len(x)
-
-    def _loss_and_gradient(self, x: Tensor) -> Tensor:
-        generator = None
-        if self.model.draws:
-            generator = randomness.generator(self.seed, "autoencoder-noise", self.epoch, self.step)
+        noise = randomness.generator(self.seed, "autoencoder-noise", epoch, step) if self.model.draws else None
         self.optimizer.zero_grad()
         with self.compute.autocast():
-            loss = self.model.loss(x, generator)
+            loss = self.model.loss(x, noise)
         loss.backward()
-        return loss.detach()
+        self.optimizer.step()
+        return Step(loss.detach(), self.optimizer.param_groups[0]["lr"], len(x))
 
-    def end_epoch(self, val_loss: float) -> dict[str, float]:
-        """Adapt the learning rate, keep the best weights; this epoch's line of history."""
-        lr = self.optimizer.param_groups[0]["lr"]
-        losses = self.losses.cpu()
-        finite = torch.cat([losses, torch.tensor([val_loss])]).isfinite()
-        if not finite.all():
-            step = min(int((~finite).nonzero()[0]) + 1, self.steps)
-            raise RunError(
-                f"the autoencoder's loss is no longer a number in epoch {self.epoch + 1}, step {step}, at learning "
-                f"rate {lr:g}; a smaller autoencoder.lr may help"
-            )
-        self.epoch, self.step = self.epoch + 1, 0
-        if val_loss < self.best["val_loss"]:
+    def validate(self) -> float:
+        """Mean squared error on the validation split."""
+        return _mse(self.model, self.val_data, self.config.batch_size)
+
+    def end_epoch(self, epoch: Epoch) -> dict[str, Any]:
+        """Keep the best weights, adapt the learning rate."""
+        assert epoch.val_loss is not None
+        if epoch.val_loss < self.best["val_loss"]:
             weights = {name: value.detach().cpu().clone() for name, value in self.model.state_dict().items()}
-            self.best = {"val_loss": val_loss, "epoch": self.epoch, "weights": weights}
-        self.scheduler.step(val_loss)
-        line = {"epoch": self.epoch, "loss": losses.double().mean().item(), "val_loss": val_loss, "lr": lr}
+            self.best = {"val_loss": epoch.val_loss, "epoch": epoch.number, "weights": weights}
+        self.scheduler.step(epoch.val_loss)
+        line = {"epoch": epoch.number, "loss": epoch.loss, "val_loss": epoch.val_loss, "lr": epoch.lr}
         self.history.append(line)
-        return line
+        return {}
 
     def state(self) -> State:
         """All that the rest of the training depends on."""
         return {
-            "epoch": self.epoch,
-            "step": self.step,
-            "losses": self.losses.cpu(),
             "best": self.best,
             "history": self.history,
             "model": self.model.state_dict(),
@@ -442,8 +167,7 @@ class _Training:
 
     def restore(self, state: State) -> None:
         """Go on from a saved state."""
-        self.epoch, self.step, self.best, self.history = (state[name] for name in ("epoch", "step", "best", "history"))
-        self.losses.copy_(state["losses"])
+        self.best, self.history = state["best"], state["history"]
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.scheduler.load_state_dict(state["scheduler"])
@@ -500,120 +224,3 @@ class Standardise:
         output = [layer for layer in model.decoder.output.modules() if isinstance(layer, nn.Linear)][-1]
         output.weight.mul_(scale)
         output.bias.mul_(scale).add_(mean)
-
-
-@torch.no_grad()
-def reconstruct(model: Autoencoder, pictures: Tensor) -> Tensor:
-    """uint8 pictures (N, 3, S, S) -> their reconstructions, uint8 of the same shape, on the CPU.
-
-    Raises InputError when the model is not one of pictures of this size.
-    """
-    shape = tuple(pictures.shape[1:])
-    if not isinstance(model, Autoencoder) or model.on != "pixels" or model.in_features != math.prod(shape):
-        raise InputError(f"this autoencoder does not reconstruct pictures of shape {shape}")
-    parts = []
-    for batch in pictures.split(EVALUATION_BATCH):
-        x = model(model.prepare(batch.to(model.embedding.weight.device))).view(batch.shape)
-        if model.normalized:
-            x = x * model.std.view(3, 1, 1) + model.mean.view(3, 1, 1)
-        parts.append(x.mul(255).round().clamp(0, 255).to(torch.uint8).cpu())
-    return torch.cat(parts)
-
-
-# ------------------------------------------------------------------------------------------------------------- files
-
-
-def save(model: Autoencoder | EmbeddingOnly, path: str | Path, **metadata: object) -> None:
-    """Write an autoencoder as safetensors; its kind and sizes stand in the metadata, and what else is given."""
-    sizes = ("on", "in_features", "hidden_features", "latent_dim") if isinstance(model, Autoencoder) else ()
-    known = {name: str(getattr(model, name)) for name in ("kind", *sizes)}
-    if isinstance(model, Autoencoder) and model.normalized:
-        known |= {name: " ".join(map(str, getattr(model, name).tolist())) for name in ("mean", "std")}
-    write_weights(path, model.state_dict(), **{**metadata, **known})
-
-
-def load(path: str | Path) -> Autoencoder | EmbeddingOnly:
-    """Read what `save` wrote, or any safetensors file with `encoder.embedding.weight` and `.bias`.
-
-    Without a kind in the metadata, the paper's eight keys make an `mlp`; otherwise only the embedding layer is kept.
-    Raises InputError naming the file when it cannot be read, is damaged, or its tensors are not what it says.
-    """
-    return assemble(path, *read(path))
-
-
-def assemble(path: str | Path, weights: dict[str, Tensor], metadata: dict[str, str]) -> Autoencoder | EmbeddingOnly:
-    """The autoencoder that a file's tensors, under Headstart's names, and its metadata describe; `load` says how."""
-    weight, bias = (weights.get(f"encoder.embedding.{name}") for name in ("weight", "bias"))
-    if weight is None or bias is None or weight.dim() != 2 or bias.shape != weight.shape[:1] or not weight.numel():
-        raise InputError(
-            f"{path} holds no embedding layer: it needs encoder.embedding.weight (d, H) and encoder.embedding.bias (d)"
-        )
-    model: Autoencoder | EmbeddingOnly
-    kind = metadata.get("kind", "mlp" if set(weights) == _MLP_KEYS else "embedding")
-    if kind == "embedding":
-        model = EmbeddingOnly(weight.shape[1], weight.shape[0])
-        weights = {name: value for name, value in weights.items() if name in model.state_dict()}
-    else:
-        model = _shaped_as_said(path, kind, weights, metadata)
-    for name, value in weights.items():
-        if not value.is_floating_point() or not value.isfinite().all():
-            raise InputError(f"{path} is damaged: {name} holds values that are not finite numbers; train it again")
-    expected = {name: tuple(value.shape) for name, value in model.state_dict().items()}
-    found = {name: tuple(value.shape) for name, value in weights.items()}
-    if expected != found:
-        name = min(name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name))
-        raise InputError(
-            f"{path} is not the {kind} autoencoder it says it is: {name} has shape {found.get(name, 'none')}, "
-            f"expected {expected.get(name, 'none')}"
-        )
-    model.load_state_dict({name: value.float() for name, value in weights.items()}, assign=True)
-    return model.eval()
-
-
-_MLP_KEYS = {
-    f"{part}.{name}"
-    for part in ("encoder.hidden", "encoder.embedding", "decoder.hidden", "decoder.output")
-    for name in ("weight", "bias")
-}
-_LARGEST = 2**24
-
-
-def read(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """All tensors and the metadata of a safetensors file; nothing in it can run."""
-    try:
-        with safetensors.safe_open(path, framework="pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
-    except OSError as error:
-        raise InputError(f"{path} cannot be read: {error.strerror or error}") from None
-    except (safetensors.SafetensorError, ValueError, RuntimeError) as error:
-        raise InputError(f"{path} is not a whole safetensors file ({error}); copy it again or train it again") from None
-
-
-def _shaped_as_said(path: str | Path, kind: str, weights: dict[str, Tensor], metadata: dict[str, str]) -> Autoencoder:
-    """The empty autoencoder of the file's kind and sizes, without memory for weights yet."""
-    if kind not in KINDS:
-        raise InputError(f"{path} is of kind {kind!r}; known kinds are {', '.join(KINDS)}")
-    if "kind" not in metadata:
-        hidden, D = weights["encoder.hidden.weight"].shape
-        metadata = metadata | {"on": "pixels", "in_features": f"{D}", "hidden_features": f"{hidden}"}
-        metadata["latent_dim"] = str(len(weights["encoder.embedding.bias"]))
-    on = metadata.get("on")
-    sizes = [metadata.get(name, "") for name in ("in_features", "hidden_features", "latent_dim")]
-    if (
-        on is None
-        or on not in SOURCES
-        or not all(len(s) < 9 and s.isdecimal() and 0 < int(s) < _LARGEST for s in sizes)
-    ):
-        raise InputError(f"{path} does not say its sizes: its metadata has on {on!r} and sizes {sizes}")
-    D, H, d = map(int, sizes)
-    if kind == "conv" and on == "features":
-        raise InputError(f"{path} is damaged: a conv autoencoder cannot be one of features")
-    with torch.device("meta"):
-        model = Autoencoder(D, H, d, kind, on)
-    if "mean" in metadata or "std" in metadata:
-        try:
-            mean, std = ([float(v) for v in metadata[name].split()] for name in ("mean", "std"))
-            model.normalize_with(torch.tensor(mean).reshape(3), torch.tensor(std).reshape(3))
-        except (KeyError, ValueError, RuntimeError):
-            raise InputError(f"{path} is damaged: its metadata's mean and std must be three numbers each") from None
-    return model

@@ -19,7 +19,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from headstart import backbones, data, report
+from headstart import autoencoders, backbones, data, report
+from headstart.autoencoders import Autoencoder, EmbeddingOnly
 from headstart.backbones import FORMATS, exportable
 from headstart.data import Images, catalog
 from headstart.data import splits as splitting
@@ -28,8 +29,8 @@ from headstart.data.sheets import sheet
 from headstart.data.splits import Splits
 from headstart.engine import distributed, live_taps, loggers, weights
 from headstart.engine.checkpoint import Checkpoints, interrupted_by_signals, stop_on_signals
-from headstart.engine.device import Compute, choose, is_out_of_memory
-from headstart.engine.importers import autoencoder_state, read_tensors
+from headstart.engine.device import Compute, choose, enough_memory
+from headstart.engine.importers import read_tensors
 from headstart.engine.observer import Observer
 from headstart.engine.progress import say
 from headstart.engine.randomness import generator
@@ -41,17 +42,19 @@ from headstart.evaluate.online import OnlineProbe
 from headstart.heads import ProjectionHead, check_pretrained, head_statistics
 from headstart.records import folder as runs
 from headstart.records.config import STAGES, Config, differences, flatten, from_dict, hash_of, to_dict, to_yaml
-from headstart.records.errors import InputError, RunError
+from headstart.records.errors import InputError
 from headstart.records.files import read_yaml
 from headstart.records.folder import Metrics, RunFolder
 from headstart.records.presets import PAPER_FOLDER_BATCH
 from headstart.records.version import __version__
-from headstart.training import autoencoder as autoencoders
-from headstart.training import contrastive, optimizers
-from headstart.training.autoencoder import Autoencoder, EmbeddingOnly
+from headstart.training import autoencoder as autoencoding
+from headstart.training import contrastive, optimizers, views
+from headstart.training.step import running_statistics_kept, stochastic_layers
 
 SAMPLES = 8
 """Pictures in samples/pairs.png and samples/reconstructions.png."""
+
+NEEDS_LESS = "a smaller --data.size or --data.memory-gib needs less"
 
 HEAD_PAIRS = 128
 """Training pictures whose views show the gradient that reaches h at step 0."""
@@ -112,15 +115,13 @@ def run(
             )
             run.untrained = untrained
             names = config.loggers if run.writes else ()
-            try:
-                with loggers.attached(run.metrics, names, folder.path, dict(flatten(to_dict(run.config)))):
-                    run.train_autoencoder(autoencoder)
-                    if config.stages != "autoencoder":
-                        run.train_contrastive()
-            except (RuntimeError, MemoryError) as error:
-                if not is_out_of_memory(error):
-                    raise
-                raise RunError(f"{compute.device} is out of memory; {run.needs_less()}") from error
+            with (
+                enough_memory(compute.device, NEEDS_LESS),
+                loggers.attached(run.metrics, names, folder.path, dict(flatten(to_dict(run.config)))),
+            ):
+                run.train_autoencoder(autoencoder)
+                if config.stages != "autoencoder":
+                    run.train_contrastive()
         if run.writes:
             with interrupted_by_signals("stopped; the same command goes on after the last finished stage"):
                 if config.stages == "probe":
@@ -281,8 +282,8 @@ def resolve(config: Config, images: Images, splits: Splits, compute: Compute) ->
         head = config.head
         ProjectionHead(1, head.hidden_dim, head.output_dim, head.activation, head.depth, head.batch_norm)
         check_pretrained(head.pretrained, head.init, head.depth)
-        contrastive.check_batch(batch_size)
-        contrastive.augmenter(config.augment, size, None, None)
+        views.check_batch(batch_size)
+        views.augmenter(config.augment, size, None, None)
     lr = optimizers.peak_learning_rate(settings, batch_size)
     return replace(
         config,
@@ -349,13 +350,6 @@ class Run:
         """Whether this process writes files."""
         return distributed.rank() == 0
 
-    def needs_less(self) -> str:
-        """The setting that makes the stage in progress need less memory."""
-        if "autoencoder" not in self.stages and self.config.head.needs_autoencoder:
-            return f"a smaller --autoencoder.batch-size (now {self.config.autoencoder.batch_size}) needs less"
-        now = self.config.contrastive.chunk or self.config.contrastive.batch_size
-        return f"a smaller --contrastive.chunk (pairs on the device at once, now {now}) keeps the batch and its loss"
-
     @property
     def parts(self) -> dict[str, np.ndarray]:
         """Indices of train, val and test, by name."""
@@ -410,7 +404,7 @@ class Run:
         if given is not None:
             self.embedding, found = given, None
         elif settings.weights is not None:
-            self.embedding, found = _read_autoencoder(settings.weights), None
+            self.embedding, found = autoencoders.find(settings.weights), None
         else:
             self.embedding, found = self._fit_autoencoder()
         if self.writes:
@@ -437,7 +431,7 @@ class Run:
             generator=generator(self.config.seed, "autoencoder-init"),
         )
         mean, std = self.moments["train"]
-        trained = autoencoders.train(
+        trained = autoencoding.train(
             model,
             (inputs[0], inputs[1], inputs[2]),
             settings,
@@ -459,7 +453,7 @@ class Run:
         """samples/reconstructions.png: pictures the autoencoder did not train on, above what it makes of them."""
         if not isinstance(self.embedding, Autoencoder) or self.embedding.on != "pixels":
             return
-        pictures = self.images.squashed(contrastive.mixed(self.splits.test, self.config.seed)[:SAMPLES], self.size)
+        pictures = self.images.squashed(views.mixed(self.splits.test, self.config.seed)[:SAMPLES], self.size)
         if pictures[0].numel() != self.embedding.in_features:
             return
         rows = [_channels_last(pictures), _channels_last(autoencoders.reconstruct(self.embedding, pictures))]
@@ -504,7 +498,7 @@ class Run:
 
     def _build_head(self, backbone: nn.Module) -> tuple[ProjectionHead, dict[str, Any]]:
         """g, and what it does to the untrained backbone's features at step 0."""
-        settings, chosen = self.config.head, contrastive.mixed(self.splits.train, self.config.seed)
+        settings, chosen = self.config.head, views.mixed(self.splits.train, self.config.seed)
         features = torch.from_numpy(self.features(backbone, chosen[:HEAD_FEATURES].numpy(), "train"))
         head = ProjectionHead.from_init(
             features.shape[1],
@@ -523,30 +517,30 @@ class Run:
         )
         if settings.init == "random" and settings.frozen and self.writes:
             say("the first layer is random and frozen: a control, not the paper's mlp (that is --head.no-frozen)")
-        views = self._first_views(backbone, chosen[:HEAD_PAIRS])
-        return head, head_statistics(head, features, views, self.config.contrastive.temperature)
+        first = self._first_views(backbone, chosen[:HEAD_PAIRS])
+        return head, head_statistics(head, features, first, self.config.contrastive.temperature)
 
     def _first_views(self, backbone: nn.Module, chosen: Tensor) -> Tensor:
         """h (2n, num_features) of two augmented views, as SimCLR's first step sees it: batch norm by the batch."""
-        augment = contrastive.augmenter(self.config.augment, self.size, *self.statistics("train"))
-        draws = contrastive.draw_pairs(augment, self.images, chosen, generator(self.config.seed, "head-statistics"))
-        views = augment.apply(self.images.batch(chosen)[0], draws).to(self.compute.device)
+        augment = views.augmenter(self.config.augment, self.size, *self.statistics("train"))
+        draws = views.draw_pairs(augment, self.images, chosen, generator(self.config.seed, "head-statistics"))
+        both = augment.apply(self.images.batch(chosen)[0], draws).to(self.compute.device)
         backbone.train()
         with (
             torch.no_grad(),
-            contrastive.running_statistics_kept(backbone),
+            running_statistics_kept(backbone),
             self.compute.autocast(),
-            contrastive.stochastic_layers(self.compute.device, self.config.seed, 0, 0),
+            stochastic_layers(self.compute.device, self.config.seed, 0, 0),
         ):
-            return torch.cat([backbone(part) for part in views.chunk(self.config.contrastive.passes)]).float()
+            return torch.cat([backbone(part) for part in both.chunk(self.config.contrastive.passes)]).float()
 
     def _pairs(self) -> None:
         """samples/pairs.png: pictures with two of their views, as SimCLR sees them (before the Z-score)."""
-        chosen = contrastive.mixed(self.splits.train, self.config.seed)[:SAMPLES]
-        augment = contrastive.augmenter(self.config.augment, self.size, None, None)
-        draws = contrastive.draw_pairs(augment, self.images, chosen, generator(self.config.seed, "samples"))
-        views = augment.apply(self.images.batch(chosen)[0], draws)
-        first, second = (_channels_last((part * 255).round().clamp(0, 255).byte()) for part in views.chunk(2))
+        chosen = views.mixed(self.splits.train, self.config.seed)[:SAMPLES]
+        augment = views.augmenter(self.config.augment, self.size, None, None)
+        draws = views.draw_pairs(augment, self.images, chosen, generator(self.config.seed, "samples"))
+        both = augment.apply(self.images.batch(chosen)[0], draws)
+        first, second = (_channels_last((part * 255).round().clamp(0, 255).byte()) for part in both.chunk(2))
         rows = [_channels_last(self.images.squashed(chosen.numpy(), self.size)), first, second]
         runs.write(self.folder.samples / "pairs.png", sheet(rows, scale=_scale(self.size)))
 
@@ -652,14 +646,6 @@ class Run:
 def load_backbone(path: Path) -> dict[str, Tensor]:
     """The tensors of a backbone.safetensors; raises InputError naming the file when it is missing or damaged."""
     return read_tensors(path)
-
-
-def _read_autoencoder(source: str) -> Autoencoder | EmbeddingOnly:
-    """A finished autoencoder: our file or run, or what `importers` reads (whole where it is the paper's MLP)."""
-    path = Path(source)
-    path = RunFolder(path).autoencoder if RunFolder(path).autoencoder.exists() else path
-    weights, metadata = autoencoders.read(path) if path.suffix == ".safetensors" else ({}, {})
-    return autoencoders.assemble(path, weights if "kind" in metadata else autoencoder_state(path), metadata)
 
 
 def _write_skipped(path: Path, images: Images) -> None:

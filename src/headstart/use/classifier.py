@@ -22,7 +22,7 @@ from headstart.records import folder as runs
 from headstart.records import schema
 from headstart.records.errors import InputError
 from headstart.records.version import __version__
-from headstart.training.contrastive import normalize
+from headstart.training.views import normalize
 from headstart.use.load import Run
 
 RESULT = "finetune.json"

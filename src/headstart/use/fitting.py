@@ -23,7 +23,7 @@ from headstart.engine.checkpoint import Checkpoints, State
 from headstart.engine.device import Compute
 from headstart.engine.randomness import generator, order
 from headstart.records.errors import InputError, RunError
-from headstart.training.contrastive import stochastic_layers
+from headstart.training.step import stochastic_layers
 from headstart.use.classifier import Classifier, probabilities
 from headstart.use.load import Run
 from headstart.use.settings import FinetuneSettings

@@ -1,0 +1,175 @@
+"""One optimiser step of SimCLR: forward, NT-Xent over the whole batch, backward, update (paper 3.1).
+
+Comes in: a batch with its draws and a learning rate. Goes out: the loss and h, and the weights one step on. The batch
+may lie on several processes, and be passed through the network in chunks.
+"""
+
+import contextlib
+import inspect
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from headstart.augment import Draw, SimCLRAugment
+from headstart.engine import distributed, progress
+from headstart.engine.device import Compute
+from headstart.engine.randomness import generator
+from headstart.ntxent import nt_xent
+from headstart.records.config import Config
+from headstart.training import optimizers
+from headstart.training.views import Batch
+
+
+class SimCLR(nn.Module):
+    """g after f (paper Eq. 1), with batch norm over both views at once or one pass a view."""
+
+    def __init__(self, backbone: nn.Module, head: nn.Module, passes: int = 1) -> None:
+        super().__init__()
+        self.backbone, self.head, self.passes = backbone, head, passes
+
+    def forward(self, views: Tensor) -> tuple[Tensor, Tensor]:
+        """views (2n, 3, S, S) -> h (2n, num_features), z (2n, output_dim)."""
+        h = torch.cat([self.backbone(v) for v in views.chunk(self.passes)])
+        return h, self.head(h)
+
+
+OWN_BUFFERS: dict[str, Any] = {  # each rank keeps its batch norm's running statistics; torch 2.15 renamed the option
+    "forward_sync_buffers"
+    if "forward_sync_buffers" in inspect.signature(DistributedDataParallel.__init__).parameters
+    else "broadcast_buffers": False
+}
+
+
+class Stepper:
+    """One optimiser step: forward, NT-Xent over the whole batch, backward, update.
+
+    `release` lets a frozen first layer train from then on. It gets an optimiser group of its own, so that the order
+    of the groups, and with it a resumed run, does not depend on when that happened.
+    """
+
+    def __init__(self, model: SimCLR, augment: SimCLRAugment, config: Config, compute: Compute) -> None:
+        self.model, self.augment, self.config, self.compute = model, augment, config, compute
+        self.optimizer = optimizers.build(model.named_parameters(), config.contrastive)
+        self.parallel = self._wrap()
+
+    def _wrap(self) -> nn.Module:
+        if distributed.world_size() == 1:
+            return self.model
+        return DistributedDataParallel(self.model, **OWN_BUFFERS)
+
+    def release(self) -> None:
+        """Let the head's first layer train."""
+        first = self.model.head.first
+        assert isinstance(first, nn.Linear)
+        first.requires_grad_(True)
+        for group in optimizers.groups(first.named_parameters(), self.config.contrastive):
+            self.optimizer.add_param_group(group)
+        self.parallel = self._wrap()
+
+    def __call__(self, batch: Batch, lr: float, position: tuple[int, int]) -> tuple[Tensor, Tensor]:
+        """Take one step at learning rate `lr`; returns the detached loss () and h (2n, num_features)."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr
+        self.optimizer.zero_grad(set_to_none=True)
+        chunk = self.config.contrastive.chunk
+        step = self._whole if chunk is None or chunk >= len(batch.frames) else self._chunked
+        with stochastic_layers(self.compute.device, self.config.seed, *position):
+            loss, h = step(batch)
+        self.optimizer.step()
+        return loss, h
+
+    def _whole(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        views = self._views(batch.frames, batch.params)
+        with self.compute.autocast():
+            h, z = self.parallel(views)
+        loss = loss_of(z, self.config.contrastive.temperature)
+        loss.backward()
+        return loss.detach(), h.detach()
+
+    def _chunked(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """GradCache (Gao et al. 2021): projections chunk by chunk without a graph, the loss and its gradient at them
+        over the whole batch, then each chunk again with a graph, fed with its part of that gradient.
+
+        Exact for networks without batch norm; with it, each chunk is normalised by its own statistics.
+        """
+        n = len(batch.frames)
+        chunks = torch.arange(n).split(self.config.contrastive.chunk or n)
+
+        def forward(rows: Tensor, model: nn.Module) -> tuple[Tensor, Tensor]:
+            views = self._views(batch.frames[rows], batch.params[torch.cat([rows, rows + n])])
+            with self.compute.autocast():
+                return model(views)
+
+        with torch.no_grad(), running_statistics_kept(self.model):
+            parts = [forward(rows, self.model) for rows in chunks]
+        h, z = (_pairs_first(list(tensors)) for tensors in zip(*parts, strict=True))
+        z.requires_grad_(True)
+        loss = loss_of(z, self.config.contrastive.temperature)
+        (gradient,) = torch.autograd.grad(loss, z)
+        torch.manual_seed(torch.initial_seed())  # dropout draws the same masks again
+        for rows in chunks:
+            last = rows is chunks[-1]
+            with contextlib.nullcontext() if last else self._without_sync():
+                part = forward(rows, self.parallel)[1]
+                part.backward(gradient[torch.cat([rows, rows + n])].to(part.dtype))
+        return loss.detach(), h
+
+    def _without_sync(self) -> contextlib.AbstractContextManager[object]:
+        if isinstance(self.parallel, DistributedDataParallel):
+            return self.parallel.no_sync()
+        return contextlib.nullcontext()
+
+    def _views(self, frames: Tensor, params: Draw) -> Tensor:
+        return self.augment.apply(frames, params).contiguous(memory_format=torch.channels_last)
+
+
+def loss_of(z: Tensor, temperature: float, group: dist.ProcessGroup | None = None) -> Tensor:
+    """NT-Xent; NaN for z (2n, d) that are not finite: then the training has diverged, and nobody's input was bad."""
+    if z.device.type == "cpu" and not bool(z.isfinite().all()):
+        return z.sum() * math.nan
+    return nt_xent(z, temperature, group=group)
+
+
+def _pairs_first(chunks: list[Tensor]) -> Tensor:
+    """Chunks of 2c rows, each first and second views -> all first views, then all second views."""
+    first, second = zip(*(chunk.chunk(2) for chunk in chunks), strict=True)
+    return torch.cat([*first, *second])
+
+
+@contextlib.contextmanager
+def running_statistics_kept(model: nn.Module) -> Iterator[None]:
+    """Batch norm normalises as in training but leaves its running statistics to the second pass."""
+    norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.track_running_stats]
+    for norm in norms:
+        norm.track_running_stats = False
+    try:
+        yield
+    finally:
+        for norm in norms:
+            norm.track_running_stats = True
+
+
+@contextlib.contextmanager
+def stochastic_layers(device: torch.device, seed: int, *position: int) -> Iterator[None]:
+    """Dropout and stochastic depth draw from torch's global generator; in here it is a function of the position too."""
+    key = generator(seed, "stochastic-layers", *position, distributed.rank()).initial_seed()
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(key)
+        yield
+
+
+def synchronise_norms(model: SimCLR, device: torch.device) -> None:
+    """Several GPUs normalise by the statistics of the whole batch; several CPU processes each by their own part's."""
+    if distributed.world_size() == 1:
+        return
+    if device.type == "cuda":
+        nn.SyncBatchNorm.convert_sync_batchnorm(model)
+    elif distributed.rank() == 0 and any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in model.modules()):
+        progress.say(
+            f"batch norm: each of {distributed.world_size()} CPU processes uses the statistics of its own part"
+        )
