@@ -21,6 +21,8 @@ from headstart.engine.device import enough_memory
 from headstart.records.errors import RunError
 
 T = TypeVar("T")
+SHOWN = ("accuracy", "val_accuracy")
+"""Figures of an epoch that stand beside its loss on the screen."""
 
 
 class Step(NamedTuple):
@@ -57,7 +59,6 @@ class Training(ABC):
         epochs, steps: how many epochs (at most) of how many steps each.
         device: where it computes.
         if_diverged, if_out_of_memory: what usually helps, as the end of a sentence.
-        finished: whether it has learned enough before its last epoch.
     """
 
     stage: str
@@ -68,7 +69,11 @@ class Training(ABC):
     device: torch.device
     if_diverged: str
     if_out_of_memory: str
-    finished: bool = False
+
+    @property
+    def finished(self) -> bool:
+        """Whether it has learned enough before its last epoch."""
+        return False
 
     def begin_epoch(self, epoch: int) -> None:  # noqa: B027 - most do nothing here
         """Before the first step of epoch `epoch` (from 0) that this process takes."""
@@ -193,7 +198,7 @@ class Loop:
             **clock.figures,
             **figures,
         )
-        bar.advance(0, loss=loss, **{name: value for name, value in figures.items() if name == "accuracy"})
+        bar.advance(0, loss=loss, **{name: figures[name] for name in SHOWN if name in figures})
 
     def _check_losses(self) -> None:
         bad = (~self.losses[: self.step].isfinite()).nonzero()

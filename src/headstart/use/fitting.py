@@ -7,8 +7,9 @@ the same pictures in the same order, and a training that was stopped goes on to 
 
 import copy
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -18,11 +19,11 @@ from torch.nn.functional import cross_entropy
 
 from headstart.augment import SimCLRAugment
 from headstart.data import Images
-from headstart.engine import progress
 from headstart.engine.checkpoint import Checkpoints, State
 from headstart.engine.device import Compute
 from headstart.engine.randomness import generator, order
-from headstart.records.errors import InputError, RunError
+from headstart.records.errors import InputError
+from headstart.training.loop import Epoch, Loop, Step, Training
 from headstart.training.step import stochastic_layers
 from headstart.use.classifier import Classifier, probabilities
 from headstart.use.load import Run
@@ -92,107 +93,129 @@ class Fitter:
         """What `keep` makes of the trained network and of {score, epoch, tensors}; an earlier call's where it is
         done."""
         if fit.name not in self.done:
-            model, best = self._train(fit)
-            model.load_state_dict(best["tensors"])
-            self.done[fit.name] = keep(model, best)
+            training = Fitting(self, fit)
+            log = partial(self.checkpoints.metrics.log, start=fit.name)
+            Loop(training, self.checkpoints, log, self.quiet, around=self._with_what_is_done).run(self.state)
+            training.model.load_state_dict(training.best["tensors"])
+            self.done[fit.name] = keep(training.model, training.best)
             self.state = None
         return self.done[fit.name]
+
+    def _with_what_is_done(self, state: State) -> State:
+        return {"identity": self.identity, "done": self.done, "state": state}
 
     def probabilities(self, model: Classifier, indices: np.ndarray) -> Tensor:
         """(len(indices), classes) float32."""
         run = self.run
         return torch.cat(list(probabilities(model, self.images, indices, run.size, (run.mean, run.std), self.compute)))
 
-    def _train(self, fit: Fit) -> tuple[Classifier, dict[str, Any]]:
-        model = Classifier(self._backbone(fit.start), len(self.images.classes))
-        model.to(memory_format=torch.channels_last).to(self.compute.device)
-        optimizer = self._optimizer(model, fit.layer_decay)
-        best: dict[str, Any] = {"score": [-1.0, 0.0], "epoch": 0, "tensors": {}}
-        step, stale = 0, 0
-        if self.state is not None:
-            model.load_state_dict(self.state["model"])
-            optimizer.load_state_dict(self.state["optimizer"])
-            best, step, stale = self.state["best"], self.state["step"], self.state["stale"]
-        per_epoch = self.steps_per_epoch(len(fit.train))
-        total = (fit.stop_after or fit.epochs) * per_epoch
-
-        def current() -> State:
-            state: State = {"model": model.state_dict(), "optimizer": optimizer.state_dict()}
-            state |= {"best": best, "step": step, "stale": stale}
-            return {"identity": self.identity, "done": self.done, "state": state}
-
-        with progress.stage(fit.name, total, step, quiet=self.quiet) as bar:
-            while step < total and stale < self.settings.patience:
-                loss = self._step(model, optimizer, fit, step)
-                step += 1
-                if step % per_epoch == 0:
-                    score, epoch = self._score(model, fit), step // per_epoch
-                    better = score is None or score > best["score"]
-                    stale = 0 if better else stale + 1
-                    if better:
-                        best = {"score": score or [], "epoch": epoch, "tensors": _copied(model)}
-                    self._log(fit, epoch, loss, score)
-                    bar.advance(0, **({} if score is None else {"accuracy": score[0]}))
-                bar.advance(1, loss=loss)
-                self.checkpoints.after_step("finetune", current)
-        return model, best
-
-    def _log(self, fit: Fit, epoch: int, loss: float, score: list[float] | None) -> None:
-        found = {} if score is None else {"val_accuracy": score[0], "val_loss": -score[1]}
-        self.checkpoints.metrics.log(stage="finetune", start=fit.name, epoch=epoch, loss=loss, **found)
-
-    def _backbone(self, start: str) -> nn.Module:
+    def backbone(self, start: str) -> nn.Module:
+        """The network with the weights of a start."""
         if start == "adapted":
             return copy.deepcopy(self.run.backbone)
         return self.run.untrained_backbone() if start == "given" else self.run.random_backbone()
 
-    def _batch(self, n: int) -> int:
-        return min(self.settings.batch_size, n)
-
     def steps_per_epoch(self, n: int) -> int:
         """A pass over n pictures, whose last, smaller batch is left to the next pass's order (of one picture there are
         no batch statistics); or FEWEST_STEPS."""
-        return max(FEWEST_STEPS, n // self._batch(n))
+        return max(FEWEST_STEPS, n // min(self.settings.batch_size, n))
 
-    def _optimizer(self, model: Classifier, layer_decay: float) -> torch.optim.Optimizer:
-        grouped = groups(model, self.settings.weight_decay, layer_decay)
+
+class Fitting(Training):
+    """What one classifier's training does in a step, and what it keeps.
+
+    Attributes:
+        model: the network in training.
+        best: {score, epoch, tensors} of its best epoch: accuracy and negative loss on the validation pictures, of
+            which the larger pair is the better one; the last epoch without any, its score empty.
+    """
+
+    stage, unit = "finetune", "pictures"
+
+    def __init__(self, fitter: Fitter, fit: Fit) -> None:
+        self.fitter, self.given, self.title = fitter, fit, fit.name
+        self.settings, self.device = fitter.settings, fitter.compute.device
+        self.steps = fitter.steps_per_epoch(len(fit.train))
+        self.epochs, self.schedule_steps = fit.stop_after or fit.epochs, fit.epochs * self.steps
+        self.batch = min(self.settings.batch_size, len(fit.train))
+        self.model = Classifier(fitter.backbone(fit.start), len(fitter.images.classes))
+        self.model.to(memory_format=torch.channels_last).to(self.device)
+        self.optimizer = self._optimizer()
+        self.best: dict[str, Any] = {"score": [-1.0, 0.0], "epoch": 0, "tensors": {}}
+        self.stale = 0
+        self.score: list[float] = []
+        self.if_diverged = f"try a smaller --lr than {fit.lr:g}"
+        self.if_out_of_memory = f"a smaller --batch-size (now {self.batch}) needs less"
+
+    def _optimizer(self) -> torch.optim.Optimizer:
+        grouped = groups(self.model, self.settings.weight_decay, self.given.layer_decay)
         if self.settings.optimizer == "sgd":
             return torch.optim.SGD(grouped, lr=0.0, momentum=0.9)
         return torch.optim.AdamW(grouped, lr=0.0)
 
-    def _step(self, model: Classifier, optimizer: torch.optim.Optimizer, fit: Fit, step: int) -> float:
-        """One optimiser step; what it sees follows from the seed and `step` alone."""
-        n, seed = self._batch(len(fit.train)), self.settings.seed
-        number, position = divmod(step, len(fit.train) // n)
-        shuffled = fit.train[order(seed, "finetune/order", number, len(fit.train)).numpy()]
-        chosen = shuffled[position * n : (position + 1) * n]
-        frames, valid = self.images.batch(chosen)
-        height, width = valid.unbind(1)
-        draws = self.augment.draw(n, height, width, generator=generator(seed, "finetune/draws", step))
-        pictures = self.augment.apply(frames.to(self.compute.device), draws)
-        targets = torch.from_numpy(self.images.labels[chosen]).to(self.compute.device)
-        rate = fit.lr * schedule(step, fit.epochs * self.steps_per_epoch(len(fit.train)))
-        for group in optimizer.param_groups:
-            group["lr"] = rate * group["rate"]
-        model.train()
-        with stochastic_layers(self.compute.device, seed, step), self.compute.autocast():
-            loss = cross_entropy(model(pictures.contiguous(memory_format=torch.channels_last)).float(), targets)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        value = float(loss.detach())
-        if not math.isfinite(value):
-            raise RunError(f"the loss of step {step + 1} is {value}; try a smaller --lr than {fit.lr:g}")
-        return value
+    def batches(self, epoch: int, first: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """Augmented pictures and their labels; what a step sees follows from the seed and its number alone."""
+        fitter, train, seed = self.fitter, self.given.train, self.settings.seed
+        for step in range(epoch * self.steps + first, (epoch + 1) * self.steps):
+            number, position = divmod(step, len(train) // self.batch)
+            shuffled = train[order(seed, "finetune/order", number, len(train)).numpy()]
+            chosen = shuffled[position * self.batch : (position + 1) * self.batch]
+            frames, valid = fitter.images.batch(chosen)
+            height, width = valid.unbind(1)
+            draws = fitter.augment.draw(self.batch, height, width, generator=generator(seed, "finetune/draws", step))
+            pictures = fitter.augment.apply(frames.to(self.device), draws)
+            yield pictures, torch.from_numpy(fitter.images.labels[chosen]).to(self.device)
 
-    def _score(self, model: Classifier, fit: Fit) -> list[float] | None:
-        """Accuracy and negative loss on the validation pictures: the larger pair is the better one."""
-        if not len(fit.val):
+    def step(self, batch: tuple[Tensor, Tensor], epoch: int, step: int) -> Step:
+        """One step on the cross entropy."""
+        pictures, targets = batch
+        number = epoch * self.steps + step
+        rate = self.given.lr * schedule(number, self.schedule_steps)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate * group["rate"]
+        self.model.train()
+        with stochastic_layers(self.device, self.settings.seed, number), self.fitter.compute.autocast():
+            scores = self.model(pictures.contiguous(memory_format=torch.channels_last))
+            loss = cross_entropy(scores.float(), targets)
+        self.optimizer.zero_grad()
+        loss.backward()
+        self.optimizer.step()
+        return Step(loss.detach(), rate, self.batch)
+
+    def validate(self) -> float | None:
+        """Cross entropy on the validation pictures, if there are any."""
+        self.score, val = [], self.given.val
+        if not len(val):
             return None
-        labels = torch.from_numpy(self.images.labels[fit.val])
-        p = self.probabilities(model, fit.val)
+        labels = torch.from_numpy(self.fitter.images.labels[val])
+        p = self.fitter.probabilities(self.model, val)
         loss = -p[torch.arange(len(labels)), labels].clamp(min=1e-12).log().mean()
-        return [float((p.argmax(1) == labels).float().mean()), -float(loss)]
+        self.score = [float((p.argmax(1) == labels).float().mean()), -float(loss)]
+        return float(loss)
+
+    def end_epoch(self, epoch: Epoch) -> dict[str, Any]:
+        """Keep the best weights; stop after `patience` epochs without better ones."""
+        better = not self.score or self.score > self.best["score"]
+        self.stale = 0 if better else self.stale + 1
+        if better:
+            self.best = {"score": self.score, "epoch": epoch.number, "tensors": _copied(self.model)}
+        return {"val_accuracy": self.score[0]} if self.score else {}
+
+    @property
+    def finished(self) -> bool:
+        """Whether it has stopped getting better."""
+        return self.stale >= self.settings.patience
+
+    def state(self) -> State:
+        """All that the rest of the training depends on."""
+        state: State = {"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict()}
+        return state | {"best": self.best, "stale": self.stale}
+
+    def restore(self, state: State) -> None:
+        """Go on from a saved state."""
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.best, self.stale = state["best"], state["stale"]
 
 
 def groups(model: Classifier, weight_decay: float, layer_decay: float) -> list[dict[str, Any]]:
