@@ -20,6 +20,7 @@ from headstart.records.config import load as load_config
 from headstart.records.errors import InputError, Interrupted
 from headstart.records.files import jsonl
 from headstart.records.folder import RunFolder, read_metrics
+from headstart.training import opening
 from headstart.training import run as pretraining
 from tests.runs import small, until
 
@@ -211,10 +212,12 @@ def test_overwrite_goes_on_with_what_it_has_begun(finished: RunFolder, tmp_path:
     with pytest.raises(Interrupted):
         pretraining.run(config, out, overwrite=True, deadline=time.monotonic(), quiet=True)
     assert not RunFolder(out).result.exists()
-    step = _read_one(RunFolder(out).checkpoint)["state"]["step"]
+    first = _read_one(RunFolder(out).checkpoint)["state"]
     with pytest.raises(Interrupted):
         pretraining.run(config, out, overwrite=True, deadline=time.monotonic(), quiet=True)
-    assert _read_one(RunFolder(out).checkpoint)["state"]["step"] == step + 1
+    second = _read_one(RunFolder(out).checkpoint)["state"]
+    assert (first["epoch"], first["step"]) == (0, 1)
+    assert (second["epoch"], second["step"]) == (1, 0)  # two steps are the whole epoch
     pretraining.run(config, out, overwrite=True, quiet=True)
     assert RunFolder(out).read_result()["stage"] == "probe"
 
@@ -303,7 +306,7 @@ def test_an_autoencoder_under_other_names_is_taken_whole(finished: RunFolder, tm
 
 def test_what_a_network_cannot_become_is_said_before_training(tmp_path: Path, monkeypatch) -> None:
     said = []
-    monkeypatch.setattr(pretraining, "say", said.append)
+    monkeypatch.setattr(opening, "say", said.append)
     monkeypatch.setattr(pretraining.contrastive, "train", lambda *_, **__: pytest.fail("; ".join(said)))
     config = until(small(backbone={"name": "shufflenet_v2_x0_5"}), "contrastive")
     with pytest.raises(pytest.fail.Exception, match="can be exported as torchvision and onnx, not as timm"):

@@ -1,0 +1,62 @@
+"""The head of a run, with its first layer from where the settings say, and what it is at step 0 (paper 3.4)."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from headstart.autoencoders import Autoencoder, EmbeddingOnly
+from headstart.engine.progress import say
+from headstart.engine.randomness import generator
+from headstart.heads import ProjectionHead, head_statistics
+from headstart.training.opened import OpenRun
+from headstart.training.step import running_statistics_kept, stochastic_layers
+from headstart.training.views import augmenter, draw_pairs, mixed
+
+HEAD_PAIRS = 128
+"""Training pictures whose views show the gradient that reaches h at step 0."""
+
+HEAD_FEATURES = 4096
+"""Training pictures whose features the `pca` init, `match_scale` and the head's statistics look at."""
+
+
+def build(
+    run: OpenRun, backbone: nn.Module, embedding: Autoencoder | EmbeddingOnly | None
+) -> tuple[ProjectionHead, dict[str, Any]]:
+    """g, and what it does to the untrained backbone's features at step 0."""
+    settings, chosen = run.config.head, mixed(run.splits.train, run.config.seed)
+    features = torch.from_numpy(run.features(backbone, chosen[:HEAD_FEATURES].numpy(), "train"))
+    head = ProjectionHead.from_init(
+        features.shape[1],
+        init=settings.init,
+        hidden_dim=settings.hidden_dim,
+        output_dim=settings.output_dim,
+        activation=settings.activation,
+        frozen=settings.frozen,
+        autoencoder=embedding,
+        features=features,
+        generator=generator(run.config.seed, "head"),
+        depth=settings.depth,
+        batch_norm=settings.batch_norm,
+        match_scale=settings.match_scale,
+        pretrained=settings.pretrained,
+    )
+    if settings.init == "random" and settings.frozen and run.writes:
+        say("the first layer is random and frozen: a control, not the paper's mlp (that is --head.no-frozen)")
+    views = _first_views(run, backbone, chosen[:HEAD_PAIRS])
+    return head, head_statistics(head, features, views, run.config.contrastive.temperature)
+
+
+def _first_views(run: OpenRun, backbone: nn.Module, chosen: Tensor) -> Tensor:
+    """h (2n, num_features) of two augmented views, as SimCLR's first step sees it: batch norm by the batch."""
+    augment = augmenter(run.config.augment, run.size, *run.statistics("train"))
+    draws = draw_pairs(augment, run.images, chosen, generator(run.config.seed, "head-statistics"))
+    views = augment.apply(run.images.batch(chosen)[0], draws).to(run.compute.device)
+    backbone.train()
+    with (
+        torch.no_grad(),
+        running_statistics_kept(backbone),
+        run.compute.autocast(),
+        stochastic_layers(run.compute.device, run.config.seed, 0, 0),
+    ):
+        return torch.cat([backbone(part) for part in views.chunk(run.config.contrastive.passes)]).float()

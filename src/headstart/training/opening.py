@@ -1,0 +1,248 @@
+"""How a run begins: read the pictures, split them, resolve what was left open, compare with the folder, refuse.
+
+Comes in: a config with open values and a run folder that may hold something. Goes out: an `OpenRun`, or one sentence.
+Nothing that is there is touched before all that can be known to be wrong has been refused.
+"""
+
+import os
+import platform
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from headstart import backbones, data
+from headstart.backbones import FORMATS, exportable
+from headstart.data import Images
+from headstart.data import splits as splitting
+from headstart.data.splits import Splits
+from headstart.engine import distributed
+from headstart.engine.checkpoint import Checkpoints
+from headstart.engine.device import Compute
+from headstart.engine.progress import say
+from headstart.heads import ProjectionHead, check_pretrained
+from headstart.records import folder as runs
+from headstart.records.config import STAGES, Config, differences, from_dict, to_yaml
+from headstart.records.errors import InputError
+from headstart.records.files import read_yaml
+from headstart.records.folder import Metrics, RunFolder
+from headstart.records.presets import PAPER_FOLDER_BATCH
+from headstart.records.version import __version__
+from headstart.training import contrastive, optimizers, views
+from headstart.training.opened import OpenRun
+
+
+def refuse_finished(folder: RunFolder, config: Config, overwrite: bool, extend: bool) -> None:
+    """A finished run is never touched by accident."""
+    if not folder.is_complete() or overwrite or extend:
+        return
+    stage = folder.read_result()["stage"]
+    if STAGES.index(stage) >= STAGES.index(config.stages):
+        raise InputError(
+            f"{folder.path} holds a finished run (stage {stage}); replace it with --overwrite, train it for more "
+            "epochs with --extend, or give another --out"
+        )
+
+
+def open_run(
+    folder: RunFolder,
+    config: Config,
+    compute: Compute,
+    images: Images | None,
+    splits: Splits | None,
+    *,
+    overwrite: bool,
+    extend: bool,
+    deadline: float | None,
+    quiet: bool,
+) -> OpenRun:
+    """Read the pictures, split them, decide what was left open, and compare with what the folder holds."""
+    images = images or data.open_images(config.data, config.augment.crop_scale[0], config.augment.crop_ratio[0])
+    splits = splits or splitting.make(images, config.data)
+    config = resolve(config, images, splits, compute)
+    if overwrite:
+        _replace(folder, config, images)
+    elif folder.config.exists():
+        _compare(folder, config, images, extend)
+    metrics = Metrics(folder.metrics)
+    checkpoints = Checkpoints(
+        folder.checkpoint,
+        metrics,
+        config.checkpoint.minutes,
+        config.checkpoint.epochs,
+        deadline,
+        writes=distributed.rank() == 0,
+    )
+    stages = _finished_stages(folder)
+    longer = extend and _extends(folder, stages, config, checkpoints)
+    distributed.wait_for_all()  # everyone has read what rank 0 now changes
+    run = OpenRun(folder, config, compute, images, splits, metrics, checkpoints, stages, quiet)
+    if config.stages != "autoencoder" and not quiet:
+        _say_exports(config.backbone.name)
+    if run.writes:
+        _begin(run, longer)
+    return run
+
+
+def _extends(folder: RunFolder, stages: dict[str, Any], config: Config, checkpoints: Checkpoints) -> bool:
+    """Whether SimCLR is to go on after its last epoch; then its stage is not finished any more."""
+    before = stages.get("contrastive", {}).get("epochs", config.contrastive.epochs)
+    if before >= config.contrastive.epochs:
+        return False
+    say(
+        f"extending from {before} to {config.contrastive.epochs} epochs: the learning "
+        f"rate follows the cosine of {config.contrastive.epochs} epochs from here, so it rises before it falls"
+    )
+    if checkpoints.saved is None or checkpoints.saved["stage"] != contrastive.STAGE:
+        raise InputError(
+            f"{folder.path} cannot be extended: {folder.checkpoint.name}, from which its training would go on, is "
+            "gone; replace the run with --overwrite, or give another --out"
+        )
+    del stages["contrastive"]
+    return True
+
+
+def _begin(run: OpenRun, longer: bool) -> None:
+    """Write what was decided, and take away what an earlier process left half done."""
+    folder, metrics = run.folder, run.metrics
+    for left_behind in folder.path.glob(".*.tmp"):  # by a process that was killed
+        left_behind.unlink(missing_ok=True)
+    if folder.is_complete() and longer:
+        runs.write_json(folder.stages, run.stages)
+        folder.result.unlink()
+    about = {
+        "headstart": __version__,
+        "fingerprint": run.images.fingerprint,
+        "folder": os.getcwd(),
+        **environment(run.compute),
+    }
+    runs.write(folder.config, to_yaml(run.config, about))
+    run.splits.save(folder.splits)
+    _write_skipped(folder.skipped, run.images)
+    if not run.stages:
+        metrics.lines[:] = metrics.lines if run.checkpoints.saved else []
+    if not metrics.lines:
+        parts = {name: len(part) for name, part in run.parts.items()}
+        metrics.log(stage="data", pictures=len(run.images), skipped=len(run.images.skipped), **parts)
+
+
+def _replace(folder: RunFolder, config: Config, images: Images) -> None:
+    """Clear a finished run, and one begun with other settings; what these settings have begun goes on."""
+    stale = folder.is_complete()
+    if not stale and folder.config.exists():
+        try:
+            _compare(folder, config, images, extend=False)
+        except InputError:
+            stale = True
+    distributed.wait_for_all()  # every process has read what rank 0 now removes
+    if stale and distributed.rank() == 0:
+        _clear(folder)
+    distributed.wait_for_all()
+
+
+def _clear(folder: RunFolder) -> None:
+    """Remove the files of an earlier run, the one that says it is finished first."""
+    named = [folder.result, folder.stages, folder.checkpoint, folder.checkpoint.with_suffix(".previous.pt")]
+    named += [folder.config, folder.splits, folder.skipped, folder.metrics, folder.report, folder.failed, folder.card]
+    named += [folder.autoencoder, folder.head, folder.backbone]
+    named += [*folder.samples.glob("*.png"), *folder.evaluations.glob("*.json")]
+    for path in named:
+        path.unlink(missing_ok=True)
+
+
+def _say_exports(backbone: str) -> None:
+    """Say before training what the network cannot become after it."""
+    formats = exportable(backbone)
+    missing = [name for name in FORMATS if name not in formats]
+    if missing:
+        say(f"{backbone} can be exported as {' and '.join(formats)}, not as {' or '.join(missing)}")
+
+
+def _finished_stages(folder: RunFolder) -> dict[str, Any]:
+    """What the stages that are done found: of a run under way, or of one that was finished up to its `stage`."""
+    if folder.stages.exists():
+        return runs.read_json(folder.stages)
+    if not folder.is_complete():
+        return {}
+    result = folder.read_result()
+    stages = {name: result[name] for name in ("contrastive", "seconds") if result.get(name)}
+    if folder.autoencoder.exists():  # one that was given has no figures, and is done all the same
+        stages["autoencoder"] = result["autoencoder"]
+    return {**stages, "head": result["geometry"].get("head")}
+
+
+def resolve(config: Config, images: Images, splits: Splits, compute: Compute) -> Config:
+    """Fill in what was left open: size, batch size, learning rate, precision.
+
+    Raises InputError for what a later stage would refuse: a batch larger than the training split or that the processes
+    cannot share, a head or an augmentation that cannot be built.
+    """
+    n_train, n_val = len(splits.train), len(splits.val)
+    settings = config.contrastive
+    batch_size = settings.batch_size
+    if batch_size is None and settings.drop_last_validation:
+        batch_size = min(PAPER_FOLDER_BATCH, n_val)  # paper 3.5: at least one full validation batch
+    elif batch_size is None:
+        batch_size = min(256, 2 ** (n_train.bit_length() - 1))
+    if config.stages != "autoencoder" and settings.drop_last_validation and batch_size > n_val:
+        raise InputError(
+            f"contrastive.batch-size is {batch_size}, but the validation split holds {n_val} pictures, and the paper "
+            f"chooses the epoch by whole validation batches; give at most {n_val}"
+        )
+    if batch_size > n_train:
+        raise InputError(
+            f"contrastive.batch-size is {batch_size}, but the training split holds {n_train} pictures; "
+            f"give at most {n_train}, or leave it unset"
+        )
+    size = images.training_size(config.data.size)
+    network = config.backbone
+    if read := backbones.check(network.name, stem=network.stem, weights=network.weights, size=size):
+        say(f"backbone.weights {network.weights}: {read}")
+    if config.stages != "autoencoder":
+        head = config.head
+        ProjectionHead(1, head.hidden_dim, head.output_dim, head.activation, head.depth, head.batch_norm)
+        check_pretrained(head.pretrained, head.init, head.depth)
+        views.check_batch(batch_size)
+        views.augmenter(config.augment, size, None, None)
+    lr = optimizers.peak_learning_rate(settings, batch_size)
+    return replace(
+        config,
+        data=replace(config.data, size=size),
+        contrastive=replace(settings, batch_size=batch_size, lr=lr),
+        precision=compute.precision,  # type: ignore[arg-type]
+    )
+
+
+def _compare(folder: RunFolder, config: Config, images: Images, extend: bool) -> None:
+    """Refuse to go on with a run under other settings or pictures, showing the difference."""
+    values = read_yaml(folder.config)
+    about = values.pop("about", {}) if isinstance(values, dict) else {}
+    before = from_dict(values, where=str(folder.config))
+    changed = differences(before, config)
+    if extend and config.contrastive.epochs >= before.contrastive.epochs:
+        changed = [line for line in changed if not line.startswith("contrastive.epochs:")]
+    if about.get("fingerprint") != images.fingerprint:
+        changed.append("the pictures themselves")
+    if changed:
+        more = "; --extend allows more epochs" if any("contrastive.epochs" in line for line in changed) else ""
+        raise InputError(
+            f"{folder.path} was begun with other settings ({'; '.join(changed)}); repeat those, replace the run with "
+            f"--overwrite, or give another --out{more}"
+        )
+
+
+def environment(compute: Compute) -> dict[str, str]:
+    """What a result may depend on besides its settings."""
+    name = torch.cuda.get_device_name(compute.device) if compute.device.type == "cuda" else platform.processor()
+    return {
+        "torch": str(torch.__version__),
+        "python": platform.python_version(),
+        "system": platform.platform(terse=True),
+        "device": f"{compute.device.type} {name}".strip(),
+    }
+
+
+def _write_skipped(path: Path, images: Images) -> None:
+    """skipped.csv: `name,reason` of the pictures set aside, safe to open in a spreadsheet."""
+    runs.write(path, runs.table(("name", "reason"), images.skipped))

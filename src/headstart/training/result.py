@@ -1,0 +1,115 @@
+"""How a run ends: probes of the backbone before and after SimCLR (paper 3.6), and result.json, the last file.
+
+Comes in: an open run whose trainings are done. Goes out: what was found, and the report made from it.
+"""
+
+import dataclasses
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from torch import nn
+
+from headstart import report
+from headstart.data import catalog
+from headstart.engine import live_taps
+from headstart.engine.importers import read_tensors
+from headstart.evaluate import geometry, probes
+from headstart.evaluate.map import write_map
+from headstart.records import folder as runs
+from headstart.records.config import hash_of
+from headstart.training.opened import OpenRun
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What the probes found.
+
+    Attributes:
+        probes, untrained: results by probe, of the backbone after and before SimCLR.
+        geometry: of the test pictures' features.
+    """
+
+    probes: dict[str, Any] = field(default_factory=dict)
+    untrained: Mapping[str, Any] = field(default_factory=dict)
+    geometry: dict[str, Any] = field(default_factory=dict)
+
+
+def judge(run: OpenRun, untrained: Mapping[str, Any] | None) -> Judged:
+    """Judge the backbone after SimCLR and, unless another run has done so, before it."""
+    started = time.monotonic()
+    trained = run.backbone()
+    trained.load_state_dict(read_tensors(run.folder.backbone))
+    features = _split_features(run, trained)
+    found = _probes(run, features)
+    if untrained is None:
+        untrained = _probes(run, _split_features(run, run.backbone()))
+    judged = Judged(found, untrained, geometry.of_features(features["test"]))
+    run.metrics.forget("probe")
+    for name, probe in found.items():
+        before = untrained.get(name, {}).get("accuracy")
+        run.metrics.log(stage="probe", name=name, accuracy=probe["accuracy"], untrained=before)
+    write_map(run.folder.samples, features["test"], run.images, run.splits.test)
+    run.done("probe", None, started)
+    return judged
+
+
+def _split_features(run: OpenRun, backbone: nn.Module) -> dict[str, np.ndarray]:
+    live_taps.apply(backbone, run.size)
+    return {split: run.features(backbone, indices, split) for split, indices in run.parts.items()}
+
+
+def _probes(run: OpenRun, features: dict[str, np.ndarray]) -> dict[str, Any]:
+    labels = {split: run.images.labels[indices] for split, indices in run.parts.items()}
+    names = {split: [run.images.names[i] for i in indices] for split, indices in run.parts.items()}
+    return probes.run(
+        features,
+        labels,
+        names,
+        run.images.classes,
+        which=run.config.probe.names,
+        seed=run.config.seed,
+        split_seed=run.config.data.split_seed,
+        device=run.compute.device,
+    )
+
+
+def write_result(run: OpenRun, judged: Judged) -> None:
+    """Write result.json last, then the report made from it."""
+    config = run.config
+    result = {
+        "schema": runs.SCHEMA,
+        "stage": config.stages,
+        "config_hash": hash_of(config, run.images.fingerprint),
+        "data": _data(run),
+        "backbone": dataclasses.asdict(config.backbone),
+        "head": dataclasses.asdict(config.head),
+        "autoencoder": run.stages.get("autoencoder"),
+        "contrastive": run.stages.get("contrastive"),
+        "probes": judged.probes,
+        "untrained": dict(judged.untrained),
+        "geometry": {"head": run.stages.get("head"), **judged.geometry},
+        "seconds": {name: round(seconds, 3) for name, seconds in run.stages.get("seconds", {}).items()},
+    }
+    run.metrics.flush()
+    runs.write_json(run.folder.result, result)
+    run.folder.stages.unlink(missing_ok=True)
+    run.checkpoints.forget_previous()
+    report.write_report(run.folder.path)
+
+
+def _data(run: OpenRun) -> dict[str, Any]:
+    mean, std = run.moments["train"]
+    return {
+        "name": ", ".join(catalog.shown(source) for source in run.config.data.sources),
+        "fingerprint": run.images.fingerprint,
+        "size": run.size,
+        "classes": run.images.classes,
+        "skipped": len(run.images.skipped),
+        "labelled": int((run.images.labels >= 0).sum()),
+        **{split: len(indices) for split, indices in run.parts.items()},
+        "mean": [round(v, 6) for v in mean.tolist()],
+        "std": [round(v, 6) for v in std.tolist()],
+    }
