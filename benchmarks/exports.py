@@ -12,7 +12,7 @@ import torch
 from benchmarks import common
 from headstart import backbones
 from headstart.records.errors import InputError, RunError
-from headstart.use.export import ONNX_BATCHES, ONNX_TOLERANCE, onnx_bytes, onnx_features
+from headstart.use.export import ONNX_BATCHES, ONNX_TOLERANCE, onnx_bytes, onnx_outputs
 
 FAMILIES = (
     "alexnet",
@@ -63,7 +63,7 @@ def main(argv: Sequence[str]) -> None:
             model = onnx_bytes(network, size, {})
             with torch.no_grad():
                 wanted = network(pictures).numpy()
-            found = [np.abs(onnx_features(model, pictures[:n]) - wanted[:n]).max() for n in ONNX_BATCHES]
+            found = [np.abs(onnx_outputs(model, pictures[:n]) - wanted[:n]).max() for n in ONNX_BATCHES]
             error = float(max(found) / np.abs(wanted).max())
             print(f"| {name} | {size} | {error:.1e} | {'good' if error <= ONNX_TOLERANCE else 'WRONG'} |", flush=True)
         except RunError as failure:

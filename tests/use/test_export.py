@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -11,10 +12,14 @@ import torch
 from safetensors import safe_open
 
 from headstart import backbones
+from headstart.engine.device import choose
 from headstart.records.errors import InputError, RunError
 from headstart.use import export as exporting
+from headstart.use.classifier import load_classifier
 from headstart.use.export import check_exportable, export, exportable
+from headstart.use.finetune import finetune
 from headstart.use.load import Run
+from headstart.use.settings import FinetuneSettings
 
 PLAIN = """
 import json, sys
@@ -147,3 +152,30 @@ def test_the_card_says_what_it_is_how_it_does_and_how_to_load_it(run, tmp_path):
     assert r"bar\|\*\_x" in row  # a class name can neither break the table nor set type
     accuracy = run.result["probes"]["knn"]["accuracy"]
     assert f"{accuracy:.3f}" in card
+
+
+def test_a_classifier_loads_into_plain_code_with_the_same_scores(run, photos, tmp_path):
+    from_labels = tmp_path / "classifier"
+    settings = FinetuneSettings(epochs=1, lr=1e-3, layer_decay=1, compare=False)
+    finetune(run, photos, from_labels, settings, compute=choose("cpu", "float32", threads=1), quiet=True)
+    pictures = torch.randn(3, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    model, about = load_classifier(from_labels)
+    with torch.no_grad():
+        wanted = model(pictures).numpy()
+    libraries = ["torchvision", *(["timm"] if find_spec("timm") else [])]
+    files = [export(from_labels, library, tmp_path / f"{library}.safetensors") for library in libraries]
+    np.save(tmp_path / "pictures.npy", pictures.numpy())
+    lines = {f"{file.name}.npy": loading_lines(file).replace("network", "backbone") for file in files}
+    (tmp_path / "lines.json").write_text(json.dumps(lines))
+    subprocess.run([sys.executable, "-c", PLAIN], cwd=tmp_path, check=True)
+    for file in files:
+        np.testing.assert_allclose(np.load(tmp_path / f"{file.name}.npy"), wanted, atol=1e-4)
+        with safe_open(file, "pt") as opened:
+            assert json.loads(opened.metadata()["classes"]) == about["classes"]
+    if find_spec("onnxruntime") and find_spec("onnxscript"):
+        import onnxruntime
+
+        session = onnxruntime.InferenceSession(export(from_labels, "onnx", tmp_path / "c.onnx"))
+        (scores,) = session.run(["scores"], {"pictures": pictures.numpy()})
+        np.testing.assert_allclose(scores, wanted, atol=1e-4)
+    assert not (from_labels / "MODEL_CARD.md").exists()

@@ -312,20 +312,23 @@ def export(
     device: str = "auto",
     threads: int | None = None,
 ) -> int:
-    """The backbone for other tools, and RUN/MODEL_CARD.md.
+    """The backbone for other tools, and RUN/MODEL_CARD.md; or a classifier that finetune made.
 
     Args:
-        run: a finished run.
+        run: a finished run, or a classifier's folder.
         format: torchvision, timm or onnx.
         out: FILE.safetensors or FILE.pt; FILE.onnx.
         device: where the features that the file must give are computed: auto, cpu, cuda, cuda:N or mps.
         threads: CPU threads. Unset: one per core.
     """
     from headstart import load
+    from headstart.cli.screen import print_exported
     from headstart.engine.device import choose
     from headstart.use.export import export as write
 
-    print(write(load(run), format, out, compute=choose(device, "float32", threads)))
+    source = run if (run / "finetune.json").exists() else load(run)
+    write(source, format, out, compute=choose(device, "float32", threads))
+    print_exported(source, out)
     return 0
 
 

@@ -130,6 +130,31 @@ def print_predicted(found: Any, out: Path) -> None:
     console.print(f"written to {out}", markup=False, soft_wrap=True)
 
 
+def print_exported(source: Any, out: Path) -> None:
+    """Where a file is, that it was compared, and the model card's frank sentence."""
+    console = Console(highlight=False)
+    told = {} if isinstance(source, Path) else source.result
+    worse = no_better(told) if told else []
+    if worse:
+        console.print(f"By {', '.join(worse)} this backbone is no better than before SimCLR.")
+    card = "" if isinstance(source, Path) else f"; the model card: {source.folder.card}"
+    console.print(
+        f"{out}: read back, it gives the same; how to load it stands in its metadata{card}",
+        markup=False,
+        soft_wrap=True,
+    )
+
+
+def no_better(result: dict[str, Any]) -> list[str]:
+    """The probes by which the backbone is no better than it was before SimCLR."""
+    before = result["untrained"]
+    return [
+        name
+        for name, probe in result["probes"].items()
+        if name in before and probe["accuracy"] <= before[name]["accuracy"]
+    ]
+
+
 def print_json(value: Any) -> None:
     """Plain JSON on the standard output, for other programs."""
     print(json.dumps(value, indent=2))

@@ -95,10 +95,8 @@ def load_classifier(folder: str | Path) -> tuple[Classifier, dict[str, Any]]:
     )
     model = Classifier(live_taps.apply(backbone, about["size"]), len(about["classes"]))
     tensors, last = read_tensors(folder / CLASSIFIER), classifier_name(settings["name"])
-    own = {name: tensors.get(_plain_name(name, last)) for name in model.state_dict()}
-    if missing := [
-        name for name, tensor in own.items() if tensor is None or tensor.shape != model.state_dict()[name].shape
-    ]:
+    own, shapes = own_names(model, tensors, last), model.state_dict()
+    if missing := [name for name in shapes if name not in own or own[name].shape != shapes[name].shape]:
         raise InputError(f"{folder / CLASSIFIER} does not fit {settings['name']} (first: {missing[0]}); restore it")
     model.load_state_dict(own)
     return model.eval(), about
@@ -128,16 +126,21 @@ def classifier_name(backbone: str) -> str:
     return name if isinstance(name, str) else "classifier"
 
 
-def _plain_name(name: str, last: str) -> str:
+def own_names(model: Classifier, tensors: Mapping[str, Tensor], last: str) -> dict[str, Tensor]:
+    """Tensors of the whole network, whose last layer is called `last`, as `Classifier` calls them."""
+    plain = {name: plain_name(name, last) for name in model.state_dict()}
+    return {name: tensors[other] for name, other in plain.items() if other in tensors}
+
+
+def plain_name(name: str, last: str) -> str:
     """A name within `Classifier` as the whole network calls it."""
     part, rest = name.split(".", 1)
     return rest if part == "backbone" else f"{last}.{rest}"
 
 
-def loading_lines(run: Run, classes: int) -> str:
+def loading_lines(name: str, stem: str, size: int, classes: int, file: str = CLASSIFIER) -> str:
     """Plain Python that loads the classifier into torchvision's or timm's own network."""
-    settings = run.config.backbone
-    lines = backbones.loading_lines(settings.name, stem=settings.stem, size=run.size, file=CLASSIFIER)
+    lines = backbones.loading_lines(name, stem=stem, size=size, file=file)
     lines = lines.replace("weights=None", f"weights=None, num_classes={classes}")
     lines = lines.replace("num_classes=0", f"num_classes={classes}")
     kept = [line for line in lines.splitlines() if "set_submodule" not in line]
@@ -146,11 +149,12 @@ def loading_lines(run: Run, classes: int) -> str:
 
 def save_classifier(path: Path, tensors: Mapping[str, Tensor], run: Run, classes: Sequence[str]) -> None:
     """Write a classifier's weights with what is needed to build it again."""
-    last = classifier_name(run.config.backbone.name)
+    settings = run.config.backbone
+    last = classifier_name(settings.name)
     about = {
-        "backbone": run.config.backbone.name,
+        "backbone": settings.name,
         "classes": json.dumps(list(classes)),
         "headstart": __version__,
-        "loading": loading_lines(run, len(classes)),
+        "loading": loading_lines(settings.name, settings.stem, run.size, len(classes)),
     }
-    weights.save(path, {_plain_name(n, last): tensor for n, tensor in tensors.items()}, **about)
+    weights.save(path, {plain_name(n, last): tensor for n, tensor in tensors.items()}, **about)

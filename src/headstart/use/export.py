@@ -1,7 +1,7 @@
-"""The backbone for other people's code: torchvision and timm state dicts, ONNX, and a model card.
+"""Backbones and classifiers for other people's code: torchvision and timm state dicts, ONNX, and a model card.
 
-Comes in: a finished run. Goes out: one file that plain torchvision, timm or onnxruntime reads without Headstart, and
-`MODEL_CARD.md` in the run folder. Nothing is kept before it was loaded back and gave the same features.
+Comes in: a finished run, or a classifier's folder. Goes out: one file that plain torchvision, timm or onnxruntime reads
+without Headstart, and `MODEL_CARD.md` in the run folder. Nothing is kept before it was loaded back and gave the same.
 """
 
 import contextlib
@@ -10,7 +10,8 @@ import io
 import json
 import logging
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +28,7 @@ from headstart.records import folder as runs
 from headstart.records.errors import InputError, RunError
 from headstart.records.version import __version__
 from headstart.use.card import model_card
+from headstart.use.classifier import Classifier, classifier_name, load_classifier, loading_lines, own_names, plain_name
 from headstart.use.load import Run
 
 SUFFIXES = {"torchvision": (".safetensors", ".pt"), "timm": (".safetensors", ".pt"), "onnx": (".onnx",)}
@@ -37,50 +39,119 @@ ONNX_BATCHES = (1, 7)
 """Batch sizes at which onnxruntime is compared with the backbone."""
 
 
-def export(run: Run, format: str, out: str | Path, *, compute: Compute | None = None) -> Path:
-    """Write the run's backbone for other tools, and RUN/MODEL_CARD.md.
+@dataclass(frozen=True)
+class Exportable:
+    """A network that other tools are to load: a backbone, or a classifier.
+
+    Attributes:
+        name, stem, size: as for `backbones.build`.
+        tensors: its weights under the names of the library it comes from.
+        about: what travels with the weights; values are JSON text.
+        classes: names of the classifier's classes; none for a backbone.
+    """
+
+    name: str
+    stem: str
+    size: int
+    tensors: Mapping[str, Tensor]
+    about: Mapping[str, str]
+    classes: tuple[str, ...] = ()
+
+    @property
+    def output(self) -> str:
+        """What comes out of it."""
+        return "scores" if self.classes else "features"
+
+    def network(self, name: str, tensors: Mapping[str, Tensor]) -> nn.Module:
+        """The network without anything of Headstart's in it: plain convolutions, so that every tool can read it."""
+        network = backbones.build(name, stem=self.stem, size=self.size, generator=generator(0, "export"))
+        if self.classes:
+            network = Classifier(network, len(self.classes))
+            tensors = own_names(network, tensors, classifier_name(name))
+        network.load_state_dict(dict(tensors))
+        return network.eval()
+
+    def lines(self, name: str, file: str) -> str:
+        """Plain Python that loads the state dict `file`."""
+        if self.classes:
+            lines = loading_lines(name, self.stem, self.size, len(self.classes), file)
+        else:
+            lines = backbones.loading_lines(name, stem=self.stem, size=self.size, file=file)
+        if file.endswith(".pt"):
+            lines = lines.replace("from safetensors.torch import load_file\n", "")
+            lines = lines.replace(f"load_file({file!r})", f"torch.load({file!r}, weights_only=True)")
+        return lines
+
+
+def of_run(run: Run) -> Exportable:
+    """A run's backbone."""
+    settings = run.config.backbone
+    about = {
+        "num_features": json.dumps(int(run.backbone.num_features)),  # type: ignore[arg-type]
+        **_feeding(run.size, run.mean, run.std),
+        "config_hash": run.result["config_hash"],
+    }
+    return Exportable(settings.name, settings.stem, run.size, run.backbone.state_dict(), about)
+
+
+def of_classifier(folder: str | Path) -> Exportable:
+    """The classifier that `finetune` left in a folder. Raises InputError when there is none."""
+    model, about = load_classifier(folder)
+    backbone = about["backbone"]
+    last = classifier_name(backbone["name"])
+    tensors = {plain_name(name, last): tensor for name, tensor in model.state_dict().items()}
+    mean, std = (None if about[name] is None else torch.tensor(about[name]) for name in ("mean", "std"))
+    metadata = {"classes": json.dumps(about["classes"]), **_feeding(about["size"], mean, std)}
+    return Exportable(
+        backbone["name"], backbone["stem"], about["size"], tensors, metadata, classes=tuple(about["classes"])
+    )
+
+
+def export(source: Run | str | Path, format: str, out: str | Path, *, compute: Compute | None = None) -> Path:
+    """Write a run's backbone, and RUN/MODEL_CARD.md, or a classifier, for other tools.
 
     Args:
-        format: `torchvision` or `timm`: a state dict without the classifier, `.safetensors` (metadata in the file) or
-            `.pt` (metadata in FILE.pt.json beside it); `onnx`: input `pictures` (batch, 3, S, S) float32, Z-scored
-            as the metadata say, output `features` (batch, num_features), for any batch.
-        compute: where the backbone's features are computed, which the file, read on the CPU, must give. Unset: there.
+        source: a run, or the folder of a classifier that `finetune` made.
+        format: `torchvision` or `timm`: a state dict, a backbone's without the classifier, `.safetensors` (metadata in
+            the file) or `.pt` (metadata in FILE.pt.json beside it); `onnx`: input `pictures` (batch, 3, S, S) float32,
+            Z-scored as the metadata say, output `features` (batch, num_features), of a classifier `scores` (batch,
+            classes) before the softmax, for any batch.
+        compute: where what the file, read on the CPU, must give is computed. Unset: there.
 
     Returns:
         `out`.
 
     Raises:
         InputError: the network has no such counterpart, a wrong ending, a missing package.
-        RunError: the file, loaded back, did not give the backbone's features; nothing is kept.
+        RunError: the file, loaded back, did not give the same; nothing is kept.
     """
     out = Path(out)
-    settings = run.config.backbone
-    check_exportable(settings.name, format)
+    what = of_run(source) if isinstance(source, Run) else of_classifier(source)
+    check_exportable(what.name, format)
     if out.suffix not in SUFFIXES[format]:
         raise InputError(f"--out {out} must end in {' or '.join(SUFFIXES[format])} for --format {format}")
-    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in run.backbone.state_dict().items()}
-    name = counterpart(settings.name, format)
+    name = counterpart(what.name, format)
+    plain = {key: tensor.detach().cpu().contiguous() for key, tensor in what.tensors.items()}
     # Pictures of different brightness and contrast, so that a network that ignores its input cannot pass.
-    pictures = torch.randn(max(ONNX_BATCHES), 3, run.size, run.size, generator=generator(0, "export"))
-    wanted = _features(run.backbone, pictures, compute.device if compute else "cpu")
+    pictures = torch.randn(max(ONNX_BATCHES), 3, what.size, what.size, generator=generator(0, "export"))
+    trained = source.backbone if isinstance(source, Run) else load_classifier(source)[0]
+    wanted = _outputs(trained, pictures, compute.device if compute else "cpu")
+    lines = onnx_lines(out.name, what.size, what.output) if format == "onnx" else what.lines(name, out.name)
+    about = {"backbone": what.name, "stem": what.stem, **what.about, "headstart": __version__, "loading": lines}
     if format == "onnx":
-        lines = onnx_lines(out.name, run.size)
-        model = onnx_bytes(_plain_network(run, settings.name, plain), run.size, metadata(run, lines))
+        content = onnx_bytes(what.network(what.name, plain), what.size, about, what.output)
         for n in ONNX_BATCHES:
-            _compare(onnx_features(model, pictures[:n]), wanted[:n], ONNX_TOLERANCE, f"onnxruntime at batch {n}")
-        runs.write(out, model)
+            found = onnx_outputs(content, pictures[:n])
+            _compare(found, wanted[:n], ONNX_TOLERANCE, f"onnxruntime at batch {n}", what.output)
     else:
-        lines = backbones.loading_lines(name, stem=settings.stem, size=run.size, file=out.name)
-        if out.suffix == ".pt":
-            lines = lines.replace("from safetensors.torch import load_file\n", "").replace(
-                f"load_file({out.name!r})", f"torch.load({out.name!r}, weights_only=True)"
-            )
-        content, read = _state_dict_file(plain, out.suffix, metadata(run, lines))
-        _compare(_features(_plain_network(run, name, read(content)), pictures), wanted, STATE_DICT_TOLERANCE, name)
-        runs.write(out, content)
-        if out.suffix == ".pt":
-            runs.write_json(out.with_name(f"{out.name}.json"), metadata(run, lines))
-    runs.write(run.folder.card, model_card(run, exportable(settings.name), out.name, lines))
+        content, read = _state_dict_file(plain, out.suffix, about)
+        found = _outputs(what.network(name, read(content)), pictures)
+        _compare(found, wanted, STATE_DICT_TOLERANCE, name, what.output)
+    runs.write(out, content)
+    if out.suffix == ".pt":
+        runs.write_json(out.with_name(f"{out.name}.json"), about)
+    if isinstance(source, Run):
+        runs.write(source.folder.card, model_card(source, exportable(what.name), out.name, lines))
     return out
 
 
@@ -90,28 +161,13 @@ def counterpart(backbone_name: str, format: str) -> str:
     return f"{backbones.TIMM}{plain}" if format == "timm" else plain if format == "torchvision" else backbone_name
 
 
-def metadata(run: Run, lines: str) -> dict[str, str]:
-    """What travels with the weights: what feeds them pictures, and the lines that load them. Values are JSON text."""
-    settings = run.config.backbone
+def _feeding(size: int, mean: Tensor | None, std: Tensor | None) -> dict[str, str]:
+    """How pictures are to be fed."""
     return {
-        "backbone": settings.name,
-        "stem": settings.stem,
-        "num_features": json.dumps(int(run.backbone.num_features)),  # type: ignore[arg-type]
-        "size": json.dumps(run.size),
-        "mean": json.dumps([0.0] * 3 if run.mean is None else [round(v, 6) for v in run.mean.tolist()]),
-        "std": json.dumps([1.0] * 3 if run.std is None else [round(v, 6) for v in run.std.tolist()]),
-        "config_hash": run.result["config_hash"],
-        "headstart": __version__,
-        "loading": lines,
+        "size": json.dumps(size),
+        "mean": json.dumps([0.0] * 3 if mean is None else [round(v, 6) for v in mean.tolist()]),
+        "std": json.dumps([1.0] * 3 if std is None else [round(v, 6) for v in std.tolist()]),
     }
-
-
-def _plain_network(run: Run, name: str, tensors: dict[str, Tensor]) -> nn.Module:
-    """The network without anything of Headstart's in it: plain convolutions, so that every tool can read it."""
-    settings = run.config.backbone
-    network = backbones.build(name, stem=settings.stem, size=run.size, generator=generator(0, "export"))
-    network.load_state_dict(tensors)
-    return network.eval()
 
 
 def _state_dict_file(
@@ -126,24 +182,24 @@ def _state_dict_file(
 
 
 @torch.no_grad()
-def _features(network: nn.Module, pictures: Tensor, device: torch.device | str = "cpu") -> np.ndarray:
+def _outputs(network: nn.Module, pictures: Tensor, device: torch.device | str = "cpu") -> np.ndarray:
     return network.to(device).eval()(pictures.to(device)).cpu().numpy()
 
 
-def _compare(found: np.ndarray, wanted: np.ndarray, tolerance: float, who: str) -> None:
-    """Refuse features that differ by more than `tolerance` times the largest feature."""
+def _compare(found: np.ndarray, wanted: np.ndarray, tolerance: float, who: str, output: str) -> None:
+    """Refuse features or scores that differ by more than `tolerance` times the largest."""
     scale = float(np.abs(wanted).max())
     error = float(np.abs(found - wanted).max()) / scale if found.shape == wanted.shape else float("inf")
     if not error <= tolerance:
         raise RunError(
-            f"{who} gives other features than the backbone ({error:.2g} off, {tolerance:g} allowed); not kept"
+            f"{who} gives other {output} than the trained network ({error:.2g} off, {tolerance:g} allowed); not kept"
         )
 
 
 # -------------------------------------------------------------------------------------------------------------- ONNX
 
 
-def onnx_bytes(network: nn.Module, size: int, about: dict[str, str]) -> bytes:
+def onnx_bytes(network: nn.Module, size: int, about: Mapping[str, str], output: str = "features") -> bytes:
     """An ONNX file of `network`, weights inside, with a batch axis of any length and `about` in its metadata.
 
     Raises InputError without the extra `onnx`, RunError where torch's exporter fails.
@@ -158,7 +214,7 @@ def onnx_bytes(network: nn.Module, size: int, about: dict[str, str]) -> bytes:
                 dynamo=True,
                 verbose=False,
                 input_names=["pictures"],
-                output_names=["features"],
+                output_names=[output],
                 dynamic_shapes=({0: torch.export.Dim("batch", min=1)},),
             )
         except Exception as error:  # the exporter and what it calls raise many kinds
@@ -170,23 +226,23 @@ def onnx_bytes(network: nn.Module, size: int, about: dict[str, str]) -> bytes:
     return model.SerializeToString()
 
 
-def onnx_features(model: bytes, pictures: Tensor) -> np.ndarray:
+def onnx_outputs(model: bytes, pictures: Tensor) -> np.ndarray:
     """What onnxruntime computes, on the CPU."""
     _need_onnx()
     import onnxruntime  # noqa: PLC0415 - an extra
 
     session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
-    return session.run(["features"], {"pictures": pictures.numpy()})[0]
+    return session.run(None, {"pictures": pictures.numpy()})[0]
 
 
-def onnx_lines(file: str, size: int) -> str:
+def onnx_lines(file: str, size: int, output: str = "features") -> str:
     """Plain Python that runs the ONNX file."""
     return "\n".join(
         [
             "import onnxruntime",
             f"session = onnxruntime.InferenceSession({file!r})",
             f"# pictures: float32 (N, 3, {size}, {size}), Z-scored",
-            'features = session.run(["features"], {"pictures": pictures})[0]',
+            f'{output} = session.run(["{output}"], {{"pictures": pictures}})[0]',
         ]
     )
 
