@@ -169,17 +169,17 @@ def test_every_command_has_help(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_options_override_config_file_which_overrides_preset(tmp_path: Path) -> None:
-    from headstart.cli.commands import _base_config
+    from headstart.cli.defaults import base_config
 
     (tmp_path / "some.yaml").write_text("contrastive: {epochs: 7, lr: 1e-4}\n")
-    base = _base_config(["digits", "--preset", "paper", f"--config={tmp_path / 'some.yaml'}", "--out", "run"])
+    base = base_config(["digits", "--preset", "paper", f"--config={tmp_path / 'some.yaml'}", "--out", "run"])
     assert base.contrastive.epochs == 7
     assert base.contrastive.lr == 1e-4
     assert base.contrastive.passes == 2
 
 
 def test_preset_knows_the_set_wherever_data_stands(tmp_path: Path) -> None:
-    from headstart.cli.commands import _base_config
+    from headstart.cli.defaults import base_config
 
     (tmp_path / "some.yaml").write_text("data: {sources: [stl10:/data]}\n")
     for argv in (
@@ -187,7 +187,7 @@ def test_preset_knows_the_set_wherever_data_stands(tmp_path: Path) -> None:
         ["--preset=paper", "--out", "cifar10", "--head.no-frozen", "stl10:/data"],
         ["--preset", "paper", "--config", str(tmp_path / "some.yaml"), "--out", "cifar10"],
     ):
-        base = _base_config(argv)
+        base = base_config(argv)
         assert (base.data.size, base.contrastive.batch_size) == (96, 500), argv
 
 

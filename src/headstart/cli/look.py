@@ -1,0 +1,57 @@
+"""What is there: `headstart check` (pictures), `list` (names), `doctor` (the machine)."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated
+
+from tyro.conf import Positional, arg
+
+from headstart.cli.choices import listed
+from headstart.cli.options import Sources
+from headstart.records.config import DataConfig
+
+
+def check(
+    sources: Sources,
+    *,
+    json: Path | None = None,
+    data: DataConfig = DataConfig(),  # noqa: B008 - frozen
+) -> int:
+    """Read every picture once: counts, sizes, classes, unreadable files, duplicates.
+
+    Args:
+        sources: folders of pictures, a list, or a named set.
+        json: write the findings here as well.
+    """
+    from rich.console import Console
+
+    from headstart.data import check as checking
+    from headstart.records.files import write_json
+
+    found = checking.run(replace(data, sources=sources))
+    Console(highlight=False).print(found.table())
+    if json is not None:
+        write_json(json, found.to_dict())
+    return 0
+
+
+def list_(what: Positional[Annotated[str, arg(metavar="WHAT")]], *, json: bool = False) -> int:
+    """What can be named: backbones, probes, data, presets, heads, activations, autoencoders, optimizers, formats.
+
+    Args:
+        what: one of these.
+        json: print JSON instead of a table.
+    """
+    from headstart.cli.screen import print_choices
+
+    print_choices(listed(what), json)
+    return 0
+
+
+def doctor() -> int:
+    """What a bug report needs: versions, device, precision, threads, disk."""
+    from headstart.cli.doctor import describe
+
+    for name, value in describe().items():
+        print(f"{name:<14}{value}")
+    return 0

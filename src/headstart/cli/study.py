@@ -1,0 +1,102 @@
+"""`headstart study plan|run|status|import` and `headstart report`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+from tyro.conf import Positional, arg
+
+from headstart.study import RunOptions, StudyOptions
+
+Settings = Annotated[
+    tuple[tuple[str, ...], ...],
+    tyro.conf.UseAppendAction,
+    arg(help="settings for every run, such as contrastive.epochs=50"),
+]
+"""`--set A B`, and `--set A --set B`: of a plain tuple the second would silently replace the first."""
+STUDY = "a YAML file, a study folder, or a preset (paper, paper:cifar10, controls, smoke)"
+StudyName = Positional[Annotated[str, arg(metavar="STUDY", help=STUDY)]]
+
+
+def study_plan(
+    study: StudyName,
+    *,
+    out: Path | None = None,
+    set: Settings = (),
+    calibrate: bool = True,
+    selection: Annotated[StudyOptions, arg(name="")] = StudyOptions(),  # noqa: B008 - frozen
+) -> int:
+    """What a study would run, how many, and how long it would take; starts nothing.
+
+    Args:
+        out: the study folder, whose finished runs do not count again.
+        calibrate: time a few training steps for the estimate.
+    """
+    from headstart import study as studies
+    from headstart.cli import study_screen
+
+    plan = studies.plan(study, out=out, overrides=sum(set, ()), calibrate=calibrate, **vars(selection))
+    study_screen.print_plan(plan)
+    return 0
+
+
+def study_run(
+    study: StudyName,
+    *,
+    out: Path,
+    set: Settings = (),
+    options: Annotated[RunOptions, arg(name="")] = RunOptions(),  # noqa: B008 - frozen
+) -> int:
+    """Do what a study has not done yet, here or on Ray, and report.
+
+    Args:
+        out: the study folder.
+    """
+    from headstart import study as studies
+    from headstart.cli import study_screen
+    from headstart.report import write_report
+
+    summary = studies.run(study, out, overrides=sum(set, ()), **vars(options))
+    study_screen.print_summary(summary)
+    if summary.done:
+        print(f"report: {write_report(out)}")
+    return summary.exit_code
+
+
+def study_status(folder: Positional[Annotated[Path, arg(metavar="DIR")]]) -> int:
+    """How far a study is: done, running, failed with reasons, to do, time left.
+
+    Args:
+        folder: a study folder.
+    """
+    from headstart import study as studies
+    from headstart.cli import study_screen
+
+    study_screen.print_status(studies.status(folder))
+    return 0
+
+
+def study_import(csv: Positional[Annotated[tuple[Path, ...], arg(metavar="CSV...")]], *, out: Path) -> int:
+    """The authors' CSV exports as a study folder.
+
+    Args:
+        csv: the exported files.
+        out: the study folder.
+    """
+    from headstart.study.imports import import_csv
+
+    print(import_csv(csv, out))
+    return 0
+
+
+def report(folder: Positional[Annotated[Path, arg(metavar="DIR")]], *, probe: str | None = None) -> int:
+    """The page, tables and figures of a run or a study.
+
+    Args:
+        folder: a run or a study.
+        probe: accuracy of this probe. Unset: paper.
+    """
+    from headstart.report import write_report
+
+    print(write_report(folder, probe))
+    return 0

@@ -1,0 +1,59 @@
+"""`headstart demo` and `headstart pretrain`."""
+
+import time
+from dataclasses import replace
+from pathlib import Path
+
+from headstart.cli.options import Options, Sources
+from headstart.records.errors import InputError
+from headstart.records.presets import PresetName
+
+
+def demo(out: Path = Path("runs/demo"), threads: int | None = None) -> int:
+    """The main job on the digits that ship with scikit-learn: both of the paper's heads, compared.
+
+    Args:
+        out: where the two runs and their report go; a second call continues or shows what is there.
+        threads: CPU threads. Unset: one per core.
+    """
+    from headstart.cli.demo import run
+
+    return run(out, threads)
+
+
+def pretrain(
+    sources: Sources = (),
+    *,
+    out: Path,
+    overwrite: bool = False,
+    extend: bool = False,
+    max_seconds: float | None = None,
+    preset: PresetName | None = None,
+    config: Path | None = None,
+    options: Options,
+) -> int:
+    """One run: autoencoder, head, SimCLR, and probes where there are labels.
+
+    Args:
+        sources: folders of pictures, a text or CSV list, or a named set with its root (cifar10:ROOT).
+        out: the run folder.
+        overwrite: replace a finished run.
+        extend: go on with a finished run for more SimCLR epochs.
+        max_seconds: save and stop (exit 75) after this many seconds.
+        preset: a setting with a name; `headstart list presets` tells them.
+        config: settings from a run's config.yaml; DATA is then optional.
+    """
+    from headstart.training import run as pretraining
+
+    if sources:
+        options = replace(options, data=replace(options.data, sources=sources))
+    if not options.data.sources:
+        raise InputError("pretrain needs DATA: a folder of pictures, a list file, or a named set such as cifar10:ROOT")
+    deadline = None if max_seconds is None else time.monotonic() + max_seconds
+    path = pretraining.run(options, out, overwrite=overwrite, extend=extend, deadline=deadline)
+    from headstart.cli.screen import print_run
+    from headstart.engine import distributed
+
+    if distributed.first():
+        print_run(path)
+    return 0

@@ -1,0 +1,262 @@
+"""What one does with a finished run: evaluate, embed, search, select, finetune, predict, export."""
+
+from pathlib import Path
+from typing import Annotated
+
+from tyro.conf import Positional, arg
+
+from headstart.cli.options import Data, Reading, RunPath
+from headstart.records.config import DataConfig
+from headstart.records.errors import InputError
+from headstart.records.names import Format
+from headstart.use.settings import FinetuneSettings
+
+
+def evaluate(
+    backbone: Positional[Annotated[str, arg(metavar="RUN|torchvision:NAME|timm:NAME|FILE")]],
+    *,
+    sources: Annotated[tuple[str, ...], arg(name="data", metavar="DATA...")] = (),
+    out: Path | None = None,
+    name: str | None = None,
+    weights: str = "none",
+    size: int | None = None,
+    reading: Reading = DataConfig(),  # noqa: B008 - frozen
+    device: str = "auto",
+    threads: int | None = None,
+) -> int:
+    """Every probe of a run, or of a foreign backbone, beside the untrained network.
+
+    Args:
+        backbone: a run folder, a network such as torchvision:resnet34, or a state-dict file.
+        sources: pictures to judge it on. A run's own where unset.
+        out: the JSON file; needed for a foreign backbone. A run's is RUN/evaluations/NAME.json.
+        name: NAME of a run's evaluation.
+        weights: for a network by name: none, imagenet, or a state-dict FILE.
+        size: side of the square pictures in pixels. Unset: the run's, or as --data.size auto.
+        device: auto, cpu, cuda, cuda:N or mps.
+        threads: CPU threads. Unset: one per core.
+    """
+    from headstart.cli.screen import print_evaluation
+    from headstart.evaluate import foreign
+
+    found = foreign.evaluate(
+        backbone,
+        data=sources,
+        reading=reading,
+        out=out,
+        name=name,
+        weights=weights,
+        size=size,
+        device=device,
+        threads=threads,
+    )
+    print_evaluation(found)
+    return 0
+
+
+RunOrEmbeddings = Positional[Annotated[Path, arg(metavar="RUN|EMBEDDINGS")]]
+
+
+def embed(
+    run: RunOrEmbeddings,
+    sources: Data = (),
+    *,
+    out: Path | None = None,
+    reading: Reading = DataConfig(),  # noqa: B008 - frozen
+    device: str = "auto",
+    threads: int | None = None,
+) -> int:
+    """Write the representation of every picture: .npz or .parquet.
+
+    Args:
+        run: a finished run, or a file that this command wrote, to bring it up to date.
+        sources: folders of pictures, a list, or a named set. The run's own where left out.
+        out: FILE.npz (names, embeddings, labels, classes) or FILE.parquet (name, label, embedding). One that is there
+            gets what is new and loses what is gone.
+        device: auto, cpu, cuda, cuda:N or mps.
+        threads: CPU threads. Unset: one per core.
+    """
+    from headstart import load
+    from headstart.cli.screen import print_embedded
+    from headstart.engine.device import choose
+    from headstart.use.embed import embed as write
+
+    folder, own = _run_and_pictures(run, sources)
+    out = run if out is None and folder != run else out
+    if out is None:
+        raise InputError("embed needs --out FILE.npz or FILE.parquet")
+    compute, opened = choose(device, threads=threads), load(folder)
+    print_embedded(write(opened, opened.open_images(own, reading), out, compute=compute), out)
+    return 0
+
+
+def search(
+    run: RunOrEmbeddings,
+    sources: Data = (),
+    *,
+    query: Path,
+    top: int = 10,
+    out: Path | None = None,
+    json: bool = False,
+    reading: Reading = DataConfig(),  # noqa: B008 - frozen
+    device: str = "auto",
+    threads: int | None = None,
+) -> int:
+    """The pictures most like a query, as a list and a contact sheet.
+
+    Args:
+        run: a finished run, or a file that embed wrote.
+        sources: folders of pictures, a list, or a named set. The run's own where left out.
+        query: a picture file, or a folder of them.
+        top: how many.
+        out: write a contact sheet here (.png or .jpg).
+        json: print JSON instead of a table.
+        device: auto, cpu, cuda, cuda:N or mps.
+        threads: CPU threads. Unset: one per core.
+    """
+    from headstart.cli.screen import print_json, print_neighbours
+    from headstart.engine.device import choose
+    from headstart.use.embeddings import opened
+    from headstart.use.search import search as find
+
+    compute = choose(device, threads=threads)
+    found = find(opened(run, sources, reading, compute), query, top=top, out=out)
+    if json:
+        answers = [one.to_dict() for one in found]
+        print_json(answers if query.is_dir() else answers[0]["found"])
+    else:
+        print_neighbours(found, out)
+    return 0
+
+
+def select(
+    run: RunOrEmbeddings,
+    sources: Data = (),
+    *,
+    n: Annotated[int, arg(aliases=["-n"])],
+    similarity: float = 0.995,
+    out: Path = Path("selection"),
+    json: bool = False,
+    reading: Reading = DataConfig(),  # noqa: B008 - frozen
+    device: str = "auto",
+    threads: int | None = None,
+) -> int:
+    """Near-duplicates, outliers, and what to label next, as lists and contact sheets.
+
+    Args:
+        run: a finished run, or a file that embed wrote.
+        sources: folders of pictures, a list, or a named set. The run's own where left out.
+        n: how many pictures to label next, and how many outliers to show.
+        similarity: cosine similarity from which two pictures are near-duplicates.
+        out: a folder for the lists (.csv) and sheets (.png).
+        json: print JSON instead of sentences.
+        device: auto, cpu, cuda, cuda:N or mps.
+        threads: CPU threads. Unset: one per core.
+    """
+    from headstart.cli.screen import print_json, print_selection
+    from headstart.engine.device import choose
+    from headstart.use.embeddings import opened
+    from headstart.use.select import select as choose_pictures
+
+    compute = choose(device, threads=threads)
+    found = choose_pictures(opened(run, sources, reading, compute), n, similarity=similarity, out=out)
+    if json:
+        print_json(found.to_dict())
+    else:
+        print_selection(found, out)
+    return 0
+
+
+def finetune(
+    run: RunOrEmbeddings,
+    sources: Data = (),
+    *,
+    out: Path,
+    overwrite: bool = False,
+    settings: Annotated[FinetuneSettings, arg(name="")] = FinetuneSettings(),  # noqa: B008 - frozen
+    reading: Reading = DataConfig(),  # noqa: B008 - frozen
+    device: str = "auto",
+    threads: int | None = None,
+) -> int:
+    """A classifier from few or all labels, beside the same network as it was before SimCLR.
+
+    Args:
+        run: a finished run, or a file that embed wrote, for its run and its pictures.
+        sources: labelled pictures. The run's own where left out.
+        out: the classifier's folder.
+        overwrite: replace a finished classifier.
+        device: auto, cpu, cuda, cuda:N or mps.
+        threads: CPU threads. Unset: one per core.
+    """
+    from headstart import load
+    from headstart.cli.screen import print_finetuned
+    from headstart.engine.device import choose
+    from headstart.use.finetune import finetune as train
+
+    folder, own = _run_and_pictures(run, sources)
+    compute, opened = choose(device, threads=threads), load(folder)
+    images = opened.open_images(own, reading)
+    print_finetuned(train(opened, images, out, settings, overwrite=overwrite, compute=compute))
+    return 0
+
+
+def predict(
+    run: RunPath,
+    sources: Positional[Annotated[tuple[str, ...], arg(metavar="PICTURES...")]],
+    *,
+    out: Path,
+    reading: Reading = DataConfig(),  # noqa: B008 - frozen
+    device: str = "auto",
+    threads: int | None = None,
+) -> int:
+    """The class of every picture, with its probability and how unlike the training pictures it is.
+
+    Args:
+        run: a folder made by finetune.
+        sources: folders of pictures, a list, or a named set.
+        out: the CSV file: name,label,probability,distance,unlike.
+        device: auto, cpu, cuda, cuda:N or mps.
+        threads: CPU threads. Unset: one per core.
+    """
+    from headstart.cli.screen import print_predicted
+    from headstart.engine.device import choose
+    from headstart.use.predict import predict as write
+
+    print_predicted(write(run, sources, out, data=reading, compute=choose(device, threads=threads)), out)
+    return 0
+
+
+def export(
+    run: RunPath,
+    *,
+    format: Format,
+    out: Path,
+    device: str = "auto",
+    threads: int | None = None,
+) -> int:
+    """The backbone for other tools, and RUN/MODEL_CARD.md; or a classifier that finetune made.
+
+    Args:
+        run: a finished run, or a classifier's folder.
+        format: torchvision, timm or onnx.
+        out: FILE.safetensors or FILE.pt; FILE.onnx.
+        device: where the features that the file must give are computed: auto, cpu, cuda, cuda:N or mps.
+        threads: CPU threads. Unset: one per core.
+    """
+    from headstart import load
+    from headstart.cli.screen import print_exported
+    from headstart.engine.device import choose
+    from headstart.use.export import export as write
+
+    source = run if (run / "finetune.json").exists() else load(run)
+    write(source, format, out, compute=choose(device, "float32", threads))
+    print_exported(source, out)
+    return 0
+
+
+def _run_and_pictures(path: Path, sources: tuple[str, ...]) -> tuple[Path, tuple[str, ...]]:
+    """The run, and DATA: a file of embeddings stands for its own where none are given."""
+    from headstart.use.embeddings import run_of
+
+    folder, own, _ = run_of(path)
+    return folder, sources or own
