@@ -6,7 +6,6 @@ nothing is kept but its size, kind and digest.
 
 import dataclasses
 import hashlib
-import io
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -14,13 +13,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from PIL import Image
 from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
 from headstart.data import catalog
-from headstart.data.decode import UnreadableError, read_picture
+from headstart.data.decode import UnreadableError, opened, read_picture
 from headstart.data.images import TOLERATED
 from headstart.data.prepare import AUTO_SIZE
 from headstart.data.source import Source
@@ -176,7 +174,7 @@ def _inspect(source: Source) -> Iterator[_Found | str]:
                 pixels, data = read_picture(pixels)
             except UnreadableError as error:
                 return str(error)
-            with Image.open(io.BytesIO(data)) as header:
+            with opened(data) as header:
                 kind = (header.format or "", header.mode)
         digest = hashlib.blake2b(repr(pixels.shape).encode() + np.ascontiguousarray(pixels).tobytes(), digest_size=16)
         return _Found((pixels.shape[0], pixels.shape[1]), *kind, digest.digest())

@@ -4,11 +4,13 @@ Comes in: the bytes of a file in any format people have. Goes out: uint8 (height
 The pixels are Pillow's, so they are what the authors' loaders saw (design section 6).
 """
 
+import errno
 import io
 import os
 import stat
 import sys
 import threading
+import time
 from collections.abc import Callable
 from contextlib import nullcontext
 from typing import Any
@@ -17,6 +19,8 @@ import numpy as np
 import torch
 import torchvision.io  # noqa: F401 - registers the operator below
 from PIL import Image, UnidentifiedImageError
+
+from headstart.data.reasons import tiff_layout, what_it_is
 
 _RGB = 3
 _fast_jpeg = getattr(torch.ops.image, "decode_jpeg", None)
@@ -60,6 +64,9 @@ except ImportError:
     HEIF = False
 
 
+FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "BMP", "DIB", "TIFF", "GIF", *(("HEIF",) if HEIF else ()))
+"""What Pillow may take a file for. It goes by content, and would start Ghostscript for PostScript called x.png."""
+
 _turns = threading.Lock()
 
 
@@ -67,30 +74,56 @@ class UnreadableError(Exception):
     """This file holds no picture we can read; the message is the reason."""
 
 
+class NotNowError(UnreadableError):
+    """This file could not be read for a reason that may pass, or that another user does not meet."""
+
+
 def read_picture(path: str) -> tuple[np.ndarray, bytes]:
     """Pixels uint8 (height, width, 3) of a picture file, and the bytes it was read from.
 
     Pictures of more than `GIANT` pixels are decoded one at a time, so that a few of them do not fill the memory.
 
-    Raises UnreadableError with the reason: missing, not a regular file, empty, truncated, oversized, not a picture.
+    Raises UnreadableError with the reason: missing, not a regular file, empty, truncated, oversized, not a picture;
+    NotNowError where it may pass: no permission, too many open files, a failing disk, no memory.
     """
-    try:
-        # Not blocking: a pipe named like a picture would otherwise be waited for.
-        handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    for pause in (*PAUSES, None):
         try:
-            status = os.fstat(handle)
-            if not stat.S_ISREG(status.st_mode):
-                raise UnreadableError("not a regular file")
-            if status.st_size > MAX_BYTES:
-                raise UnreadableError(f"file of {status.st_size:,} bytes, more than {MAX_BYTES:,}")
-            data = os.read(handle, max(1, status.st_size))
-            while more := os.read(handle, 1 << 20):  # a read may end early, and a file may have grown
-                data += more
-        finally:
-            os.close(handle)
-    except OSError as error:
-        raise UnreadableError(f"cannot be read: {error.strerror or error}") from None
+            data = _read(path)
+            break
+        except OSError as error:
+            reason = f"cannot be read: {error.strerror or error}"
+            if error.errno in _FOR_GOOD:
+                raise UnreadableError(reason) from None
+            if pause is None or error.errno in (errno.EACCES, errno.EPERM):
+                raise NotNowError(reason) from None
+            time.sleep(pause)
+        except ValueError:
+            raise UnreadableError("cannot be read: a NUL byte in its name") from None
     return to_rgb(data), data
+
+
+PAUSES = (0.05, 0.5)
+"""Seconds after which a read that failed for a passing reason is tried again."""
+_FOR_GOOD = frozenset(
+    (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.ENXIO, errno.EINVAL)
+)
+
+
+def _read(path: str) -> bytes:
+    # Not blocking: a pipe named like a picture would otherwise be waited for.
+    handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    try:
+        status = os.fstat(handle)
+        if not stat.S_ISREG(status.st_mode):
+            raise UnreadableError("not a regular file")
+        if status.st_size > MAX_BYTES:
+            raise UnreadableError(f"file of {status.st_size:,} bytes, more than {MAX_BYTES:,}")
+        data = os.read(handle, max(1, status.st_size))
+        while more := os.read(handle, 1 << 20):  # a read may end early, and a file may have grown
+            data += more
+        return data
+    finally:
+        os.close(handle)
 
 
 def to_rgb(data: bytes) -> np.ndarray:
@@ -109,12 +142,13 @@ def to_rgb(data: bytes) -> np.ndarray:
             pass  # Pillow decides, and names the reason
     try:
         return _with_pillow(data)
-    except UnreadableError:
-        raise
+    except UnreadableError as error:
+        layout = None if isinstance(error, NotNowError) else tiff_layout(data)
+        raise type(error)(f"{error} ({layout})" if layout and "pixels from" in str(error) else str(error)) from None
     except UnidentifiedImageError:
-        raise UnreadableError(_what_is_it(data)) from None
+        raise UnreadableError(what_it_is(data, HEIF)) from None
     except MemoryError:
-        raise UnreadableError("not enough memory to decode it") from None
+        raise NotNowError("not enough memory to decode it") from None
     except Exception as error:  # a decoder fed with garbage raises whatever it likes
         reason = " ".join(str(error).split()) or type(error).__name__
         raise UnreadableError(reason) from None
@@ -138,8 +172,16 @@ def _is_small_plain_jpeg(data: bytes) -> bool:
     return False
 
 
+def opened(data: bytes) -> Image.Image:
+    """A picture of one of our formats, whatever its file is called, by a reader that starts no other program.
+
+    Raises UnidentifiedImageError for everything else.
+    """
+    return Image.open(io.BytesIO(data), formats=FORMATS)
+
+
 def _with_pillow(data: bytes) -> np.ndarray:
-    with Image.open(io.BytesIO(data)) as image:
+    with opened(data) as image:
         width, height = image.size
         if width * height > MAX_PIXELS:
             raise UnreadableError(f"{width} x {height} pixels, more than {MAX_PIXELS:,} (a decompression bomb?)")
@@ -191,7 +233,7 @@ def _eight_bit_numbers(values: np.ndarray) -> np.ndarray:
             raise UnreadableError(f"floating-point pixels from {low:.4g} to {high:.4g}; expected 0 to 1")
         return np.rint(values * 255).astype(np.uint8)
     if low < 0 or high > 65535:
-        raise UnreadableError(f"32-bit pixels from {low} to {high}; expected 0 to 65535")
+        raise UnreadableError(f"pixels from {low} to {high}; expected 0 to 65535")
     return _eight_bits(values.astype(np.uint16))
 
 
@@ -214,7 +256,7 @@ def _low_bytes(data: bytes, image: Image.Image) -> np.ndarray | None:
     tiles = getattr(image, "tile", None) or []
     if image.mode not in _WIDE_MODES or not tiles or not _is_wide(_raw_mode(tiles[0])):
         return None
-    twin: Any = Image.open(io.BytesIO(data))
+    twin: Any = opened(data)
     with twin:
         if _raw_mode(tiles[0]).startswith("LA"):  # only one byte order is known; its four bytes read as RGBA are
             twin.tile = [_with_raw_mode(tile, "RGBA") for tile in twin.tile]
@@ -267,11 +309,3 @@ def _upright(pixels: np.ndarray, orientation: Any) -> np.ndarray:
         8: lambda p: np.rot90(p),
     }
     return turns.get(orientation, lambda p: p)(pixels)
-
-
-def _what_is_it(data: bytes) -> str:
-    if data[4:8] == b"ftyp" and data[8:12] in (b"heic", b"heix", b"hevc", b"mif1", b"msf1", b"heim", b"heis"):
-        return "HEIC: reading it needs `pip install headstart[heif]`" if not HEIF else "damaged HEIC"
-    if not data.strip(b"\0"):
-        return "nothing but zero bytes"
-    return "not a picture in a known format, or its header is damaged"
