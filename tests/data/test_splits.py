@@ -4,14 +4,16 @@ from dataclasses import dataclass
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.utils.data import random_split
 
 from headstart.data import open_images
 from headstart.data.splits import Splits, balanced, draw, make, per_picture, pooled, statistics
 from headstart.records.config import DataConfig
 from headstart.records.errors import InputError
-from tests.data.pictures import folder
+from tests.data.pictures import encoded, folder, pixels, put
 
 
 @dataclass
@@ -23,6 +25,10 @@ class Pictures:
 
     def __len__(self):
         return len(self.labels)
+
+    @property
+    def order(self):
+        return np.arange(len(self))
 
 
 def pictures(**parts):
@@ -200,3 +206,82 @@ def test_cifar10_has_the_authors_statistics(cifar10):
     mean, std = statistics(images, splits, data)["train"]
     assert np.abs(mean - (0.4914, 0.4822, 0.4465)).max() < 0.001
     assert np.abs(std - (0.2023, 0.1994, 0.2010)).max() < 0.004
+
+
+@pytest.mark.parametrize(
+    ("parts", "expected"),
+    [
+        ({"train": 6667, "test": 3333}, (6001, 666, 3333)),  # FGVC-Aircraft, trainval as one
+        ({"train": 9469, "val": 3925}, (8523, 392, 3925)),  # Imagenette
+        ({"train": 50_000, "test": 10_000}, (45_000, 5_000, 10_000)),  # CIFAR
+        ({"train": 5000, "test": 8000}, (4500, 500, 8000)),  # STL-10
+    ],
+)
+def test_the_papers_splits_are_torchs_own(parts, expected):
+    """The very indices of `random_split` with the authors' seed over the official train part, and the official val."""
+    images = pictures(**parts)
+    splits = make(images, DataConfig(splits="paper"))
+    assert sizes(splits) == expected
+    generator = torch.Generator().manual_seed(42)
+    train, val = random_split(range(parts["train"]), [0.9, 0.1], generator=generator)
+    assert np.array_equal(splits.train, np.sort(train.indices))
+    if "val" in parts:
+        _, val = random_split(range(parts["val"]), [0.9, 0.1], generator=torch.Generator().manual_seed(42))
+        assert np.array_equal(splits.val, np.sort(val.indices) + parts["train"])
+        assert set(splits.val) < set(splits.test)
+    else:
+        assert np.array_equal(splits.val, np.sort(val.indices))
+    assert not np.array_equal(make(images, DataConfig(splits="paper", split_seed=1)).train, splits.train)
+
+
+def test_aircraft_is_split_in_the_order_of_its_trainval_file(tmp_path):
+    data = tmp_path / "fgvc-aircraft-2013b" / "data"
+    plane = encoded(pixels(40, 30), "jpeg")
+    numbers = [f"{i:07d}" for i in range(40)]
+    shuffled = np.random.default_rng(0).permutation(numbers[:30]).tolist()
+    for number in numbers:
+        put(data / "images" / f"{number}.jpg", plane)
+    for split, some in (
+        ("train", numbers[:20]),
+        ("val", numbers[20:30]),
+        ("test", numbers[30:]),
+        ("trainval", shuffled),
+    ):
+        put(data / f"images_manufacturer_{split}.txt", "".join(f"{n} Boeing\n" for n in some).encode())
+    config = DataConfig(sources=(f"fgvc-aircraft:{tmp_path}",), splits="paper")
+    images = open_images(config)
+    train, val = random_split(shuffled, [0.9, 0.1], generator=torch.Generator().manual_seed(42))
+    splits = make(images, config)
+    assert {images.names[i][-11:-4] for i in splits.train} == set(train)
+    assert {images.names[i][-11:-4] for i in splits.val} == set(val)
+
+
+def test_the_papers_imagenette_val_has_the_statistics_of_its_test(tmp_path):
+    root = folder(tmp_path, [f"{s}/a/{i}.png" for s in ("train", "val") for i in range(20)])
+    config = DataConfig(sources=(str(root),), splits="paper", statistics="paper")
+    images = open_images(config)
+    found = statistics(images, make(images, config), config)
+    assert np.array_equal(found["val"], per_picture(images, np.flatnonzero(images.official == "val")))
+    assert np.array_equal(found["val"], found["test"])
+    assert np.array_equal(found["train"], per_picture(images, np.flatnonzero(images.official == "train")))
+
+
+def test_a_constant_channel_can_be_divided_by(tmp_path, capsys):
+    for i in range(20):
+        put(tmp_path / f"{i}.png", encoded(pixels(20, 20, i) * np.array([1, 1, 0], np.uint8), "png"))
+    for kind in ("train", "paper"):
+        config = DataConfig(sources=(str(tmp_path),), statistics=kind)
+        images = open_images(config)
+        mean, std = statistics(images, make(images, config), config)["train"]
+        assert (mean[2], std[2]) == (0, 1)
+        assert (std[:2] < 0.5).all()
+    assert "blue is 0 in every pixel of every picture" in " ".join(capsys.readouterr().err.split())
+
+
+def test_a_test_split_without_labels_is_not_tested_on(tmp_path, capsys):
+    names = [f"train/{c}/{i}.png" for c in "ab" for i in range(20)] + [f"test/{i}.png" for i in range(10)]
+    images = open_images(DataConfig(sources=(str(folder(tmp_path, names)),)))
+    splits = make(images, DataConfig())
+    assert sizes(splits) == (28, 4, 8)
+    assert (images.labels[splits.test] >= 0).all()
+    assert "the official test pictures have no labels" in " ".join(capsys.readouterr().err.split())

@@ -47,6 +47,14 @@ class Row(NamedTuple):
     digest: bytes
 
 
+class Skipped(NamedTuple):
+    """A picture set aside: its index in the source, the reason, and whether that may pass (permission, memory)."""
+
+    place: int
+    reason: str
+    passing: bool = False
+
+
 @dataclass(frozen=True)
 class Store:
     """All kept pictures of a source. Row r's frame is `frames[offsets[r]:offsets[r + 1]]` as (3, *sizes[r]).
@@ -90,10 +98,10 @@ class Store:
         return None
 
 
-def write(file: BinaryIO, key: str, rows: Iterable[Row | tuple[int, str]], side: int, scratch: Path | None) -> None:
+def write(file: BinaryIO, key: str, rows: Iterable[Row | Skipped], side: int, scratch: Path | None) -> None:
     """Write a store to an open, seekable binary file.
 
-    `rows` are pictures, or (index, reason) where there is none; `side` is 0 or that of every row's `squashed`;
+    `rows` are pictures, or why there is none; `side` is 0 or that of every row's `squashed`;
     `scratch` is a folder for a nameless temporary file (None: hold it in memory).
     """
     arrays: dict[str, list[Any]] = {
@@ -106,7 +114,7 @@ def write(file: BinaryIO, key: str, rows: Iterable[Row | tuple[int, str]], side:
     ) as squares:
         for row in rows:
             if not isinstance(row, Row):
-                skipped.append(row)
+                skipped.append(row[:2])
                 continue
             file.write(row.frame.data)
             offsets.append(offsets[-1] + row.frame.nbytes)

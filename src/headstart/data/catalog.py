@@ -7,6 +7,7 @@ order that depends on the names alone. No picture is decoded here (docs/data.md)
 import os
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from headstart.data import words
@@ -35,15 +36,32 @@ def find(data: DataConfig) -> Source:
         raise InputError(
             "no DATA given; name a folder of pictures, a list of paths, or a set such as digits or cifar10:ROOT"
         )
-    named = [name for name in data.sources if set_of(name)]
+    named = [name for name in data.sources if set_of(name) and not _is_a_folder_instead(name)]
     if named and len(data.sources) > 1:
         raise InputError(f"{named[0]} must be the only DATA; unpack it into folders to combine it with others")
     source = named_set(named[0], data) if named else _from_files(data.sources, data.labels)
+    source = replace(source, notes=(*source.notes, *map(_which_of_two, filter(_is_a_folder, data.sources))))
     if data.labels == "none":
         return relabel(source, [None] * len(source.names))
     if data.labels not in ("auto", "folders"):
         return labelled_by(expanded(data.labels), source)
     return source
+
+
+def _is_a_folder(name: str) -> bool:
+    """Whether a named set's name is that of a folder here as well."""
+    return name in SETS and Path(name).is_dir()
+
+
+def _is_a_folder_instead(name: str) -> bool:
+    """A set that has to be given its folder is not meant where its name alone is a folder."""
+    return _is_a_folder(name) and bool(SETS[name].archive)
+
+
+def _which_of_two(name: str) -> str:
+    if _is_a_folder_instead(name):
+        return f"{name} is taken for the folder of that name; the named set is {name}:ROOT"
+    return f"{name} is taken for the named set; the folder of that name is ./{name}"
 
 
 def _from_files(names: Sequence[str], labels: str) -> Source:

@@ -7,9 +7,10 @@ nothing is kept but its size, kind and digest.
 import dataclasses
 import hashlib
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import reduce
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,7 @@ from rich.text import Text
 
 from headstart.data import catalog
 from headstart.data.decode import UnreadableError, opened, read_picture
-from headstart.data.images import TOLERATED
+from headstart.data.images import CHANNELS, TOLERATED, constant, one_class
 from headstart.data.prepare import AUTO_SIZE
 from headstart.data.source import Source
 from headstart.engine.device import available_cores
@@ -50,6 +51,7 @@ class Report:
         starts: whether a run would start with this many unreadable files.
         taken: what folders and columns were taken for, and what was left out, a sentence each.
         others: files of other endings that lie in the folders, by ending.
+        doubts: what is odd about the set as a whole, a sentence each.
     """
 
     data: list[str]
@@ -70,6 +72,7 @@ class Report:
     starts: bool
     taken: list[str]
     others: dict[str, int]
+    doubts: list[str]
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""
@@ -98,11 +101,13 @@ class Report:
             summary.add_row(what, _plain(found))
         parts = [summary]
         for title, columns, rows in (
-            ("what folders and columns were taken for", ("",), [(note,) for note in self.taken]),
+            ("what folders and columns were taken for", ("note",), [(note,) for note in self.taken]),
+            ("odd about the whole set", ("note",), [(doubt,) for doubt in self.doubts]),
             ("classes", ("class", "pictures"), [(name, f"{n:,}") for name, n in self.classes.items()]),
             ("unreadable", ("picture", "reason"), self.unreadable),
-            ("the same picture in several splits", ("pictures",), [(", ".join(g),) for g in self.leaks]),
-            ("the same picture with several labels", ("pictures",), [(", ".join(g),) for g in self.conflicts]),
+            ("the same picture more than once", ("pictures",), [(_few(g),) for g in self.duplicates]),
+            ("the same picture in several splits", ("pictures",), [(_few(g),) for g in self.leaks]),
+            ("the same picture with several labels", ("pictures",), [(_few(g),) for g in self.conflicts]),
             ("not the published files", ("file", "published md5", "found"), self.altered),
         ):
             if rows:
@@ -150,17 +155,21 @@ def run(data: DataConfig) -> Report:
         starts=bool(readable) and not (len(unreadable) > TOLERATED and len(unreadable) > data.max_skipped * total),
         taken=list(source.notes),
         others=_frequent(source.others),
+        doubts=list(_doubts(readable, source.classes, labels)),
     )
 
 
 @dataclass(frozen=True)
 class _Found:
-    """One readable picture: height and width, format and mode as stored, digest of its RGB pixels."""
+    """One readable picture: height and width, format and mode as stored, digest of its RGB pixels, and the
+    lowest and highest value (3,) of each channel."""
 
     size: tuple[int, int]
     format: str
     mode: str
     digest: bytes
+    low: np.ndarray
+    high: np.ndarray
 
 
 def _inspect(source: Source) -> Iterator[_Found | str]:
@@ -177,13 +186,36 @@ def _inspect(source: Source) -> Iterator[_Found | str]:
             with opened(data) as header:
                 kind = (header.format or "", header.mode)
         digest = hashlib.blake2b(repr(pixels.shape).encode() + np.ascontiguousarray(pixels).tobytes(), digest_size=16)
-        return _Found((pixels.shape[0], pixels.shape[1]), *kind, digest.digest())
+        flat = pixels.reshape(-1, 3)
+        return _Found((pixels.shape[0], pixels.shape[1]), *kind, digest.digest(), flat.min(axis=0), flat.max(axis=0))
 
     with stage("checking", len(source.names)) as bar, ThreadPoolExecutor(available_cores()) as pool:
         for start in range(0, len(source.names), 256):
             for found in pool.map(one, source.pictures[start : start + 256]):
                 bar.advance()
                 yield found
+
+
+def _doubts(readable: Sequence[_Found], classes: Sequence[str], labels: np.ndarray) -> Iterator[str]:
+    if not readable:
+        return
+    low, high = (
+        reduce(f, (getattr(one, end) for one in readable)) for f, end in ((np.minimum, "low"), (np.maximum, "high"))
+    )
+    for channel, lowest, highest in zip(CHANNELS, low, high, strict=True):
+        if lowest == highest:
+            yield constant(channel, lowest)
+    wide = [int(one.high.max()) for one in readable if one.mode.startswith("I")]
+    bits = next((bits for bits, top in ((10, 4), (12, 16), (14, 64)) if wide and max(wide) <= top), None)
+    if bits:
+        yield (
+            f"{len(wide):,} pictures of 16 bits hold no value above {2**bits - 1:,} ({bits} bits), so they come out "
+            "nearly black; scale them up"
+        )
+    if len(classes) == 1 and (labels >= 0).any():
+        yield one_class(classes[0])
+    if len(readable) < 10:
+        yield f"{len(readable)} pictures are too few to learn from, and a test split of them says nothing"
 
 
 def _altered(source: Source) -> Iterator[tuple[str, str, str]]:
@@ -204,12 +236,16 @@ def _counted(counts: dict[str, int]) -> str:
     return ", ".join(some) + (f" and {len(counts) - SHOWN} more" if len(counts) > SHOWN else "")
 
 
+def _few(names: Sequence[str], shown: int = 6) -> str:
+    return ", ".join(names[:shown]) + (f" and {len(names) - shown:,} more" if len(names) > shown else "")
+
+
 def _plain(text: str) -> Text:
     return Text(printable(text))
 
 
 def _listed(title: str, columns: tuple[str, ...], rows: list[Any]) -> Table:
-    table = Table(*columns, title=title, title_justify="left")
+    table = Table(title) if len(columns) == 1 else Table(*columns, title=title, title_justify="left")
     for row in rows[:SHOWN]:
         table.add_row(*(_plain(str(cell)) for cell in row))
     if len(rows) > SHOWN:

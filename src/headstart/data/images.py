@@ -36,6 +36,7 @@ class Images:
         labels: int64 (n,), -1 where there is none.
         classes: names of the labels.
         official: (n,) of 'train', 'val', 'test' or '' where the source gives no split.
+        order: int64 (n,), the order of torchvision's data set, in which the authors split.
         fingerprint: 16 hex digits that name the content: file bytes, names, labels, official split; not the place.
         skipped: (name, reason) of the pictures that were set aside.
         sizes: int64 (n, 2), height and width of each picture as it is kept; native: as its file has it.
@@ -50,6 +51,7 @@ class Images:
         self.labels = source.labels[kept]
         self.classes = list(source.classes)
         self.official = source.official[kept]
+        self.order = source.order[kept] if len(source.order) else kept
         self.skipped = source.skipped + [(source.names[i], reason) for i, reason in store.skipped]
         self.sizes, self.native = store.sizes, store.native
         self.size = _one_square(store.native)
@@ -240,6 +242,38 @@ def _report(images: Images, max_skipped: float) -> None:
     labelled = int((images.labels >= 0).sum())
     if 0 < labelled < len(images):
         say(f"{labelled} of {len(images)} pictures have labels")
+    if labelled and len(images.classes) == 1:
+        say(one_class(images.classes[0]))
+    for doubt in _doubts(images):
+        say(doubt)
+
+
+def _doubts(images: Images) -> Iterator[str]:
+    """What is odd about the pixels of a whole set."""
+    pixels, sums, squares = images.moments()
+    mean = sums.sum(0) / pixels.sum()
+    variance = squares.sum(0) / pixels.sum() - mean**2
+    for name, value, spread in zip(CHANNELS, mean, variance, strict=True):
+        if spread < 1e-6:
+            yield constant(name, value)
+    if mean.max() < 10 and variance.max() < 10**2:
+        yield (
+            f"the pictures are nearly black (mean {mean.mean():.1f} of 255); files of 16 bits that hold 10 to 14 come "
+            "out so: scale them up"
+        )
+
+
+def one_class(name: str) -> str:
+    """The sentence for labels that tell nothing apart."""
+    return f"all labels are of one class, {name}: probes and fine-tuning need two"
+
+
+CHANNELS = ("red", "green", "blue")
+
+
+def constant(channel: str, value: float) -> str:
+    """The sentence for a channel that has one value in all pictures."""
+    return f"{channel} is {value:.0f} in every pixel of every picture; its Z-score is 0"
 
 
 def _rows(indices: Any) -> np.ndarray:

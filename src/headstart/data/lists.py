@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from headstart.data.decode import SUFFIXES
 from headstart.data.source import Entry, Found, Source, expanded, relabel
 from headstart.data.table import Row, read_table
 from headstart.records.errors import InputError
@@ -78,6 +79,8 @@ def _spellings(name: str) -> Iterator[str]:
             yield other
     if "\\" in name:
         yield name.replace("\\", "/")
+    if not name.lower().endswith(tuple(SUFFIXES)):
+        yield from (name + ending for ending in (".jpg", ".png", ".jpeg", ".tif", ".bmp"))
 
 
 def _short(name: str, longest: int = 120) -> str:

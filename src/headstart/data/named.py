@@ -2,6 +2,7 @@
 `headstart.records.names.SETS` registers."""
 
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -244,7 +245,12 @@ def fgvc_aircraft(root: Path, data: DataConfig) -> Source:
             entries.append(Entry(f"{split}/{picture}.jpg", str(root / "images" / f"{picture}.jpg"), label, split))
     if not any(os.path.exists(entry.path) for entry in entries):
         raise _MissingError(Path(entries[0].path) if entries else root / "images")
-    return make(os.path.abspath(root), entries, crop_bottom=20)
+    source = make(os.path.abspath(root), entries, crop_bottom=20)
+    trainval = root / f"images_{data.annotation}_trainval.txt"  # torchvision's order, in which the authors split
+    listed = _lines(trainval) if trainval.exists() else [Path(entry.path).stem for entry in entries]
+    place = {line.partition(" ")[0]: i for i, line in enumerate(listed)}
+    order = [place.get(name[:-4].rpartition("/")[2], len(place) + i) for i, name in enumerate(source.names)]
+    return replace(source, order=np.array(order, dtype=np.int64))
 
 
 def named_set(name: str, data: DataConfig) -> Source:

@@ -9,9 +9,11 @@ import io
 import itertools
 import math
 import os
+import stat
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -22,7 +24,7 @@ import PIL
 from PIL import Image
 
 from headstart.data import cache
-from headstart.data.decode import HEIF, UnreadableError, read_picture
+from headstart.data.decode import HEIF, NotNowError, UnreadableError, read_picture
 from headstart.data.source import Pictures, Source
 from headstart.engine.device import available_cores
 from headstart.engine.progress import say, stage
@@ -75,31 +77,77 @@ class _NotUniformError(Exception):
 
 
 def _cached(source: Source, plan: _Plan, folder: Path | None, memory: int) -> cache.Store:
-    """The store of a source from its file, which is written first where there is none or it is out of date."""
+    """The store of a source from its file, which is written first where there is none or it is out of date.
+
+    A file that another user wrote and that cannot be read or replaced is let be; then there is one of our own.
+    """
     key = _key(source, plan)
     if folder is None:
         return _decode_in_memory(source, plan, key, memory)
     what = [source.where, plan.size, plan.auto, plan.pixels]
-    path = folder / f"{hashlib.sha256(repr(what).encode('utf-8', 'replace')).hexdigest()[:24]}.pictures"
-    if (store := _current(path, key, memory)) is not None:
-        return store
+    name = hashlib.sha256(repr(what).encode("utf-8", "replace")).hexdigest()[:24]
+    user = os.getuid() if hasattr(os, "getuid") else 0
+    for path in (folder / f"{name}.pictures", folder / f"{name}.{user}.pictures"):
+        try:
+            store = _current(path, key, memory)
+        except PermissionError:
+            continue
+        if store is not None:
+            return store
+        if _replaceable(path, user):
+            return _written(source, plan, key, path, memory)
+    say(f"{folder} holds files of other users: the decoded pictures are not kept for the next start")
+    return _decode_in_memory(source, plan, key, memory)
+
+
+def _replaceable(path: Path, user: int) -> bool:
+    """Whether a file may be put in this place: in a folder for everybody only its owner replaces what is there."""
+    try:
+        owner, folder = path.stat().st_uid, path.parent.stat()
+    except OSError:
+        return True
+    return not folder.st_mode & stat.S_ISVTX or user in (0, owner, folder.st_uid)
+
+
+def _written(source: Source, plan: _Plan, key: str, path: Path, memory: int) -> cache.Store:
+    """The store of a source, decoded into its file unless another process just did.
+
+    What could not be read for a reason that may pass is not kept as unreadable: the file goes again once it is open.
+    """
+    passing: list[str] = []
+
+    def watched(rows: Iterable[cache.Row | cache.Skipped]) -> Iterator[cache.Row | cache.Skipped]:
+        for row in rows:
+            if isinstance(row, cache.Skipped) and row.passing:
+                passing.append(row.reason)
+            yield row
+
     with cache.lock(path):
         if (store := _current(path, key, memory)) is None:
-            _decode(
-                source, plan, lambda rows, side: write_file(path, lambda f: cache.write(f, key, rows, side, folder))
-            )
+
+            def write(rows: Iterable[cache.Row | cache.Skipped], side: int) -> None:
+                passing.clear()
+                write_file(path, lambda file: cache.write(file, key, watched(rows), side, path.parent))
+
+            _decode(source, plan, write)
             store = _current(path, key, memory)
+            if passing:
+                say(f"{len(passing)} pictures cannot be read now ({passing[0]}): nothing is kept for the next start")
+                with suppress(OSError):
+                    path.unlink()
     if store is None:
         raise RunError(f"the picture cache {path} could not be read back; is something else writing there?")
     return store
 
 
 def _current(path: Path, key: str, memory: int) -> cache.Store | None:
-    """The store at `path` if it is whole and of this very source."""
+    """The store at `path` if it is whole and of this very source. Raises PermissionError where it is not ours."""
     try:
         store = cache.read(path, memory)
     except FileNotFoundError:
         return None
+    except PermissionError:
+        raise
     except OSError as error:
         raise RunError(f"the picture cache {path} cannot be read: {error.strerror}") from None
     except cache.DamagedError as error:
@@ -113,7 +161,7 @@ def _current(path: Path, key: str, memory: int) -> cache.Store | None:
 def _decode_in_memory(source: Source, plan: _Plan, key: str, memory: float = math.inf) -> cache.Store:
     buffer = io.BytesIO()
 
-    def write(rows: Iterable[cache.Row | tuple[int, str]], side: int) -> None:
+    def write(rows: Iterable[cache.Row | cache.Skipped], side: int) -> None:
         buffer.seek(0)
         buffer.truncate()
         cache.write(buffer, key, _limited(rows, memory), side, None)
@@ -122,7 +170,7 @@ def _decode_in_memory(source: Source, plan: _Plan, key: str, memory: float = mat
     return cache.parse(np.frombuffer(buffer.getbuffer(), np.uint8), None, True)
 
 
-def _limited(rows: Iterable[cache.Row | tuple[int, str]], memory: float) -> Iterator[cache.Row | tuple[int, str]]:
+def _limited(rows: Iterable[cache.Row | cache.Skipped], memory: float) -> Iterator[cache.Row | cache.Skipped]:
     total = 0
     for row in rows:
         if isinstance(row, cache.Row):
@@ -132,7 +180,7 @@ def _limited(rows: Iterable[cache.Row | tuple[int, str]], memory: float) -> Iter
         yield row
 
 
-def _decode(source: Source, plan: _Plan, write: Callable[[Iterator[cache.Row | tuple[int, str]], int], None]) -> None:
+def _decode(source: Source, plan: _Plan, write: Callable[[Iterator[cache.Row | cache.Skipped], int], None]) -> None:
     """Decode everything into `write`, guessing from the first picture whether all are squares of one size.
 
     Such a set needs no squashed copies. A wrong guess starts over: that happens once, and early, in mixed sets.
@@ -149,7 +197,7 @@ def _decode(source: Source, plan: _Plan, write: Callable[[Iterator[cache.Row | t
         write(_all_rows(source, plan), plan.side)
 
 
-def _all_rows(source: Source, plan: _Plan) -> Iterator[cache.Row | tuple[int, str]]:
+def _all_rows(source: Source, plan: _Plan) -> Iterator[cache.Row | cache.Skipped]:
     """Every picture in order; large ones decoded by several threads that run a bounded distance ahead."""
     decode, chunks = partial(_decode_chunk, source, plan), _chunks(source.pictures)
     with stage("pictures", len(source.names)) as bar:
@@ -159,12 +207,12 @@ def _all_rows(source: Source, plan: _Plan) -> Iterator[cache.Row | tuple[int, st
 
 
 def _ahead(
-    decode: Callable[[range], list[cache.Row | tuple[int, str]]], chunks: Iterator[range]
-) -> Iterator[list[cache.Row | tuple[int, str]]]:
+    decode: Callable[[range], list[cache.Row | cache.Skipped]], chunks: Iterator[range]
+) -> Iterator[list[cache.Row | cache.Skipped]]:
     """`map(decode, chunks)` by one thread a core."""
     threads = available_cores()
     with ThreadPoolExecutor(threads) as pool:
-        waiting: deque[Future[list[cache.Row | tuple[int, str]]]] = deque()
+        waiting: deque[Future[list[cache.Row | cache.Skipped]]] = deque()
         try:
             for chunk in itertools.chain(chunks, [None] * (threads + 2)):
                 if chunk is not None:
@@ -206,7 +254,7 @@ def _tiny(pictures: Pictures) -> bool:
 _NO_SUMS = np.zeros(3), np.zeros(3)
 
 
-def _decode_chunk(source: Source, plan: _Plan, chunk: range) -> list[cache.Row | tuple[int, str]]:
+def _decode_chunk(source: Source, plan: _Plan, chunk: range) -> list[cache.Row | cache.Skipped]:
     rows = list(_rows_of(source, plan, chunk))
     kept = [row for row in rows if isinstance(row, cache.Row)]
     if plan.uniform and kept:  # small pictures of one size: summed together, in a third of the time
@@ -220,7 +268,7 @@ def _decode_chunk(source: Source, plan: _Plan, chunk: range) -> list[cache.Row |
     return rows
 
 
-def _rows_of(source: Source, plan: _Plan, indices: Iterable[int]) -> Iterator[cache.Row | tuple[int, str]]:
+def _rows_of(source: Source, plan: _Plan, indices: Iterable[int]) -> Iterator[cache.Row | cache.Skipped]:
     """Decode some pictures of a source: a row each, or the reason why there is none."""
     for index in indices:
         picture = source.pictures[index]
@@ -230,7 +278,7 @@ def _rows_of(source: Source, plan: _Plan, indices: Iterable[int]) -> Iterator[ca
             else:
                 pixels, data = read_picture(picture)
         except UnreadableError as error:
-            yield index, str(error)
+            yield cache.Skipped(index, str(error), isinstance(error, NotNowError))
             continue
         if plan.crop_bottom and len(pixels) > plan.crop_bottom:
             pixels = pixels[: -plan.crop_bottom]
@@ -307,7 +355,14 @@ def _key(source: Source, plan: _Plan) -> str:
 
 def _folder(data: DataConfig) -> Path | None:
     """The cache folder, made if need be; None, with a word on the screen, where it cannot be written."""
-    path = Path(data.cache_dir or os.environ.get("HEADSTART_CACHE") or "~/.cache/headstart").expanduser()
+    where = data.cache_dir or os.environ.get("HEADSTART_CACHE")
+    try:
+        path = Path(where or "~/.cache/headstart").expanduser()
+    except RuntimeError:
+        if where:
+            raise InputError(f"data.cache-dir is {where}; there is no such home folder") from None
+        say("there is no home folder: the decoded pictures are not kept for the next start (see data.cache-dir)")
+        return None
     try:
         path.mkdir(parents=True, exist_ok=True)
         writable = os.access(path, os.W_OK)

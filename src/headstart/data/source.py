@@ -23,6 +23,7 @@ class Source:
         labels: int64 (n,), -1 where there is none; classes: their names.
         official: (n,) of 'train', 'val', 'test' or ''.
         skipped: (name, reason) of pictures that were listed but are not there.
+        order: (n,) the number of each picture in torchvision's data set; empty: as here.
         crop_bottom: rows to cut off below (the banner of fgvc-aircraft).
         files: the files that array pictures come from.
         checksums: (file, md5) as published, of a named set.
@@ -37,6 +38,7 @@ class Source:
     classes: list[str]
     official: np.ndarray
     skipped: list[tuple[str, str]] = field(default_factory=list)
+    order: np.ndarray = field(default_factory=lambda: np.empty(0, np.int64))
     crop_bottom: int = 0
     files: tuple[Path, ...] = ()
     checksums: tuple[tuple[Path, str], ...] = ()

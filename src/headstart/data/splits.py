@@ -6,8 +6,11 @@ Comes in: `Images` and `config.data`. Goes out: index arrays that follow from na
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import torch
+from torch.utils.data import random_split
 
 from headstart.data.images import Images
 from headstart.engine.progress import say
@@ -52,8 +55,9 @@ def make(images: Images, data: DataConfig) -> Splits:
     """Split pictures as `data.splits`, `data.split_seed` and `data.limit` say.
 
     house: the official test split where there is one (val/ where there is no test/), val official or a tenth of train;
-    else 70/10/20. paper: as the authors' code did; in a train/val set (Imagenette) train is 90 % of train, the rest is
-    unused, val is a tenth of the official val, and all of that is the test split. Draws are stratified by label.
+    else 70/10/20; draws are stratified by label. paper: as the authors' code did where there is an official split: val
+    is a tenth of train and val by torch's `random_split`; in a train/val set (Imagenette) train is 90 % of train, the
+    rest is unused, val is a tenth of the official val, and all of that is the test split.
     An official val or test split without any label, beside labelled training pictures, is left out.
     Raises InputError when there are too few pictures for three splits.
     """
@@ -68,16 +72,15 @@ def make(images: Images, data: DataConfig) -> Splits:
         everything = np.arange(len(images)) if not without else pool
         test, rest = draw(everything, labels, TEST, seed, "test")
         val, train = draw(rest, labels, VAL / (1 - TEST), seed, "val")
-    elif data.splits == "paper" and not has["test"].size:
-        _, train = draw(pool, labels, VAL, seed, "val")
-        test = has["val"]
-        val, _ = draw(test, labels, VAL, seed, "val")
-    elif has["test"].size and has["val"].size and data.splits == "house":
+    elif data.splits == "paper":
+        test = has["test"] if has["test"].size else has["val"]
+        train, val = _as_run(np.union1d(pool, has["val"]) if has["test"].size else pool, images, seed)
+        if not has["test"].size:
+            _, val = _as_run(test, images, seed)
+    elif has["test"].size and has["val"].size:
         train, val, test = pool, has["val"], has["test"]
     else:
         test = has["test"] if has["test"].size else has["val"]
-        if has["test"].size:  # the authors' trainval
-            pool = np.union1d(pool, has["val"])
         val, train = draw(pool, labels, VAL, seed, "val")
     if data.limit is not None and data.limit < len(train) + len(val):
         n_val = max(1, round(data.limit * len(val) / (len(train) + len(val))))
@@ -87,6 +90,20 @@ def make(images: Images, data: DataConfig) -> Splits:
         if not len(part):
             raise InputError(f"{len(images)} readable pictures are too few: none is left for the {name} split")
     return Splits(train=train, val=val, test=test)
+
+
+AUTHORS_SEED = 42
+"""Of the generator with which the authors split; `data.split_seed` is added to it."""
+
+
+def _as_run(pool: np.ndarray, images: Images, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Nine tenths and a tenth of `pool`, sorted, as the authors' code drew them: torch's `random_split` of the set in
+    torchvision's order, not stratified, floor sizes with the remainder to the first part."""
+    ordered = pool[np.argsort(images.order[pool], kind="stable")]
+    generator = torch.Generator().manual_seed(AUTHORS_SEED + seed)
+    parts: Any = random_split(range(len(ordered)), [1 - VAL, VAL], generator=generator)  # type: ignore[arg-type]
+    first, second = (np.sort(ordered[np.array(part.indices, dtype=np.int64)]) for part in parts)
+    return first, second
 
 
 def draw(pool: np.ndarray, labels: np.ndarray, share: float, seed: int, stream: str) -> tuple[np.ndarray, np.ndarray]:
@@ -124,14 +141,22 @@ def statistics(images: Images, splits: Splits, data: DataConfig) -> dict[str, tu
     """Z-score (mean, std) per channel, float64 (3,), in units of [0, 1], for each of 'train', 'val', 'test'.
 
     `data.statistics` train: over all native pixels of the train split, used everywhere. paper: the mean over pictures
-    of each picture's own, of the whole official train part for train and val, of the test split for test.
+    of each picture's own, of the whole official train part for train and val, of the test split for test, and for a
+    val that is a part of the test split (Imagenette).
+    A channel that never varies has std 1, so that its Z-score is 0.
     """
     if data.statistics == "train":
-        of_train = pooled(images, splits.train)
+        of_train = _divisible(pooled(images, splits.train))
         return {"train": of_train, "val": of_train, "test": of_train}
     official = np.flatnonzero(~np.isin(np.arange(len(images)), splits.test))
-    of_train = per_picture(images, official)
-    return {"train": of_train, "val": of_train, "test": per_picture(images, splits.test)}
+    of_train, of_test = (_divisible(per_picture(images, part)) for part in (official, splits.test))
+    val_of_test = len(splits.val) and np.isin(splits.val, splits.test).all()
+    return {"train": of_train, "val": of_test if val_of_test else of_train, "test": of_test}
+
+
+def _divisible(found: tuple[np.ndarray, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    mean, std = found
+    return mean, np.where(std < 1e-5, 1.0, std)
 
 
 def pooled(images: Images, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
