@@ -6,6 +6,7 @@ nn.Identity, so that its state dict loads into the plain network and lacks that 
 
 from headstart.backbones.formats import FORMATS, check_exportable, exportable, loading_lines
 from headstart.backbones.networks import TIMM, last_linear_name, num_features
+from headstart.backbones.preprocessing import described, expected, settled, zscores
 from headstart.backbones.weights import build, check, recognise
 
 __all__ = [
@@ -14,9 +15,13 @@ __all__ = [
     "build",
     "check",
     "check_exportable",
+    "described",
+    "expected",
     "exportable",
     "last_linear_name",
     "loading_lines",
     "num_features",
     "recognise",
+    "settled",
+    "zscores",
 ]

@@ -153,7 +153,7 @@ def _check_words(name: str, stem: str, weights: str | Path) -> None:
 
 def _read(backbone: nn.Module, name: str, stem: str, weights: str | Path) -> tuple[dict[str, Tensor], str]:
     """The tensors of a run or file under the network's names, fit to be loaded, and what was read."""
-    path = _weights_file(weights)
+    path = weights_file(weights)
     about = read_metadata(path)
     made_for = about.get("backbone", name), about.get("stem", stem)
     if made_for[0].removeprefix(TIMM) != name.removeprefix(TIMM) or made_for[1] != stem:
@@ -173,7 +173,8 @@ def _read(backbone: nn.Module, name: str, stem: str, weights: str | Path) -> tup
     return given, found
 
 
-def _weights_file(weights: str | Path) -> Path:
+def weights_file(weights: str | Path) -> Path:
+    """The file itself, or the backbone of a run's folder."""
     folder = RunFolder(weights)
     if not folder.path.is_dir():
         return Path(weights)

@@ -9,7 +9,7 @@ import math
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -70,11 +70,17 @@ class Images:
         """Whether the pictures are in memory; otherwise they are read from a memory-mapped file."""
         return self._store.resident
 
-    def training_size(self, size: int | Literal["auto"]) -> int:
-        """The side S of training pictures for `data.size`."""
+    def training_size(self, size: int | Literal["auto"], auto_size: int | None = None) -> int:
+        """The side S of training pictures for `data.size` and `data.auto_size`."""
         if size != "auto":
             return size
-        return self.size if self.size is not None and self.size <= AUTO_SIZE else AUTO_SIZE
+        largest = auto_size or AUTO_SIZE
+        if self.size is not None and self.size <= largest:
+            return self.size
+        if auto_size is None:
+            return largest
+        shorter = int(np.median(self.native.min(axis=1)))
+        return min(largest, max(32, shorter // 32 * 32))  # a network halves its maps five times
 
     def batch(self, indices: Any) -> tuple[torch.Tensor, torch.Tensor]:
         """Pictures at the size they are kept in, for the random crop.
@@ -211,6 +217,10 @@ def open_images(data: DataConfig, crop_scale: float = 0.08, crop_ratio: float = 
         say(note)
     images = Images(source, prepare(source, data, crop_scale * crop_ratio), data)
     _report(images, data.max_skipped)
+    if data.auto_size and data.size == "auto" and images.size is None:
+        size = images.training_size(data.size, data.auto_size)
+        if size < data.auto_size:  # small pictures: kept for the size that they have
+            return open_images(replace(data, size=size), crop_scale, crop_ratio)
     return images
 
 

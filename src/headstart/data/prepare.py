@@ -47,7 +47,7 @@ def prepare(source: Source, data: DataConfig, smallest: float) -> cache.Store:
     smallest: share times aspect ratio of the augmentation's smallest crop; pictures are kept large enough for it to
     show `data.detail` pixels per pixel of the training size.
     """
-    size = AUTO_SIZE if data.size == "auto" else data.size
+    size = data.auto_size or AUTO_SIZE if data.size == "auto" else data.size
     plan = _Plan(size, data.size == "auto", size**2 * data.detail**2 / smallest, source.crop_bottom)
     memory = int(data.memory_gib * 2**30)
     small = len(source.names) <= FEW or (isinstance(source.pictures, np.ndarray) and source.pictures.nbytes <= memory)
@@ -189,7 +189,7 @@ def _decode(source: Source, plan: _Plan, write: Callable[[Iterator[cache.Row | c
     uniform = 0
     if first is not None and first.native[0] == first.native[1]:
         side = first.native[0]
-        uniform = side if side == plan.size or (plan.auto and side <= AUTO_SIZE) else 0
+        uniform = side if side == plan.size or (plan.auto and side <= plan.size) else 0
     guess = replace(plan, uniform=uniform)
     try:
         write(_all_rows(source, guess), guess.side)

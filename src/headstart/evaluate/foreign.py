@@ -95,6 +95,8 @@ def evaluate(
         settings = recognise(backbone)
     given = reading or DataConfig()
     given = replace(given, sources=tuple(data), size=size or given.size)
+    if settings.weights != "none" and given.statistics == "train":
+        given = replace(given, statistics="backbone")
     return evaluate_backbone(Config(data=given, backbone=settings, device=device, threads=threads), out)
 
 
@@ -142,7 +144,9 @@ def evaluate_run(
     images = reopen(config, result, tuple(data), given, size=size)
     if images.fingerprint == result["data"]["fingerprint"] and given.split_seed == config.data.split_seed:
         splits = Splits.load(folder.splits, len(images))
-        moments = _moments(images, splits, config.data)
+        moments = _moments_of(result, config)
+        if config.data.statistics != "backbone":
+            moments = _moments(images, splits, config)
     elif data:
         splits, moments = splitting.make(images, given), _moments_of(result, config)
     else:
@@ -241,18 +245,21 @@ def recognise(path: str | Path) -> BackboneConfig:
 
 
 def _open(config: Config) -> Pictures:
-    """Read and split the pictures; Z-scored by their own train split."""
+    """Read and split the pictures; Z-scored by their own train split, or as the weights expect."""
+    config = backbones.settled(config)
     images = data.open_images(config.data, config.augment.crop_scale[0], config.augment.crop_ratio[0])
     splits = splitting.make(images, config.data)
-    size, moments = images.training_size(config.data.size), _moments(images, splits, config.data)
+    size, moments = images.training_size(config.data.size, config.data.auto_size), _moments(images, splits, config)
+    if expected := backbones.described(config, size):
+        say(expected)
     return Pictures(images=images, splits=splits, size=size, moments=moments)
 
 
-def _moments(images: Images, splits: Splits, settings: DataConfig) -> Moments:
-    """The Z-score of each split by the pictures' own statistics."""
-    if not settings.normalize:
+def _moments(images: Images, splits: Splits, config: Config) -> Moments:
+    """The Z-score of each split."""
+    if not config.data.normalize:
         return dict.fromkeys(("train", "val", "test"), (None, None))
-    found = splitting.statistics(images, splits, settings)
+    found = backbones.zscores(images, splits, config)
     return {split: (_float32(mean), _float32(std)) for split, (mean, std) in found.items()}
 
 

@@ -67,14 +67,18 @@ class DataConfig:
     splits: Literal["house", "paper"] = "house"
     """`house`: official test split where there is one, val from train; `paper`: as the authors' code did."""
     size: Annotated[Whole, Field(ge=8)] | Literal["auto"] = "auto"
-    """Side of the square training pictures in pixels. auto: native if all pictures are one square size up to 128,
-    else 128."""
+    """Side of the square training pictures in pixels. auto: native if all pictures are one square size up to
+    `auto-size`, else that."""
+    auto_size: Annotated[Whole, Field(ge=8)] | None = None
+    """The largest side that `size` auto takes. Unset: 128; with `statistics` backbone what the weights expect, or what
+    the pictures have where that is less."""
     limit: Annotated[Whole, Field(ge=4)] | None = None
     """Class-balanced subset of train + val of this many pictures; the test split is untouched."""
     normalize: bool = True
     """Z-score pictures (last step of the augmentation; also for features)."""
-    statistics: Literal["train", "paper"] = "train"
-    """Z-score statistics: pixels of the train split; or the authors' mean over pictures of each picture's own."""
+    statistics: Literal["train", "paper", "backbone"] = "train"
+    """Z-score statistics: pixels of the train split; the authors' mean over pictures of each picture's own; or those
+    that given `backbone.weights` were made with."""
     max_skipped: Share = 0.05
     """Refuse to start when more than 10 files and more than this share of them cannot be read."""
     unlabelled: bool = False
@@ -285,7 +289,7 @@ NOT_HASHED = {
 }
 """Where and how a run is computed and stored, not what it computes."""
 
-YOUNGER: dict[str, Any] = {}
+YOUNGER: dict[str, Any] = {"data.auto_size": None}
 """Settings that came after the hash, with their defaults: left out while they have them, so older runs keep theirs."""
 
 _CONFIG = TypeAdapter(Config)

@@ -18,7 +18,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, Literal
 
-from headstart import data
+from headstart import backbones, data
 from headstart.data import Images, catalog, splits
 from headstart.data.splits import Splits
 from headstart.engine.progress import duration, say
@@ -236,6 +236,7 @@ class _Opened:
 
     def of(self, config: Config) -> tuple[Images, Splits]:
         """The pictures and the split of a run."""
+        config = backbones.settled(config)
         crop = (config.augment.crop_scale[0], config.augment.crop_ratio[0])
         neutral = replace(config.data, split_seed=0, splits="house", limit=None, normalize=True, statistics="train")
         if self.images is None or self.key != (neutral, crop):

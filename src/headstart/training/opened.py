@@ -11,7 +11,6 @@ from torch import Tensor, nn
 
 from headstart import backbones
 from headstart.data import Images
-from headstart.data import splits as splitting
 from headstart.data.images import Squashed
 from headstart.data.splits import Splits
 from headstart.engine import distributed
@@ -73,7 +72,7 @@ class OpenRun:
     @functools.cached_property
     def moments(self) -> dict[str, tuple[Tensor, Tensor]]:
         """Mean and std (3,) of each split's Z-score, whether it is applied or not."""
-        found = splitting.statistics(self.images, self.splits, self.config.data)
+        found = backbones.zscores(self.images, self.splits, self.config)
         return {split: (_float32(mean), _float32(std)) for split, (mean, std) in found.items()}
 
     def backbone(self) -> nn.Module:
@@ -108,7 +107,7 @@ class OpenRun:
 
     def about_backbone(self) -> dict[str, object]:
         """What somebody who only has backbone.safetensors needs to load and feed it."""
-        mean, std = self.statistics("test")
+        mean, std = self.statistics("train")
         settings = self.config.backbone
         return {
             "loading": backbones.loading_lines(settings.name, stem=settings.stem, size=self.size),

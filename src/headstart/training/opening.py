@@ -58,6 +58,7 @@ def open_run(
     quiet: bool,
 ) -> OpenRun:
     """Read the pictures, split them, decide what was left open, and compare with what the folder holds."""
+    config = backbones.settled(config)
     images = images or data.open_images(config.data, config.augment.crop_scale[0], config.augment.crop_ratio[0])
     splits = splits or splitting.make(images, config.data)
     config = resolve(config, images, splits, compute)
@@ -195,10 +196,12 @@ def resolve(config: Config, images: Images, splits: Splits, compute: Compute) ->
             f"contrastive.batch-size is {batch_size}, but the training split holds {n_train} pictures; "
             f"give at most {n_train}, or leave it unset"
         )
-    size = images.training_size(config.data.size)
+    size = images.training_size(config.data.size, config.data.auto_size)
     network = config.backbone
     if read := backbones.check(network.name, stem=network.stem, weights=network.weights, size=size):
         say(f"backbone.weights {network.weights}: {read}")
+    if expected := backbones.described(config, size):
+        say(expected)
     if config.stages != "autoencoder":
         head = config.head
         ProjectionHead(1, head.hidden_dim, head.output_dim, head.activation, head.depth, head.batch_norm)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from headstart import backbones
+from headstart.records.config import DataConfig
 from headstart.records.text import printable
 from headstart.records.version import __version__
 from headstart.use.load import Run
@@ -56,8 +57,19 @@ def _feeding(run: Run) -> str:
     std = [1.0] * 3 if run.std is None else run.std.tolist()
     return (
         f"Pictures: RGB, squashed to {run.size} x {run.size} (antialiased bilinear), scaled to [0, 1], then "
-        f"`(x - mean) / std` with\n`mean = [{_numbers(mean)}]`, `std = [{_numbers(std)}]`."
+        f"`(x - mean) / std` with\n`mean = [{_numbers(mean)}]`, `std = [{_numbers(std)}]`: {_whose(run.config.data)}."
     )
+
+
+def _whose(data: DataConfig) -> str:
+    """Whose statistics the Z-score is."""
+    if not data.normalize:
+        return "no Z-score"
+    if data.statistics == "backbone":
+        return "those that the weights it started from were made with"
+    if data.statistics == "paper":
+        return "means over the training pictures of each picture's own (the test split's probes used the test split's)"
+    return "over all pixels of the training pictures"
 
 
 def _plain_file(run: Run, file: str) -> list[str]:

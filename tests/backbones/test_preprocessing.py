@@ -1,0 +1,189 @@
+"""Pictures as given weights expect them, the same in training, embed, export and evaluate."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+import torchvision
+from PIL import Image
+from safetensors import safe_open
+from safetensors.torch import save_file
+
+from headstart import backbones
+from headstart.data import open_images
+from headstart.evaluate import foreign
+from headstart.records.config import BackboneConfig, Config, DataConfig, hash_of
+from headstart.records.errors import InputError
+from headstart.training import run as pretraining
+from headstart.use.export import export
+from headstart.use.load import load
+from tests.runs import small
+
+pytest.importorskip("timm")
+
+
+@pytest.mark.parametrize(
+    ("name", "weights", "size", "mean", "interpolation", "of"),
+    [
+        ("resnet18", "pretrained", 224, (0.485, 0.456, 0.406), "bilinear", "ResNet18_Weights.IMAGENET1K_V1"),
+        ("swin_t", "imagenet", 224, (0.485, 0.456, 0.406), "bicubic", "Swin_T_Weights"),
+        (
+            "timm:tf_efficientnet_lite0",
+            "pretrained",
+            224,
+            (0.5, 0.5, 0.5),
+            "bicubic",
+            "timm:tf_efficientnet_lite0.in1k",
+        ),
+        ("timm:vit_small_patch14_dinov2", "pretrained", 518, (0.485, 0.456, 0.406), "bicubic", "lvd142m"),
+        ("timm:resnet18.tv_in1k", "pretrained", 224, (0.485, 0.456, 0.406), "bilinear", "timm:resnet18.tv_in1k"),
+    ],
+)
+def test_the_library_says_what_its_weights_expect(name, weights, size, mean, interpolation, of):
+    found = backbones.expected(name, weights)
+    assert found is not None
+    assert (found.size, found.mean, found.interpolation) == (size, mean, interpolation)
+    assert found.of.endswith(of) or of in found.of
+
+
+def test_auto_stops_where_time_would_run_away():
+    """DINOv2 was made at 518 px; a user who wants that says so."""
+    dino = BackboneConfig(name="timm:vit_small_patch14_dinov2", weights="pretrained")
+    for data, auto_size in ((DataConfig(statistics="backbone"), 224), (DataConfig(), None)):
+        assert backbones.settled(Config(data=data, backbone=dino)).data.auto_size == auto_size
+    given = DataConfig(statistics="backbone", auto_size=518)
+    assert backbones.settled(Config(data=given, backbone=dino)).data.auto_size == 518
+
+
+def test_random_weights_expect_nothing():
+    assert backbones.expected("resnet18", "none") is None
+    config = Config(data=DataConfig(statistics="backbone"))
+    with pytest.raises(InputError, match=r"statistics is backbone, but backbone\.weights is none"):
+        backbones.settled(config)
+
+
+def test_a_file_that_does_not_say_is_taken_for_the_librarys(tmp_path):
+    torch.save(torchvision.models.resnet18().state_dict(), tmp_path / "weights.pth")
+    found = backbones.expected("resnet18", tmp_path / "weights.pth")
+    assert found.mean == (0.485, 0.456, 0.406)
+    assert "weights.pth, which does not say" in found.of
+
+
+@pytest.mark.parametrize(
+    "about",
+    [
+        {"size": "32", "mean": "[0.1, 0.2]", "std": "[1.0, 1.0]"},
+        {"size": "32", "mean": "[0.1, 0.2, NaN]", "std": "[1.0, 1.0, 1.0]"},
+        {"size": "32", "mean": "[0.1, 0.2, 0.3]", "std": "[1.0, 0.0, 1.0]"},
+        {"size": "99999999", "mean": "[]", "std": "[]"},
+        {"size": "32", "mean": "__import__('os')", "std": "[]"},
+    ],
+)
+def test_metadata_that_make_no_sense_are_refused(tmp_path, about):
+    save_file({"w": torch.ones(1)}, tmp_path / "w.safetensors", about)
+    with pytest.raises(InputError, match="metadata hold no size, mean and std"):
+        backbones.expected("resnet18", tmp_path / "w.safetensors")
+
+
+# ------------------------------------------------------------------------------------------------------------- size
+
+
+def photos(folder, sides):
+    folder.mkdir()
+    for i, side in enumerate(sides):
+        Image.fromarray(np.full((side, side + 10, 3), i * 9, np.uint8)).save(folder / f"{i}.png")
+    return DataConfig(sources=(str(folder),), cache_dir=str(folder.with_name("cache")))
+
+
+@pytest.mark.parametrize(
+    ("sides", "auto_size", "size"),
+    [
+        ((300, 240, 230), 224, 224),
+        ((300, 110, 100), 224, 96),
+        ((300, 40, 20), 224, 32),
+        ((300, 110, 100), None, 128),
+        ((70, 30, 20), None, 128),
+    ],
+)
+def test_auto_takes_the_weights_size_where_the_pictures_have_it(tmp_path, sides, auto_size, size):
+    data = replace(photos(tmp_path / "photos", sides), auto_size=auto_size)
+    images = open_images(data)
+    assert images.training_size("auto", auto_size) == size
+    again = open_images(replace(data, size=size))
+    rows = np.arange(len(sides))
+    assert torch.equal(images.squashed(rows, size), again.squashed(rows, size)), "as embed will read them"
+
+
+def test_a_new_setting_leaves_the_hash_of_older_runs_alone():
+    config = Config()
+    assert hash_of(config, "f") == hash_of(replace(config, data=replace(config.data, auto_size=None)), "f")
+    assert hash_of(config, "f") != hash_of(replace(config, data=replace(config.data, auto_size=96)), "f")
+
+
+# ------------------------------------------------------------------------------------------------- one Z-score a run
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """A run from scratch, one from its weights with its Z-score, and one with the pictures' own."""
+    folder = tmp_path_factory.mktemp("runs")
+    few = dict(autoencoder={"epochs": 1}, contrastive={"epochs": 1}, head={"init": "random", "frozen": False})
+    pretraining.run(small(**few, data={"limit": 64}), folder / "first", quiet=True)
+    for name, statistics in (("given", "backbone"), ("own", "train")):
+        pretraining.run(
+            small(
+                **few,
+                data={"limit": 80, "size": "auto", "statistics": statistics},
+                backbone={"name": "resnet18", "weights": str(folder / "first")},
+            ),
+            folder / name,
+            quiet=True,
+        )
+    return folder
+
+
+def test_a_run_from_given_weights_has_their_z_score_everywhere(runs, tmp_path):
+    first, given, own = (load(runs / name) for name in ("first", "given", "own"))
+    assert torch.allclose(given.mean, first.mean, atol=1e-6)
+    assert torch.allclose(given.std, first.std, atol=1e-6)
+    assert not torch.allclose(own.mean, first.mean, atol=1e-6)
+    for run in (first, given, own):
+        with safe_open(run.folder.backbone, "pt") as file:
+            about = file.metadata()
+        assert np.allclose(json.loads(about["mean"]), run.mean, atol=1e-6)
+        assert np.allclose(json.loads(about["std"]), run.std, atol=1e-6)
+        export(run, "torchvision", tmp_path / "out.safetensors")
+        with safe_open(tmp_path / "out.safetensors", "pt") as file:
+            assert np.allclose(json.loads(file.metadata()["mean"]), run.mean, atol=1e-6)
+        assert ", ".join(f"{v:.6g}" for v in run.mean.tolist()) in run.folder.card.read_text()
+
+
+def test_evaluate_repeats_what_the_run_found(runs):
+    path = foreign.evaluate(runs / "given", device="cpu", threads=1)
+    found = json.loads(path.read_text())["backbones"]
+    assert found["trained"]["probes"]["knn"] == load(runs / "given").result["probes"]["knn"]
+
+
+def test_evaluate_feeds_given_weights_as_they_expect(tmp_path, capfd):
+    folder = tmp_path / "photos"
+    rng = np.random.default_rng(0)
+    for i in range(24):
+        place = folder / ("train" if i < 16 else "test") / ("a" if i % 2 else "b")
+        place.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(rng.integers(0, 255, (40, 40, 3), dtype=np.uint8)).save(place / f"{i}.png")
+    torch.save(torchvision.models.resnet18().state_dict(), tmp_path / "w.pth")
+    foreign.evaluate(tmp_path / "w.pth", data=[str(folder)], out=tmp_path / "r.json", device="cpu", threads=1)
+    said = " ".join(capfd.readouterr().err.split())
+    assert "pictures as the weights expect them: 40 px, mean 0.485 0.456 0.406, std 0.229 0.224 0.225" in said
+    assert "made at 224 px, these pictures are used at less" in said
+
+
+def test_one_line_says_how_pictures_are_made():
+    config = Config(
+        data=DataConfig(statistics="backbone"), backbone=BackboneConfig(name="timm:tf_efficientnet_lite0", weights="x")
+    )
+    line = backbones.described(replace(config, backbone=replace(config.backbone, weights="pretrained")), 224)
+    assert line.startswith("pictures as the weights expect them: 224 px (--data.size 112 takes a quarter of the time)")
+    assert backbones.described(Config(), 128) == ""
