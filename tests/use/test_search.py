@@ -15,6 +15,7 @@ from PIL import Image
 from headstart.evaluate import neighbours
 from headstart.evaluate.neighbours import highest, nearest, normalized
 from headstart.records.errors import InputError
+from headstart.records.text import table
 from headstart.use.embeddings import Embeddings, of_images
 from headstart.use.load import Run
 from headstart.use.search import search
@@ -146,18 +147,37 @@ def test_selection_as_lists_and_sheets(within: Embeddings, photos: Path, tmp_pat
     assert ("ring/twin of 01.png", "ring/01.png") in [pair[:2] for pair in found.duplicates]
     assert len(found.outliers) == len(found.label_next) == len(set(found.label_next)) == 6
     assert sorted(p.name for p in tmp_path.iterdir()) == sorted(
-        f"{name}.{kind}" for name in ("duplicates", "outliers", "label-next") for kind in ("csv", "png")
+        f"{name}.{kind}"
+        for name in ("duplicates", "outliers", "label-next", "clusters")
+        for kind in ("csv", "png")
+        if (name, kind) != ("clusters", "png") or any(group for _, group in found.clusters)
     )
     headers = {
         "duplicates": ["name", "earlier", "similarity"],
         "outliers": ["name", "similarity"],
         "label-next": ["name"],
+        "clusters": ["name", "cluster"],
     }
     for name, header in headers.items():
         rows = list(csv.reader(io.StringIO((tmp_path / f"{name}.csv").read_text())))
         assert rows[0] == header
         assert not any(cell.startswith("=") for row in rows for cell in row)  # a folder is called =disc
     assert select(within, 6) == found
+
+
+def test_a_wrong_label_is_named_with_a_better_one(run: Run, photos: Path, tmp_path: Path):
+    labels = {name: name.split("/")[0] for name in run.open_images(photos).names}
+    labels["ring/twin of 01.png"] = "=disc"
+    (tmp_path / "labels.csv").write_text(table(("name", "label"), list(labels.items())))
+    data = replace(run.reading, labels=str(tmp_path / "labels.csv"))
+    found = select(of_images(run, run.open_images(photos, data)), 3, out=tmp_path / "chosen")
+    error = next(error for error in found.label_errors if error.name == "ring/twin of 01.png")
+    assert (error.label, error.suggested) == ("=disc", "ring")
+    assert error.label_probability < error.suggested_probability
+    header, first, *_ = csv.reader(io.StringIO((tmp_path / "chosen" / "label-errors.csv").read_text()))
+    assert header == ["name", "label", "suggested", "label_probability", "suggested_probability"]
+    assert first[1].startswith(("'=", "ring", "bar"))
+    assert (tmp_path / "chosen" / "label-errors.png").exists()
 
 
 def test_selection_chooses_among_the_unlabelled(run: Run, photos: Path, tmp_path: Path):

@@ -88,7 +88,12 @@ def print_neighbours(found: list[Any], sheet: Path | None) -> None:
 def print_selection(found: Any, out: Path) -> None:
     """How much `headstart select` found, where the lists and sheets are, and what to do with them."""
     console = Console(highlight=False)
-    console.print(f"{len(found.duplicates):,} near-duplicates, {len(found.outliers):,} outliers, label these next:")
+    groups = max((group for _, group in found.clusters), default=0)
+    if found.label_errors:
+        console.print(f"{len(found.label_errors):,} labels for which another class is likelier: look at these first")
+    console.print(
+        f"{len(found.duplicates):,} near-duplicates, {len(found.outliers):,} outliers, {groups:,} clusters; label next:"
+    )
     for name in found.label_next:
         console.print(f"  {printable(name)}", markup=False, soft_wrap=True)
     console.print(

@@ -1,10 +1,11 @@
-"""Look through a set with the backbone's eyes: near-duplicates, outliers, what to label next.
+"""Look through a set with the backbone's eyes: near-duplicates, outliers, what to label next, labels that look wrong,
+groups of alike pictures.
 
 Comes in: embeddings of a set, and a number. Goes out: lists of names with cosine similarities, and contact sheets.
 """
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +16,29 @@ from headstart.data.sheets import Section, Tile, gallery
 from headstart.evaluate.neighbours import blocks, normalized
 from headstart.records import folder as runs
 from headstart.records.errors import InputError
+from headstart.use.clusters import clusters
 from headstart.use.embeddings import Embeddings
+from headstart.use.suspects import suspicion
 
 NEIGHBOURS = 10
 """An outlier is judged by its mean similarity to so many nearest pictures."""
 
 DUPLICATE = 0.995
 """Default similarity above which two pictures count as near-duplicates."""
+
+SHOWN_GROUPS, SHOWN_OF_GROUP = 12, 6
+"""Groups on the contact sheet, the largest, and pictures of each."""
+
+
+@dataclass(frozen=True)
+class LabelError:
+    """A label that is probably wrong: what the picture is called, what it looks like, and how likely each is."""
+
+    name: str
+    label: str
+    suggested: str
+    label_probability: float
+    suggested_probability: float
 
 
 @dataclass(frozen=True)
@@ -34,11 +51,15 @@ class Selection:
         outliers: (name, similarity): pictures far from all others, by mean similarity to their 10 nearest, the
             loneliest first.
         label_next: names of pictures that cover the set, in the order in which to label them.
+        label_errors: labels for which another class is likelier, the most suspicious first.
+        clusters: (name, group) of every picture, groups numbered by size from 1; 0 lies in none.
     """
 
     duplicates: list[tuple[str, str, float]]
     outliers: list[tuple[str, float]]
     label_next: list[str]
+    label_errors: list[LabelError]
+    clusters: list[tuple[str, int]]
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON holds it."""
@@ -52,36 +73,75 @@ def select(
     similarity: float = DUPLICATE,
     out: str | Path | None = None,
 ) -> Selection:
-    """Near-duplicates, outliers, and a spread-out set to label next.
+    """Near-duplicates, outliers, a spread-out set to label next, labels that look wrong, and groups of alike pictures.
 
     Args:
         n: how many outliers, and how many pictures to label.
         similarity: from which two pictures are near-duplicates.
-        out: a folder that gets `duplicates`, `outliers` and `label-next`, each as .csv and as contact sheet .png
-            (at most `n` rows of it). Pictures with labels already count as labelled where others have none.
+        out: a folder that gets each list as .csv and as contact sheet .png (at most `n` rows of it): `duplicates`,
+            `outliers`, `label-next`, `label-errors` where there are labels enough, `clusters`. Pictures with labels
+            already count as labelled where others have none.
 
     Raises InputError: `n` out of range, fewer than two pictures.
     """
+    covered = _covered(within, n, similarity)
+    features = normalized(within.features)
+    pairs, loneliness = compare(features, similarity)
+    outliers = np.argsort(loneliness, kind="stable")[:n].tolist()
+    chosen = farthest(features, n, covered)
+    errors, groups = _label_errors(within), clusters(within.features)
+    names = within.names
+    found = Selection(
+        duplicates=[(names[i], names[j], value) for i, j, value in pairs],
+        outliers=[(names[i], float(loneliness[i])) for i in outliers],
+        label_next=[names[i] for i in chosen],
+        label_errors=[error for _, error in errors],
+        clusters=[(name, int(group) + 1) for name, group in zip(names, groups, strict=True)],
+    )
+    if out is not None:
+        for name, text in _tables(found).items():
+            runs.write(Path(out) / f"{name}.csv", text)
+        sections = _sections(within, found, pairs[:n], outliers, chosen, [i for i, _ in errors[:n]])
+        sections["clusters"] = _of_groups(within, features, groups)
+        for name, parts in sections.items():
+            if parts:
+                runs.write(Path(out) / f"{name}.png", gallery(parts))
+    return found
+
+
+def _covered(within: Embeddings, n: int, similarity: float) -> np.ndarray:
+    """The pictures that have labels, where others have none. Raises InputError for what cannot be asked."""
     if len(within) < 2:
         raise InputError(f"DATA holds {len(within)} picture; at least 2 are needed to compare")
     if not -1 <= similarity <= 1:
         raise InputError(f"--similarity is {similarity}; it must be from -1 to 1")
     labelled = np.flatnonzero(within.labels >= 0)
     labelled = labelled if len(labelled) < len(within) else labelled[:0]  # all have labels: choose as if none had
-    if not 1 <= n <= len(within) - len(labelled):
-        raise InputError(f"-n is {n}; it must be from 1 to {len(within) - len(labelled)}, the pictures without a label")
-    features = normalized(within.features)
-    pairs, loneliness = compare(features, similarity)
-    outliers = np.argsort(loneliness, kind="stable")[:n]
-    chosen = farthest(features, n, labelled)
-    found = Selection(
-        duplicates=[(within.names[i], within.names[j], value) for i, j, value in pairs],
-        outliers=[(within.names[i], float(loneliness[i])) for i in outliers],
-        label_next=[within.names[i] for i in chosen],
-    )
-    if out is not None:
-        _write(Path(out), found, within, pairs[:n], outliers, chosen)
-    return found
+    most = len(within) - len(labelled)
+    if not 1 <= n <= most:
+        raise InputError(f"-n is {n}; it must be from 1 to {most}, the pictures without a label")
+    return labelled
+
+
+def _label_errors(within: Embeddings) -> list[tuple[int, LabelError]]:
+    """Positions and what is said of them, the most suspicious first; none where there are too few labels."""
+    rows = np.flatnonzero(within.labels >= 0)
+    found = suspicion(within.features[rows], within.labels[rows], len(within.classes)) if len(rows) else None
+    if found is None:
+        return []
+    return [
+        (
+            int(rows[i]),
+            LabelError(
+                name=within.names[rows[i]],
+                label=within.classes[within.labels[rows[i]]],
+                suggested=within.classes[found.suggested[i]],
+                label_probability=float(found.given[i]),
+                suggested_probability=float(found.likeliest[i]),
+            ),
+        )
+        for i in found.doubtful
+    ]
 
 
 def compare(features: np.ndarray, similarity: float) -> tuple[list[tuple[int, int, float]], np.ndarray]:
@@ -127,38 +187,61 @@ def farthest(features: np.ndarray, n: int, covered: np.ndarray) -> list[int]:
     return chosen
 
 
-def _write(
-    folder: Path,
-    found: Selection,
-    within: Embeddings,
-    pairs: Sequence[tuple[int, int, float]],
-    outliers: np.ndarray,
-    chosen: Sequence[int],
-) -> None:
-    rows: dict[str, tuple[Sequence[str], Sequence[Sequence[object]]]] = {
-        "duplicates": (("name", "earlier", "similarity"), found.duplicates),
-        "outliers": (("name", "similarity"), found.outliers),
-        "label-next": (("name",), [(name,) for name in found.label_next]),
+def _tables(found: Selection) -> dict[str, str]:
+    """The lists as CSV."""
+    columns = [field.name for field in fields(LabelError)]
+    tables = {
+        "duplicates": runs.table(("name", "earlier", "similarity"), found.duplicates),
+        "outliers": runs.table(("name", "similarity"), found.outliers),
+        "label-next": runs.table(("name",), [(name,) for name in found.label_next]),
+        "clusters": runs.table(("name", "cluster"), found.clusters),
     }
-    for name, (header, values) in rows.items():
-        runs.write(folder / f"{name}.csv", runs.table(header, values))
-    names = within.names
+    if found.label_errors:
+        rows = [[getattr(error, column) for column in columns] for error in found.label_errors]
+        tables["label-errors"] = runs.table(columns, rows)
+    return tables
+
+
+def _sections(
+    within: Embeddings,
+    found: Selection,
+    pairs: Sequence[tuple[int, int, float]],
+    outliers: Sequence[int],
+    chosen: Sequence[int],
+    errors: Sequence[int],
+) -> dict[str, list[Section]]:
+    """The contact sheets of the lists."""
+
+    def tile(i: int, *captions: str) -> Tile:
+        return Tile(within.picture(i), (*captions, within.names[i]))
+
     two_by_two = [
-        Tile(within.picture(i), (text, names[i]))
-        for first, second, value in pairs
-        for i, text in ((first, f"{value:.4f}"), (second, "its earlier twin"))
+        tile(i, text) for first, second, value in pairs for i, text in ((first, f"{value:.4f}"), (second, "its twin"))
     ]
-    lonely = [
-        Tile(within.picture(int(i)), (f"{value:.3f}", name))
-        for i, (name, value) in zip(outliers, found.outliers, strict=True)
-    ]
-    next_ones = [Tile(within.picture(i), (f"{rank}", names[i])) for rank, i in enumerate(chosen, 1)]
     count = len(found.duplicates)
     shown = f", the {len(pairs)} closest" if len(pairs) < count else ""
+    lonely = [tile(i, f"{value:.3f}") for i, (_, value) in zip(outliers, found.outliers, strict=True)]
+    next_ones = [tile(i, f"{rank}") for rank, i in enumerate(chosen, 1)]
+    wrong = [
+        tile(i, f"{error.label}: {100 * error.label_probability:.0f} %", f"rather {error.suggested}")
+        for i, error in zip(errors, found.label_errors, strict=False)
+    ]
     sheets = {
-        "duplicates": Section(f"{count} near-duplicate{'s' * (count != 1)}{shown}", two_by_two),
-        "outliers": Section("Outliers: far from everything else", lonely),
-        "label-next": Section("What to label next: pictures that cover the set", next_ones),
+        "duplicates": [Section(f"{count} near-duplicate{'s' * (count != 1)}{shown}", two_by_two)],
+        "outliers": [Section("Outliers: far from everything else", lonely)],
+        "label-next": [Section("What to label next: pictures that cover the set", next_ones)],
     }
-    for name, section in sheets.items():
-        runs.write(folder / f"{name}.png", gallery([section]))
+    if wrong:
+        sheets["label-errors"] = [Section("Labels for which another class is likelier", wrong)]
+    return sheets
+
+
+def _of_groups(within: Embeddings, unit: np.ndarray, groups: np.ndarray) -> list[Section]:
+    """The largest groups, each by the pictures nearest to its middle."""
+    sections = []
+    for group in range(min(SHOWN_GROUPS, int(groups.max(initial=-1)) + 1)):
+        rows = np.flatnonzero(groups == group)
+        middle = np.argsort(-(unit[rows] @ unit[rows].mean(axis=0)), kind="stable")[:SHOWN_OF_GROUP]
+        tiles = [Tile(within.picture(int(i)), (within.names[i],)) for i in rows[middle]]
+        sections.append(Section(f"Cluster {group + 1}: {len(rows)} pictures", tiles))
+    return sections

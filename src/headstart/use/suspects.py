@@ -1,0 +1,91 @@
+"""Labels that are probably wrong.
+
+Comes in: representations and the labels people gave. Goes out: for every picture how likely its label is, judged by
+pictures other than itself: the mean of a cross-validated linear probe and of its nearest neighbours, as the probes of
+that name do it (docs/evaluation.md). The least likely come first (self-confidence in Northcutt et al. 2021).
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from headstart.engine.randomness import numpy_generator
+from headstart.evaluate import logistic
+from headstart.evaluate.neighbours import nearest
+
+FOLDS = 5
+STRENGTHS = (1e-4, 1e-3, 1e-2)
+"""Values of C, the probe's inverse penalty, on standardised features; the best on the first fold is used for all."""
+NEIGHBOURS = 20
+"""And similarities weigh exp(cosine / 0.1), as in the probe `knn`."""
+
+
+@dataclass(frozen=True)
+class Suspicion:
+    """How every labelled picture's label looks, the most suspicious first.
+
+    Attributes:
+        order: positions, the most suspicious first.
+        suggested: the class that probe and neighbours find likeliest, for each position.
+        given: (n,) in [0, 1], the probability of the label it has; likeliest: of the suggested one.
+    """
+
+    order: np.ndarray
+    suggested: np.ndarray
+    given: np.ndarray
+    likeliest: np.ndarray
+
+    @property
+    def doubtful(self) -> np.ndarray:
+        """Positions where another class is likelier than the label, the most suspicious first."""
+        return self.order[self.likeliest[self.order] > self.given[self.order]]
+
+
+def suspicion(features: np.ndarray, labels: np.ndarray, classes: int, seed: int = 0) -> Suspicion | None:
+    """Judge the labels of n pictures; None where there are too few (two classes, two pictures of each).
+
+    features: (n, num_features); labels: (n,) in 0 ... classes - 1.
+    """
+    counts = np.bincount(labels, minlength=classes)
+    if (counts >= 2).sum() < 2 or len(labels) < 2 * FOLDS:
+        return None
+    p = (probed(features, labels, classes, seed) + voted(features, labels, classes)) / 2
+    rows, suggested = np.arange(len(labels)), p.argmax(axis=1)
+    given = p[rows, labels]
+    return Suspicion(np.argsort(given, kind="stable"), suggested, given, p[rows, suggested])
+
+
+def probed(features: np.ndarray, labels: np.ndarray, classes: int, seed: int = 0) -> np.ndarray:
+    """(n, classes): probabilities of a linear probe that was not trained on the picture it judges."""
+    x, y = torch.from_numpy(features).float(), torch.from_numpy(labels)
+    fold = torch.from_numpy(numpy_generator(seed, "suspects/folds").permutation(len(labels)) % FOLDS)
+    p = torch.empty(len(labels), classes)
+    strength = min(STRENGTHS, key=lambda C: _loss(_fold(x, y, classes, fold == 0, C), y[fold == 0]))
+    for k in range(FOLDS):
+        p[fold == k] = _fold(x, y, classes, fold == k, strength)
+    return p.numpy()
+
+
+def _fold(x: Tensor, y: Tensor, classes: int, out: Tensor, C: float) -> Tensor:
+    """Probabilities of the rows in `out` by a probe trained on the others."""
+    mean, std = x[~out].mean(0), x[~out].std(0).clamp(min=1e-6)
+    train, test = (x[~out] - mean) / std, (x[out] - mean) / std
+    axes, mean_squares = logistic.principal_axes(train)
+    weights, biases = logistic.lbfgs((train @ axes)[None], y[~out][None], classes, C, mean_squares=mean_squares)
+    return (test @ axes @ weights[0] + biases[0]).softmax(1)
+
+
+def _loss(p: Tensor, y: Tensor) -> float:
+    return float(-p[torch.arange(len(y)), y].clamp(min=1e-12).log().mean())
+
+
+def voted(features: np.ndarray, labels: np.ndarray, classes: int) -> np.ndarray:
+    """(n, classes): what the nearest others say, each with its weight."""
+    indices, values = nearest(features, features, NEIGHBOURS + 1)
+    weights = np.where(indices == np.arange(len(labels))[:, None], 0, np.exp((values - 1) / 0.1))
+    p = np.zeros((len(labels), classes), np.float32)
+    np.add.at(p, (np.arange(len(labels))[:, None], labels[indices]), weights)
+    total = p.sum(axis=1, keepdims=True)
+    return np.where(total > 0, p / np.where(total > 0, total, 1), 1 / classes)
