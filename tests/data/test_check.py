@@ -114,3 +114,45 @@ def test_a_source_beyond_the_limit_would_not_start(tmp_path):
         put(tmp_path / f"broken{i}.png", b"junk")
     assert not check.run(DataConfig(sources=(str(tmp_path),))).starts
     assert check.run(DataConfig(sources=(str(tmp_path),), max_skipped=0.5)).starts
+
+
+def shown(root, **data):
+    console = Console(width=160, record=True, file=io.StringIO())
+    console.print(check.run(DataConfig(sources=(str(root),), **data)).table())
+    return console.export_text()
+
+
+def test_duplicates_are_named_on_the_screen(tmp_path):
+    folder(tmp_path, ["a/1.png", "b/2.png"])
+    for i in range(9):
+        put(tmp_path / f"a/copy{i}.png", (tmp_path / "a/1.png").read_bytes())
+    assert "a/1.png, a/copy0.png, a/copy1.png, a/copy2.png, a/copy3.png, a/copy4.png and 4 more" in shown(tmp_path)
+
+
+def test_what_is_odd_about_a_whole_set_is_named(tmp_path):
+    for i in range(3):
+        put(tmp_path / "blue" / f"x/{i}.png", encoded(pixels(20, 20, i) * np.array([1, 1, 0], np.uint8), "png"))
+        put(tmp_path / "dark" / f"{i}.tif", encoded(np.full((8, 8), 4000 + i, np.uint16), "tiff"))
+    text = shown(tmp_path / "blue")
+    assert "blue is 0 in every pixel of every picture" in text
+    assert "all labels are of one class, x" in text
+    assert "3 pictures are too few" in text
+    assert "3 pictures of 16 bits hold no value above 4,095 (12 bits)" in shown(tmp_path / "dark")
+
+
+def test_other_files_are_counted(tmp_path):
+    folder(tmp_path, ["a/1.png", "b/2.png"])
+    for name in ("a/x.jp2", "a/y.JP2", "b/z.ppm", "notes.txt"):
+        put(tmp_path / name, b"")
+    report = check.run(DataConfig(sources=(str(tmp_path),)))
+    assert report.others == {".jp2": 2, ".ppm": 1, ".txt": 1}
+    assert "left out: 2 .jp2, 1 .ppm (pictures of kinds that are not read; convert them)" in report.taken
+
+
+def test_a_folder_named_like_a_set_is_spoken_of(tmp_path, monkeypatch):
+    monkeypatch.chdir(folder(tmp_path, ["digits/a/1.png", "cifar10/a/1.png"]))
+    assert "the folder of that name is ./digits" in check.run(DataConfig(sources=("digits",))).taken[-1]
+    report = check.run(DataConfig(sources=("cifar10",)))
+    assert report.pictures == 1
+    assert report.taken[-1] == "cifar10 is taken for the folder of that name; the named set is cifar10:ROOT"
+    assert check.run(DataConfig(sources=("digits/",))).pictures == 1

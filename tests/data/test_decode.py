@@ -1,16 +1,19 @@
 """Every format, mode and accident becomes correct RGB or a reason."""
 
+import errno
 import io
 import os
 import struct
 import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image, features
 
+import headstart
 from headstart.data import decode
-from headstart.data.decode import UnreadableError, read_picture, to_rgb
+from headstart.data.decode import NotNowError, UnreadableError, read_picture, to_rgb
 from tests.data.pictures import encoded, pixels, put
 
 PICTURE = pixels(24, 36)
@@ -276,3 +279,72 @@ def test_read_picture_gives_the_bytes_too(tmp_path):
     seen, data = read_picture(str(path))
     assert np.array_equal(seen, PICTURE)
     assert data == path.read_bytes()
+
+
+# ----------------------------------------------------------------------------------------- what is no picture, and why
+
+
+def tiff(channels, bits, kind, order="<"):
+    """A TIFF header, with nothing behind it."""
+    tags = [(256, 8), (257, 8), (258, bits), (259, 1), (262, 1), (277, channels), (339, kind)]
+    body = struct.pack(f"{order}H", len(tags)) + b"".join(struct.pack(f"{order}HHIHH", t, 3, 1, v, 0) for t, v in tags)
+    return (b"II" if order == "<" else b"MM") + struct.pack(f"{order}HI", 42, 8) + body + bytes(4)
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "Git LFS pointer"),
+        (b"\n<!DOCTYPE html><title>404</title>", r"web page \(HTML\)"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n", "PostScript"),
+        (b"%PDF-1.7", "PDF"),
+        (b'<svg xmlns="x"/>', "SVG"),
+        (b"P6\n1 1\n255\nabc", "PNM"),
+        (b"\x00\x00\x00\x0cjP  \r\n", "JPEG 2000"),
+        (bytes(128) + b"DICM", "DICOM"),
+        (b"\x00\x00\x00\x18ftypmp42", "film"),
+        (tiff(5, 8, 1), "TIFF of 5 channels of 8-bit unsigned integer samples"),
+        (tiff(1, 64, 3, ">"), "TIFF of 1 channel of 64-bit float samples"),
+        (tiff(3, 32, 2), "TIFF of 3 channels of 32-bit signed integer samples"),
+        (encoded(np.full((4, 4), -5, np.int32), "tiff"), r"from -5 to -5; expected 0 to 65535 \(TIFF of 1 channel"),
+    ],
+)
+def test_what_is_no_picture_is_named(data, reason):
+    with pytest.raises(UnreadableError, match=reason):
+        to_rgb(data)
+
+
+@pytest.mark.parametrize("kind", ["EPS", "PDF", "PPM", "ICO", "TGA", "PCX", "SGI"])
+def test_only_our_formats_are_opened_and_no_program_is_started(tmp_path, monkeypatch, kind):
+    monkeypatch.setattr("subprocess.Popen", lambda *a, **k: pytest.fail("a program was started"))
+    buffer = io.BytesIO()
+    Image.fromarray(PICTURE).save(buffer, kind)
+    with pytest.raises(UnreadableError):
+        read_picture(str(put(tmp_path / "holiday.png", buffer.getvalue())))
+
+
+def test_every_picture_is_opened_by_named_formats():
+    """Pillow goes by content; without names it would try all its readers, and start Ghostscript for one."""
+    root = Path(headstart.__file__).parent
+    calls = [line for path in root.rglob("*.py") for line in path.read_text().splitlines() if "Image.open(" in line]
+    assert calls
+    assert all("formats=" in line for line in calls)
+
+
+@pytest.mark.parametrize("error", [errno.EIO, errno.EMFILE, errno.ESTALE, errno.ENOMEM])
+def test_a_read_that_failed_for_a_passing_reason_is_tried_again(tmp_path, monkeypatch, error):
+    path = str(put(tmp_path / "a.png", encoded(PICTURE, "png")))
+    failures = iter([OSError(error, os.strerror(error))] * 2)
+    real = os.open
+
+    def open_(name, *rest):
+        if name == path and (failure := next(failures, None)):
+            raise failure
+        return real(name, *rest)
+
+    monkeypatch.setattr(decode, "PAUSES", (0, 0))
+    monkeypatch.setattr("os.open", open_)
+    assert np.array_equal(read_picture(path)[0], PICTURE)
+    failures = iter([OSError(error, os.strerror(error))] * 3)
+    with pytest.raises(NotNowError, match=os.strerror(error)):
+        read_picture(path)

@@ -14,7 +14,8 @@ from PIL import Image
 from torchvision.transforms.functional import InterpolationMode
 from torchvision.transforms.functional import resize as torchvision_resize
 
-from headstart.data import Images, cache, open_images
+from headstart.data import Images, cache, open_images, prepare
+from headstart.data.decode import NotNowError
 from headstart.data.images import Squashed, gathered
 from headstart.records.config import DataConfig
 from headstart.records.errors import InputError, RunError
@@ -344,3 +345,103 @@ def test_real_photographs_are_what_pillow_sees(grocery, own):
     assert all(
         np.array_equal(s, plainly_squashed(grocery / images.names[i], 128)) for i, s in zip(some, squares, strict=True)
     )
+
+
+# ------------------------------------------------------------------------------------- what may pass, and other people
+
+
+def test_what_cannot_be_read_now_is_not_kept_as_unreadable(tmp_path, own, monkeypatch, capsys):
+    root = many(tmp_path / "p")
+    real = prepare.read_picture
+
+    def refused(path):
+        if path.endswith("3.png"):
+            raise NotNowError("cannot be read: Permission denied")
+        return real(path)
+
+    monkeypatch.setattr(prepare, "read_picture", refused)
+    for memory in (4.0, 0.0):
+        images = opened(root, memory_gib=memory)
+        assert (len(images), len(images.skipped)) == (36, 4)
+        assert list(own.glob("*.pictures")) == []
+        assert len(images.batch(range(36))[0]) == 36
+    assert "4 pictures cannot be read now" in capsys.readouterr().err
+    monkeypatch.setattr(prepare, "read_picture", real)
+    assert opened(root).skipped == []
+    assert len(list(own.glob("*.pictures"))) == 1
+
+
+def test_a_cache_file_of_somebody_else_is_let_be(tmp_path, own, monkeypatch):
+    root = many(tmp_path / "p")
+    fingerprint = opened(root).fingerprint
+    theirs = the_file(own)
+    real = cache.read
+
+    def read(path, memory):
+        if path == theirs:
+            raise PermissionError(13, "Permission denied")
+        return real(path, memory)
+
+    monkeypatch.setattr(cache, "read", read)
+    assert opened(root).fingerprint == fingerprint
+    (ours,) = set(own.glob("*.pictures")) - {theirs}
+    monkeypatch.setattr(prepare, "read_picture", lambda path: pytest.fail("decoded again"))
+    assert opened(root).fingerprint == fingerprint
+    assert ours.exists()
+
+
+def test_only_its_owner_replaces_a_file_in_a_folder_for_everybody(tmp_path):
+    put(tmp_path / "x", b"")
+    owner = (tmp_path / "x").stat().st_uid
+    assert prepare._replaceable(tmp_path / "x", owner + 1)
+    tmp_path.chmod(0o1777)
+    assert not prepare._replaceable(tmp_path / "x", owner + 1)
+    assert prepare._replaceable(tmp_path / "x", owner)
+    assert prepare._replaceable(tmp_path / "gone", owner + 1)
+
+
+def test_without_a_home_there_is_no_cache(tmp_path, monkeypatch, capsys):
+    def nobody(path):
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("HEADSTART_CACHE")
+    monkeypatch.setattr(Path, "expanduser", nobody)
+    root = many(tmp_path / "p")
+    assert frames_are_right(opened(root), root)
+    assert "there is no home folder" in capsys.readouterr().err
+    with pytest.raises(InputError, match="~nobodyhere/c; there is no such home folder"):
+        opened(root, cache_dir="~nobodyhere/c")
+
+
+@pytest.mark.parametrize("kind", ["run", "study", "finetuned"])
+def test_runs_inside_data_are_left_out_and_said(tmp_path, own, capsys, kind):
+    root = many(tmp_path / "p")
+    folder(root / "out", ["samples/pairs.png", "runs/one/samples/pairs.png"])
+    for name in {"study": ("study.yaml",)}.get(kind, ("config.yaml", "metrics.jsonl")):
+        put(root / "out" / name, b"")
+    images = opened(root)
+    assert len(images) == 40
+    assert images.classes == ["a", "b"]
+    assert "left out: the pictures of runs and studies in out" in capsys.readouterr().err
+
+
+def test_a_run_in_the_very_folder_of_its_pictures_leaves_its_sheets_out(tmp_path, own):
+    root = many(tmp_path / "p")
+    folder(root, ["samples/pairs.png", "evaluations/x.png"])
+    for name in ("config.yaml", "metrics.jsonl"):
+        put(root / name, b"")
+    assert len(opened(root)) == 40
+
+
+def test_a_looping_link_and_a_closed_folder_cost_only_themselves(tmp_path, own, capsys):
+    root = many(tmp_path / "p")
+    (root / "a" / "loop.png").symlink_to("loop.png")
+    (root / "b" / "loop").symlink_to("loop")
+    images = opened(root)
+    assert len(images) == 40
+    assert [name for name, _ in images.skipped] == ["a/loop.png"]
+    if os.getuid():
+        (root / "b").chmod(0)
+        assert len(opened(root)) == 20
+        assert "left out: b/ (Permission denied)" in capsys.readouterr().err
+        (root / "b").chmod(0o755)

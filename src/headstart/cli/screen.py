@@ -30,7 +30,13 @@ def print_run(path: str | Path, console: Console | None = None) -> None:
     elif result["stage"] == "autoencoder" and result["autoencoder"]:
         console.print(f"autoencoder: test MSE {result['autoencoder']['test_mse']:.5f}")
     elif result["stage"] == "probe":
-        console.print("no probes: the pictures have no labels; see the report for what the representation looks like")
+        classes = result["data"]["classes"]
+        why = (
+            f"all labels are of one class, {printable(classes[0])}"
+            if len(classes) == 1
+            else "the pictures have no labels"
+        )
+        console.print(f"no probes: {why}; see the report for what the representation looks like", markup=False)
     console.print(f"report: {folder.report}", markup=False, soft_wrap=True)
 
 
