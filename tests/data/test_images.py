@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from torchvision.transforms.functional import InterpolationMode
+from torchvision.transforms.functional import InterpolationMode, center_crop
 from torchvision.transforms.functional import resize as torchvision_resize
 
 from headstart.data import Images, cache, open_images, prepare
@@ -445,3 +445,22 @@ def test_a_looping_link_and_a_closed_folder_cost_only_themselves(tmp_path, own, 
         assert len(opened(root)) == 20
         assert "left out: b/ (Permission denied)" in capsys.readouterr().err
         (root / "b").chmod(0o755)
+
+
+@pytest.mark.parametrize("detail", [1.0, 0.0])
+def test_pictures_can_be_cropped_or_padded_instead_of_squashed(tmp_path, own, detail):
+    root = many(tmp_path / "p", 20, size=lambda i: [(30, 42), (90, 47), (33, 33), (31, 70)][i % 4])
+    squashed = opened(root, size=16, detail=detail)
+    cropped, padded = (opened(root, size=16, detail=detail, resize=how) for how in ("crop", "pad"))
+    assert len({images.fingerprint for images in (squashed, cropped, padded)}) == 1
+    for at, name in enumerate(squashed.names):
+        picture = Image.open(root / name)
+        middle = center_crop(torchvision_resize(picture, 16, InterpolationMode.BILINEAR), [16, 16])
+        assert np.array_equal(cropped.squashed([at], 16)[0].permute(1, 2, 0).numpy(), np.asarray(middle))
+        seen = padded.squashed([at], 16)[0].numpy()
+        rows, columns = (np.flatnonzero(seen.max(axis=(0, axis)) > 0) for axis in (2, 1))
+        height, width = np.ptp(rows) + 1, np.ptp(columns) + 1
+        assert max(height, width) == 16
+        assert abs(height / width / (picture.height / picture.width) - 1) < 0.1
+        assert abs(rows[0] - (15 - rows[-1])) <= 1
+        assert abs(columns[0] - (15 - columns[-1])) <= 1

@@ -59,6 +59,7 @@ class Images:
         self.digests = store.digests
         self.data = data
         self._store = store
+        self._resize = data.resize
         self._uniform = len(kept) > 0 and bool((store.sizes == store.sizes[0]).all())
         self._trusted = np.full(len(kept), store.resident)
 
@@ -120,7 +121,7 @@ class Images:
         squares = np.empty((len(rows), 3, size, size), np.uint8)
 
         def fill(at: int) -> None:
-            squares[at] = squash(self._frame(rows[at]).transpose(1, 2, 0), size)
+            squares[at] = squash(self._frame(rows[at]).transpose(1, 2, 0), size, self._resize)
 
         if len(rows) < 64:
             for at in range(len(rows)):

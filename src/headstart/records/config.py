@@ -72,6 +72,9 @@ class DataConfig:
     auto_size: Annotated[Whole, Field(ge=8)] | None = None
     """The largest side that `size` auto takes. Unset: 128; with `statistics` backbone what the weights expect, or what
     the pictures have where that is less."""
+    resize: Literal["squash", "crop", "pad"] = "squash"
+    """How un-augmented pictures that are no squares become squares: `squash` all of it, as the authors did; `crop` the
+    middle; `pad` with black."""
     limit: Annotated[Whole, Field(ge=4)] | None = None
     """Class-balanced subset of train + val of this many pictures; the test split is untouched."""
     normalize: bool = True
@@ -289,7 +292,7 @@ NOT_HASHED = {
 }
 """Where and how a run is computed and stored, not what it computes."""
 
-YOUNGER: dict[str, Any] = {"data.auto_size": None}
+YOUNGER: dict[str, Any] = {"data.auto_size": None, "data.resize": "squash"}
 """Settings that came after the hash, with their defaults: left out while they have them, so older runs keep theirs."""
 
 _CONFIG = TypeAdapter(Config)

@@ -180,8 +180,8 @@ def resolve(config: Config, images: Images, splits: Splits, compute: Compute) ->
     cannot share, a head or an augmentation that cannot be built.
     """
     n_train, n_val = len(splits.train), len(splits.val)
-    if n_train < 4:
-        raise InputError(f"{len(images)} pictures are too few: {n_train} would be left to train on, and SimCLR needs 4")
+    if n_train < 2:
+        raise InputError(f"{len(images)} pictures are too few: {n_train} would be left to train on, and SimCLR needs 2")
     settings = config.contrastive
     batch_size = settings.batch_size
     if batch_size is None and settings.drop_last_validation:

@@ -111,7 +111,9 @@ class Run:
 
         Raises InputError: another type, shape, size or range, each with what it should be.
         """
-        return preprocessing.zscored(preprocessing.checked(pictures, self.size), self.mean, self.std)
+        return preprocessing.zscored(
+            preprocessing.checked(pictures, self.size, self.config.data.resize), self.mean, self.std
+        )
 
     def embed(
         self,
@@ -134,7 +136,7 @@ class Run:
         """
         compute = compute or choose()
         if preprocessing.in_memory(pictures):
-            checked = preprocessing.checked(pictures, self.size)
+            checked = preprocessing.checked(pictures, self.size, self.config.data.resize)
             return features.of_pictures(
                 self.backbone, checked, mean=self.mean, std=self.std, compute=compute, batch_size=batch_size
             )
