@@ -9,6 +9,7 @@ import torchvision
 from PIL import Image
 from safetensors.torch import save_file
 
+from headstart import backbones
 from headstart.backbones import weights
 from headstart.evaluate import foreign
 from headstart.records.config import (
@@ -81,17 +82,17 @@ def test_a_run_on_its_own_pictures_repeats_its_result(run):
     assert found["backbones"]["trained"]["probes"] == result["probes"]
     assert found["backbones"]["untrained"]["probes"] == result["untrained"]
     assert list(found["backbones"]) == ["trained", "untrained"]
-    assert "cannot be fetched" in found["left_out"]["imagenet"]
+    assert "not on this machine; --fetch gets them" in found["left_out"]["pretrained"]
     assert found["data"]["fingerprint"] == result["data"]["fingerprint"]
     assert found["config_hash"] == result["config_hash"]
 
 
 def test_a_run_on_other_pictures(run, tmp_path):
     others = draw_pictures(tmp_path / "others", ("one", "two"), 16, 12, 12)
-    path = foreign.evaluate(run, data=[str(others)], name="../others!", device="cpu", threads=1)
-    assert path.parent == run / "evaluations"
-    assert path.name.startswith("others-")
+    path = foreign.evaluate(run, data=[str(others)], name="../self!", device="cpu", threads=1)
+    assert path == run / "evaluations" / "self.json"
     found = read(path)
+    assert found["data"]["name"] == "others", "the pictures that were judged, not the run's"
     assert found["data"]["size"] == 24, "the run's own"
     assert found["data"]["classes"] == ["one", "two"]
     assert {"paper", "linear", "knn"} <= set(found["backbones"]["trained"]["probes"])
@@ -107,22 +108,22 @@ def test_a_run_whose_pictures_have_changed(run, photos):
         extra.unlink()
 
 
-def test_a_network_by_name_beside_imagenet(photos, tmp_path, monkeypatch):
+def test_a_network_by_name_beside_the_librarys(photos, tmp_path, monkeypatch):
     torch.manual_seed(1)
     fetched = torchvision.models.resnet18().state_dict()
     monkeypatch.setattr(weights, "_torchvision_weights", lambda name: fetched)
     path = foreign.evaluate(
-        "torchvision:resnet18", data=[str(photos)], out=tmp_path / "r.json", device="cpu", threads=1
+        "torchvision:resnet18", data=[str(photos)], out=tmp_path / "r.json", fetch=True, device="cpu", threads=1
     )
     found = read(path)
-    assert list(found["backbones"]) == ["random", "imagenet"]
+    assert list(found["backbones"]) == ["random", "pretrained"]
     assert found["left_out"] == {}
     for column in found["backbones"].values():
         assert {"paper", "linear", "knn"} <= set(column["probes"])
         assert column["probes"]["linear"]["n_test"] == 30
         assert 0 < column["geometry"]["effective_rank"] <= 30
-    random, imagenet = (column["geometry"] for column in found["backbones"].values())
-    assert random != imagenet
+    random, pretrained = (column["geometry"] for column in found["backbones"].values())
+    assert random != pretrained
 
 
 @pytest.mark.parametrize("kind", ["plain.pt", "wrapped.pt", "cifar.safetensors"])
@@ -160,6 +161,25 @@ def test_wide_resnets_are_not_taken_for_plain_ones(tmp_path):
             shapes = {k: v.shape for k, v in torchvision.models.get_model(name).state_dict().items()}
         torch.save({k: torch.zeros(shape, dtype=torch.int8) for k, shape in shapes.items()}, tmp_path / "x.pt")
         assert foreign.recognise(tmp_path / "x.pt").name == name
+
+
+@pytest.mark.parametrize("name", ["torchvision:resnet18", "timm:resnet18", "timm:vit_tiny_patch16_224"])
+def test_nothing_is_fetched_unasked(photos, tmp_path, monkeypatch, name):
+    pytest.importorskip("timm")
+    monkeypatch.setattr("socket.socket.connect", lambda *_: pytest.fail("spoke to a server"))
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    path = foreign.evaluate(name, data=[str(photos)], out=tmp_path / "r.json", size=32, device="cpu", threads=1)
+    assert "--fetch" in read(path)["left_out"]["pretrained"]
+
+
+def test_weights_on_this_machine_are_a_reference(tmp_path, monkeypatch):
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    assert not backbones.cached("resnet18")
+    file = tmp_path / "hub" / "checkpoints" / torchvision.models.ResNet18_Weights.DEFAULT.url.rpartition("/")[2]
+    file.parent.mkdir(parents=True)
+    file.touch()
+    assert backbones.cached("resnet18")
+    assert not backbones.cached("resnet34")
 
 
 class TestBadInput:

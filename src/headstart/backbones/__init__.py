@@ -7,12 +7,14 @@ nn.Identity, so that its state dict loads into the plain network and lacks that 
 from headstart.backbones.formats import FORMATS, check_exportable, exportable, loading_lines
 from headstart.backbones.networks import TIMM, last_linear_name, num_features
 from headstart.backbones.preprocessing import described, expected, settled, zscores
-from headstart.backbones.weights import build, check, recognise
+from headstart.backbones.weights import FETCHED, build, cached, check, recognise
 
 __all__ = [
+    "FETCHED",
     "FORMATS",
     "TIMM",
     "build",
+    "cached",
     "check",
     "check_exportable",
     "described",

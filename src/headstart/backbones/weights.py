@@ -30,6 +30,9 @@ from headstart.records.folder import RunFolder
 FETCHED = ("pretrained", "imagenet")
 """Words for the library's default weights of a network; the second only where these are ImageNet's."""
 
+HUB_FILES = ("model.safetensors", "pytorch_model.bin")
+"""What timm asks its hub for, in that order."""
+
 SIDE_CLASSIFIERS = ("aux1.", "aux2.", "AuxLogits.")
 """Of GoogLeNet and Inception v3, which are built without: no feature passes through them."""
 
@@ -86,6 +89,22 @@ def check(name: str, *, stem: str = "imagenet", weights: str | Path = "none", si
     if size is not None:
         check_size(name, stem, size)
     return "" if str(weights) in ("none", *FETCHED) else _read(outline, name, stem, weights)[1]
+
+
+def cached(name: str) -> bool:
+    """Whether the library's default weights of a network are on this machine already; asks no server."""
+    if not name.startswith(TIMM):
+        urls, hub = [torchvision.models.get_model_weights(name).DEFAULT.url], None  # type: ignore[attr-defined]
+    else:
+        config = timm().get_pretrained_cfg(name.removeprefix(TIMM), allow_unregistered=True)
+        urls, hub = [config.url] if config and config.url else [], config.hf_hub_id if config else None
+    folder = Path(torch.hub.get_dir(), "checkpoints")
+    if any((folder / url.rpartition("/")[2]).is_file() for url in urls):
+        return True
+    if not hub:
+        return False
+    find = importlib.import_module("huggingface_hub").try_to_load_from_cache
+    return any(isinstance(find(hub, file), str) for file in HUB_FILES)
 
 
 def recognise(tensors: Mapping[str, Tensor], family: str = "") -> tuple[str, str] | None:

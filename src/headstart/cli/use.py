@@ -20,6 +20,7 @@ def evaluate(
     name: str | None = None,
     weights: str = "none",
     size: int | None = None,
+    fetch: bool = False,
     reading: Reading = DataConfig(),  # noqa: B008 - frozen
     device: str = "auto",
     threads: int | None = None,
@@ -31,8 +32,9 @@ def evaluate(
         sources: pictures to judge it on. A run's own where unset.
         out: the JSON file; needed for a foreign backbone. A run's is RUN/evaluations/NAME.json.
         name: NAME of a run's evaluation.
-        weights: for a network by name: none, imagenet, or a state-dict FILE.
+        weights: for a network by name: none, pretrained, imagenet, a state-dict FILE or a RUN.
         size: side of the square pictures in pixels. Unset: the run's, or as --data.size auto.
+        fetch: judge the library's weights of the network too where they are not on this machine: fetches them.
         device: auto, cpu, cuda, cuda:N or mps.
         threads: CPU threads. Unset: one per core.
     """
@@ -47,6 +49,7 @@ def evaluate(
         name=name,
         weights=weights,
         size=size,
+        fetch=fetch,
         device=device,
         threads=threads,
     )

@@ -2,7 +2,7 @@
 
 Comes in: a run folder, `torchvision:NAME`, `timm:NAME` or a state-dict file, and pictures. Goes out: one JSON file
 with a column for each backbone, all judged on the same pictures, splits and label draws: the given one, the same
-network with random weights, and the same network with ImageNet's where these can be had.
+network with random weights, and the same network with the library's where these are at hand or asked for.
 """
 
 import re
@@ -36,6 +36,9 @@ from headstart.records.located import located
 from headstart.records.located import reading as reading_of
 from headstart.records.version import __version__
 
+LIBRARY = "pretrained"
+"""The reference with the weights that torchvision or timm has for the network."""
+
 Moments = dict[str, tuple[Tensor | None, Tensor | None]]
 """Split -> mean and std (3,) of the Z-score, None for none."""
 
@@ -64,19 +67,22 @@ def evaluate(
     name: str | None = None,
     weights: str = "none",
     size: int | None = None,
+    fetch: bool = False,
     device: str = "auto",
     threads: int | None = None,
 ) -> Path:
     """Judge a run, a network by name, or a state-dict file; returns the JSON file that was written.
 
     Args:
-        backbone: a run folder; `torchvision:NAME` or `timm:NAME`; or a state-dict file of a ResNet.
+        backbone: a run folder; `torchvision:NAME` or `timm:NAME`; or a state-dict file of a network of torchvision's.
         data: DATA. Unset for a run: its own pictures and splits.
         reading: how DATA is read: its options, such as labels. Unset: as a run's own pictures, or the defaults.
         out: the file. Unset for a run: RUN/evaluations/NAME.json.
         name: NAME for a run. Unset: the data's name and fingerprint.
-        weights: of a network by name: `none`, `imagenet` or a state-dict FILE.
+        weights: of a network by name: `none`, `pretrained`, `imagenet`, a state-dict FILE or a RUN. Given weights get
+            their pictures as they expect them, unless `reading` says otherwise.
         size: side of the square pictures in pixels. Unset: the run's, or as `data.size` auto.
+        fetch: fetch the library's weights as a reference where they are not on this machine.
 
     Raises:
         InputError: no such backbone, weights that do not fit, no pictures, or no `out` for a foreign backbone.
@@ -84,7 +90,9 @@ def evaluate(
     if RunFolder(backbone).path.is_dir():
         if weights != "none":
             raise InputError(f"--weights is for a network by name; {backbone} is a run and has its own")
-        return evaluate_run(backbone, data, reading, out=out, name=name, size=size, device=device, threads=threads)
+        return evaluate_run(
+            backbone, data, reading, out=out, name=name, size=size, fetch=fetch, device=device, threads=threads
+        )
     if not data:
         raise InputError(f"{backbone} is no run folder, so evaluate needs --data: the pictures to judge it on")
     if out is None:
@@ -97,20 +105,23 @@ def evaluate(
     given = replace(given, sources=tuple(data), size=size or given.size)
     if settings.weights != "none" and given.statistics == "train":
         given = replace(given, statistics="backbone")
-    return evaluate_backbone(Config(data=given, backbone=settings, device=device, threads=threads), out)
+    return evaluate_backbone(Config(data=given, backbone=settings, device=device, threads=threads), out, fetch)
 
 
-def evaluate_backbone(config: Config, out: str | Path) -> Path:
+def evaluate_backbone(config: Config, out: str | Path, fetch: bool = False) -> Path:
     """Judge `config.backbone` with its `weights` on `config.data`; writes and returns `out`."""
     compute = choose(config.device, config.precision, config.threads)
-    _check_network(config.backbone.name)
+    settings, weights = config.backbone, config.backbone.weights
+    if read := backbones.check(settings.name, stem=settings.stem, weights=weights):
+        say(f"{weights}: {read}")
     pictures = _open(config)
-    weights = config.backbone.weights
-    first = {"none": "random", "imagenet": "imagenet"}.get(weights, Path(weights).stem)
-    makers = {first: _maker(config, weights, pictures.size)}
-    references = _references(config, pictures.size)
-    if weights not in ("none", "imagenet") and first in references:
-        makers = {Path(weights).name: makers[first]}  # a file called imagenet.pth is not the reference
+    references = _references(config, pictures.size, fetch)
+    first = "random" if weights == "none" else weights if weights in backbones.FETCHED else Path(weights).stem
+    if first in references and weights not in ("none", *backbones.FETCHED):
+        first = Path(weights).name  # a file called pretrained.pth is not the reference
+    makers = {first: _maker(config, weights, pictures.size, fetch=True)}
+    if weights in backbones.FETCHED:
+        references.pop(LIBRARY)
     found = compare(makers | references, pictures, config, compute)
     runs.write_json(out, found)
     return Path(out)
@@ -124,6 +135,7 @@ def evaluate_run(
     out: str | Path | None = None,
     name: str | None = None,
     size: int | None = None,
+    fetch: bool = False,
     device: str = "auto",
     threads: int | None = None,
 ) -> Path:
@@ -157,12 +169,13 @@ def evaluate_run(
     config = replace(config, data=replace(given, sources=tuple(data) or config.data.sources))
     makers = {
         "trained": _maker(config, str(folder.backbone), pictures.size),
-        "untrained": _maker(config, config.backbone.weights, pictures.size),
-    } | _references(config, pictures.size)
-    makers.pop({"none": "random", "imagenet": "imagenet"}.get(config.backbone.weights, ""), None)  # is the untrained
+        "untrained": _maker(config, config.backbone.weights, pictures.size, fetch),
+    } | _references(config, pictures.size, fetch)
+    if config.backbone.weights in ("none", *backbones.FETCHED):
+        makers.pop("random" if config.backbone.weights == "none" else LIBRARY)  # is the untrained
     found = compare(makers, pictures, config, compute)
     if out is None:
-        out = folder.evaluations / f"{_file_name(name or found['data']['name'], pictures.images)}.json"
+        out = folder.evaluations / f"{_file_name(name, found['data'])}.json"
     runs.write_json(out, found | {"run": folder.path.name, "config_hash": result["config_hash"]})
     return Path(out)
 
@@ -268,16 +281,23 @@ def _moments_of(result: dict[str, Any], config: Config) -> Moments:
     return dict.fromkeys(("train", "val", "test"), (mean, std))
 
 
-def _maker(config: Config, weights: str, size: int) -> Callable[[], nn.Module]:
+def _maker(config: Config, weights: str, size: int, fetch: bool = False) -> Callable[[], nn.Module]:
+    """What builds the backbone; the library's weights only where they are on this machine, or may be fetched."""
     settings = config.backbone
-    return lambda: backbones.build(
-        settings.name, stem=settings.stem, weights=weights, size=size, generator=generator(config.seed, "backbone")
-    )
+
+    def make() -> nn.Module:
+        if weights in backbones.FETCHED and not fetch and not backbones.cached(settings.name):
+            raise InputError(f"the library's weights of {settings.name} are not on this machine; --fetch gets them")
+        return backbones.build(
+            settings.name, stem=settings.stem, weights=weights, size=size, generator=generator(config.seed, "backbone")
+        )
+
+    return make
 
 
-def _references(config: Config, size: int) -> dict[str, Callable[[], nn.Module]]:
-    """What any backbone must beat: the same network with random and with ImageNet's weights."""
-    return {"random": _maker(config, "none", size), "imagenet": _maker(config, "imagenet", size)}
+def _references(config: Config, size: int, fetch: bool) -> dict[str, Callable[[], nn.Module]]:
+    """What any backbone must beat: the same network with random and with the library's weights."""
+    return {"random": _maker(config, "none", size), LIBRARY: _maker(config, LIBRARY, size, fetch)}
 
 
 def _features(backbone: nn.Module, pictures: Pictures, compute: Compute, name: str) -> dict[str, np.ndarray]:
@@ -298,13 +318,10 @@ def _features(backbone: nn.Module, pictures: Pictures, compute: Compute, name: s
         }
 
 
-def _check_network(name: str) -> None:
-    """An unknown network is named before any picture is read."""
-    backbones.num_features(name)
-
-
-def _file_name(name: str, images: Images) -> str:
-    return f"{re.sub(r'[^A-Za-z0-9._-]+', '-', name).strip('-.') or 'data'}-{images.fingerprint[:8]}"
+def _file_name(name: str | None, data: dict[str, Any]) -> str:
+    """NAME as it was given, or the name of the pictures with their fingerprint, because many are called `photos`."""
+    plain = re.sub(r"[^A-Za-z0-9._-]+", "-", name or data["name"]).strip("-.") or "data"
+    return plain if name else f"{plain}-{data['fingerprint'][:8]}"
 
 
 def _float32(values: np.ndarray) -> Tensor:
