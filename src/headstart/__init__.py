@@ -55,7 +55,7 @@ def pretrain(
     from headstart.use.load import load
 
     sources = tuple(map(str, (pictures,) if isinstance(pictures, (str, Path)) else pictures))
-    weights = sections.get("backbone", {}).get("weights", "none")
+    weights = configs.from_dict(sections, where="headstart.pretrain").backbone.weights
     base = presets.preset(preset, sources, weights)
     config = configs.from_dict(sections, base, where="headstart.pretrain")
     config = replace(config, data=replace(config.data, sources=sources))

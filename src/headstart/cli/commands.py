@@ -5,16 +5,14 @@ command needs it. Exit codes: 0 done, 1 failed, 2 bad input, 75 interrupted and 
 """
 
 import difflib
-import functools
 import inspect
+import io
 import os
 import sys
 from collections.abc import Callable, Sequence
+from typing import Any
 
-import tyro
-
-from headstart.cli import defaults, look, study, train, use
-from headstart.cli.choices import PARSERS
+from headstart.cli import bug, defaults, look, study, train, use
 from headstart.records.errors import HeadstartError, InputError, Interrupted
 from headstart.records.text import printable
 from headstart.records.version import __version__
@@ -43,6 +41,9 @@ COMMANDS: dict[str, Callable[..., int]] = {
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run one command and exit with its code."""
     argv = list(sys.argv[1:] if arguments is None else arguments)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # letters that the terminal's encoding lacks are shown escaped
+            stream.reconfigure(errors="backslashreplace")
     try:
         code = _dispatch(argv)
     except HeadstartError as error:
@@ -60,6 +61,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except OSError as error:  # a disk, a permission: the system's own words name the file
         _complain(f"headstart: {error}")
         code = 1
+    except Exception as error:
+        bug.tell(error, next((name for name in COMMANDS if argv[: len(name.split())] == name.split()), "none"))
+        code = 1
     sys.exit(code)
 
 
@@ -72,16 +76,14 @@ def _dispatch(argv: list[str]) -> int:
         return 0
     words, rest = _command_words(argv)
     command = COMMANDS[words]
+    if {"-h", "--help"} & {*rest}:
+        _print_most_used(words)
+    begin: dict[str, Any] = {}
     if command is train.pretrain:
-        command = functools.partial(command, options=defaults.base_config(rest))
+        begin["options"] = defaults.base_config(rest)
     elif "reading" in inspect.signature(command).parameters:
-        command = functools.partial(command, reading=defaults.reading_of(command, rest))
-    return tyro.cli(
-        command,
-        args=rest,
-        prog=f"headstart {words}",
-        registry=PARSERS,
-    )
+        begin["reading"] = defaults.reading_of(command, rest)
+    return command(**defaults.parsed(command, rest, f"headstart {words}", **begin))
 
 
 def _command_words(argv: list[str]) -> tuple[str, list[str]]:
@@ -106,6 +108,31 @@ def _print_help() -> None:
     console.print("usage: headstart COMMAND ...\n\nSimCLR pretraining with a head start, and an honest answer.\n")
     console.print(table)
     console.print("\n`headstart COMMAND --help` lists a command's options.")
+
+
+MOST_USED = {
+    "pretrain": {
+        "--out RUN": "the run folder",
+        "--preset NAME": "a setting with a name: `headstart list presets`",
+        "--backbone.name NAME": "the network: `headstart list backbones`",
+        "--backbone.weights W": "what it begins with: none, pretrained, imagenet, a FILE or a RUN",
+        "--head.init INIT": "where the head's first layer comes from: `headstart list heads`",
+        "--head.no-frozen": "train that layer too",
+        "--contrastive.epochs N": "SimCLR's passes over the pictures",
+        "--contrastive.batch-size N": "pairs in a batch",
+        "--data.size PX": "side of the training pictures",
+        "--device D": "auto, cpu, cuda, cuda:N or mps",
+    },
+}
+"""What `--help` begins with where a command has more options than a screen has lines."""
+
+
+def _print_most_used(words: str) -> None:
+    if words in MOST_USED:
+        print("most used:")
+        for option, what in MOST_USED[words].items():
+            print(f"  {option:<28}{what}")
+        print()
 
 
 def _complain(text: str) -> None:

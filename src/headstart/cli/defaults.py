@@ -3,29 +3,50 @@
 The command line is looked at before it is parsed.
 """
 
+import contextlib
 import functools
+import io
 import itertools
+import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import tyro
 
 from headstart.cli.choices import PARSERS
-from headstart.cli.options import Sources
 from headstart.cli.train import pretrain
 from headstart.records.config import Config, DataConfig
 from headstart.records.config import load as load_config
 from headstart.records.located import reading
 from headstart.records.presets import preset as named_preset
+from headstart.records.text import visible
+
+
+def parsed(command: Callable[..., int], argv: list[str], program: str, **begin: Any) -> dict[str, Any]:
+    """The arguments of a command, by name; wrong ones end the program with exit code 2, told on the error output.
+
+    begin: what some of them are where nothing is given.
+    """
+
+    @functools.wraps(command)
+    def given(**values: Any) -> dict[str, Any]:
+        return values
+
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(said):
+            return tyro.cli(functools.partial(given, **begin), args=argv, prog=program, registry=PARSERS)
+    finally:
+        sys.stderr.write(visible(said.getvalue()))  # what was typed may hold what steers a terminal
 
 
 def base_config(argv: list[str]) -> Config:
     """What the options start from: a preset and a config file are looked at before everything else."""
-    preset, file = _value_of("--preset", argv), _value_of("--config", argv)
-    sources = _sources_of(argv)
-    if preset is not None and file is not None and not sources:
-        sources = load_config(file)[0].data.sources
-    base = named_preset(preset, sources)
+    preset, file, weights = (_value_of(option, argv) for option in ("--preset", "--config", "--backbone.weights"))
+    written = Config() if file is None else load_config(file)[0]
+    sources = _sources_of(argv) or written.data.sources
+    base = named_preset(preset, sources, weights or written.backbone.weights)
     return base if file is None else load_config(file, base)[0]
 
 
@@ -37,11 +58,7 @@ def reading_of(command: Callable[..., int], argv: list[str]) -> DataConfig:
     if {"-h", "--help"} & {*argv}:
         return DataConfig()
 
-    @functools.wraps(command)
-    def only_run(**given: object) -> object:
-        return next(iter(given.values()))
-
-    path = Path(str(tyro.cli(only_run, args=argv, prog="headstart")))
+    path = Path(str(next(iter(parsed(command, argv, "headstart").values()))))
     if path.suffix in (".npz", ".parquet") and path.is_file():
         from headstart.use.embeddings import run_of
 
@@ -55,13 +72,7 @@ def _sources_of(argv: list[str]) -> tuple[str, ...]:
     if not any(here.partition("=")[0] == "--preset" for here in argv) or {"-h", "--help"} & {*argv}:
         return ()
 
-    @functools.wraps(pretrain)
-    def only_sources(sources: Sources = (), **_: object) -> tuple[str, ...]:
-        return sources
-
-    return tyro.cli(
-        functools.partial(only_sources, options=Config()), args=argv, prog="headstart pretrain", registry=PARSERS
-    )
+    return parsed(pretrain, argv, "headstart pretrain", options=Config())["sources"]
 
 
 def _value_of(option: str, argv: list[str]) -> str | None:

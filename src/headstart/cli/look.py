@@ -8,6 +8,7 @@ from tyro.conf import Positional, arg
 
 from headstart.cli.choices import listed
 from headstart.cli.options import Sources
+from headstart.cli.screen import tell
 from headstart.records.config import DataConfig
 
 
@@ -29,9 +30,14 @@ def check(
     from headstart.records.files import write_json
 
     found = checking.run(replace(data, sources=sources))
-    Console(highlight=False).print(found.table())
     if json is not None:
         write_json(json, found.to_dict())
+    Console(highlight=False).print(found.table())
+    given = " ".join(sources)
+    tell(
+        f"{found.pictures - len(found.unreadable):,} pictures can be used; next: "
+        + (f"headstart pretrain {given} --out RUN" if found.starts else "mend or remove the unreadable ones")
+    )
     return 0
 
 
@@ -53,5 +59,6 @@ def doctor() -> int:
     from headstart.cli.doctor import describe
 
     for name, value in describe().items():
-        print(f"{name:<14}{value}")
+        tell(f"{name:<14}{value}")
+    tell("next: put these lines into a bug report, with the command and what it said")
     return 0

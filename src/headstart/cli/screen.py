@@ -1,21 +1,47 @@
 """What a finished run or study says on the terminal: one table, untrained beside trained, and one plain sentence."""
 
-import json
+import functools
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, cast
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from headstart.cli import bug
+from headstart.records.errors import HeadstartError
 from headstart.records.files import read_json
 from headstart.records.folder import RunFolder
 from headstart.records.names import PROBES
-from headstart.records.text import printable
+from headstart.records.text import json_text, printable
+
+Show = TypeVar("Show", bound=Callable[..., None])
 
 
+def shows(show: Show) -> Show:
+    """What is shown lies safely on disk: a fault in showing it is reported, and the command is done all the same."""
+
+    @functools.wraps(show)
+    def safely(*arguments: Any, **named: Any) -> None:
+        try:
+            show(*arguments, **named)
+        except (HeadstartError, OSError):
+            raise
+        except Exception as error:
+            bug.tell(error, show.__name__)
+
+    return cast(Show, safely)
+
+
+def tell(text: str, console: Console | None = None) -> None:
+    """One line, however long; names in it can neither hold markup nor steer the terminal."""
+    (console or Console(highlight=False)).print(printable(text), markup=False, soft_wrap=True)
+
+
+@shows
 def print_run(path: str | Path, console: Console | None = None) -> None:
-    """One run: every probe before and after SimCLR, with its 95 % interval."""
+    """One run: every probe before and after SimCLR, with its 95 % interval, and what to do next."""
     folder = RunFolder(path)
     result = folder.read_result()
     console = console or Console(highlight=False)
@@ -27,29 +53,48 @@ def print_run(path: str | Path, console: Console | None = None) -> None:
             f"{printable(result['data']['name'])}: {result['data']['train']:,} training pictures, {seconds:.0f} s",
             markup=False,
         )
-    elif result["stage"] == "autoencoder" and result["autoencoder"]:
-        console.print(f"autoencoder: test MSE {result['autoencoder']['test_mse']:.5f}")
-    elif result["stage"] == "probe":
+    tell(f"{_found(result)}; report: {folder.report}; next: {_next(folder, result)}", console)
+
+
+def _found(result: dict[str, Any]) -> str:
+    """What a run found, in a frank sentence."""
+    if result["stage"] != "probe":
+        mse = (result["autoencoder"] or {}).get("test_mse")
+        return f"autoencoder: test MSE {mse:.5f}" if mse is not None else f"stopped after {result['stage']}, as asked"
+    if not result["probes"]:
         classes = result["data"]["classes"]
-        why = (
-            f"all labels are of one class, {printable(classes[0])}"
-            if len(classes) == 1
-            else "the pictures have no labels"
-        )
-        console.print(f"no probes: {why}; see the report for what the representation looks like", markup=False)
-    console.print(f"report: {folder.report}", markup=False, soft_wrap=True)
+        why = f"all labels are of one class, {classes[0]}" if len(classes) == 1 else "the pictures have no labels"
+        return f"no probes: {why}"
+    worse = no_better(result)
+    if not worse:
+        return "every probe is higher than before SimCLR (compare the intervals)"
+    return f"by {', '.join(worse)} this backbone is no better than before SimCLR"
 
 
+def _next(folder: RunFolder, result: dict[str, Any]) -> str:
+    if result["stage"] != "probe":
+        return "the same command without --stages goes on from here"
+    use = "finetune" if result["probes"] else "select"
+    options = "--out classifier" if result["probes"] else "-n 50"
+    return f"headstart embed {folder.path} --out vectors.npz, or headstart {use} {folder.path} {options}"
+
+
+@shows
 def print_evaluation(path: str | Path, console: Console | None = None) -> None:
     """What `headstart evaluate` wrote: each backbone's probes side by side."""
     found = read_json(path)
     console = console or Console(highlight=False)
     console.print(_table([(name, column["probes"]) for name, column in found["backbones"].items()]))
     for name, reason in found["left_out"].items():
-        console.print(f"{printable(name)} left out: {printable(reason)}", markup=False)
-    console.print(f"written to {path}", markup=False, soft_wrap=True)
+        tell(f"{name} left out: {reason}", console)
+    tell(
+        f"{len(found['backbones'])} backbones are judged in {path}; next: give other pictures with --data, or evaluate "
+        "another backbone on the same ones",
+        console,
+    )
 
 
+@shows
 def print_choices(choices: list[tuple[str, str]], as_json: bool) -> None:
     """What can be named, a line each."""
     if as_json:
@@ -59,20 +104,20 @@ def print_choices(choices: list[tuple[str, str]], as_json: bool) -> None:
     for name, line in choices:
         table.add_row(name, Text(line))
     Console(highlight=False).print(table)
+    tell(f"{len(choices)} names; next: `headstart pretrain --help` tells which option takes one")
 
 
+@shows
 def print_embedded(found: Any, out: Path) -> None:
     """How much of a file is new, and what it is good for."""
-    console = Console(highlight=False)
     gone = f", {found.gone:,} gone" if found.gone else ""
-    console.print(
+    tell(
         f"{out}: {found.pictures:,} pictures, {found.new:,} embedded now{gone}; next: headstart search {out} --query "
-        f"PICTURE, or headstart select {out} -n 50",
-        markup=False,
-        soft_wrap=True,
+        f"PICTURE, or headstart select {out} -n 50"
     )
 
 
+@shows
 def print_neighbours(found: list[Any], sheet: Path | None) -> None:
     """The nearest pictures of each query, most similar first."""
     console = Console(highlight=False)
@@ -84,13 +129,12 @@ def print_neighbours(found: list[Any], sheet: Path | None) -> None:
             table.add_row(f"{match.similarity:.4f}", Text(printable(match.name)))
         console.print(table)
     if sheet is not None:
-        console.print(f"contact sheet: {sheet}", markup=False, soft_wrap=True)
+        tell(f"contact sheet: {sheet}; next: look at it", console)
     else:
-        console.print(
-            "to look at them, add --out SHEET.png; similarities are to be compared with each other, not with 1"
-        )
+        tell("next: to look at them, add --out SHEET.png; compare similarities with each other, not with 1", console)
 
 
+@shows
 def print_selection(found: Any, out: Path) -> None:
     """How much `headstart select` found, where the lists and sheets are, and what to do with them."""
     console = Console(highlight=False)
@@ -101,15 +145,15 @@ def print_selection(found: Any, out: Path) -> None:
         f"{len(found.duplicates):,} near-duplicates, {len(found.outliers):,} outliers, {groups:,} clusters; label next:"
     )
     for name in found.label_next:
-        console.print(f"  {printable(name)}", markup=False, soft_wrap=True)
-    console.print(
+        tell(f"  {name}", console)
+    tell(
         f"lists and contact sheets: {out}; next: fill a column `label` into {out / 'label-next.csv'} and give it to "
         "finetune as --data.labels",
-        markup=False,
-        soft_wrap=True,
+        console,
     )
 
 
+@shows
 def print_finetuned(found: Any) -> None:
     """A classifier beside the same network that never saw SimCLR, and a plain sentence on what SimCLR was worth."""
     tested = "cross-validated" if found.folds else "test"
@@ -125,35 +169,32 @@ def print_finetuned(found: Any) -> None:
         apart = first.ci95[0] > row.ci95[1] or row.ci95[0] > first.ci95[1]
         better = "better" if first.accuracy > row.accuracy else "worse"
         sentence = f"{better} after SimCLR" if apart else "no difference that these pictures can show"
-        console.print(f"{row.label}: {100 * (first.accuracy - row.accuracy):+.1f} points, {sentence}")
-    console.print(f"classifier: {found.folder}; next: headstart predict {found.folder} PICTURES --out predictions.csv")
+        tell(f"{row.label}: {100 * (first.accuracy - row.accuracy):+.1f} points, {sentence}", console)
+    tell(f"classifier: {found.folder}; next: headstart predict {found.folder} PICTURES --out predictions.csv", console)
 
 
+@shows
 def print_predicted(found: Any, out: Path) -> None:
     """How many pictures of which class, and how many the classifier knows nothing about."""
     console = Console(highlight=False)
-    most = ", ".join(f"{printable(name)} {count:,}" for name, count in list(found.classes.items())[:5])
-    console.print(f"{found.pictures:,} pictures: {most}{', ...' if len(found.classes) > 5 else ''}", markup=False)
+    most = ", ".join(f"{name} {count:,}" for name, count in list(found.classes.items())[:5])
+    tell(f"{found.pictures:,} pictures: {most}{', ...' if len(found.classes) > 5 else ''}", console)
+    first = "those that are unlike" if found.unlike else "the least probable"
     if found.unlike:
-        console.print(
-            f"{found.unlike:,} are unlike everything the classifier was trained on (column unlike): look at them"
-        )
-    console.print(f"written to {out}", markup=False, soft_wrap=True)
+        tell(f"{found.unlike:,} are unlike everything the classifier was trained on (column unlike)", console)
+    tell(f"written to {out}; next: look at {first}", console)
 
 
+@shows
 def print_exported(source: Any, out: Path) -> None:
     """Where a file is, that it was compared, and the model card's frank sentence."""
     console = Console(highlight=False)
     told = {} if isinstance(source, Path) else source.result
     worse = no_better(told) if told else []
     if worse:
-        console.print(f"By {', '.join(worse)} this backbone is no better than before SimCLR.")
+        tell(f"By {', '.join(worse)} this backbone is no better than before SimCLR.", console)
     card = "" if isinstance(source, Path) else f"; the model card: {source.folder.card}"
-    console.print(
-        f"{out}: read back, it gives the same; how to load it stands in its metadata{card}",
-        markup=False,
-        soft_wrap=True,
-    )
+    tell(f"{out}: read back, it gives the same; next: load it as its metadata tell{card}", console)
 
 
 def no_better(result: dict[str, Any]) -> list[str]:
@@ -168,9 +209,10 @@ def no_better(result: dict[str, Any]) -> list[str]:
 
 def print_json(value: Any) -> None:
     """Plain JSON on the standard output, for other programs."""
-    print(json.dumps(value, indent=2))
+    print(json_text(value))
 
 
+@shows
 def print_comparison(runs: dict[str, dict[str, Any]], console: Console | None = None) -> None:
     """Several finished runs of one data set beside the untrained backbone; `runs` maps names to result.json."""
     console = console or Console(highlight=False)

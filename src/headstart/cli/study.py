@@ -6,6 +6,7 @@ from typing import Annotated
 import tyro
 from tyro.conf import Positional, arg
 
+from headstart.cli.screen import tell
 from headstart.study import RunOptions, StudyOptions
 
 Settings = Annotated[
@@ -59,7 +60,7 @@ def study_run(
     summary = studies.run(study, out, overrides=sum(set, ()), **vars(options))
     study_screen.print_summary(summary)
     if summary.done:
-        print(f"report: {write_report(out)}")
+        tell(f"report: {write_report(out)}; next: open it in a browser")
     return summary.exit_code
 
 
@@ -85,7 +86,7 @@ def study_import(csv: Positional[Annotated[tuple[Path, ...], arg(metavar="CSV...
     """
     from headstart.study.imports import import_csv
 
-    print(import_csv(csv, out))
+    tell(f"{import_csv(csv, out)}; next: headstart report {out}")
     return 0
 
 
@@ -98,5 +99,5 @@ def report(folder: Positional[Annotated[Path, arg(metavar="DIR")]], *, probe: st
     """
     from headstart.report import write_report
 
-    print(write_report(folder, probe))
+    tell(f"{write_report(folder, probe)}; next: open it in a browser; its tables and figures lie beside it")
     return 0

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from headstart.cli.screen import tell
 from headstart.engine.progress import duration
 from headstart.records import folder as runs
 from headstart.study import Plan, Summary
@@ -22,9 +23,13 @@ def print_plan(plan: Plan) -> None:
     if study.exclude:
         console.print(f"without the combinations of {len(study.exclude)} exclusions")
     if plan.seconds is None:
-        console.print("no estimate of time: nothing was measured")
+        tell("no estimate of time: nothing was measured; next: headstart study run with the same options", console)
     else:
-        console.print(f"about {duration(plan.seconds)} one run after another (from {plan.measured})", markup=False)
+        tell(
+            f"about {duration(plan.seconds)} one run after another (from {plan.measured}); next: headstart study run "
+            "with the same options",
+            console,
+        )
 
 
 def print_status(status: Status) -> None:
@@ -46,17 +51,25 @@ def print_status(status: Status) -> None:
         for name, reason in status.failed:
             table.add_row(runs.printable(name), runs.printable(reason))
         console.print(table)
-        console.print("`headstart study run ... --retry-failed` does them once more")
     if status.seconds_left:
         console.print(f"about {duration(status.seconds_left)} left at this pace")
+    tell(f"next: {_next(status)}", console)
+
+
+def _next(status: Status) -> str:
+    if status.failed:
+        return "`headstart study run ... --retry-failed` does the failed ones once more"
+    if status.todo and not status.running:
+        return "the same `headstart study run` goes on"
+    return "wait for the rest" if status.todo or status.running else "headstart report on this folder"
 
 
 def print_summary(summary: Summary) -> None:
     """Show how a call ended."""
     text = f"{summary.done} of {summary.total} runs done"
-    text += f", {summary.failed} failed (`headstart study status` says why)" if summary.failed else ""
+    text += f", {summary.failed} failed (next: `headstart study status` says why)" if summary.failed else ""
     text += f", {summary.elsewhere} being done by other processes" if summary.elsewhere else ""
-    _console().print(text, markup=False)
+    tell(text)
 
 
 def _console() -> Any:

@@ -5,20 +5,22 @@ from dataclasses import replace
 from pathlib import Path
 
 from headstart.cli.options import Options, Sources
+from headstart.records.config import Device
 from headstart.records.errors import InputError
 from headstart.records.presets import PresetName
 
 
-def demo(out: Path = Path("runs/demo"), threads: int | None = None) -> int:
+def demo(out: Path = Path("runs/demo"), device: Device = "auto", threads: int | None = None) -> int:
     """The main job on the digits that ship with scikit-learn: both of the paper's heads, compared.
 
     Args:
         out: where the two runs and their report go; a second call continues or shows what is there.
+        device: auto, cpu, cuda, cuda:N or mps.
         threads: CPU threads. Unset: one per core.
     """
     from headstart.cli.demo import run
 
-    return run(out, threads)
+    return run(out, device, threads)
 
 
 def pretrain(

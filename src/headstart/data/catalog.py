@@ -15,9 +15,10 @@ from headstart.data.decode import SUFFIXES
 from headstart.data.folders import in_folder
 from headstart.data.lists import LISTS, in_list, labelled_by
 from headstart.data.named import named_set, set_of
-from headstart.data.source import Entry, Found, Source, as_text, expanded, make, relabel
+from headstart.data.source import Entry, Found, Source, as_text, make, relabel
 from headstart.records.config import DataConfig
 from headstart.records.errors import InputError
+from headstart.records.files import expanded
 from headstart.records.names import SETS
 
 

@@ -12,9 +12,10 @@ from pathlib import Path
 import numpy as np
 
 from headstart.data.decode import SUFFIXES
-from headstart.data.source import Entry, Found, Source, expanded, relabel
+from headstart.data.source import Entry, Found, Source, relabel
 from headstart.data.table import Row, read_table
 from headstart.records.errors import InputError
+from headstart.records.files import expanded
 from headstart.records.text import printable
 
 LISTS = (".txt", ".csv", ".tsv")

@@ -11,9 +11,10 @@ import numpy as np
 from headstart.data.download import fetch
 from headstart.data.folders import Walk
 from headstart.data.pickles import plain, read_pickle
-from headstart.data.source import Entry, Source, expanded, make
+from headstart.data.source import Entry, Source, make
 from headstart.records.config import DataConfig
 from headstart.records.errors import InputError
+from headstart.records.files import expanded
 from headstart.records.names import SETS
 from headstart.records.text import printable
 

@@ -87,16 +87,6 @@ def relabel(source: Source, labels: Sequence[str | None], notes: Sequence[str] =
     return replace(source, classes=classes, labels=numbers, notes=(*source.notes, *notes))
 
 
-def expanded(name: str) -> Path:
-    """A path with `~` for the home folder, where there is such a home and no file of that very name."""
-    if not name.startswith("~") or os.path.lexists(name):
-        return Path(name)
-    try:
-        return Path(name).expanduser()
-    except RuntimeError:  # nobody of that name, or no home
-        return Path(name)
-
-
 def _number(labels: Sequence[str | None]) -> tuple[list[str], np.ndarray]:
     classes = sorted({label for label in labels if label is not None})
     number: dict[str | None, int] = {label: i for i, label in enumerate(classes)}

@@ -20,6 +20,16 @@ from headstart.records.errors import InputError, RunError
 from headstart.records.validation import problem
 
 
+def expanded(name: str | Path) -> Path:
+    """A path with `~` for the home folder, where there is such a home and no file of that very name."""
+    if not str(name).startswith("~") or os.path.lexists(name):
+        return Path(name)
+    try:
+        return Path(name).expanduser()
+    except RuntimeError:  # nobody of that name, or no home
+        return Path(name)
+
+
 def write(path: str | Path, content: bytes | str | Callable[[BinaryIO], object]) -> None:
     """Write a whole file or leave what was there: temporary file, fsync, rename, fsync of the folder.
 

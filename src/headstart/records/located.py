@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from headstart.records.config import Config, DataConfig
+from headstart.records.files import expanded
 from headstart.records.names import SETS
 
 
@@ -30,8 +31,8 @@ def located(config: Config, folder: object) -> Config:
 def _absolute(text: str, folder: str) -> str:
     name, _, root = text.partition(":")
     if name in SETS:
-        return f"{name}:{Path(folder, Path(root).expanduser())}" if root else text
-    path = Path(folder, Path(text).expanduser())
+        return f"{name}:{Path(folder, expanded(root))}" if root else text
+    path = Path(folder, expanded(text))
     return str(path) if path.exists() else text
 
 
@@ -49,6 +50,6 @@ def places(sources: tuple[str, ...]) -> tuple[str, ...]:
     for source in sources:
         name, _, root = source.partition(":")
         path = root if name in SETS else source
-        resolved = str(Path(path).expanduser().resolve()) if path else ""
+        resolved = str(expanded(path).resolve()) if path else ""
         found.append(f"{name}:{resolved}" if name in SETS else resolved)
     return tuple(found)

@@ -1,8 +1,10 @@
 """Text that anybody may have written, made safe to show: on a terminal, in a page, in a spreadsheet."""
 
+import json
 import re
 import unicodedata
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 _RUN = ("=", "+", "-", "@", "\t", "\r")
 """What a spreadsheet takes a cell that begins with it for: a formula, or nothing at all."""
@@ -23,9 +25,18 @@ def from_data_cell(text: str) -> str:
 
 def printable(text: str) -> str:
     """Text with control and undecodable characters escaped, so that no file name can steer a terminal."""
-    return "".join(
-        c if unicodedata.category(c)[0] != "C" else c.encode("unicode_escape", "surrogatepass").decode() for c in text
-    )
+    return "".join(c.encode("unicode_escape", "surrogatepass").decode() if _steers(c) else c for c in text)
+
+
+def _steers(character: str) -> bool:
+    """Whether a terminal may obey it, or break the line at it."""
+    return unicodedata.category(character) in ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp")
+
+
+def json_text(value: Any) -> str:
+    """A value as JSON that a terminal may show: what could steer it stands in JSON's own escapes."""
+    text = json.dumps(value, indent=2, ensure_ascii=False)
+    return "".join(json.dumps(c)[1:-1] if _steers(c) and c != "\n" else c for c in text)
 
 
 _UNSEEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ud800-\udfff]")

@@ -15,7 +15,7 @@ import yaml
 
 from headstart.records.config import Config, flatten, from_dict, to_dict
 from headstart.records.errors import InputError
-from headstart.records.files import read_yaml
+from headstart.records.files import expanded, parse_yaml, read_yaml
 from headstart.records.grid import Grid, Point, exclusions, label_of
 from headstart.records.names import SETS, Choice, Names
 from headstart.records.presets import preset
@@ -284,8 +284,8 @@ def _located(source: str, root: str | Path | None) -> str:
     head, _, folder = source.partition(":")
     if head in SETS:
         folder = folder or ("" if root is None or head == "digits" else str(root))
-        return f"{head}:{Path(folder).expanduser().absolute()}" if folder else head
-    return str((Path(root or "") / Path(source).expanduser()).absolute())
+        return f"{head}:{expanded(folder).absolute()}" if folder else head
+    return str((Path(root or "") / expanded(source)).absolute())
 
 
 def _preset_options(name: str, data_set: DataSet) -> dict[str, Any]:
@@ -362,8 +362,8 @@ def _overrides(overrides: Sequence[str]) -> dict[str, Any]:
         if not sign:
             raise InputError(f"--set {text} must be OPTION=VALUE, such as contrastive.epochs=50")
         try:
-            options[name.strip().replace("-", "_")] = yaml.safe_load(value)
-        except yaml.YAMLError:
+            options[name.strip().replace("-", "_")] = parse_yaml(value)
+        except (yaml.YAMLError, ValueError, RecursionError):
             raise InputError(f"--set {text}: {value!r} is not a value; lists are written [1, 2]") from None
     return _checked(options, Config(), "--set")
 

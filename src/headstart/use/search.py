@@ -13,6 +13,7 @@ from headstart.data.sheets import Section, Tile, check_ending, gallery, picture
 from headstart.evaluate.neighbours import nearest
 from headstart.records import folder as runs
 from headstart.records.errors import InputError
+from headstart.records.files import expanded
 from headstart.use.embeddings import Embeddings
 
 SHOWN = 50
@@ -89,7 +90,7 @@ def position_in(query: str | Path, sources: Sequence[str], known: Mapping[str, i
     """
     path = Path(query).resolve()
     for source in sources:
-        root = Path(source).expanduser().resolve()
+        root = expanded(source).resolve()
         if path.is_relative_to(root):
             inside = path.relative_to(root).as_posix()
             for name in (inside, f"{root.name}/{inside}"):

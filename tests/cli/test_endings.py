@@ -1,0 +1,107 @@
+"""How a command ends: what it says last, a fault of ours, a terminal that lacks letters, names that steer it."""
+
+import io
+import json
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from headstart.cli import screen
+from headstart.cli.commands import COMMANDS
+from headstart.records.text import json_text, printable
+from tests.cli.test_commands import pictures, run
+
+UNFORESEEN = {
+    "check": (["check", "digits"], "headstart.data.check.run"),
+    "report": (["report", "x"], "headstart.report.write_report"),
+    "study status": (["study", "status", "x"], "headstart.study.status"),
+    "list": (["list", "heads"], "headstart.cli.look.listed"),
+}
+
+
+@pytest.mark.parametrize("command", UNFORESEEN)
+@pytest.mark.parametrize("error", [ZeroDivisionError("in the middle"), KeyError("\x1b[2J"), RuntimeError("no home")])
+def test_any_other_exception_is_a_bug_report(
+    command: str, error: Exception, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments, place = UNFORESEEN[command]
+
+    def fails(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr(place, fails)
+    assert run(*arguments) == 1
+    said = capsys.readouterr().err
+    assert f"headstart: this is a fault of Headstart's own ({type(error).__name__}" in said
+    assert f"Command: {command}" in said
+    assert "in fails" in said
+    assert "torch: " in said
+    assert "Traceback" not in said
+    assert "\x1b" not in said
+    assert str(Path.home()) not in said
+
+
+def test_a_fault_in_showing_a_result_fails_no_command(capsys: pytest.CaptureFixture[str]) -> None:
+    screen.print_embedded(None, Path("x"))
+    screen.print_predicted(None, Path("x"))
+    screen.print_choices([("a", None)], False)  # type: ignore[list-item]
+    assert capsys.readouterr().err.count("fault of Headstart's own") == 3
+
+
+@pytest.mark.parametrize("command", sorted(set(COMMANDS) - {"demo", "doctor"}))
+def test_a_command_with_nothing_says_what_it_needs(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(*command.split()) == 2
+    said = capsys.readouterr()
+    assert "equired" in said.err or "no DATA given" in said.err
+    assert "Traceback" not in said.err + said.out
+    assert "fault of" not in said.err
+
+
+@pytest.mark.parametrize("typed", ["--\x1b[2J=3", "--data.\u202ename", "--out\x07"])
+def test_what_was_typed_steers_no_terminal(typed: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("pretrain", "nowhere", "--out", "x", typed) == 2
+    said = capsys.readouterr()
+    assert not set("\x1b\u202e\x07") & set(said.err + said.out)
+
+
+@given(st.recursive(st.none() | st.booleans() | st.integers() | st.text(), lambda inner: st.lists(inner)))
+def test_json_says_the_same_and_steers_nothing(value: object) -> None:
+    text = json_text(value)
+    assert json.loads(text) == value
+    assert all(printable(line) == line for line in text.split("\n"))
+
+
+@pytest.mark.parametrize("encoding", ["cp1252", "ascii", "latin-1"])
+def test_letters_that_the_terminal_lacks_are_escaped(
+    encoding: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = pictures(tmp_path / "写真" / "a\u0301", 4)
+    terminal = io.TextIOWrapper(io.BytesIO(), encoding=encoding)
+    monkeypatch.setattr(sys, "stdout", terminal)
+    assert run("check", str(folder.parent)) == 0
+    terminal.flush()
+    assert b"\\u5199\\u771f" in terminal.buffer.getvalue()  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    "arguments", [["list", "heads"], ["list", "presets"], ["doctor"], ["check", "PICTURES"], ["study", "plan", "smoke"]]
+)
+def test_the_last_line_says_what_to_do_next(
+    arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = str(pictures(tmp_path / "photos", 4))
+    more = ["--no-calibrate"] if "plan" in arguments else []
+    assert run(*(folder if a == "PICTURES" else a for a in arguments), *more) == 0
+    assert "next: " in capsys.readouterr().out.splitlines()[-1]
+
+
+def test_help_leads_with_the_ten_most_used_options(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("pretrain", "--help") == 0
+    first, *lines = capsys.readouterr().out.splitlines()
+    assert first == "most used:"
+    options = [line.split()[0] for line in lines[:10]]
+    assert len(set(options)) == 10
+    assert all(any(f"{option} " in line or f"{option}," in line for line in lines[10:]) for option in options)
