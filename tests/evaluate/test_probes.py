@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import precision_recall_fscore_support
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.preprocessing import StandardScaler, normalize
 from torch import nn
@@ -65,6 +66,43 @@ class TestAgainstReference:
         predicted, C = sklearn_linear(standardised(features), labels, np.arange(600))
         assert result["C"] == C
         assert result["accuracy"] == pytest.approx((predicted == labels["test"]).mean(), abs=1e-3)
+
+    @pytest.mark.parametrize("which", ["linear", "knn", "few_shot_5", "paper"])
+    def test_macro_figures_are_scikit_learns(self, which):
+        features, labels, names, classes = problem(noise=4.0, sizes=(300, 100, 60))
+        result = probes.run(features, labels, names, classes, which=[which])[which]
+        assert set(result["macro"]) == {"precision", "recall", "f1"}
+        assert all(0 <= value <= 1 for value in result["macro"].values())
+        if "confusion" in result:
+            true, predicted = np.nonzero(np.ones((5, 5)))
+            counts = np.ravel(result["confusion"])
+            expected = precision_recall_fscore_support(
+                np.repeat(true, counts), np.repeat(predicted, counts), average="macro", zero_division=0
+            )
+            assert list(result["macro"].values()) == pytest.approx(expected[:3], abs=1e-12)
+
+    @pytest.mark.parametrize(("true", "predicted"), [([0, 1, 1], [0, 0, 0]), ([2, 2], [2, 2]), ([0, 1, 3], [2, 2, 3])])
+    def test_macro_figures_leave_out_classes_that_never_occur(self, true, predicted):
+        confusion = probes._confusion(torch.tensor(true), torch.tensor(predicted), 6)
+        expected = precision_recall_fscore_support(true, predicted, average="macro", zero_division=0)
+        assert list(probes._macro(confusion).values()) == pytest.approx(expected[:3], abs=1e-12)
+
+    @pytest.mark.parametrize("broken", ["float32", "both", "neither"])
+    def test_a_decomposition_that_does_not_converge_is_done_another_way(self, broken, monkeypatch):
+        real, x = torch.linalg.eigh, torch.randn(60, 40, generator=torch.Generator().manual_seed(0))
+        x[:, 10:30] = 0  # features that never vary, as dead units give
+
+        def eigh(matrix):
+            if broken == "both" or (broken == "float32" and matrix.dtype == torch.float32):
+                raise torch.linalg.LinAlgError("linalg.eigh: The algorithm failed to converge")
+            return real(matrix)
+
+        monkeypatch.setattr(torch.linalg, "eigh", eigh)
+        directions, mean_squares = logistic.principal_axes(x)
+        assert directions.dtype == mean_squares.dtype == torch.float32
+        torch.testing.assert_close(directions.T @ directions, torch.eye(40), rtol=0, atol=1e-5)
+        torch.testing.assert_close((x @ directions).square().mean(0), mean_squares, rtol=1e-4, atol=1e-6)
+        assert mean_squares.diff().min() >= -1e-6
 
     def test_weights_are_the_minimum(self):
         features, labels, _, classes = problem()

@@ -4,6 +4,7 @@ Comes in: features and labels on one device. Goes out: weights (F, C) and biases
 `lbfgs` finds the minimum of scikit-learn's objective; `sgd` repeats the authors' training step by step.
 """
 
+import contextlib
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -18,9 +19,26 @@ def principal_axes(x: Tensor) -> tuple[Tensor, Tensor]:
     r = min(n, F). Fitting on `x @ directions` gives the same classifier as on `x`: the penalty of `lbfgs` does not
     change under rotation, and no weight grows in a direction that no row has.
     """
-    values, directions = torch.linalg.eigh(x.T @ x / len(x))
+    values, directions = _eigen(x.T @ x / len(x))
     r = min(x.shape)
     return directions[:, -r:], values[-r:].clamp_min(0)
+
+
+def _eigen(gram: Tensor) -> tuple[Tensor, Tensor]:
+    """Eigenvalues (F,) from the smallest, and eigenvectors (F, F) in columns.
+
+    LAPACK does not converge on every float32 matrix with many equal eigenvalues, such as those of constant features;
+    then it is asked again in float64, where singular vectors are the same but come by another way.
+    """
+    with contextlib.suppress(torch.linalg.LinAlgError):
+        return torch.linalg.eigh(gram)
+    exact = gram.double().cpu()
+    try:
+        values, vectors = torch.linalg.eigh(exact)
+    except torch.linalg.LinAlgError:
+        vectors, values, _ = torch.linalg.svd(exact)
+        values, vectors = values.flip(0), vectors.flip(1)
+    return values.to(gram), vectors.to(gram)
 
 
 def lbfgs(

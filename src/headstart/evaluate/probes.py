@@ -349,13 +349,14 @@ def _single(task: Task, scores: Tensor, y: Tensor) -> Result:
     """Result of a probe with one fit: Wilson's interval, and what was taken for what."""
     n, classes = len(y), len(task.classes)
     predicted = scores.argmax(1)
-    confusion = torch.bincount(y * classes + predicted, minlength=classes * classes).view(classes, classes).cpu()
+    confusion = _confusion(y, predicted, classes)
     correct = int(confusion.diagonal().sum())
     return {
         "accuracy": correct / n,
         "n_test": n,
         "correct": correct,
         "ci95": list(wilson(correct, n)),
+        "macro": _macro(confusion),
         **_by_class(task, y, confusion.diagonal()),
         **_top5(scores, y),
         "most_confused": _most_confused(confusion, task.classes),
@@ -368,11 +369,13 @@ def _drawn(task: Task, scores: Iterator[Tensor]) -> Result:
     y, classes = task.y["test"], len(task.classes)
     accuracies: list[float] = []
     top5: list[float] = []
+    macro: list[dict[str, float]] = []
     hits = torch.zeros(classes, dtype=torch.float64)
     for score in scores:
-        right = score.argmax(1) == y
-        accuracies.append(int(right.sum()) / len(y))
-        hits += torch.bincount(y[right], minlength=classes).cpu() / DRAWS
+        confusion = _confusion(y, score.argmax(1), classes)
+        accuracies.append(int(confusion.diagonal().sum()) / len(y))
+        macro.append(_macro(confusion))
+        hits += confusion.diagonal() / DRAWS
         top5 += _top5(score, y).values()
     low, high = t_interval(accuracies)
     return {
@@ -381,9 +384,31 @@ def _drawn(task: Task, scores: Iterator[Tensor]) -> Result:
         "ci95": [max(0.0, low), min(1.0, high)],
         "std": float(np.std(accuracies, ddof=1)),
         "draws": accuracies,
+        "macro": {name: float(np.mean([one[name] for one in macro])) for name in macro[0]},
         **_by_class(task, y, hits),
         **({"top5": float(np.mean(top5))} if top5 else {}),
     }
+
+
+def _confusion(y: Tensor, predicted: Tensor, classes: int) -> Tensor:
+    """Counts (classes, classes) on the CPU: rows are true classes, columns predicted ones."""
+    return torch.bincount(y * classes + predicted, minlength=classes * classes).view(classes, classes).cpu()
+
+
+def _macro(confusion: Tensor) -> dict[str, float]:
+    """Unweighted means over the classes that occur, in the labels or in the predictions; nothing over nothing is 0.
+
+    As scikit-learn's `average="macro", zero_division=0`, and torchmetrics' macro average (the authors' CSV files).
+    """
+    counts = confusion.double()
+    hits, predicted, actual = counts.diagonal(), counts.sum(0), counts.sum(1)
+    occurs = predicted + actual > 0
+    means = {
+        "precision": hits / predicted.clamp_min(1),
+        "recall": hits / actual.clamp_min(1),
+        "f1": 2 * hits / (predicted + actual).clamp_min(1),
+    }
+    return {name: values[occurs].mean().item() for name, values in means.items()}
 
 
 def _by_class(task: Task, y: Tensor, hits: Tensor) -> Result:
