@@ -13,10 +13,10 @@ import yaml
 from headstart import backbones, study
 from headstart.autoencoders import Autoencoder
 from headstart.heads import ProjectionHead
+from headstart.records.claim import Claim
 from headstart.records.errors import InputError
 from headstart.study import calls, shared
 from headstart.study.file import presets
-from headstart.study.store import Claim
 from headstart.training.optimizers import peak_learning_rate
 
 SETS = {

@@ -18,11 +18,11 @@ import pytest
 import yaml
 
 from headstart import study
+from headstart.records.claim import STALE_SECONDS, Claim, identity
 from headstart.records.errors import InputError, Interrupted
 from headstart.records.files import read_json
 from headstart.records.folder import RunFolder, read_metrics
 from headstart.study import calls
-from headstart.study.store import STALE_SECONDS, Claim, identity
 from headstart.study.worker import Work, Worker
 
 TINY: dict[str, Any] = {
@@ -460,7 +460,7 @@ def test_a_claim_from_another_machine_lasts_as_long_as_it_is_renewed(tmp_path: P
 @pytest.fixture
 def one_run_held_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The claim on the only run of a study, held by a process of another machine."""
-    monkeypatch.setattr("headstart.study.store.STALE_SECONDS", 3.0)
+    monkeypatch.setattr("headstart.records.claim.STALE_SECONDS", 3.0)
     monkeypatch.setattr("headstart.study.worker.POLL_SECONDS", 0.05)
     monkeypatch.setattr(Worker, "_attempt", lambda self, folder, do: done(folder))
 

@@ -249,6 +249,8 @@ class Holder(TypedDict):
     pid: Whole
     started: Text | None
     epochs: NotRequired[dict[Any, Whole | None] | None]
+    doing: NotRequired[Text]
+    since: NotRequired[Text]
 
 
 class Checkpoint(TypedDict):

@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from headstart.records import folder as runs
+from headstart.records.claim import alone
 from headstart.records.config import differences
 from headstart.records.errors import InputError
 from headstart.records.files import read_yaml
 from headstart.records.folder import RunFolder
 from headstart.records.grid import is_grid, label_of
-from headstart.study import store as study_store
 from headstart.study.file import Planned, Study, applied, expand, load
 from headstart.study.progress import seconds_by_set, seconds_of
 from headstart.study.shared import RunOptions, Work, autoencoders_of
@@ -35,7 +35,7 @@ def prepare(study: Study, out: str | Path, check: Callable[[list[Planned]], None
     path = out / "study.yaml"
     RunFolder(out).open()
     check([run for run in expand(_with_plan(study, out)) if not (out / "runs" / run.name / "result.json").exists()])
-    with study_store.alone(out):  # somebody else may have added to it meanwhile
+    with alone(out):  # somebody else may have added to it meanwhile
         study = _with_plan(study, out)
         expand(study)
         text = study.to_yaml()

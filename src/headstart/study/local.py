@@ -15,11 +15,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from headstart.engine.device import available_cores
+from headstart.records.claim import identity
 from headstart.records.errors import InputError, Interrupted, RunError
 from headstart.records.folder import RunFolder
 from headstart.study.file import Planned
 from headstart.study.shared import Work
-from headstart.study.store import identity
 from headstart.study.worker import REPLACE_ME, Worker, fail, stopping_on_signals
 
 DEATHS = 2

@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from headstart.records import folder as runs
+from headstart.records.claim import Claim
 from headstart.records.errors import InputError
 from headstart.records.files import read_yaml
 from headstart.records.folder import RunFolder
 from headstart.records.grid import grid_of
 from headstart.records.schema import TIMED
-from headstart.study.store import Claim
 
 AUTOENCODER = "autoencoder-"
 """How the names of autoencoders' own run folders begin."""

@@ -23,6 +23,7 @@ from headstart.data import Images, catalog, splits
 from headstart.data.splits import Splits
 from headstart.engine.progress import duration, say
 from headstart.records import folder as runs
+from headstart.records.claim import Claim, identity
 from headstart.records.config import Config, DataConfig
 from headstart.records.errors import HeadstartError, Interrupted, RunError
 from headstart.records.folder import RunFolder
@@ -30,7 +31,6 @@ from headstart.study import shared
 from headstart.study import store as study_store
 from headstart.study.file import Planned, expand, load
 from headstart.study.shared import Work
-from headstart.study.store import Claim
 from headstart.training import run as pretraining
 
 Outcome = Literal["done", "failed", "claimed", "waiting"]
@@ -175,6 +175,7 @@ class Worker:
             images=images,
             splits=split,
             deadline=self.deadline,
+            claimed=True,
             quiet=self.work.quiet or not self.work.bars,
             **more,
         )
@@ -275,7 +276,7 @@ def stopping_on_signals(stop: threading.Event) -> Iterator[None]:
 def fail(folder: RunFolder, reason: str, details: str = "") -> None:
     """Record why a run failed; it is left alone from then on."""
     say(f"failed: {folder.path.name}: {reason}")
-    where = study_store.identity()
+    where = identity()
     runs.write_json(folder.failed, {"reason": reason, "traceback": details, "host": where["host"], "at": time.time()})
 
 
