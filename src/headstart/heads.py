@@ -316,15 +316,20 @@ def _checked_features(features: Tensor, in_features: int) -> Tensor:
     return features.detach().to("cpu", torch.float64)
 
 
+def check_directions(hidden_dim: int, pictures: int, width: int) -> None:
+    """Raise InputError where `width` features of so many pictures have no `hidden_dim` principal directions."""
+    if hidden_dim >= pictures or hidden_dim > width:
+        raise InputError(
+            f"head: init pca cannot find {hidden_dim} directions (head.hidden-dim) in {pictures} pictures of "
+            f"{width} features; it takes more pictures, and no fewer features, than directions"
+        )
+
+
 def _principal_directions(features: Tensor | None, hidden_dim: int) -> Layer:
     """Weight and bias of PCA's transform to the `hidden_dim` directions of largest variance."""
     if features is None:
         raise InputError("head: init pca needs features of the untrained backbone, and none were given")
-    if hidden_dim >= len(features) or hidden_dim > features.shape[1]:
-        raise InputError(
-            f"head: init pca cannot find {hidden_dim} directions (head.hidden-dim) in {len(features)} pictures of "
-            f"{features.shape[1]} features; it takes more pictures, and no fewer features, than directions"
-        )
+    check_directions(hidden_dim, *features.shape)
     mean = features.mean(dim=0)
     _, _, directions = torch.linalg.svd(features - mean, full_matrices=False)
     directions = directions[:hidden_dim]

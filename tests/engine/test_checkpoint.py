@@ -9,7 +9,7 @@ import torch
 
 from headstart.engine import checkpoint
 from headstart.engine.checkpoint import Checkpoints
-from headstart.records.errors import InputError, Interrupted
+from headstart.records.errors import InputError, Interrupted, RunError
 from headstart.records.folder import Metrics
 
 
@@ -63,6 +63,28 @@ def test_stopping_saves_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         kept.after_step("autoencoder", lambda: {"step": 2})
     state = opened(tmp_path).load("autoencoder")
     assert state == {"step": 2}
+
+
+@pytest.mark.parametrize("fate", ["removed", "moved", "replaced", "removed and made again"])
+def test_a_folder_that_is_gone_is_named_and_not_made_again(tmp_path: Path, fate: str) -> None:
+    folder = tmp_path / "run"
+    folder.mkdir()
+    kept = opened(folder)
+    kept.save("autoencoder", {"step": 1})
+    folder.rename(tmp_path / "elsewhere")
+    (tmp_path / "other").mkdir()
+    if fate == "replaced":
+        (tmp_path / "other").rename(folder)
+    elif fate == "removed and made again":
+        folder.mkdir()
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(RunError, match=r"run is gone: it was removed, moved or unmounted"):
+        kept.save("autoencoder", {"step": 2})
+    assert sorted(tmp_path.rglob("*")) == before
+    if fate == "moved":
+        (tmp_path / "elsewhere").rename(folder)
+        kept.save("autoencoder", {"step": 2})
+        assert opened(folder).load("autoencoder") == {"step": 2}
 
 
 def test_intervals(tmp_path: Path) -> None:

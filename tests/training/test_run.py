@@ -1,6 +1,7 @@
 """One run, stage by stage: the folder it leaves, what it refuses, and that it goes on where it stopped."""
 
 import json
+import os
 import shutil
 import time
 from pathlib import Path
@@ -9,19 +10,24 @@ import numpy as np
 import pytest
 import torch
 import torchvision
+import yaml
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
 import headstart
 from headstart import autoencoders
 from headstart.engine.checkpoint import Checkpoints, _read_one
+from headstart.engine.device import choose
 from headstart.engine.importers import PYTHAE_NAMES
+from headstart.records.claim import owned
 from headstart.records.config import load as load_config
 from headstart.records.errors import InputError, Interrupted
 from headstart.records.files import jsonl
 from headstart.records.folder import RunFolder, read_metrics
 from headstart.training import opening
 from headstart.training import run as pretraining
+from headstart.training.resolving import prepare
+from headstart.use.finetune import finetune
 from tests.runs import small, until
 
 
@@ -222,20 +228,6 @@ def test_overwrite_goes_on_with_what_it_has_begun(finished: RunFolder, tmp_path:
     assert RunFolder(out).read_result()["stage"] == "probe"
 
 
-@pytest.mark.parametrize(
-    ("changes", "words"),
-    [
-        ({"head": {"depth": 1}}, "depth 1"),
-        ({"head": {"init": "pca", "pretrained": "all"}}, "pretrained all"),
-        ({"augment": {"blur_kernel": 101}}, "blur_kernel"),
-    ],
-)
-def test_what_a_later_stage_would_refuse_is_refused_first(changes, words: str, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=words):
-        pretraining.run(small(**changes), tmp_path / "run", quiet=True)
-    assert not RunFolder(tmp_path / "run").config.exists()
-
-
 def test_a_set_on_disk_trains_the_same_autoencoder(tmp_path: Path) -> None:
     root = tmp_path / "pictures"
     for i in range(40):
@@ -359,3 +351,37 @@ def test_lines_of_steps_that_are_done_again_are_forgotten(finished: RunFolder, t
     folder.metrics.write_text(folder.metrics.read_text() + jsonl(stray))
     pretraining.run(small(), folder.path, quiet=True)
     assert _without_times(folder) == _without_times(finished)
+
+
+def test_the_second_of_two_is_told_who_works_in_the_folder(finished: RunFolder, tmp_path: Path) -> None:
+    config = until(small(autoencoder={"epochs": 1}), "autoencoder")
+    with owned(tmp_path / "run", "pretrain"):
+        for overwrite in (False, True):
+            with pytest.raises(InputError, match=rf"is in use: process {os.getpid()} on .* since \d{{4}}-.*pretrain"):
+                pretraining.run(config, tmp_path / "run", overwrite=overwrite, quiet=True)
+        with pytest.raises(InputError, match="is in use"):
+            finetune(headstart.load(finished.path), "digits", tmp_path / "run", quiet=True)
+        assert [path.name for path in (tmp_path / "run").iterdir()] == [".claim"]
+        pretraining.run(config, tmp_path / "run", claimed=True, quiet=True)
+    assert not (tmp_path / "run" / ".claim").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("torch", "1.13.0"), ("headstart", "0.0.1"), ("device", "cuda NVIDIA H100"), ("threads", 64)]
+)
+def test_going_on_under_something_else_is_said_and_recorded(
+    name: str, value: object, finished: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+    monkeypatch.setattr(opening, "say", said.append)
+    folder = RunFolder(Path(shutil.copytree(finished.path, tmp_path / "run")))
+    values = yaml.safe_load(folder.config.read_text())
+    values["about"][name] = value
+    folder.config.write_text(yaml.safe_dump(values))
+    ready = prepare(small(), None, None, choose("cpu", "float32", 1), quiet=True)
+    for _ in range(2):
+        opening.open_run(folder, ready, choose("cpu", "float32", 1), False, False, None, False)
+    (sentence,) = said
+    assert f"begun under {name} {value}, goes on under {name} " in sentence
+    (recorded,) = load_config(folder.config)[1]["resumed"]
+    assert recorded.startswith(f"{name} {value} -> {name} ")

@@ -57,6 +57,7 @@ class Checkpoints:
         self.epochs = epochs
         self.deadline = deadline
         self.writes = writes
+        self.folder = _which(path.parent)
         self.saved_at = time.monotonic()
         self.steps = 0
         self.agree_every = 1 if distributed.world_size() == 1 else 8
@@ -111,6 +112,7 @@ class Checkpoints:
     def save(self, stage: str, state: State) -> None:
         """Write the state now."""
         if self.writes:
+            self.check_folder()
             self.metrics.flush()
             buffer = io.BytesIO()
             seconds = self.spent(stage) + time.monotonic() - self.loaded_at
@@ -125,6 +127,14 @@ class Checkpoints:
                 raise RunError(f"{self.path} could not be replaced: {error.strerror}; it is kept as it is") from None
             write(self.path, lambda file: (file.write(MAGIC + hashlib.sha256(body).digest()), file.write(body)))
         self.saved_at = time.monotonic()
+
+    def check_folder(self) -> None:
+        """Raise RunError when the folder is not the one that was opened: removed, or its disk unmounted."""
+        if _which(self.path.parent) != self.folder:
+            raise RunError(
+                f"{self.path.parent} is gone: it was removed, moved or unmounted while the training ran, and nothing "
+                "more is written; where it comes back, the same command goes on from its last checkpoint"
+            )
 
     def forget_previous(self) -> None:
         """Keep only the last state: the run is finished, and only `--extend` may want it."""
@@ -147,6 +157,15 @@ class Checkpoints:
                     say(f"{path} is damaged (its checksum does not match); going on from what was saved before it")
                     path.unlink()  # the next save must not put it in the place of the whole one before it
         return None
+
+
+def _which(folder: Path) -> tuple[int, int] | None:
+    """Which folder this is, on which disk; None where there is none yet, or no more."""
+    try:
+        found = folder.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 def _read_one(path: Path) -> dict[str, Any] | None:

@@ -4,8 +4,11 @@
 process alone. The global batch is the setting; each rank takes its slice of it.
 """
 
+import contextlib
+import ctypes
 import datetime
 import os
+import signal
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
@@ -17,6 +20,10 @@ from headstart.engine.device import Compute
 TIMEOUT = datetime.timedelta(hours=6)
 """torchrun ends the other ranks within seconds of one's death; this only ends a hang, and rank 0 may decode a large set
 or run its probes while the others wait."""
+
+
+PR_SET_PDEATHSIG = 1
+"""Number in Linux's prctl.h: the signal that a process gets when its parent dies."""
 
 
 def launched() -> bool:
@@ -45,11 +52,18 @@ def process_group(compute: Compute) -> Iterator[None]:
     if not launched() or dist.is_initialized():
         yield
         return
+    _end_with_parent()
     dist.init_process_group("nccl" if compute.device.type == "cuda" else "gloo", timeout=TIMEOUT)
     try:
         yield
     finally:
         dist.destroy_process_group()
+
+
+def _end_with_parent() -> None:
+    """Save and stop when torchrun itself is killed: nobody would restart, stop or wait for this process any more."""
+    with contextlib.suppress(OSError, AttributeError):  # Linux alone has this call
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, int(signal.SIGTERM))
 
 
 def local_device(device: str) -> str:

@@ -43,8 +43,8 @@ class RunFolder:
         self.failed = self.path / "failed.json"
         self.stages = self.path / "stages.json"  # what finished stages found, until result.json tells it
 
-    def open(self) -> None:
-        """Make the folder and prove that it can be written.
+    def open(self) -> Path:
+        """Make the folder and prove that it can be written; its path.
 
         Raises InputError when a file stands in its place or it cannot be written.
         """
@@ -57,6 +57,7 @@ class RunFolder:
             probe.unlink()
         except OSError as error:
             raise InputError(f"--out {self.path} cannot be written: {error.strerror}; give another folder") from None
+        return self.path
 
     def is_complete(self) -> bool:
         """Whether the run was finished up to its `stage`."""

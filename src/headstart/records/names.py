@@ -83,6 +83,7 @@ class NamedSet(Choice):
         paper: training size and batch of the paper's Table 1; None for a set that the paper does not have.
         archive: the address of its published files; empty for a set that comes with a library.
         md5: of that archive; None where none was published.
+        mirrored: whether a mirrored picture of it is still what it was.
     """
 
     train: int | None = None
@@ -91,6 +92,7 @@ class NamedSet(Choice):
     paper: tuple[int, int] | None = None
     archive: str = ""
     md5: str | None = None
+    mirrored: bool = True
 
 
 C = TypeVar("C", bound=Choice)
@@ -363,6 +365,7 @@ SETS = Names(
     ),
     NamedSet(
         name="digits",
+        mirrored=False,
         help="the 1,797 handwritten digits that come with scikit-learn",
         make="headstart.data.named:digits",
         train=1797,

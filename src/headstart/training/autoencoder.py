@@ -5,7 +5,7 @@ validation loss and its mean squared error on the test split. The networks thems
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sized
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -76,9 +76,7 @@ def train(
         RunError: the loss is no longer a number, or memory ran out.
         Interrupted: asked to stop; the state is saved.
     """
-    for split, values in zip(("training", "validation", "test"), data, strict=True):
-        if len(values) == 0:
-            raise InputError(f"the autoencoder's {split} split holds no pictures; give more pictures")
+    check_splits(*data)
     if config.normalize and model.on == "pixels":
         if mean is None or std is None:
             raise InputError("autoencoder.normalize needs the mean and std of the pictures")
@@ -101,6 +99,13 @@ def train(
         best_epoch=training.best["epoch"],
         history=training.history,
     )
+
+
+def check_splits(*splits: Sized) -> None:
+    """Raise InputError where one of train, val and test is empty."""
+    for name, split in zip(("training", "validation", "test"), splits, strict=True):
+        if len(split) == 0:
+            raise InputError(f"the autoencoder's {name} split holds no pictures; give more pictures")
 
 
 class Autoencoding(Training):

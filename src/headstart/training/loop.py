@@ -145,7 +145,7 @@ class Loop:
         total, done = training.epochs * training.steps, self.epoch * training.steps + self.step
         with (
             enough_memory(training.device, training.if_out_of_memory),
-            progress.stage(training.title, total, done, self.quiet) as bar,
+            progress.stage(training.title, total, done, self.quiet, training.steps) as bar,
         ):
             while self.epoch < training.epochs and not training.finished:
                 training.begin_epoch(self.epoch)
@@ -154,6 +154,7 @@ class Loop:
                 self._end_epoch(clock, bar)
                 self.checkpoints.after_epoch(training.stage, self.epoch, self.state)
                 self.checkpoints.after_step(training.stage, self.state)
+        self.checkpoints.check_folder()  # what comes next is written into it
 
     def state(self) -> State:
         """The training's state and the position; never one that has diverged."""

@@ -126,6 +126,7 @@ class OpenRun:
         before = self.checkpoints.spent(stage) or seconds.get(stage, 0.0)  # before an interruption, or an extension
         seconds[stage] = before + time.monotonic() - started
         if self.writes:
+            self.checkpoints.check_folder()
             self.metrics.flush()
             runs.write_json(self.folder.stages, self.stages)
 

@@ -1,36 +1,30 @@
-"""How a run begins: read the pictures, split them, resolve what was left open, compare with the folder, refuse.
+"""How a run begins in its folder: compare what is to be done with what is there, refuse, replace, go on or extend.
 
-Comes in: a config with open values and a run folder that may hold something. Goes out: an `OpenRun`, or one sentence.
-Nothing that is there is touched before all that can be known to be wrong has been refused.
+Comes in: what resolving.py prepared and a run folder that may hold something. Goes out: an `OpenRun`, or one sentence.
 """
 
 import os
 import platform
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from headstart import backbones, data
 from headstart.backbones import FORMATS, exportable
 from headstart.data import Images
-from headstart.data import splits as splitting
-from headstart.data.splits import Splits
 from headstart.engine import distributed
 from headstart.engine.checkpoint import Checkpoints
 from headstart.engine.device import Compute
 from headstart.engine.progress import say
-from headstart.heads import ProjectionHead, check_pretrained
 from headstart.records import folder as runs
 from headstart.records.config import STAGES, Config, differences, from_dict, to_yaml
 from headstart.records.errors import InputError
 from headstart.records.files import read_yaml
 from headstart.records.folder import Metrics, RunFolder
-from headstart.records.presets import PAPER_FOLDER_BATCH
 from headstart.records.version import __version__
-from headstart.training import contrastive, optimizers, views
+from headstart.training import contrastive
 from headstart.training.opened import OpenRun
+from headstart.training.resolving import Prepared
 
 
 def refuse_finished(folder: RunFolder, config: Config, overwrite: bool, extend: bool) -> None:
@@ -47,24 +41,19 @@ def refuse_finished(folder: RunFolder, config: Config, overwrite: bool, extend: 
 
 def open_run(
     folder: RunFolder,
-    config: Config,
+    prepared: Prepared,
     compute: Compute,
-    images: Images | None,
-    splits: Splits | None,
-    *,
     overwrite: bool,
     extend: bool,
     deadline: float | None,
     quiet: bool,
 ) -> OpenRun:
-    """Read the pictures, split them, decide what was left open, and compare with what the folder holds."""
-    config = backbones.settled(config)
-    images = images or data.open_images(config.data, config.augment.crop_scale[0], config.augment.crop_ratio[0])
-    splits = splits or splitting.make(images, config.data)
-    config = resolve(config, images, splits, compute)
+    """Compare what is to be done with what the folder holds, and begin or go on."""
+    config, images, splits = prepared.config, prepared.images, prepared.splits
+    changed = _environment_changes(folder, compute) if _has_begun(folder) and not overwrite else []
     if overwrite:
         _replace(folder, config, images)
-    elif folder.config.exists():
+    elif _has_begun(folder):
         _compare(folder, config, images, extend)
     metrics = Metrics(folder.metrics)
     checkpoints = Checkpoints(
@@ -81,8 +70,13 @@ def open_run(
     run = OpenRun(folder, config, compute, images, splits, metrics, checkpoints, stages, quiet)
     if config.stages != "autoencoder" and not quiet:
         _say_exports(config.backbone.name)
+    if changed and not quiet:
+        say(
+            f"begun under {', '.join(was for was, _ in changed)}, goes on under "
+            f"{', '.join(now for _, now in changed)}: the result may differ from that of an uninterrupted run"
+        )
     if run.writes:
-        _begin(run, longer)
+        _begin(run, longer, changed)
     return run
 
 
@@ -104,7 +98,21 @@ def _extends(folder: RunFolder, stages: dict[str, Any], config: Config, checkpoi
     return True
 
 
-def _begin(run: OpenRun, longer: bool) -> None:
+def _environment_changes(folder: RunFolder, compute: Compute) -> list[tuple[str, str]]:
+    """Versions, device and threads that a run was begun under and is not now: what they were, what they are."""
+    before, now = _about(folder), {"headstart": __version__, **environment(compute)}
+    known = [name for name in now if name in before and str(before[name]) != str(now[name])]
+    return [(f"{name} {before[name]}", f"{name} {now[name]}") for name in known]
+
+
+def _about(folder: RunFolder) -> dict[str, Any]:
+    """What config.yaml says of how a run was begun."""
+    values = read_yaml(folder.config) if folder.config.exists() else {}
+    about = values.get("about") if isinstance(values, dict) else None
+    return about if isinstance(about, dict) else {}
+
+
+def _begin(run: OpenRun, longer: bool, changed: list[tuple[str, str]]) -> None:
     """Write what was decided, and take away what an earlier process left half done."""
     folder, metrics = run.folder, run.metrics
     for left_behind in folder.path.glob(".*.tmp"):  # by a process that was killed
@@ -112,12 +120,15 @@ def _begin(run: OpenRun, longer: bool) -> None:
     if folder.is_complete() and longer:
         runs.write_json(folder.stages, run.stages)
         folder.result.unlink()
-    about = {
+    about: dict[str, Any] = {
         "headstart": __version__,
         "fingerprint": run.images.fingerprint,
         "folder": os.getcwd(),
         **environment(run.compute),
     }
+    resumed = [*(_about(folder).get("resumed") or ()), *(f"{was} -> {now}" for was, now in changed)]
+    if resumed:
+        about["resumed"] = resumed
     runs.write(folder.config, to_yaml(run.config, about))
     run.splits.save(folder.splits)
     _write_skipped(folder.skipped, run.images)
@@ -128,10 +139,16 @@ def _begin(run: OpenRun, longer: bool) -> None:
         metrics.log(stage="data", pictures=len(run.images), skipped=len(run.images.skipped), **parts)
 
 
+def _has_begun(folder: RunFolder) -> bool:
+    """Whether anything was computed here. Settings alone, of a command that got no further, bind nobody."""
+    computed = (folder.result, folder.stages, folder.checkpoint, folder.checkpoint.with_suffix(".previous.pt"))
+    return folder.config.exists() and any(path.exists() for path in computed)
+
+
 def _replace(folder: RunFolder, config: Config, images: Images) -> None:
     """Clear a finished run, and one begun with other settings; what these settings have begun goes on."""
     stale = folder.is_complete()
-    if not stale and folder.config.exists():
+    if not stale and _has_begun(folder):
         try:
             _compare(folder, config, images, extend=False)
         except InputError:
@@ -173,52 +190,6 @@ def _finished_stages(folder: RunFolder) -> dict[str, Any]:
     return {**stages, "head": result["geometry"].get("head")}
 
 
-def resolve(config: Config, images: Images, splits: Splits, compute: Compute) -> Config:
-    """Fill in what was left open: size, batch size, learning rate, precision.
-
-    Raises InputError for what a later stage would refuse: a batch larger than the training split or that the processes
-    cannot share, a head or an augmentation that cannot be built.
-    """
-    n_train, n_val = len(splits.train), len(splits.val)
-    if n_train < 2:
-        raise InputError(f"{len(images)} pictures are too few: {n_train} would be left to train on, and SimCLR needs 2")
-    settings = config.contrastive
-    batch_size = settings.batch_size
-    if batch_size is None and settings.drop_last_validation:
-        batch_size = min(PAPER_FOLDER_BATCH, n_val)  # paper 3.5: at least one full validation batch
-    elif batch_size is None:
-        batch_size = min(256, 2 ** (n_train.bit_length() - 1))
-    if config.stages != "autoencoder" and settings.drop_last_validation and batch_size > n_val:
-        raise InputError(
-            f"contrastive.batch-size is {batch_size}, but the validation split holds {n_val} pictures, and the paper "
-            f"chooses the epoch by whole validation batches; give at most {n_val}"
-        )
-    if batch_size > n_train:
-        raise InputError(
-            f"contrastive.batch-size is {batch_size}, but the training split holds {n_train} pictures; "
-            f"give at most {n_train}, or leave it unset"
-        )
-    size = images.training_size(config.data.size, config.data.auto_size)
-    network = config.backbone
-    if read := backbones.check(network.name, stem=network.stem, weights=network.weights, size=size):
-        say(f"backbone.weights {network.weights}: {read}")
-    if expected := backbones.described(config, size):
-        say(expected)
-    if config.stages != "autoencoder":
-        head = config.head
-        ProjectionHead(1, head.hidden_dim, head.output_dim, head.activation, head.depth, head.batch_norm)
-        check_pretrained(head.pretrained, head.init, head.depth)
-        views.check_batch(batch_size)
-        views.augmenter(config.augment, size, None, None)
-    lr = optimizers.peak_learning_rate(settings, batch_size)
-    return replace(
-        config,
-        data=replace(config.data, size=size),
-        contrastive=replace(settings, batch_size=batch_size, lr=lr),
-        precision=compute.precision,  # type: ignore[arg-type]
-    )
-
-
 def _compare(folder: RunFolder, config: Config, images: Images, extend: bool) -> None:
     """Refuse to go on with a run under other settings or pictures, showing the difference."""
     values = read_yaml(folder.config)
@@ -237,7 +208,7 @@ def _compare(folder: RunFolder, config: Config, images: Images, extend: bool) ->
         )
 
 
-def environment(compute: Compute) -> dict[str, str]:
+def environment(compute: Compute) -> dict[str, str | int]:
     """What a result may depend on besides its settings."""
     name = torch.cuda.get_device_name(compute.device) if compute.device.type == "cuda" else platform.processor()
     return {
@@ -245,6 +216,7 @@ def environment(compute: Compute) -> dict[str, str]:
         "python": platform.python_version(),
         "system": platform.platform(terse=True),
         "device": f"{compute.device.type} {name}".strip(),
+        "threads": torch.get_num_threads(),
     }
 
 

@@ -47,6 +47,7 @@ def judge(run: OpenRun, untrained: Mapping[str, Any] | None) -> Judged:
     if untrained is None:
         untrained = _probes(run, _split_features(run, run.backbone()))
     judged = Judged(found, untrained, geometry.of_features(features["test"]))
+    run.checkpoints.check_folder()
     run.metrics.forget("probe")
     for name, probe in found.items():
         before = untrained.get(name, {}).get("accuracy")

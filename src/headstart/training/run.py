@@ -8,6 +8,7 @@ import dataclasses
 import math
 import time
 from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +24,14 @@ from headstart.engine.progress import say
 from headstart.engine.randomness import generator
 from headstart.evaluate.health import Health
 from headstart.evaluate.online import OnlineProbe
+from headstart.records.claim import owned
 from headstart.records.config import Config, flatten, to_dict
 from headstart.records.folder import RunFolder
 from headstart.training import autoencoder as autoencoding
 from headstart.training import contrastive, head, samples
 from headstart.training.opened import OpenRun
 from headstart.training.opening import open_run, refuse_finished
+from headstart.training.resolving import prepare
 from headstart.training.result import Judged, judge, write_result
 
 NEEDS_LESS = "a smaller --data.size or --data.memory-gib needs less"
@@ -45,6 +48,7 @@ def run(
     overwrite: bool = False,
     extend: bool = False,
     deadline: float | None = None,
+    claimed: bool = False,
     quiet: bool = False,
 ) -> Path:
     """Do one run, or go on with it, up to `config.stages`; returns the run folder, with result.json in it.
@@ -57,21 +61,23 @@ def run(
         overwrite: replace a finished run, or one begun with other settings; one interrupted with these goes on.
         extend: go on with a finished run for more SimCLR epochs.
         deadline: `time.monotonic()` after which the run saves and stops.
+        claimed: the caller is the folder's owner already (records/claim.py).
 
     Raises:
-        InputError: bad input, or an occupied folder; nothing already computed is touched.
-        RunError: the training failed.
-        Interrupted: stopped and resumable.
+        InputError: bad input, or a folder that is occupied or in use; nothing already computed is touched.
+        RunError, Interrupted: the training failed; it was stopped and is resumable.
     """
     folder = RunFolder(out)
     refuse_finished(folder, config, overwrite, extend)
     compute = choose(distributed.local_device(config.device), config.precision, config.threads)
     quiet = quiet or not distributed.first()
-    asked: dict[str, Any] = dict(overwrite=overwrite, extend=extend, deadline=deadline, quiet=quiet)
-    with distributed.process_group(compute), enough_memory(compute.device, NEEDS_LESS):
+    with distributed.process_group(compute), enough_memory(compute.device, NEEDS_LESS), ExitStack() as owner:
+        with interrupted_by_signals("stopped before anything was trained"):
+            prepared = prepare(config, images, splits, compute, quiet)
+        if distributed.first() and not claimed:
+            owner.enter_context(owned(folder.open(), "pretrain"))
         with stop_on_signals():
-            folder.open()
-            run = open_run(folder, config, compute, images, splits, **asked)
+            run = open_run(folder, prepared, compute, overwrite, extend, deadline, quiet)
             names = config.loggers if run.writes else ()
             with loggers.attached(run.metrics, names, folder.path, dict(flatten(to_dict(run.config)))):
                 embedding = pretrain_embedding(run, autoencoder)

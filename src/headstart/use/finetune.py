@@ -26,6 +26,7 @@ from headstart.engine.randomness import numpy_generator
 from headstart.evaluate import features
 from headstart.evaluate.neighbours import nearest, normalized
 from headstart.records import folder as runs
+from headstart.records.claim import owned
 from headstart.records.errors import InputError
 from headstart.records.version import __version__
 from headstart.use.classifier import CLASSIFIER, RESULT, SEEN, Classifier, save_classifier
@@ -114,31 +115,31 @@ def finetune(
     parts = splitting.make(images, replace(run.config.data, limit=None))
     parts = labelled(parts, images, needed=("train",) if settings.final else ("train", "val", "test"))
     parts = replace(parts, train=draw_labels(parts.train, images.labels, settings))
-    folder.open()
-    if images.fingerprint != run.result["data"]["fingerprint"] and not quiet:
-        progress.say(
-            "these are not the pictures of pretraining, or have other labels; where test pictures were among those, "
-            "the network after SimCLR looks too good"
-        )
-    starts = starts_of(run, settings)
-    identity = f"{run.result['config_hash']} {images.fingerprint} {dataclasses.asdict(settings)}"
-    metrics = runs.Metrics(folder.metrics)
-    with stop_on_signals():
-        checkpoints = Checkpoints(folder.path / CHECKPOINT, metrics, deadline=deadline)
-        if overwrite:
-            _clear(folder, checkpoints, identity)
-        fitter = Fitter(run, images, settings, compute or choose(), checkpoints, identity, quiet)
-        judge = _cross_validated if settings.final else _held_out
-        rows, kept = judge(fitter, starts, parts)
-    n_val = 0 if settings.final else len(parts.val)
-    found = Finetuned(folder.path, len(kept["rows"]), n_val, FOLDS if settings.final else 0, rows)
-    save_classifier(folder.path / CLASSIFIER, kept["tensors"], run, images.classes)
-    seen = {"embeddings": kept["seen"].numpy(), "limit": np.float32(kept["limit"])}
-    runs.write(folder.path / SEEN, lambda file: np.savez(file, **seen))
-    metrics.flush()
-    runs.write_json(folder.path / RESULT, _record(run, images, settings, found))
-    checkpoints.discard()
-    return found
+    with owned(folder.open(), "finetune"):
+        if images.fingerprint != run.result["data"]["fingerprint"] and not quiet:
+            progress.say(
+                "these are not the pictures of pretraining, or have other labels; where test pictures were among "
+                "those, the network after SimCLR looks too good"
+            )
+        starts = starts_of(run, settings)
+        identity = f"{run.result['config_hash']} {images.fingerprint} {dataclasses.asdict(settings)}"
+        metrics = runs.Metrics(folder.metrics)
+        with stop_on_signals():
+            checkpoints = Checkpoints(folder.path / CHECKPOINT, metrics, deadline=deadline)
+            if overwrite:
+                _clear(folder, checkpoints, identity)
+            fitter = Fitter(run, images, settings, compute or choose(), checkpoints, identity, quiet)
+            judge = _cross_validated if settings.final else _held_out
+            rows, kept = judge(fitter, starts, parts)
+        n_val = 0 if settings.final else len(parts.val)
+        found = Finetuned(folder.path, len(kept["rows"]), n_val, FOLDS if settings.final else 0, rows)
+        save_classifier(folder.path / CLASSIFIER, kept["tensors"], run, images.classes)
+        seen = {"embeddings": kept["seen"].numpy(), "limit": np.float32(kept["limit"])}
+        runs.write(folder.path / SEEN, lambda file: np.savez(file, **seen))
+        metrics.flush()
+        runs.write_json(folder.path / RESULT, _record(run, images, settings, found))
+        checkpoints.discard()
+        return found
 
 
 def starts_of(run: Run, settings: FinetuneSettings) -> list[str]:

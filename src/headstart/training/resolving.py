@@ -1,0 +1,168 @@
+"""What a run is to do: read the pictures, split them, resolve what was left open, refuse what cannot be.
+
+Comes in: a config with open values. Goes out: the config with none, its pictures and their split, or one sentence.
+Everything that can be known to be wrong without training is refused here, before any run folder is touched.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+
+from headstart import autoencoders, backbones, data
+from headstart.data import Images
+from headstart.data import splits as splitting
+from headstart.data.named import set_of
+from headstart.data.splits import Splits
+from headstart.engine.device import Compute
+from headstart.engine.progress import say
+from headstart.heads import ProjectionHead, check_directions, check_pretrained
+from headstart.records.config import Config, ContrastiveConfig
+from headstart.records.errors import InputError
+from headstart.records.names import SETS
+from headstart.records.presets import PAPER_FOLDER_BATCH
+from headstart.training import autoencoder as autoencoding
+from headstart.training import optimizers, views
+from headstart.training.head import HEAD_FEATURES
+
+EPOCH_STEPS = 8
+"""Steps an epoch that an unset batch size leaves, where 16 pairs a batch allow it."""
+
+MANY_EPOCHS = 10
+"""From so many epochs of a single step on it is asked whether they are meant."""
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What a run is to do, and with which pictures; all that can be refused without training has been."""
+
+    config: Config
+    images: Images
+    splits: Splits
+
+
+def prepare(
+    config: Config, images: Images | None, splits: Splits | None, compute: Compute, quiet: bool = False
+) -> Prepared:
+    """Read the pictures, split them, decide what was left open; touches no run folder.
+
+    Raises InputError for what any later stage would refuse.
+    """
+    config = backbones.settled(config)
+    images = images or data.open_images(config.data, config.augment.crop_scale[0], config.augment.crop_ratio[0])
+    splits = splits or splitting.make(images, config.data)
+    resolved, notes = resolve(config, images, splits, compute)
+    for note in notes if not quiet else ():
+        say(note)
+    return Prepared(resolved, images, splits)
+
+
+def resolve(config: Config, images: Images, splits: Splits, compute: Compute) -> tuple[Config, list[str]]:
+    """Fill in what was left open: size, batch size, learning rate, precision; and what there is to say of it.
+
+    Raises InputError for what a later stage would refuse: weights that cannot be had or do not fit, a batch larger than
+    the training split or that the processes cannot share, a head, an autoencoder or an augmentation that cannot be
+    built.
+    """
+    if (n_train := len(splits.train)) < 2:
+        raise InputError(f"{len(images)} pictures are too few: {n_train} would be left to train on, and SimCLR needs 2")
+    notes: list[str] = []
+    settings, augment = config.contrastive, config.augment
+    size = images.training_size(config.data.size, config.data.auto_size)
+    network = config.backbone
+    if read := backbones.check(network.name, stem=network.stem, weights=network.weights, size=size):
+        notes.append(f"backbone.weights {network.weights}: {read}")
+    if expected := backbones.described(config, size):
+        notes.append(expected)
+    if augment.flip and not _mirrored(config.data.sources):
+        notes.append(f"{config.data.sources[0]} is never mirrored: augment.flip {augment.flip:g} becomes 0")
+        augment = replace(augment, flip=0.0)
+    batch_size = settings.batch_size or _batch_size(settings, len(splits.train), len(splits.val))
+    _check_batch(config, batch_size, len(splits.train), len(splits.val))
+    notes += _few_steps(config, batch_size, len(splits.train))
+    _check_autoencoder(config, splits, size)
+    if config.stages != "autoencoder":
+        _check_head(config, len(splits.train))
+        views.augmenter(augment, size, None, None)
+    resolved = replace(
+        config,
+        data=replace(config.data, size=size),
+        augment=augment,
+        contrastive=replace(settings, batch_size=batch_size, lr=optimizers.peak_learning_rate(settings, batch_size)),
+        precision=compute.precision,  # type: ignore[arg-type]
+    )
+    return resolved, notes
+
+
+def _mirrored(sources: Sequence[str]) -> bool:
+    """Whether pictures of these sources stay what they are when they are mirrored, as digits do not."""
+    return all(SETS[name].mirrored for name in map(set_of, sources) if name)
+
+
+def _batch_size(settings: ContrastiveConfig, n_train: int, n_val: int) -> int:
+    """Where it is unset: the largest power of two up to 256 that leaves EPOCH_STEPS steps an epoch, 16 at the least.
+
+    The paper's fits one validation batch (paper 3.5).
+    """
+    if settings.drop_last_validation:
+        return min(PAPER_FOLDER_BATCH, n_val)
+    fits = 2 ** (max(n_train // EPOCH_STEPS, 1).bit_length() - 1)
+    return min(256, max(16, fits), 2 ** (n_train.bit_length() - 1))
+
+
+def _check_batch(config: Config, batch_size: int, n_train: int, n_val: int) -> None:
+    settings = config.contrastive
+    if config.stages != "autoencoder" and settings.drop_last_validation and batch_size > n_val:
+        raise InputError(
+            f"contrastive.batch-size is {batch_size}, but the validation split holds {n_val} pictures, and the paper "
+            f"chooses the epoch by whole validation batches; give at most {n_val}"
+        )
+    if batch_size > n_train:
+        raise InputError(
+            f"contrastive.batch-size is {batch_size}, but the training split holds {n_train} pictures; "
+            f"give at most {n_train}, or leave it unset"
+        )
+    if config.stages != "autoencoder":
+        views.check_batch(batch_size)
+
+
+def _few_steps(config: Config, batch_size: int, n_train: int) -> list[str]:
+    """Question many epochs of one step each."""
+    epochs = config.contrastive.epochs
+    if config.stages == "autoencoder" or n_train // batch_size != 1 or epochs < MANY_EPOCHS:
+        return []
+    left_out = f", and {n_train - batch_size} pictures sit out of each" if n_train > batch_size else ""
+    return [
+        f"contrastive.batch-size {batch_size} leaves 1 step an epoch for {n_train} training pictures{left_out}: are "
+        f"{epochs} steps in all what you want? A smaller one takes more"
+    ]
+
+
+def _check_autoencoder(config: Config, splits: Splits, size: int) -> None:
+    """What the autoencoder's stage and the head's start from it would refuse."""
+    if not (config.head.needs_autoencoder or config.stages == "autoencoder"):
+        return
+    settings, width, latent = config.autoencoder, backbones.num_features(config.backbone.name), config.head.hidden_dim
+    if settings.weights is not None:
+        layer = autoencoders.find(settings.weights).embedding
+        if config.stages != "autoencoder" and (layer.in_features, layer.out_features) != (width, latent):
+            raise InputError(
+                f"autoencoder.weights {settings.weights}: its embedding layer turns {layer.in_features} features into "
+                f"{layer.out_features}; {config.backbone.name} with head.hidden-dim {latent} needs {width} into "
+                f"{latent}"
+            )
+        return
+    autoencoding.check_splits(splits.train, splits.val, splits.test)
+    with torch.device("meta"):
+        autoencoders.Autoencoder(
+            width if settings.on == "features" else 3 * size * size, width, latent, settings.kind, settings.on
+        )
+
+
+def _check_head(config: Config, n_train: int) -> None:
+    head = config.head
+    with torch.device("meta"):
+        ProjectionHead(1, head.hidden_dim, head.output_dim, head.activation, head.depth, head.batch_norm)
+    check_pretrained(head.pretrained, head.init, head.depth)
+    if head.init == "pca":
+        check_directions(head.hidden_dim, min(n_train, HEAD_FEATURES), backbones.num_features(config.backbone.name))
