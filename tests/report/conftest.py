@@ -56,7 +56,10 @@ def _probe(accuracy: float, n: int = 200) -> dict:
 
 @pytest.fixture
 def make_run() -> Callable[..., Path]:
-    """A finished run's folder: make_run(path, init=..., frozen=..., seed=..., accuracy=..., set_name=...)."""
+    """A finished run's folder: make_run(path, init=..., frozen=..., seed=..., accuracy=..., set_name=...).
+
+    `settings` are others by dotted name with `__` for the dot: backbone__name="resnet50".
+    """
 
     def make(
         path: Path,
@@ -71,10 +74,17 @@ def make_run() -> Callable[..., Path]:
         activation: str = "relu",
         probes: tuple[str, ...] = ("paper", "linear"),
         epochs: int = 10,
+        **settings: object,
     ) -> Path:
         rng = np.random.default_rng([seed, hidden_dim, output_dim])
         head = HeadConfig(init=init, frozen=frozen, activation=activation, hidden_dim=hidden_dim, output_dim=output_dim)
         config = replace(Config(), head=head, seed=seed, data=DataConfig(sources=(set_name,), size=32))
+        for name, value in settings.items():
+            section, _, last = name.rpartition("__")
+            changed = {last: value}
+            config = replace(
+                config, **({section: replace(getattr(config, section), **changed)} if section else changed)
+            )
         (path / "samples").mkdir(parents=True)
         (path / "samples" / "pairs.png").write_bytes(_png(rng))
         (path / "samples" / "reconstructions.png").write_bytes(_png(rng))

@@ -32,6 +32,7 @@ def _runs(seeds: int, sizes: tuple[int, ...], nested: bool, sets: tuple[str, ...
             "seed": k,
             "pictures": "",
             "settings": "x",
+            "set": d,
             "accuracy": 0.5,
             "autoencoder": f"{d} h{s} seed {k}" if nested else f"{d} h{s}",
         }

@@ -69,9 +69,7 @@ def test_a_run_has_a_page_of_its_own(make_run, tmp_path: Path) -> None:
     assert out == tmp_path / "run" / "report.html"
     assert page.count('src="data:image/png;base64,') == 2
     text = re.sub(r"<[^>]+>", " ", page)
-    assert (
-        "After SimCLR, the paper&#39;s probe reaches 80.0 % (73.9 to 85.0); on the untrained backbone, 40.0 %" in text
-    )
+    assert "After SimCLR, linear probe reaches 80.0 % (73.9 to 85.0); on the untrained backbone, 40.0 %" in text
     for words in (
         "SimCLR: training loss",
         "Online probe: accuracy",
@@ -168,5 +166,5 @@ def test_wrong_folders_and_probes_are_named(make_run, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="neither result"):
         write_report(tmp_path)
     make_run(tmp_path / "runs" / "a")
-    with pytest.raises(InputError, match="has the probe 'knn'; there is paper, linear"):
+    with pytest.raises(InputError, match="has the probe 'knn'; there is linear, paper"):
         write_report(tmp_path, "knn")

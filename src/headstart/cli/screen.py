@@ -15,6 +15,7 @@ from headstart.records.files import read_json
 from headstart.records.folder import RunFolder
 from headstart.records.names import PROBES
 from headstart.records.text import json_text, printable
+from headstart.report.labels import same_labels
 
 Show = TypeVar("Show", bound=Callable[..., None])
 
@@ -231,8 +232,12 @@ def _table(columns: list[tuple[str, dict[str, Any]]]) -> Table:
     for name, _ in columns:
         table.add_column(Text(printable(name)), justify="right")
     found = {probe for _, probes in columns for probe in probes}
-    for probe in sorted(found, key=PROBES.place):
-        table.add_row(probe, *(_cell(probes.get(probe)) for _, probes in columns))
+    same = same_labels(probes for _, probes in columns if probes)
+    for probe in sorted(found - same.keys(), key=PROBES.place):
+        table.add_row(
+            " = ".join([probe, *(other for other, first in same.items() if first == probe)]),
+            *(_cell(probes.get(probe)) for _, probes in columns),
+        )
     return table
 
 

@@ -95,7 +95,7 @@ def report(folder: Positional[Annotated[Path, arg(metavar="DIR")]], *, probe: st
 
     Args:
         folder: a run or a study.
-        probe: accuracy of this probe. Unset: paper.
+        probe: accuracy of this probe. Unset: linear; in the paper's own study, paper.
     """
     from headstart.report import write_report
 

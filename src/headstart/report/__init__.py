@@ -14,8 +14,8 @@ from headstart.records.text import visible
 def write_report(path: str | Path, probe: str | None = None) -> Path:
     """Write the report of a run or study folder and return the page's path.
 
-    `probe` chooses the accuracy; unset, `paper`. Raises InputError when the folder holds no finished run, a file in it
-    is damaged, or no run has the probe.
+    `probe` chooses the accuracy; unset, `linear`, but `paper` in the paper's own study. Raises InputError when the
+    folder holds no finished run, a file in it is damaged, or no run has the probe.
     """
     from headstart.report import answer, frame, html, run_page, study_page, tables  # noqa: PLC0415 - so headstart imports fast
 
@@ -26,7 +26,9 @@ def write_report(path: str | Path, probe: str | None = None) -> Path:
         page = run_page.page(study)
     else:
         found = answer.answer(study)
-        page = study_page.page(study, found, layouts, tables.headline(tidy[2]))
+        printed = tables.tidy(study.runs[study.runs["set"].isin(frame.PAPER_SETS)])
+        shown = [tables.layout(number, table) for number, table in printed.items()]
+        page = study_page.page(study, found, shown, tables.headline(printed[2]))
         write(study.path / "tables" / "answer.md", visible(tables.sentences(found)))
     if len(study.runs):
         for layout in layouts:

@@ -7,18 +7,12 @@ not.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
 from headstart.report.caveats import caveats
-from headstart.report.comparisons import ENOUGH_CLUSTERS, Comparison, Decision, decide, what, widest
+from headstart.report.comparisons import ENOUGH_CLUSTERS, POINTS, Comparison, decide, points, what, widest
 from headstart.report.frame import Records
-from headstart.report.labels import (
-    PROJECTORS,
-    name_of_head,
-)
-from headstart.report.pairing import Pairing, pair
-from headstart.report.words import cluster_words, listed, name_of, points, sentence
-from headstart.statistics import bootstrap_interval, wilcoxon
+from headstart.report.labels import PROJECTORS, name_of_head
+from headstart.report.pairing import factors, pair, sets_of
+from headstart.report.words import described, listed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,26 +39,8 @@ def compare(study: Records) -> list[Comparison]:
     accuracy = study.runs["accuracy"].to_numpy()
     pairings = pair(study.runs, study.settings.get("compare") or ())
     decisions = decide(pairings, accuracy, study.runs["n_test"].to_numpy())
-    return [_describe(p, d, p.differences(accuracy), study) for p, d in zip(pairings, decisions, strict=True)]
-
-
-def _describe(pairing: Pairing, decision: Decision, differences: np.ndarray, study: Records) -> Comparison:
-    wins, losses = int((differences > 0).sum()), int((differences < 0).sum())
-    clusters = cluster_words(pairing, decision.test)
-    return Comparison(
-        pairing=pairing,
-        decision=decision,
-        pairs=differences.size,
-        wins=wins,
-        losses=losses,
-        mean=float(differences.mean()),
-        mean_interval=bootstrap_interval(differences),
-        median=float(np.median(differences)),
-        median_interval=bootstrap_interval(differences, "median"),
-        wilcoxon=wilcoxon(differences.round(4)),  # equal to the picture, though not to the last bit, is a tie
-        clusters=clusters,
-        sentence=sentence(pairing, decision, differences, clusters, study),
-    )
+    several = {factor: sets_of(study.runs, factor).nunique() > 1 for factor in factors(study.runs)}
+    return [described(p, d, accuracy, POINTS, several[p.factor]) for p, d in zip(pairings, decisions, strict=True)]
 
 
 def answer(study: Records) -> Answer:
@@ -76,17 +52,17 @@ def answer(study: Records) -> Answer:
     return Answer(
         headline=first.sentence if first else _no_comparison(study),
         sentences=[c.sentence for c in top if c is not first],
-        by_set=[_by_set(c, named) for c in top if c.pairing.dataset is None],
+        by_set=[_by_set(c, comparisons) for c in top if c.pairing.dataset is None],
         caveats=caveats(study, comparisons),
         comparisons=comparisons,
     )
 
 
-def _by_set(whole: Comparison, named: Sequence[Comparison]) -> str:
+def _by_set(whole: Comparison, comparisons: Sequence[Comparison]) -> str:
     """One pooled comparison, set by set, in a sentence."""
     p = whole.pairing
-    parts = [c for c in named if c.pairing.dataset and what(c) == what(whole)]
-    a, b = name_of(p, p.a), name_of(p, p.b)
+    parts = [c for c in comparisons if c.pairing.dataset and what(c) == what(whole)]
+    a, b = p.said(p.a), p.said(p.b)
     said = []
     for better, worse, sign in ((a, b, 1), (b, a, -1)):
         for verdict, words in (("beats", "beats"), ("ahead", "is ahead, before correction, of")):

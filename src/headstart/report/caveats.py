@@ -16,6 +16,7 @@ from headstart.report.labels import (
     named_comparisons,
     stays_frozen,
 )
+from headstart.report.pairing import settings_of
 from headstart.report.words import listed
 
 
@@ -43,6 +44,7 @@ def caveats(study: Records, comparisons: Sequence[Comparison]) -> list[str]:
     if judged["untrained"].isna().all():
         said.append("The untrained backbone was not probed: how much SimCLR itself added is not known.")
     said += _same_pictures(judged)
+    said += _averaged_over(judged)
     said += _left_out(study, comparisons)
     if study.probe != "paper":
         said.append(f"Accuracy is the probe {study.probe}; the paper's printed numbers are its own probe's.")
@@ -95,6 +97,20 @@ def _same_pictures(judged: pd.DataFrame) -> list[str]:
         f"All runs are judged on the same test pictures ({counts}): the intervals are about other seeds, not about "
         "other pictures."
     ]
+
+
+def _averaged_over(judged: pd.DataFrame) -> Iterator[str]:
+    """What means are over besides heads, and what they are not."""
+    if judged["normalized"].nunique() > 1:
+        yield (
+            "Means by head, and the paper's Tables 2, 4, 5 and 6, are over runs with and without Z-score "
+            "normalization, as the paper's are; Table 3 and the comparisons hold them apart."
+        )
+    for name in settings_of(judged):
+        yield (
+            f"Runs differ in {name}: each value stands as a data set of its own, and nothing but the comparisons of "
+            "matched runs spans them."
+        )
 
 
 def _left_out(study: Records, comparisons: Sequence[Comparison]) -> Iterator[str]:

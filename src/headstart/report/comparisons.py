@@ -1,25 +1,63 @@
-"""What matched runs decide: the test over what they share, corrected within its family.
+"""What matched rows decide: the test over what they share, corrected within its family.
 
-Comes in: `Pairing`s and accuracies. Goes out: `Decision`s and `Comparison`s; differences are in points of accuracy.
-Runs that share a seed or an autoencoder are not independent, so the decision rests on `statistics.clustered`; the
-bootstrap interval and Wilcoxon's test beside it treat pairs as independent. Holm's correction runs within a family:
-the comparisons that study.yaml names (all heads where it names none), the other heads, and each remaining factor
-within a head; for each data set, and for the pooled sets.
+Comes in: `Pairing`s and a number for each row. Goes out: `Decision`s and `Comparison`s, in the units of a `Measure`.
+Rows that share a seed or an autoencoder are not independent, so the decision rests on `statistics.clustered`; the
+bootstrap interval and Wilcoxon's test beside it treat pairs as independent. Holm's correction runs within a family and
+scope: each data set, and the pooled sets.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import isnan
 from typing import Literal
 
 import numpy as np
 
-from headstart.report.pairing import Pairing
+from headstart.report.matching import Pairing
 from headstart.statistics import Clustered, Interval, clustered, holm
 
 ALPHA = 0.05
 ENOUGH_CLUSTERS = 5
 
 Verdict = Literal["beats", "ahead", "none", "open"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measure:
+    """What is compared, and how its differences are written.
+
+    Attributes:
+        name: as the table calls it.
+        scale: what a difference is multiplied by before it is shown; 100 makes points of shares.
+        unit: what stands behind a size: `points`, or `in val_loss`.
+        about: what stands behind `difference`: empty for accuracies, else ` in val_loss`.
+        higher: whether more is better. Where it is not, differences change their sign, so that positive is better.
+        decimals: of a difference.
+    """
+
+    name: str = "accuracy"
+    scale: float = 100.0
+    unit: str = "points"
+    about: str = ""
+    higher: bool = True
+    decimals: int = 1
+
+    def gains(self, pairing: Pairing, values: np.ndarray) -> np.ndarray:
+        """By how much `a` is better than `b`, pair by pair, in shown units."""
+        return (self.scale if self.higher else -self.scale) * pairing.differences(values)
+
+    def text(self, value: float) -> str:
+        """A difference with a real minus sign, and none before zero."""
+        return f"{round(value, self.decimals) + 0.0:.{self.decimals}f}".replace("-", "−")
+
+
+POINTS = Measure()
+"""Accuracy, in points."""
+
+
+def points(value: float) -> str:
+    """A difference of accuracies with one decimal and a real minus sign."""
+    return POINTS.text(value)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,7 +71,7 @@ class Decision:
     @property
     def verdict(self) -> Verdict:
         """`beats` (after correction), `ahead` (only before it), `none`, or `open` (nothing to test on)."""
-        if np.isnan(self.test.p):
+        if isnan(self.test.p):
             return "open"
         if self.adjusted <= ALPHA:
             return "beats"
@@ -42,9 +80,18 @@ class Decision:
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """A pairing with its decision and everything that is shown beside it, in points."""
+    """A pairing with its decision and what is shown beside it, in the measure's units; positive: `a` is better.
+
+    Attributes:
+        pairs, wins, losses: how many, and in how many `a` is better or worse.
+        mean, median: over pairs, with bootstrap intervals that treat pairs as independent.
+        wilcoxon: p-value of the signed-rank test, which treats them so too.
+        clusters: what the decision rests on, in words.
+        sentence: what it shows.
+    """
 
     pairing: Pairing
+    measure: Measure
     decision: Decision
     pairs: int
     wins: int
@@ -63,15 +110,24 @@ class Comparison:
         return self.decision.verdict
 
 
-def decide(pairings: Sequence[Pairing], accuracy: np.ndarray, n_test: np.ndarray | None = None) -> list[Decision]:
-    """Test every pairing on `accuracy` (a fraction for each row of `Records.runs`), corrected within its family.
+def decide(
+    pairings: Sequence[Pairing], values: np.ndarray, n_test: np.ndarray | None = None, measure: Measure = POINTS
+) -> list[Decision]:
+    """Test every pairing on `values` (one for each row of the table), corrected within its family.
 
     `n_test` (pictures each accuracy was judged on; nan where unknown) says how coarse the accuracies are.
     """
-    tests = [
-        clustered(p.differences(accuracy), p.seeds, p.autoencoders, least_error=_least_error(p, n_test))
-        for p in pairings
-    ]
+    return corrected(pairings, [test(p, values, n_test, measure) for p in pairings])
+
+
+def test(pairing: Pairing, values: np.ndarray, n_test: np.ndarray | None, measure: Measure) -> Clustered:
+    """The clustered test of one pairing."""
+    least = _least_error(pairing, n_test, measure)
+    return clustered(measure.gains(pairing, values), pairing.seeds, pairing.draws, least_error=least)
+
+
+def corrected(pairings: Sequence[Pairing], tests: Sequence[Clustered]) -> list[Decision]:
+    """Holm's correction among the tests of one family and scope."""
     families: dict[tuple[str, str | None], list[int]] = {}
     for i, pairing in enumerate(pairings):
         families.setdefault((pairing.family, pairing.dataset), []).append(i)
@@ -85,11 +141,11 @@ def decide(pairings: Sequence[Pairing], accuracy: np.ndarray, n_test: np.ndarray
     ]
 
 
-def _least_error(pairing: Pairing, n_test: np.ndarray | None) -> float:
-    """Standard error, in points, of a mean of differences of accuracies that are rounded to whole pictures."""
+def _least_error(pairing: Pairing, n_test: np.ndarray | None, measure: Measure) -> float:
+    """Standard error, in shown units, of a mean of differences of accuracies that are rounded to whole pictures."""
     if n_test is None:
         return 0.0
-    steps = 100 / np.concatenate([n_test[pairing.first], n_test[pairing.second]])
+    steps = measure.scale / np.concatenate([n_test[pairing.first], n_test[pairing.second]])
     return float(np.sqrt(np.nansum(steps**2) / 12) / len(pairing.first))
 
 
@@ -99,7 +155,7 @@ def widest(comparisons: Sequence[Comparison]) -> list[Comparison]:
     return [c for c in comparisons if c.pairing.dataset is None or what(c) not in pooled]
 
 
-def what(comparison: Comparison) -> tuple[str, str, str, str]:
+def what(comparison: Comparison) -> tuple[str, str, str, str, str]:
     """What is compared, on whichever set."""
     p = comparison.pairing
-    return p.factor, p.a, p.b, p.within
+    return comparison.measure.name, p.factor, p.a, p.b, p.within

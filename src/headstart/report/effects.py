@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from headstart.report.comparisons import points
 from headstart.report.figures import Figure, capital, look, mean_interval
 from headstart.report.frame import Records
 from headstart.report.labels import (
     name_of_head,
 )
 from headstart.report.svg import WIDTH, Drawing, scale
-from headstart.report.words import points
 
 SHOWN = {
     "head": "head",

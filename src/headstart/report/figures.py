@@ -13,14 +13,14 @@ import numpy as np
 import pandas as pd
 
 from headstart.records.names import HEAD_INITS
-from headstart.report.comparisons import Comparison
-from headstart.report.frame import Records, sharing
+from headstart.report.comparisons import Comparison, points
+from headstart.report.frame import Records
 from headstart.report.labels import (
     head_parts,
     name_of_head,
 )
+from headstart.report.matching import sharing
 from headstart.report.svg import SHAPES, WIDTH, Drawing, Look, Scale, scale
-from headstart.report.words import name_of, points
 from headstart.statistics import clustered
 
 
@@ -60,11 +60,11 @@ def mean_interval(rows: pd.DataFrame, values: np.ndarray) -> tuple[float, float,
 def forest(study: Records, comparisons: Sequence[Comparison]) -> list[Figure]:
     """Differences with their deciding intervals: a panel a comparison with its sets, or one panel of comparisons."""
     heads = [c for c in comparisons if c.pairing.factor == "head"]
-    named = [c for c in comparisons if c.pairing.family == "named"] or heads
+    named = [c for c in comparisons if c.pairing.family == "named"] or heads or list(comparisons)
     if len(study.sets) == 1:
         chosen = (named + [c for c in heads if c not in named])[:24]
         titles = [(_versus(c), c) for c in chosen]
-        return [_forest("comparisons", "Differences between heads", titles)] if titles else []
+        return [_forest("comparisons", "Differences in matched pairs", titles)] if titles else []
     groups: dict[tuple[str, str, str], list[Comparison]] = {}
     for c in named + [c for c in heads if c not in named]:
         groups.setdefault((c.pairing.within, c.pairing.a, c.pairing.b), []).append(c)
@@ -77,8 +77,8 @@ def forest(study: Records, comparisons: Sequence[Comparison]) -> list[Figure]:
 
 def _versus(comparison: Comparison) -> str:
     p = comparison.pairing
-    words = f"{name_of(p, p.a)} − {name_of(p, p.b)}"
-    return words[0].upper() + words[1:] + (f" ({name_of_head(p.within)})" if p.within else "")
+    words = f"{p.said(p.a)} − {p.said(p.b)}"
+    return words[0].upper() + words[1:] + (f" ({p.said(p.within)})" if p.within else "")
 
 
 def _forest_axis(comparisons: Sequence[Comparison]) -> Scale:

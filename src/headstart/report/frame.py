@@ -13,11 +13,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 from pydantic import TypeAdapter
 
-from headstart.records.config import decides, flatten
 from headstart.records.errors import InputError
 from headstart.records.files import read_json, read_yaml
 from headstart.records.folder import RunFolder, read_metrics
@@ -30,7 +28,11 @@ from headstart.report.labels import (
     head_label,
     needs_autoencoder,
 )
-from headstart.report.variants import VARIANTS, label_heads, variant
+from headstart.report.settings import counted, places, varying
+from headstart.report.variants import label_heads, variant
+
+PAPER_SETS = tuple(named.shown for named in SETS.values() if named.paper)
+"""In the order of the paper's tables."""
 
 EARLY = 0.1
 """Share of the training after which accuracy counts as early."""
@@ -92,7 +94,8 @@ class Records:
 
 COLUMNS = {
     "run": "the run's folder; `.` for a single run",
-    "dataset": "as in the paper's Table 1, or the folder's name",
+    "dataset": "`set`, and what was varied of the settings that are no head's: `CIFAR10, resnet18`",
+    "set": "as in the paper's Table 1, or the folder's name",
     "init": "where the first layer comes from",
     "frozen": "whether it stays so",
     "head": "see `head_label`",
@@ -104,7 +107,7 @@ COLUMNS = {
     "seed": "",
     "autoencoder": "what a first layer was drawn from: runs with the same value share it",
     "pictures": "their fingerprint; runs to be compared agree in it",
-    "settings": "digest of every other setting; runs to be compared agree in it",
+    "settings": "digest of every other setting that does not vary; runs to be compared agree in it",
     "epochs": "",
     "accuracy": "[0, 1]",
     "low": "95 % interval over test pictures",
@@ -117,14 +120,14 @@ COLUMNS = {
     "parameters": "of the head that SimCLR trains",
     "early": "online-probe accuracy after 10 % of the epochs",
 }
-"""Columns of `Records.runs`."""
+"""Columns of `Records.runs`; behind them one for each setting in which runs of one set differ, by its dotted name."""
 
 
 def read(path: str | Path, probe: str | None = None) -> Records:
     """Read a run or study folder.
 
-    `probe` chooses the accuracy; unset, the one of lowest rank that any run has. Raises InputError when the folder
-    holds no finished run, a file is damaged, or no run has the probe.
+    `probe` chooses the accuracy; unset, `linear` where a run has it, but `paper` in the paper's own study. Raises
+    InputError when the folder holds no finished run, a file is damaged, or no run has the probe.
     """
     path = Path(path)
     if not path.is_dir():
@@ -140,11 +143,12 @@ def read(path: str | Path, probe: str | None = None) -> Records:
     trained = {name: result for name, result in results.items() if result["stage"] != "autoencoder"}
     curves = {name: read_metrics(folders[name].metrics) for name in results}
     found = {p for result in trained.values() for p in result.get("probes", {})}
-    known = sorted(found, key=_rank)
+    known = sorted(found, key=lambda name: _rank(name, _is_the_papers(trained, configs)))
     if probe is not None and probe not in known:
         raise InputError(f"no run in {path} has the probe {probe!r}; there is {', '.join(known) or 'none'}")
     probe = probe or (known[0] if known else min(PROBES, key=_rank))
     rows = [_row(name, result, configs[name], curves[name], probe) for name, result in trained.items()]
+    varied = _add_settings(rows, [counted(configs[name]) for name in trained])
     label_heads(rows, [variant(configs[name], result["head"]["init"]) for name, result in trained.items()])
     autoencoders = [_autoencoder(n, r, configs[n]) for n, r in results.items() if r["stage"] == "autoencoder"]
     settings = _study_yaml(path)
@@ -152,7 +156,7 @@ def read(path: str | Path, probe: str | None = None) -> Records:
     return Records(
         path=path,
         probe=probe,
-        runs=_ordered(pd.DataFrame(rows, columns=list(COLUMNS))),
+        runs=_ordered(pd.DataFrame(rows, columns=[*COLUMNS, *varied]), varied),
         autoencoders=pd.DataFrame(autoencoders, columns=list(AUTOENCODER_COLUMNS)),
         curves=curves,
         results=results,
@@ -161,18 +165,6 @@ def read(path: str | Path, probe: str | None = None) -> Records:
         planned=() if grid is None else grid.names(),
         settings=settings,
     )
-
-
-def sharing(rows: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
-    """Labels of what rows share, for `statistics.clustered`: their seeds and their autoencoders.
-
-    One seed number on two sets trains on different pictures in a different order, so it is two seeds. With one seed
-    in all, no set's seed can be told from its mean, and only the autoencoders count.
-    """
-    seeds = rows["seed"].astype(str)
-    if rows["seed"].nunique() > 1:
-        seeds = rows["dataset"].astype(str) + " " + seeds
-    return seeds.to_numpy(dtype=str), rows["autoencoder"].to_numpy(dtype=str)
 
 
 def dataset_name(name: str) -> str:
@@ -237,6 +229,7 @@ def _row(
     return {
         "run": name,
         "dataset": dataset,
+        "set": dataset,
         "init": head["init"],
         "frozen": bool(head["frozen"]),
         "activation": ACTIVATIONS.shown(head["activation"]),
@@ -246,7 +239,6 @@ def _row(
         "seed": config.get("seed", 0),
         "autoencoder": _first_layer(result, config, dataset),
         "pictures": data.get("fingerprint") or "",
-        "settings": _digest(config),
         "epochs": contrastive.get("epochs"),
         "accuracy": found.get("accuracy"),
         "low": low,
@@ -293,23 +285,6 @@ def _first_layer(result: Mapping[str, Any], config: Mapping[str, Any], dataset: 
     return f"{own} {digest}" if settings else own
 
 
-_COMPARED = {
-    "seed",
-    *(f"head.{name}" for name in ("init", "frozen", "activation", "hidden_dim", "output_dim")),
-    *VARIANTS,
-}
-
-
-def _digest(config: Mapping[str, Any]) -> str:
-    """Names all settings but the head, the seed, the set and the autoencoder: runs to be compared share them."""
-    rest = {
-        name: value
-        for name, value in flatten({k: v for k, v in config.items() if k not in ("about", "autoencoder")})
-        if name not in _COMPARED and decides(name, value) and name != "data.normalize"
-    }
-    return hashlib.sha256(json.dumps(rest, sort_keys=True, default=str).encode()).hexdigest()[:8]
-
-
 NUM_FEATURES = {"resnet18": 512, "resnet34": 512, "resnet50": 2048, "resnet101": 2048, "resnet152": 2048}
 
 
@@ -333,9 +308,18 @@ def _early(curve: list[dict[str, Any]]) -> float | None:
     return next((line["accuracy"] for line in seen if line["epoch"] >= EARLY * epochs), None) if epochs >= 5 else None
 
 
-def _rank(probe: str) -> tuple[int, str]:
-    """Of the probes that runs have, the lowest decides."""
-    return (PROBES[probe].rank if probe in PROBES else len(PROBES), probe)
+def _rank(probe: str, papers: bool = False) -> tuple[int, str]:
+    """Of the probes that runs have, the lowest decides; in the paper's study, its own."""
+    rank = PROBES[probe].rank if probe in PROBES else len(PROBES)
+    return (-1 if papers and probe == "paper" else rank, probe)
+
+
+def _is_the_papers(results: Mapping[str, Mapping[str, Any]], configs: Mapping[str, Mapping[str, Any]]) -> bool:
+    """Whether all runs are on the paper's sets, split as its authors split them."""
+    return all(
+        configs[name].get("data", {}).get("splits") == "paper" and _dataset(name, result, configs[name]) in PAPER_SETS
+        for name, result in results.items()
+    )
 
 
 def _in_order(values: pd.Series, order: Sequence[str]) -> list[str]:
@@ -344,7 +328,17 @@ def _in_order(values: pd.Series, order: Sequence[str]) -> list[str]:
     return [value for value in dict.fromkeys(order) if value in present] + sorted(present - set(order))
 
 
-def _ordered(runs: pd.DataFrame) -> pd.DataFrame:
+def _add_settings(rows: list[dict[str, Any]], settings: Sequence[Mapping[str, str]]) -> list[str]:
+    """Fill in each row's settings in which runs of one set differ, and a digest of the others; gives their names."""
+    names = varying([row["set"] for row in rows], settings)
+    for row, of_run in zip(rows, settings, strict=True):
+        rest = {name: value for name, value in of_run.items() if name not in names}
+        row["settings"] = hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()[:8]
+        row |= {name: of_run.get(name, "") for name in names}
+    return names
+
+
+def _ordered(runs: pd.DataFrame, varied: Sequence[str]) -> pd.DataFrame:
     """Categories in the order in which people read them; numbers as numbers."""
     numbers = [
         "epochs",
@@ -360,8 +354,10 @@ def _ordered(runs: pd.DataFrame) -> pd.DataFrame:
         "early",
     ]
     runs[numbers] = runs[numbers].astype(float)
-    sets = _in_order(runs["dataset"], [named.shown for named in SETS.values() if named.paper])
-    runs["dataset"] = pd.Categorical(runs["dataset"], sets)
+    sets = _in_order(runs["set"], PAPER_SETS)
+    runs["dataset"] = places(runs, varied)
+    known = sorted(set(zip(runs["set"], runs["dataset"], strict=True)), key=lambda two: (sets.index(two[0]), two[1]))
+    runs["dataset"] = pd.Categorical(runs["dataset"], [place for _, place in known])
     order = [*PROJECTORS, *(head_label(i, f) for i in HEAD_INITS for f in (True, False))]
     heads = _in_order(runs["head"], order)
     runs["head"] = pd.Categorical(runs["head"], heads)

@@ -1,17 +1,18 @@
-"""What heads are called, and which comparisons a study may name. Imports nothing heavy: studies check theirs early."""
+"""What heads and probes are called, and what a study may compare. Light: studies check theirs before anything runs."""
 
-from collections.abc import Sequence
-from typing import Any, Literal
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import combinations
+from typing import Any
 
+from headstart.records.config import Config, decides, flatten, to_dict
 from headstart.records.errors import InputError
-from headstart.records.names import HEAD_INITS
+from headstart.records.names import HEAD_INITS, PROBES
 
 PROJECTORS = {"autoencoder-frozen": "ae", "random-trainable": "mlp"}
 """Heads that the paper names."""
 RELEASED = "released at"
 
-Factor = Literal["head", "activation", "hidden_dim", "output_dim"]
-FACTORS: tuple[Factor, ...] = ("head", "activation", "hidden_dim", "output_dim")
+FACTORS = ("head", "activation", "hidden_dim", "output_dim")
 
 _ALIASES = {alias: head for head, alias in PROJECTORS.items()}
 
@@ -48,25 +49,58 @@ def needs_autoencoder(init: str) -> bool:
 
 
 def named_comparisons(compare: Sequence[Any]) -> dict[Any, int]:
-    """What study.yaml's `compare` names, with its place in the list: a factor, or a frozenset of two heads.
+    """What study.yaml's `compare` names, with its place: a factor, a setting, or two heads (a frozenset).
 
-    Raises InputError for anything else than pairs of heads and names of factors.
+    Raises InputError for anything else than pairs of heads and names of factors and settings.
     """
     named: dict[Any, int] = {}
     for entry in compare or ():
         if isinstance(entry, str) and entry.removeprefix("head.") in FACTORS:
             named[entry.removeprefix("head.")] = len(named)
+        elif isinstance(entry, str) and is_setting(entry):
+            named["normalized" if entry == "data.normalize" else entry] = len(named)
         elif isinstance(entry, (list, tuple)) and len(entry) == 2 and all(_is_head(e) for e in entry):
             named[frozenset(_ALIASES.get(e, e) for e in entry)] = len(named)
         else:
             raise InputError(
                 f"study.yaml: compare holds {entry!r}; it must hold pairs of heads such as "
-                "[autoencoder-frozen, random-trainable], or one of head, activation, hidden_dim, output_dim"
+                "[autoencoder-frozen, random-trainable], one of head, activation, hidden_dim, output_dim, or a setting "
+                "that is no head's, such as data.normalize or backbone.name"
             )
     return named
+
+
+def is_setting(name: str) -> bool:
+    """Whether a setting can be compared in matched pairs: it is one of a run's, counts, and belongs to no head."""
+    known = dict(flatten(to_dict(Config())))
+    return name in known and decides(name, None) and not name.startswith(OF_HEADS) and name != "seed"
+
+
+OF_HEADS = ("head.", "autoencoder.")
+"""Settings that make another head of another autoencoder; a head's name tells them."""
 
 
 def _is_head(name: object) -> bool:
     return name in _ALIASES or (
         head_parts(str(name))[0] in HEAD_INITS and str(name).endswith(("-frozen", "-trainable"))
     )
+
+
+def same_labels(results: Iterable[Mapping[str, Mapping[str, Any]]]) -> dict[str, str]:
+    """Probe -> the earlier one that took the very same labels in all runs: a share of few labels is one label a class.
+
+    Args:
+        results: `probes` of each run.
+    """
+    runs = list(results)
+    names = sorted({probe for probes in runs for probe in probes}, key=PROBES.place)
+    same: dict[str, str] = {}
+    for one, two in combinations(names, 2):
+        if two not in same and all(_drew_the_same(probes, one, two) for probes in runs):
+            same[two] = same.get(one, one)
+    return same
+
+
+def _drew_the_same(probes: Mapping[str, Any], one: str, two: str) -> bool:
+    first, second = (probes.get(name) or {} for name in (one, two))
+    return bool(first.get("draws")) and all(first.get(key) == second.get(key) for key in ("draws", "n_train"))

@@ -1,80 +1,64 @@
-"""Which runs are matched, before anybody looks at an accuracy.
+"""Which runs of a study are matched.
 
 Comes in: `Records.runs` and what study.yaml names under `compare`. Goes out: `Pairing`s, per data set and pooled. Two
-runs are matched when they agree in everything but what is compared: the very pictures, seed, normalization, the other
-sizes, and every other setting.
+runs are matched when they agree in everything but what is compared: the very pictures, seed, normalization, sizes, and
+every other setting.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from itertools import combinations
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from headstart.records.names import HEAD_INITS
-from headstart.report.frame import sharing
+from headstart.report.frame import COLUMNS
 from headstart.report.labels import (
     FACTORS,
     PROJECTORS,
-    Factor,
     head_label,
+    head_parts,
+    name_of_head,
     named_comparisons,
     needs_autoencoder,
 )
-
-
-@dataclass(frozen=True, kw_only=True)
-class Pairing:
-    """Which runs are compared, before anybody looks at an accuracy.
-
-    Attributes:
-        a, b: what is compared: heads, activations or sizes.
-        within: the head that both share, where the factor is not the head.
-        dataset: the data set, or None for all sets pooled.
-        family: comparisons of one family and scope are corrected together.
-        first, second: rows of `Records.runs`, pair by pair.
-        seeds, autoencoders: what each pair shares with others.
-    """
-
-    factor: Factor
-    a: str
-    b: str
-    within: str
-    dataset: str | None
-    family: str
-    first: np.ndarray = field(repr=False)
-    second: np.ndarray = field(repr=False)
-    seeds: np.ndarray = field(repr=False)
-    autoencoders: np.ndarray = field(repr=False)
-
-    def differences(self, accuracy: np.ndarray) -> np.ndarray:
-        """Accuracy of `a` minus that of `b`, pair by pair, in points."""
-        return 100 * (accuracy[self.first] - accuracy[self.second])
+from headstart.report.matching import Pairing, matched, scopes, sharing
+from headstart.report.settings import in_words, places
 
 
 def pair(runs: pd.DataFrame, compare: Sequence[Any] = ()) -> list[Pairing]:
     """Every pairing that the runs allow, per data set and, with several sets, pooled.
 
     `compare` is study.yaml's: pairs of heads (`[autoencoder-frozen, random-trainable]`, `ae` and `mlp` for the
-    paper's two), or a factor's name (`activation`) for all of its pairs. Raises InputError for anything else.
+    paper's two), or the name of a factor or a setting (`activation`, `backbone.name`) for all of its pairs. Raises
+    InputError for anything else.
     """
     named = named_comparisons(compare)
     judged = runs[runs["accuracy"].notna()]
     found = []
-    for factor in FACTORS:
+    for factor in factors(runs):
         for within, part in [("", judged)] if factor == "head" else _by_head(judged):
-            levels = _levels(part, factor)
-            for a, b in sorted(combinations(levels, 2), key=lambda two: _rank(two, named)):
+            for a, b in sorted(combinations(_levels(part, factor), 2), key=lambda two: _rank(two, named)):
                 both = _match(part, factor, a, b)
-                if both.empty:
-                    continue
-                a_name, b_name = str(a), str(b)
-                family = _family(named, factor, within, a_name, b_name)
-                for dataset, rows in _scopes(both, runs["dataset"].nunique() > 1):
-                    found.append(_pairing(factor, a_name, b_name, within, dataset, family, rows))
+                family = _family(named, factor, within, str(a), str(b))
+                found += [_pairing(factor, str(a), str(b), within, at, family, rows) for at, rows in scopes(both)]
     return found
+
+
+def factors(runs: pd.DataFrame) -> list[str]:
+    """What can be compared: heads, what belongs to a head, normalization, and every setting in which runs differ."""
+    return [*FACTORS, "normalized", *settings_of(runs)]
+
+
+def settings_of(runs: pd.DataFrame) -> list[str]:
+    """The settings in which runs of one set differ, as columns by their dotted names."""
+    return [name for name in runs.columns if name not in COLUMNS]
+
+
+def sets_of(runs: pd.DataFrame, factor: str) -> pd.Series:
+    """The data sets on which a factor is compared: where it is a setting, without its values in their names."""
+    varied = settings_of(runs)
+    return places(runs, [name for name in varied if name != factor]) if factor in varied else runs["dataset"]
 
 
 def _rank(two: tuple[Any, Any], named: Mapping[Any, int]) -> tuple[int, bool]:
@@ -82,7 +66,7 @@ def _rank(two: tuple[Any, Any], named: Mapping[Any, int]) -> tuple[int, bool]:
     return named.get(frozenset(two), len(named)), set(two) != set(PROJECTORS)
 
 
-def _family(named: Mapping[Any, int], factor: Factor, within: str, a: str, b: str) -> str:
+def _family(named: Mapping[Any, int], factor: str, within: str, a: str, b: str) -> str:
     if factor in named or frozenset((a, b)) in named or (factor == "head" and not named):
         return "named"
     return "other heads" if factor == "head" else f"{factor} of {within}"
@@ -103,21 +87,22 @@ def _levels(runs: pd.DataFrame, factor: str) -> list[Any]:
     column = runs[factor]
     if isinstance(column.dtype, pd.CategoricalDtype):
         return [level for level in column.cat.categories if level in present]
-    return sorted(present)
+    numbers = pd.to_numeric(pd.Series(sorted(present)), errors="coerce")
+    return sorted(present, key=float) if len(present) and numbers.notna().all() else sorted(present)
 
 
-def _match(runs: pd.DataFrame, factor: Factor, a: Any, b: Any) -> pd.DataFrame:
-    """Matched rows: columns first, second (positions in `Records.runs`), dataset, seed, autoencoder."""
-    keys = ["dataset", "pictures", "seed", "settings", "normalized", *(f for f in FACTORS if f not in (factor, "head"))]
+def _match(runs: pd.DataFrame, factor: str, a: Any, b: Any) -> pd.DataFrame:
+    """Matched rows: columns first, second (positions in `Records.runs`), dataset, set, seed, autoencoder."""
+    others = [name for name in settings_of(runs) if name != factor]
+    keys = ["dataset", "set", "pictures", "seed", "settings", *others]
+    keys += [f for f in (*FACTORS, "normalized") if f not in (factor, "head")]
+    runs = runs.assign(dataset=sets_of(runs, factor))
     one, two = runs[runs[factor] == a], runs[runs[factor] == b]
     a_has, b_has = (all(map(needs_autoencoder, rows["init"].unique())) for rows in (one, two))
     both_have, shared = a_has and b_has, set(one["autoencoder"]) & set(two["autoencoder"])
     if both_have and shared:
         keys.append("autoencoder")
-    columns = [*dict.fromkeys([*keys, "autoencoder"])]
-    both = (
-        one[columns].assign(first=one.index).merge(two[columns].assign(second=two.index), on=keys, suffixes=("", "_b"))
-    )
+    both = matched(one, two, keys, draws="autoencoder")
     if factor == "hidden_dim" or (both_have and not shared):  # of other sizes, or of another kind
         both["autoencoder"] = both["autoencoder"] + " | " + both["autoencoder_b"]
     elif b_has and not a_has:
@@ -125,17 +110,11 @@ def _match(runs: pd.DataFrame, factor: Factor, a: Any, b: Any) -> pd.DataFrame:
     return both
 
 
-def _scopes(both: pd.DataFrame, several: bool) -> Iterator[tuple[str | None, pd.DataFrame]]:
-    if both["dataset"].nunique() > 1:
-        yield None, both
-    for dataset, rows in both.groupby("dataset", observed=True):
-        yield str(dataset), rows
-
-
-def _pairing(
-    factor: Factor, a: str, b: str, within: str, dataset: str | None, family: str, rows: pd.DataFrame
-) -> Pairing:
-    seeds, autoencoders = sharing(rows)
+def _pairing(factor: str, a: str, b: str, within: str, dataset: str | None, family: str, rows: pd.DataFrame) -> Pairing:
+    seeds, draws = sharing(rows)
+    has = any(needs_autoencoder(head_parts(head)[0]) for head in ((a, b) if factor == "head" else (within,)))
+    thing = "autoencoder" if has else "first-layer draw"
+    words = {level: _said(factor, level) for level in (a, b)}
     return Pairing(
         factor=factor,
         a=a,
@@ -143,8 +122,17 @@ def _pairing(
         within=within,
         dataset=dataset,
         family=family,
+        words={**words, within: name_of_head(within)} if within else words,
         first=rows["first"].to_numpy(),
         second=rows["second"].to_numpy(),
         seeds=seeds,
-        autoencoders=autoencoders,
+        draws=draws,
+        thing=f"pair of {thing}s" if factor == "hidden_dim" else thing,
     )
+
+
+def _said(factor: str, level: str) -> str:
+    if factor == "head":
+        return name_of_head(level)
+    plain = {"activation": level, "hidden_dim": f"dim(g) {level}", "output_dim": f"dim(z) {level}"}
+    return plain.get(factor) or in_words(factor, level)

@@ -12,9 +12,7 @@ import pandas as pd
 
 from headstart.records.names import PROBES
 from headstart.report.figures import Figure, capital, look
-from headstart.report.labels import (
-    name_of_head,
-)
+from headstart.report.labels import name_of_head, same_labels
 from headstart.report.svg import WIDTH, Drawing, Look, scale
 
 MOST_CLASSES = 30
@@ -23,9 +21,11 @@ MOST_CLASSES = 30
 
 def probes(results: Mapping[str, Mapping[str, Any]], names: Mapping[str, str]) -> list[Figure]:
     """Every probe of a few runs beside the untrained backbone: a row a probe."""
-    rows = _probe_rows(results, names)
+    rows = probe_rows(results, names)
     if rows.empty:
         return []
+    same = same_labels(result.get("probes") or {} for result in results.values())
+    rows = rows[~rows["probe"].isin(same)]
     axis = scale([*rows["low"].dropna(), *rows["high"].dropna(), *rows["accuracy"]], 8, WIDTH - 8)
     kinds, several = list(dict.fromkeys(rows["probe"])), rows["of"].nunique()
     top, step = 12 + 18 * ((several + 1) // 2), 24 + 10 * several
@@ -40,16 +40,24 @@ def probes(results: Mapping[str, Mapping[str, Any]], names: Mapping[str, str]) -
     drawing.x_axis(axis, top, bottom, "accuracy, %, 95 % interval")
     for i, kind in enumerate(kinds):
         y = top + i * step
-        drawing.text(0, y + 13, PROBES.shown(kind))
+        drawing.text(0, y + 13, in_words(kind, same))
         for j, r in enumerate(rows[rows["probe"] == kind].itertuples()):
             at = y + 24 + 10 * j
             if not isnan(r.low):
                 drawing.line(axis(r.low), at, axis(r.high), at, "axis")
             drawing.mark(axis(r.accuracy), at, looks[r.of], 4, f"{r.of}: {r.accuracy:.1f} %")
-    return [Figure("probes", "Every probe, beside the untrained backbone", drawing, rows)]
+    shown = rows.assign(shown=rows["probe"].map(lambda probe: in_words(probe, same)))
+    return [Figure("probes", "Every probe, beside the untrained backbone", drawing, shown)]
 
 
-def _probe_rows(results: Mapping[str, Mapping[str, Any]], names: Mapping[str, str]) -> pd.DataFrame:
+def in_words(probe: str, same: Mapping[str, str]) -> str:
+    """A probe as people read it, with those that took the same labels."""
+    twins = [other for other, first in same.items() if first == probe]
+    return f"{PROBES.shown(probe)} (and {', '.join(twins)}: the same)" if twins else PROBES.shown(probe)
+
+
+def probe_rows(results: Mapping[str, Mapping[str, Any]], names: Mapping[str, str]) -> pd.DataFrame:
+    """A row a probe and backbone: the runs' own, then the untrained one, which is one whatever head came after."""
     rows: list[dict[str, Any]] = []
     last: list[dict[str, Any]] = []
     seen = set()

@@ -13,6 +13,7 @@ import pandas as pd
 from headstart.records.config import flatten
 from headstart.records.names import PROBES
 from headstart.report import probing
+from headstart.report.comparisons import points
 from headstart.report.frame import Records
 from headstart.report.html import (
     Column,
@@ -38,7 +39,6 @@ from headstart.report.sections import (
     title,
     training,
 )
-from headstart.report.words import points
 
 
 def page(study: Records) -> Page:

@@ -74,10 +74,8 @@ def probe_grid(rows: pd.DataFrame) -> SortableTable:
     }
     backbones = list(dict.fromkeys(rows["of"]))
     columns = [Column("accuracy, % (95 % interval)"), *(Column(of, numeric=True) for of in backbones)]
-    cells = [
-        [PROBES.shown(probe), *(found.get((probe, of), "–") for of in backbones)]
-        for probe in dict.fromkeys(rows["probe"])
-    ]
+    probes = dict(zip(rows["probe"], rows["shown"], strict=True))
+    cells = [[shown, *(found.get((probe, of), "–") for of in backbones)] for probe, shown in probes.items()]
     return SortableTable("grid-probes", "", columns, cells)
 
 

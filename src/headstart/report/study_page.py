@@ -11,7 +11,7 @@ from urllib.parse import quote
 from headstart.records.names import PROBES
 from headstart.report import effects, figures, probing
 from headstart.report.answer import Answer
-from headstart.report.comparisons import Comparison
+from headstart.report.comparisons import Comparison, points
 from headstart.report.frame import Records
 from headstart.report.html import (
     Block,
@@ -39,7 +39,6 @@ from headstart.report.sections import (
     training,
 )
 from headstart.report.tables import Headline, Layout
-from headstart.report.words import name_of, points
 
 MOST_SENTENCES = 8
 """On top of the page; the others stand in the first section."""
@@ -108,8 +107,8 @@ def _counts(study: Records) -> list[str]:
 def _comparisons(study: Records, answer: Answer) -> PageSection:
     drawn = figures.forest(study, answer.comparisons)
     lead = (
-        "Runs that agree in everything but the head, subtracted. Right of zero, the head named first is better. A "
-        "filled diamond is a difference that stands after correction; a hollow one does not."
+        "Runs that agree in everything but what is compared, subtracted. Right of zero, what is named first is better. "
+        "A filled diamond is a difference that stands after correction; a hollow one does not."
     )
     blocks: list[Block] = [Figures(drawn)] if drawn else []
     if more := [*answer.sentences[MOST_SENTENCES:], *answer.by_set]:
@@ -156,7 +155,7 @@ def _side_by_side(study: Records, answer: Answer) -> PageSection:
 
 
 def _tables(layouts: Sequence[Layout], peaks: Headline | None) -> PageSection:
-    filled = [layout for layout in layouts if layout.bodies]
+    filled = [layout for layout in layouts if any(rows for _, rows in layout.bodies)]
     lead = "The paper's Tables 2 to 6 from these runs: ae is the frozen autoencoder head, mlp the trainable random one."
     if peaks is not None:
         lead += (
@@ -220,9 +219,9 @@ def _all_comparisons(answer: Answer) -> PageSection | None:
 def _comparison_row(c: Comparison) -> list[str]:
     p, test = c.pairing, c.decision.test
     return [
-        name_of(p, p.a),
-        name_of(p, p.b),
-        name_of_head(p.within) if p.within else "heads",
+        p.said(p.a),
+        p.said(p.b),
+        p.said(p.within) if p.within else "heads",
         p.dataset or "all",
         points(test.mean),
         _interval(test.interval),

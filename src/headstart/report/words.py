@@ -1,4 +1,4 @@
-"""A comparison in one plain sentence.
+"""A comparison with its numbers, and in one plain sentence.
 
 Comes in: a `Pairing` and its `Decision`. Goes out: what the data support, and whether the evidence is too little.
 """
@@ -7,85 +7,91 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from headstart.report.comparisons import ENOUGH_CLUSTERS, Decision
-from headstart.report.frame import Records
-from headstart.report.labels import (
-    head_parts,
-    name_of_head,
-    needs_autoencoder,
-)
-from headstart.report.pairing import Pairing
-from headstart.statistics import Clustered
-
-
-def name_of(pairing: Pairing, level: str) -> str:
-    """What is compared, as a person says it: `frozen autoencoder`, `Tanh`, `dim(z) 64`."""
-    if pairing.factor == "head":
-        return name_of_head(level)
-    return {"activation": level, "hidden_dim": f"dim(g) {level}", "output_dim": f"dim(z) {level}"}[pairing.factor]
+from headstart.report.comparisons import ENOUGH_CLUSTERS, Comparison, Decision, Measure
+from headstart.report.matching import Pairing
+from headstart.statistics import Clustered, bootstrap_interval, wilcoxon
 
 
 def cluster_words(pairing: Pairing, test: Clustered) -> str:
     """The independent things that a decision rests on, as `3 autoencoders`."""
-    seeds, layers = test.clusters
-    has = any(needs_autoencoder(head_parts(head)[0]) for head in (pairing.a, pairing.b, pairing.within))
-    thing = "autoencoder" if has else "first-layer draw"
-    if pairing.factor == "hidden_dim":
-        thing = f"pair of {thing}s"
+    seeds, draws = test.clusters
     several_sets = pairing.dataset is None and len({s.rpartition(" ")[0] for s in pairing.seeds}) > 1
-    seed_words = f"{_count(seeds, 'seed')}" + (" on their sets" if several_sets else "")
+    seed_words = f"{count(seeds, 'seed')}" + (" on their sets" if several_sets else "")
     if seeds == 1:
-        return _count(layers, thing)
-    by_layer: dict[str, set[str]] = {}
-    for layer, seed in zip(pairing.autoencoders, pairing.seeds, strict=True):
-        by_layer.setdefault(layer, set()).add(seed)
-    nested = all(len(held) == 1 for held in by_layer.values())
-    return seed_words if nested or layers == 1 else f"{seed_words} and {_count(layers, thing)}"
+        return count(draws, pairing.thing)
+    by_draw: dict[str, set[str]] = {}
+    for draw, seed in zip(pairing.draws, pairing.seeds, strict=True):
+        by_draw.setdefault(draw, set()).add(seed)
+    nested = all(len(held) == 1 for held in by_draw.values())
+    return seed_words if nested or draws == 1 else f"{seed_words} and {count(draws, pairing.thing)}"
 
 
-def _count(n: int, thing: str) -> str:
+def described(pairing: Pairing, decision: Decision, values: np.ndarray, measure: Measure, several: bool) -> Comparison:
+    """A comparison with everything that is shown beside its decision; `several`: there are more sets than one."""
+    gains = measure.gains(pairing, values)
+    clusters = cluster_words(pairing, decision.test)
+    digits = measure.decimals + 3  # equal to the picture, though not to the last bit, is a tie
+    return Comparison(
+        pairing=pairing,
+        measure=measure,
+        decision=decision,
+        pairs=gains.size,
+        wins=int((gains > 0).sum()),
+        losses=int((gains < 0).sum()),
+        mean=float(gains.mean()),
+        mean_interval=bootstrap_interval(gains),
+        median=float(np.median(gains)),
+        median_interval=bootstrap_interval(gains, "median"),
+        wilcoxon=wilcoxon(gains.round(digits)),
+        clusters=clusters,
+        sentence=sentence(pairing, decision, gains, clusters, several, measure),
+    )
+
+
+def count(n: int, thing: str) -> str:
+    """`1 seed`, `2 seeds`, `2 pairs of autoencoders`."""
     if n == 1:
         return f"1 {thing}"
     return f"{n} {thing.replace('pair of', 'pairs of')}" if thing.startswith("pair") else f"{n} {thing}s"
 
 
-def points(value: float) -> str:
-    """A difference with one decimal and a real minus sign."""
-    return f"{value:.1f}".replace("-0.0", "0.0").replace("-", "−")
-
-
-def sentence(pairing: Pairing, decision: Decision, differences: np.ndarray, clusters: str, study: Records) -> str:
-    """What a comparison shows, and whether its clusters are too few to settle it."""
+def sentence(
+    pairing: Pairing, decision: Decision, gains: np.ndarray, clusters: str, several: bool, measure: Measure
+) -> str:
+    """What a comparison shows, and whether its clusters are too few to settle it; `several`: there are more sets."""
     mean = decision.test.mean
     if decision.verdict == "none":
         better, worse, sign = pairing.a, pairing.b, 1
     else:
         better, worse, sign = (pairing.b, pairing.a, -1) if mean < 0 else (pairing.a, pairing.b, 1)
-    better, worse = name_of(pairing, better), name_of(pairing, worse)
-    ahead = int((sign * differences > 0).sum())
+    better, worse = pairing.said(better), pairing.said(worse)
+    ahead = int((sign * gains > 0).sum())
     low, high = sorted(sign * bound for bound in decision.test.interval)
     where = "".join(
         [
-            f" in the {name_of_head(pairing.within)} head" if pairing.within else "",
-            f" on {pairing.dataset}" if pairing.dataset and len(study.sets) > 1 else "",
+            f" in the {pairing.said(pairing.within)} head" if pairing.within else "",
+            f" on {pairing.dataset}" if pairing.dataset and several else "",
         ]
     )
-    size, over = points(abs(mean)), f"{points(low)} to {points(high)} over {clusters}"
-    pairs = f"{ahead} of {differences.size} pairs"
+    size, over = measure.text(abs(mean)), f"{measure.text(low)} to {measure.text(high)} over {clusters}"
+    pairs = f"{ahead} of {gains.size} pairs"
     match decision.verdict:
         case "beats":
-            text = f"{better} beats {worse}{where} by {size} points ({over}; {pairs})"
+            text = f"{better} beats {worse}{where} by {size} {measure.unit} ({over}; {pairs})"
         case "ahead":
             text = (
-                f"{better} is ahead of {worse}{where} by {size} points ({over}; {pairs}), but not once corrected for "
-                f"{decision.family_size} comparisons (p = {decision.adjusted:.2f})"
+                f"{better} is ahead of {worse}{where} by {size} {measure.unit} ({over}; {pairs}), but not once "
+                f"corrected for {decision.family_size} comparisons (p = {decision.adjusted:.2f})"
             )
         case "none":
             text = (
-                f"no difference is detectable between {better} and {worse}{where} ({over}; {better} ahead in {pairs})"
+                f"no difference{measure.about} is detectable between {better} and {worse}{where} ({over}; {better} "
+                f"ahead in {pairs})"
             )
         case _:
-            text = _undecided(better, worse, where, size, pairs, differences.size, clusters, mean)
+            text = _undecided(
+                better, worse, where, f"{size} {measure.unit}", pairs, gains.size, clusters, mean, measure
+            )
     text = text[0].upper() + text[1:]
     if decision.verdict != "open" and decision.test.independent < ENOUGH_CLUSTERS:
         text += f"; {clusters} are too few to settle it"
@@ -93,15 +99,14 @@ def sentence(pairing: Pairing, decision: Decision, differences: np.ndarray, clus
 
 
 def _undecided(
-    better: str, worse: str, where: str, size: str, ahead: str, pairs: int, clusters: str, mean: float
+    better: str, worse: str, where: str, size: str, ahead: str, pairs: int, clusters: str, mean: float, measure: Measure
 ) -> str:
-    seen, end = (
-        ("one pair of runs" if pairs == 1 else ahead),
-        f"one seed and {clusters.replace('1 ', 'one ')} cannot settle it",
-    )
+    seen = "one pair of runs" if pairs == 1 else ahead
+    rests = "one seed" if clusters == "1 seed" else f"one seed and {clusters.replace('1 ', 'one ')}"
+    end = f"{rests} cannot settle it"
     if mean == 0:
-        return f"{better} and {worse}{where} reach the same accuracy; {end}"
-    return f"{better} is ahead of {worse}{where} by {size} points in {seen}; {end}"
+        return f"{better} and {worse}{where} reach the same {measure.name}; {end}"
+    return f"{better} is ahead of {worse}{where} by {size} in {seen}; {end}"
 
 
 def listed(items: Sequence[str]) -> str:
