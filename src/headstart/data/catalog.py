@@ -15,6 +15,7 @@ from headstart.data.decode import SUFFIXES
 from headstart.data.folders import in_folder
 from headstart.data.lists import LISTS, in_list, labelled_by
 from headstart.data.named import named_set, set_of
+from headstart.data.packed import PACKED, in_folder_packed, in_packed
 from headstart.data.source import Entry, Found, Source, as_text, make, relabel
 from headstart.records.config import DataConfig
 from headstart.records.errors import InputError
@@ -71,7 +72,11 @@ def _from_files(names: Sequence[str], labels: str) -> Source:
     for name in names:
         path = expanded(name)
         if path.is_dir():
-            parts.append((path.resolve().name, in_folder(path, labels)))
+            found = in_folder(path, labels)
+            packed = [] if found.entries else in_folder_packed(path)
+            parts += [(one.stem, in_packed(one, labels)) for one in packed] or [(path.resolve().name, found)]
+        elif path.is_file() and path.suffix.lower() in PACKED:
+            parts.append((path.stem, in_packed(path, labels)))
         elif path.is_file() and path.suffix.lower() in LISTS:
             parts.append((path.stem, in_list(path)))
         elif path.is_file() and path.suffix.lower() in SUFFIXES:
@@ -98,14 +103,14 @@ def _from_files(names: Sequence[str], labels: str) -> Source:
         skipped=found.skipped,
         notes=tuple(found.notes),
         others=dict(found.others),
+        files=tuple(found.files),
     )
 
 
 def _neither(name: str, path: Path) -> InputError:
     if path.is_file():
-        return InputError(
-            f"{name} is neither a folder nor a list ({', '.join(LISTS)}) nor a picture; unpack archives first"
-        )
+        kinds = f"a list ({', '.join(LISTS)}), a file of pictures ({', '.join(PACKED)}) or a picture"
+        return InputError(f"{name} is neither a folder nor {kinds}; unpack it first")
     return InputError(f"there is no folder, list or named set {name}; named sets are {', '.join(SETS)}")
 
 
@@ -131,6 +136,7 @@ def _together(parts: Sequence[tuple[str, Found]]) -> Found:
         whole.skipped += part.skipped
         whole.notes += [f"{prefix}: {note}" if prefix else note for note in part.notes]
         whole.others += part.others
+        whole.files += part.files
     if kinds:
         whole.notes.append(f"taken for the official split: {', '.join(f'{n} ({k})' for n, k in kinds.items())}")
     return whole

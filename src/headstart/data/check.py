@@ -22,7 +22,7 @@ from headstart.data import catalog
 from headstart.data.decode import UnreadableError, opened, read_picture
 from headstart.data.images import CHANNELS, TOLERATED, constant, one_class
 from headstart.data.prepare import AUTO_SIZE
-from headstart.data.source import Source
+from headstart.data.source import Picture, Source
 from headstart.engine.device import available_cores
 from headstart.engine.progress import stage
 from headstart.records.config import DataConfig
@@ -175,7 +175,7 @@ class _Found:
 def _inspect(source: Source) -> Iterator[_Found | str]:
     """Each picture of a source, or the reason why it cannot be read."""
 
-    def one(picture: str | np.ndarray) -> _Found | str:
+    def one(picture: Picture) -> _Found | str:
         kind = ("array", "RGB")
         pixels = picture
         if not isinstance(pixels, np.ndarray):

@@ -21,6 +21,7 @@ import torchvision.io  # noqa: F401 - registers the operator below
 from PIL import Image, UnidentifiedImageError
 
 from headstart.data.reasons import tiff_layout, what_it_is
+from headstart.data.source import Encoded
 
 _RGB = 3
 _fast_jpeg = getattr(torch.ops.image, "decode_jpeg", None)
@@ -78,8 +79,8 @@ class NotNowError(UnreadableError):
     """This file could not be read for a reason that may pass, or that another user does not meet."""
 
 
-def read_picture(path: str) -> tuple[np.ndarray, bytes]:
-    """Pixels uint8 (height, width, 3) of a picture file, and the bytes it was read from.
+def read_picture(path: str | Encoded) -> tuple[np.ndarray, bytes]:
+    """Pixels uint8 (height, width, 3) of a picture file, alone or inside another, and the bytes it was read from.
 
     Pictures of more than `GIANT` pixels are decoded one at a time, so that a few of them do not fill the memory.
 
@@ -88,7 +89,7 @@ def read_picture(path: str) -> tuple[np.ndarray, bytes]:
     """
     for pause in (*PAUSES, None):
         try:
-            data = _read(path)
+            data = _read(path) if isinstance(path, str) else path.read()
             break
         except OSError as error:
             reason = f"cannot be read: {error.strerror or error}"

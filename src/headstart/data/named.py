@@ -244,11 +244,11 @@ def fgvc_aircraft(root: Path, data: DataConfig) -> Source:
                     f"{path}, line {number} is {printable(line)!r}; expected a picture's number and its class"
                 )
             entries.append(Entry(f"{split}/{picture}.jpg", str(root / "images" / f"{picture}.jpg"), label, split))
-    if not any(os.path.exists(entry.path) for entry in entries):
-        raise _MissingError(Path(entries[0].path) if entries else root / "images")
+    if not any(os.path.exists(str(entry.path)) for entry in entries):
+        raise _MissingError(Path(str(entries[0].path)) if entries else root / "images")
     source = make(os.path.abspath(root), entries, crop_bottom=20)
     trainval = root / f"images_{data.annotation}_trainval.txt"  # torchvision's order, in which the authors split
-    listed = _lines(trainval) if trainval.exists() else [Path(entry.path).stem for entry in entries]
+    listed = _lines(trainval) if trainval.exists() else [Path(str(entry.path)).stem for entry in entries]
     place = {line.partition(" ")[0]: i for i, line in enumerate(listed)}
     order = [place.get(name[:-4].rpartition("/")[2], len(place) + i) for i, name in enumerate(source.names)]
     return replace(source, order=np.array(order, dtype=np.int64))

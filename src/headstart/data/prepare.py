@@ -17,7 +17,6 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import PIL
@@ -25,7 +24,7 @@ from PIL import Image
 
 from headstart.data import cache
 from headstart.data.decode import HEIF, NotNowError, UnreadableError, read_picture
-from headstart.data.source import Pictures, Source
+from headstart.data.source import Picture, Pictures, Source
 from headstart.engine.device import available_cores
 from headstart.engine.progress import say, stage
 from headstart.records.config import DataConfig
@@ -237,9 +236,11 @@ def _chunks(pictures: Pictures) -> Iterator[range]:
         yield range(start, len(pictures))
 
 
-def _bytes_of(picture: str | np.ndarray) -> int:
+def _bytes_of(picture: Picture) -> int:
     if isinstance(picture, np.ndarray):
         return picture.nbytes
+    if not isinstance(picture, str):
+        return picture.size
     try:
         return os.stat(picture).st_size
     except OSError:
@@ -357,8 +358,8 @@ def _resized(pixels: np.ndarray, size: tuple[int, int], method: Image.Resampling
 def _key(source: Source, plan: _Plan) -> str:
     """What a store depends on: each file's name, length and times, how it is decoded, and by what."""
     digest = hashlib.sha256(repr((plan, LONGEST, PIL.__version__, HEIF, cache.VERSION)).encode())
-    files: Iterable[Any] = source.files or source.pictures
-    for path in files:
+    pictures = () if isinstance(source.pictures, np.ndarray) else source.pictures
+    for path in (*map(str, source.files), *(p for p in pictures if isinstance(p, str))):
         try:
             status = os.stat(path)
             # The time of change cannot be set back by a copy that keeps the time of modification.

@@ -5,11 +5,24 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
-Pictures = Sequence[str | np.ndarray] | np.ndarray
+
+class Encoded(Protocol):
+    """A picture file's bytes inside another file; `size`: how many, roughly."""
+
+    @property
+    def size(self) -> int:
+        """Bytes."""
+
+    def read(self) -> bytes:
+        """The bytes. Raises UnreadableError, OSError."""
+
+
+Picture = str | np.ndarray | Encoded
+Pictures = Sequence[Picture] | np.ndarray
 
 
 @dataclass(frozen=True)
@@ -19,13 +32,13 @@ class Source:
     Attributes:
         where: what the user calls it, absolute: the place that its cache belongs to.
         names: unique, relative, with `/`; sorted.
-        pictures: a path each, or uint8 arrays (height, width, 3).
+        pictures: each a path, a file inside another, or a uint8 array (height, width, 3).
         labels: int64 (n,), -1 where there is none; classes: their names.
         official: (n,) of 'train', 'val', 'test' or ''.
         skipped: (name, reason) of pictures that were listed but are not there.
         order: (n,) the number of each picture in torchvision's data set; empty: as here.
         crop_bottom: rows to cut off below (the banner of fgvc-aircraft).
-        files: the files that array pictures come from.
+        files: the files that other pictures than paths come from.
         checksums: (file, md5) as published, of a named set.
         notes: what folders and columns were taken for, and what was left out, a sentence each.
         others: files of other endings that lie in the folders, by ending.
@@ -48,10 +61,10 @@ class Source:
 
 @dataclass(frozen=True)
 class Entry:
-    """A picture file: its name, class (None: unlabelled) and official split."""
+    """A picture: its name, where it is, class (None: unlabelled) and official split."""
 
     name: str
-    path: str
+    path: Picture
     label: str | None = None
     official: str = ""
 
@@ -64,6 +77,7 @@ class Found:
     skipped: list[tuple[str, str]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     others: Counter[str] = field(default_factory=Counter)
+    files: list[Path] = field(default_factory=list)
 
 
 def make(where: str, entries: Iterable[Entry], as_given: bool = False, **more: Any) -> Source:

@@ -47,6 +47,16 @@ _NO_LABEL = frozenset(
 """What people and pandas write where there is no label."""
 
 
+def is_label(header: str) -> bool:
+    """Whether a column of that name holds classes."""
+    return re.sub(r"[\W_]+", "", header).lower() in _LABELS
+
+
+def no_label(text: str) -> bool:
+    """Whether a text is what stands where there is no label."""
+    return text.strip().lower() in _NO_LABEL
+
+
 class Row(NamedTuple):
     """A row of a table: its line, the picture it names, its class (None: none) and split ('': none)."""
 
@@ -195,7 +205,7 @@ class _Columns:
                 label = self.header[yes[0]] if len(yes) == 1 else None
             elif self.label is not None:
                 text = _cell(cells, self.label)
-                label = None if text.lower() in _NO_LABEL else text
+                label = None if no_label(text) else text
                 if label is None and text:
                     none[text] += 1
             rows.append(Row(line, _cell(cells, self.name), label, self._split_of(line, cells)))
