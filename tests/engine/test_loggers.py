@@ -118,7 +118,7 @@ def test_a_missing_package_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
     monkeypatch.setitem(__import__("sys").modules, "tensorboard", None)
     with (
-        pytest.raises(InputError, match=r"headstart\[loggers\]"),
+        pytest.raises(InputError, match=r"headstart\[tensorboard\]"),
         loggers.attached(Metrics(tmp_path / "m.jsonl"), ["tensorboard"], tmp_path, {}),
     ):
         pass

@@ -185,6 +185,7 @@ def test_hashes_of_runs_that_exist_stay() -> None:
 
 def test_a_preset_is_one_entry(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(presets.PRESETS, "_choices", dict(presets.PRESETS._choices))
+    del presets.PRESETS._choices["adapt"]
     presets.PRESETS.register(
         presets.Preset(
             name="given",

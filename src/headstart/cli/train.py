@@ -45,12 +45,15 @@ def pretrain(
         preset: a setting with a name; `headstart list presets` tells them.
         config: settings from a run's config.yaml; DATA is then optional.
     """
+    from headstart.engine.progress import say
     from headstart.training import run as pretraining
 
     if sources:
         options = replace(options, data=replace(options.data, sources=sources))
     if not options.data.sources:
         raise InputError("pretrain needs DATA: a folder of pictures, a list file, or a named set such as cifar10:ROOT")
+    if preset is None and config is None and options.backbone.weights != "none":
+        say("given weights: careful steps (--preset adapt), and the given ones are kept where they are better")
     deadline = None if max_seconds is None else time.monotonic() + max_seconds
     path = pretraining.run(options, out, overwrite=overwrite, extend=extend, deadline=deadline)
     from headstart.cli.screen import print_run

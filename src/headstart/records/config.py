@@ -185,6 +185,8 @@ class AugmentConfig:
     blur_sigma: Annotated[tuple[Positive, Positive], Ordered] = (0.1, 2.0)
     blur_kernel: Annotated[Count, must(lambda side: side % 2 == 1, "an odd number of pixels")] | None = None
     """Odd, in pixels. Unset: a tenth of the side, made odd."""
+    colour: Literal["always", "auto"] = "always"
+    """auto: saturation, hue and greying are left out where every picture is grey and has none to change."""
 
 
 @settings("contrastive")
@@ -211,8 +213,19 @@ class ContrastiveConfig:
     """Batch norm over both views, or one pass a view (as the authors did)."""
     chunk: Count | None = None
     """Pairs held on the device at once; the loss still sees the whole batch (GradCache). Unset: all."""
-    keep: Literal["last", "best"] = "last"
-    """The weights a run ends with: of the last epoch, or of the lowest validation loss."""
+    keep: Literal["last", "best", "best-probe"] = "last"
+    """The weights a run ends with: of the last epoch, of the lowest validation loss, or the best of given, interpolated
+    and adapted weights by cross-validated probes on the labels of train and val."""
+    interpolate: Annotated[tuple[Share, ...], Several] = ()
+    """Shares of the way from the given to the adapted weights whose mixtures `keep best-probe` may choose as well."""
+    head_epochs: Whole = 0
+    """Epochs that the head trains alone, on features of the backbone as it was given, before both train together."""
+    head_lr: Positive | None = None
+    """Peak learning rate of the head, also while it trains alone. Unset: lr."""
+    frozen_share: Annotated[Share, Field(lt=1)] = 0.0
+    """Share of the backbone's blocks, counted from the pictures, that keep the weights they are given."""
+    norms: Literal["batch", "given"] = "batch"
+    """Batch norm by the batch's statistics, or always by the given running ones (its scale and shift still train)."""
     validation_views: Literal["augmented", "identical"] = "augmented"
     """Two augmented views with fixed draws, or the un-augmented picture twice (as the authors did)."""
     drop_last_validation: bool = False
@@ -292,7 +305,16 @@ NOT_HASHED = {
 }
 """Where and how a run is computed and stored, not what it computes."""
 
-YOUNGER: dict[str, Any] = {"data.auto_size": None, "data.resize": "squash"}
+YOUNGER: dict[str, Any] = {
+    "augment.colour": "always",
+    "contrastive.frozen_share": 0.0,
+    "contrastive.head_epochs": 0,
+    "contrastive.head_lr": None,
+    "contrastive.interpolate": [],
+    "contrastive.norms": "batch",
+    "data.auto_size": None,
+    "data.resize": "squash",
+}
 """Settings that came after the hash, with their defaults: left out while they have them, so older runs keep theirs."""
 
 _CONFIG = TypeAdapter(Config)

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from headstart.records.config import BackboneConfig, Config, ContrastiveConfig, DataConfig
+from headstart.records.config import AugmentConfig, BackboneConfig, Config, ContrastiveConfig, DataConfig, HeadConfig
 from headstart.records.names import SETS, Choice, Names
 
 
@@ -29,6 +29,34 @@ def paper(sources: tuple[str, ...] = ()) -> Config:
     )
 
 
+def adapt(sources: tuple[str, ...] = ()) -> Config:
+    """Careful steps from given weights, which a small set could spoil; docs/adapting.md has what was tried.
+
+    The head is trained alone first, so that its first gradients do not tear at the backbone: a head start in time,
+    where the paper's is one in weights. Batch norm keeps the given statistics, and the first blocks their weights;
+    rates, crops and colours are mild; and of given and adapted weights the run keeps those that its labels, or
+    without any its pictures, show to be best.
+    """
+    return Config(
+        data=DataConfig(sources=sources, statistics="backbone"),
+        head=HeadConfig(init="random", frozen=False),
+        contrastive=ContrastiveConfig(
+            epochs=10,
+            optimizer="adamw",
+            lr=1e-4,
+            head_lr=1e-3,
+            head_epochs=60,
+            weight_decay=1e-4,
+            final_lr_fraction=0.0,
+            temperature=0.2,
+            norms="given",
+            frozen_share=0.4,
+            keep="best-probe",
+        ),
+        augment=AugmentConfig(crop_scale=(0.2, 1.0), jitter=(0.4, 0.4, 0.4, 0.1), colour="auto"),
+    )
+
+
 PAPER_FOLDER_BATCH = 1280
 """The paper's batch where Table 1 names none; shrunk until one validation batch fits (paper 3.5)."""
 
@@ -47,6 +75,12 @@ class Preset(Choice):
 PRESETS = Names(
     "preset",
     Preset(name="paper", help="the authors' setting", make=paper),
+    Preset(
+        name="adapt",
+        help="careful steps from given weights, the default whenever --backbone.weights is not none",
+        make=adapt,
+        suits=lambda weights: weights != "none",
+    ),
 )
 
 if TYPE_CHECKING:

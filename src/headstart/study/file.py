@@ -126,7 +126,10 @@ def load(study: str | Path, *, overrides: Sequence[str] = (), **selection: Any) 
     unknown = [key for key in values if key not in FILE_KEYS]
     if unknown:
         raise InputError(f"{where} has the unknown key {unknown[0]!r}; a study has {', '.join(FILE_KEYS[:-2])}")
-    base = from_dict(values.get("base") or {}, preset(values.get("preset")), where=f"{where}, base")
+    set_by_hand = _overrides(overrides)
+    given = values.get("base") or {}
+    weights = set_by_hand.get("backbone.weights") or from_dict(given, where=f"{where}, base").backbone.weights
+    base = from_dict(given, preset(values.get("preset"), weights=str(weights)), where=f"{where}, base")
     sets = _data_sets(values.get("data"), where)
     if only is not None:
         if only not in sets:
@@ -138,7 +141,6 @@ def load(study: str | Path, *, overrides: Sequence[str] = (), **selection: Any) 
     if not sets:
         raise InputError(f"{where} names no data; give --data")
     written = _mapping(values.get("factors"), f"{where}, factors")
-    set_by_hand = _overrides(overrides)
     factors = _factors(written, base, where)
     varied = {option: factor for factor, levels in factors.items() for o in levels.values() for option in o}
     for option in set_by_hand.keys() & varied.keys():

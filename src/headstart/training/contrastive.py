@@ -17,6 +17,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from headstart.augment import SimCLRAugment
+from headstart.backbones.blocks import freeze
 from headstart.data.images import Images
 from headstart.data.splits import Splits
 from headstart.engine import distributed
@@ -27,6 +28,8 @@ from headstart.engine.prefetch import Prefetch
 from headstart.engine.randomness import generator, order
 from headstart.records.config import Config
 from headstart.training import optimizers
+from headstart.training.head_alone import STAGE as HEAD_STAGE
+from headstart.training.head_alone import HeadAlone
 from headstart.training.loop import Epoch, Loop, Step, Training
 from headstart.training.step import SimCLR, Stepper, loss_of, synchronise_norms
 from headstart.training.views import (
@@ -93,10 +96,17 @@ def train(
     """
     assert isinstance(config.data.size, int)
     augment = augmenter(config.augment, config.data.size, mean, std).to(compute.device)
-    training = Contrastive(SimCLR(backbone, head, config.contrastive.passes), augment, images, splits, config, compute)
+    settings = config.contrastive
+    model = SimCLR(backbone, head, settings.passes, settings.norms)
+    training = Contrastive(model, augment, images, splits, config, compute)
     training.observers = observers
+    saved = checkpoints.load(STAGE)
+    if saved is None and settings.head_epochs:
+        alone = HeadAlone.of(model, images, training.pictures, config, augment, compute, training.watch.alone, quiet)
+        Loop(alone, checkpoints, log, quiet).run(checkpoints.load(HEAD_STAGE))
+        model.train()
     loop = Loop(training, checkpoints, log, quiet)
-    loop.run(checkpoints.load(STAGE))
+    loop.run(saved)
     checkpoints.save(STAGE, loop.state())  # whatever the interval: `--extend` goes on from here
     kept = training.keep()
     return TrainedSimCLR(
@@ -128,6 +138,7 @@ class Contrastive(Training):
         settings = config.contrastive
         assert settings.batch_size is not None
         check_batch(settings.batch_size)
+        freeze(model.backbone, settings.frozen_share)
         self.model = model.to(compute.device).to(memory_format=torch.channels_last).train()
         synchronise_norms(self.model, compute.device)
         self.stepper = Stepper(self.model, augment, config, compute)

@@ -52,7 +52,7 @@ def _first_views(run: OpenRun, backbone: nn.Module, chosen: Tensor) -> Tensor:
     augment = augmenter(run.config.augment, run.size, *run.statistics("train"))
     draws = draw_pairs(augment, run.images, chosen, generator(run.config.seed, "head-statistics"))
     views = augment.apply(run.images.batch(chosen)[0], draws).to(run.compute.device)
-    backbone.train()
+    backbone.train(run.config.contrastive.norms == "batch")
     with (
         torch.no_grad(),
         running_statistics_kept(backbone),

@@ -38,12 +38,33 @@ def groups(parameters: Iterable[tuple[str, nn.Parameter]], config: ContrastiveCo
     return [group for group in both if group["params"]]
 
 
+def groups_of(backbone: nn.Module, head: nn.Module, config: ContrastiveConfig) -> list[dict[str, Any]]:
+    """`groups` of both networks; where the head has a rate of its own, they stand apart, each with its `rate`, the
+    factor of the scheduled learning rate."""
+    if config.head_lr is None:
+        both = [*backbone.named_parameters(), *head.named_parameters()]
+        return [{**group, "rate": 1.0} for group in groups(both, config)]
+    assert config.lr is not None
+    rates = (backbone, 1.0), (head, config.head_lr / config.lr)
+    return [{**group, "rate": rate} for part, rate in rates for group in groups(part.named_parameters(), config)]
+
+
 def build(parameters: Iterable[tuple[str, nn.Parameter]], config: ContrastiveConfig) -> Optimizer:
     """The optimiser of `config` over `groups(parameters, config)`: SGD with momentum (the paper's), AdamW, or LARS.
 
     `momentum` is AdamW's first beta. The learning rate is 0 until the first `learning_rate` is put into its groups.
     """
-    return OPTIMIZERS.known(config.optimizer).made()(groups(parameters, config), config.momentum)
+    return _made(groups(parameters, config), config)
+
+
+def build_for(backbone: nn.Module, head: nn.Module, config: ContrastiveConfig) -> Optimizer:
+    """The same over `groups_of(backbone, head, config)`."""
+    return _made(groups_of(backbone, head, config), config)
+
+
+def _made(grouped: list[dict[str, Any]], config: ContrastiveConfig) -> Optimizer:
+    optimizer: Optimizer = OPTIMIZERS.known(config.optimizer).made()(grouped, config.momentum)
+    return optimizer
 
 
 def sgd(grouped: list[dict[str, Any]], momentum: float) -> Optimizer:

@@ -29,6 +29,7 @@ from headstart.records.config import Config, flatten, to_dict
 from headstart.records.folder import RunFolder
 from headstart.training import autoencoder as autoencoding
 from headstart.training import contrastive, head, samples
+from headstart.training.keeping import keep_best
 from headstart.training.opened import OpenRun
 from headstart.training.opening import open_run, refuse_finished
 from headstart.training.resolving import prepare
@@ -144,7 +145,10 @@ def train_simclr(run: OpenRun, embedding: Autoencoder | EmbeddingOnly | None) ->
     trained = contrastive.train(
         f, g, run.images, run.splits, run.config, mean=mean, std=std, observers=observers, **run.shared
     )
+    found = dataclasses.asdict(trained)
+    if run.config.contrastive.keep == "best-probe":
+        found["kept"] = keep_best(run, run.backbone(), f)
     if run.writes:
         weights.save(run.folder.head, g.state_dict(), **dataclasses.asdict(run.config.head))
         weights.save(run.folder.backbone, f.state_dict(), **run.about_backbone())
-    run.done("contrastive", dataclasses.asdict(trained), started)
+    run.done("contrastive", found, started)

@@ -26,11 +26,23 @@ from headstart.training.views import Batch
 
 
 class SimCLR(nn.Module):
-    """g after f (paper Eq. 1), with batch norm over both views at once or one pass a view."""
+    """g after f (paper Eq. 1), with batch norm over both views at once or one pass a view.
 
-    def __init__(self, backbone: nn.Module, head: nn.Module, passes: int = 1) -> None:
+    `norms="given"`: the backbone's batch norm always uses its running statistics, which then never change.
+    """
+
+    def __init__(self, backbone: nn.Module, head: nn.Module, passes: int = 1, norms: str = "batch") -> None:
         super().__init__()
-        self.backbone, self.head, self.passes = backbone, head, passes
+        self.backbone, self.head, self.passes, self.norms = backbone, head, passes, norms
+
+    def train(self, mode: bool = True) -> "SimCLR":
+        """As nn.Module, but for the backbone's batch norm with `norms="given"`."""
+        super().train(mode)
+        if self.norms == "given":
+            for module in self.backbone.modules():
+                if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                    module.eval()
+        return self
 
     def forward(self, views: Tensor) -> tuple[Tensor, Tensor]:
         """views (2n, 3, S, S) -> h (2n, num_features), z (2n, output_dim)."""
@@ -54,7 +66,7 @@ class Stepper:
 
     def __init__(self, model: SimCLR, augment: SimCLRAugment, config: Config, compute: Compute) -> None:
         self.model, self.augment, self.config, self.compute = model, augment, config, compute
-        self.optimizer = optimizers.build(model.named_parameters(), config.contrastive)
+        self.optimizer = optimizers.build_for(model.backbone, model.head, config.contrastive)
         self.parallel = self._wrap()
 
     def _wrap(self) -> nn.Module:
@@ -67,14 +79,15 @@ class Stepper:
         first = self.model.head.first
         assert isinstance(first, nn.Linear)
         first.requires_grad_(True)
+        rate = self.optimizer.param_groups[-1]["rate"]  # the head's
         for group in optimizers.groups(first.named_parameters(), self.config.contrastive):
-            self.optimizer.add_param_group(group)
+            self.optimizer.add_param_group({**group, "rate": rate})
         self.parallel = self._wrap()
 
     def __call__(self, batch: Batch, lr: float, position: tuple[int, int]) -> tuple[Tensor, Tensor]:
         """Take one step at learning rate `lr`; returns the detached loss () and h (2n, num_features)."""
         for group in self.optimizer.param_groups:
-            group["lr"] = lr
+            group["lr"] = lr * group["rate"]
         self.optimizer.zero_grad(set_to_none=True)
         chunk = self.config.contrastive.chunk
         step = self._whole if chunk is None or chunk >= len(batch.frames) else self._chunked

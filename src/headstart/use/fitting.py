@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from headstart.augment import SimCLRAugment
+from headstart.backbones.blocks import block_of
 from headstart.data import Images
 from headstart.engine.checkpoint import Checkpoints, State
 from headstart.engine.device import Compute
@@ -234,14 +235,6 @@ def groups(model: Classifier, weight_decay: float, layer_decay: float) -> list[d
         }
         for name, p in named
     ]
-
-
-def block_of(name: str) -> str:
-    """The block that a parameter belongs to: its name up to the first part with a number (`backbone.layer3`,
-    `backbone.features.7`, `backbone.encoder.layers.encoder_layer_2`), or its layer's where no part has one."""
-    parts = name.split(".")
-    numbered = next((i for i, part in enumerate(parts[:-1]) if any(c.isdigit() for c in part)), len(parts) - 2)
-    return ".".join(parts[: numbered + 1])
 
 
 def schedule(step: int, total: int) -> float:

@@ -1,0 +1,148 @@
+"""Which weights a run ends with: as given, as adapted, or a mixture of both (`contrastive.keep best-probe`).
+
+SimCLR can leave a backbone worse than it was given, and nobody sees that in its loss. Here the versions are compared on
+what the user has: labels of train and val, cross-validated (evaluate/versions.py), or without any the pictures alone
+(evaluate/unlabelled.py), never the test split. Mixtures of the weights often keep what the given ones know and gain
+what the pictures teach (WiSE-FT: Wortsman et al. 2022).
+"""
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from headstart.augment import SimCLRAugment
+from headstart.engine.progress import say
+from headstart.engine.randomness import generator
+from headstart.evaluate import unlabelled, versions
+from headstart.training.opened import OpenRun
+from headstart.training.views import augmenter, draw_pairs
+from headstart.training.views import mixed as mixed_order
+
+State = dict[str, Tensor]
+JUDGES = ("knn", "linear", "few_shot_5")
+HELD_OUT, RANKED = 256, 4096
+"""Held-out pictures whose views are looked for, and training pictures whose features are ranked, at most."""
+FEWEST = 16
+"""Held-out pictures without which nothing is judged."""
+VIEW_PAIRS = 4
+
+
+def keep_best(run: OpenRun, given: nn.Module, adapted: nn.Module) -> dict[str, Any]:
+    """Leave in `adapted` the weights that represent the run's own pictures best.
+
+    Args:
+        given: the backbone as it was before SimCLR.
+        adapted: the same network after it; changed in place.
+
+    Returns:
+        What is said of it in result.json: `share` of the way from given to adapted that was kept, how it was decided
+        (`by` labels, pictures or nothing), and each version's figures.
+    """
+    shares = [0.0, *sorted({*run.config.contrastive.interpolate} - {0.0, 1.0}), 1.0]
+    states = [mixed(given.state_dict(), adapted.state_dict(), share) for share in shares]
+    kept = _by_labels(run, given, states) or _by_pictures(run, given, states)
+    if kept is None:
+        kept = {"best": len(states) - 1, "by": "nothing", "pictures": 0, "versions": [{} for _ in states]}
+    best = kept.pop("best")
+    adapted.load_state_dict(states[best])
+    versions_of = [{"share": share, **found} for share, found in zip(shares, kept.pop("versions"), strict=True)]
+    kept = {"share": shares[best], **kept, "versions": versions_of}
+    if run.writes:
+        say(sentence(kept))
+    return kept
+
+
+def _by_labels(run: OpenRun, network: nn.Module, states: list[State]) -> dict[str, Any] | None:
+    """Cross-validated probes; None where too few pictures have a label."""
+    pictures = np.concatenate([run.splits.train, run.splits.val])
+    labels, split_seed = run.images.labels[pictures], run.config.data.split_seed
+    rows = versions.judged(labels, split_seed)
+    if not len(rows):
+        return None
+    verdicts = []
+    for state in states:
+        network.load_state_dict(state)
+        features = run.features(network, pictures[rows], "train")
+        verdicts.append(versions.judge(features, labels[rows], split_seed))
+    leads = [verdict.ahead_of(verdicts[0]) for verdict in verdicts]
+    found = [
+        {**verdict.accuracy, "ahead": ahead, "error": error}
+        for verdict, (ahead, error) in zip(verdicts, leads, strict=True)
+    ]
+    return {"best": versions.chosen(verdicts), "by": "labels", "pictures": len(rows), "versions": found}
+
+
+def _by_pictures(run: OpenRun, network: nn.Module, states: list[State]) -> dict[str, Any] | None:
+    """Retrieval of one view by the other, and RankMe; None where too few pictures are held out."""
+    held_out, seen = (mixed_order(part, run.config.seed) for part in (run.splits.val, run.splits.train))
+    held_out = held_out[:HELD_OUT]
+    if len(held_out) < FEWEST:
+        return None
+    augment = augmenter(run.config.augment, run.size, *run.statistics("val")).to(run.compute.device)
+    figures = []
+    for state in states:
+        network.load_state_dict(state)
+        rank = unlabelled.rankme(torch.from_numpy(run.features(network, seen[:RANKED].numpy(), "train")))
+        found = [
+            unlabelled.retrieval(_views(run, network, augment, held_out, generator(0, "held-out-views", k)))
+            for k in range(VIEW_PAIRS)
+        ]
+        figures.append(unlabelled.Figures(float(np.mean(found)), rank))
+    best = unlabelled.chosen(figures)
+    return {"best": best, "by": "pictures", "pictures": len(held_out), "versions": [vars(f) for f in figures]}
+
+
+@torch.no_grad()
+def _views(run: OpenRun, network: nn.Module, augment: SimCLRAugment, chosen: Tensor, draws: torch.Generator) -> Tensor:
+    """h (2n, num_features) of two augmented views of the chosen pictures."""
+    network.eval()
+    params = draw_pairs(augment, run.images, chosen, draws)
+    views = augment.apply(run.images.batch(chosen)[0].to(run.compute.device), params)
+    with run.compute.autocast():
+        parts = [network(part.contiguous(memory_format=torch.channels_last)) for part in views.split(64)]
+    return torch.cat(parts).float()
+
+
+def mixed(given: dict[str, Tensor], adapted: dict[str, Tensor], share: float) -> dict[str, Tensor]:
+    """Weights `share` of the way from one to the other; what is no floating-point number is the adapted network's."""
+    return {
+        name: torch.lerp(tensor.to(adapted[name]), adapted[name], share)
+        if tensor.is_floating_point()
+        else adapted[name].clone()
+        for name, tensor in given.items()
+    }
+
+
+def sentence(kept: dict[str, Any]) -> str:
+    """What was kept and why, for the screen and the report."""
+    share = kept["share"]
+    what = {0.0: "the given weights", 1.0: "the adapted weights"}.get(
+        share, f"a mixture, {share:.0%} of the way from the given to the adapted weights"
+    )
+    if kept["by"] == "nothing":
+        return f"kept {what}: too few labels and too few held-out pictures to compare them with the given ones"
+    first, last = kept["versions"][0], kept["versions"][-1]
+    chosen = next(version for version in kept["versions"] if version["share"] == share)
+    if kept["by"] == "pictures":
+        return _without_labels(what, first, last if share == 0 else chosen, kept["pictures"])
+    if share == 0:
+        judge = min(JUDGES, key=lambda name: last[name] - first[name])
+        return (
+            f"kept {what}: SimCLR took cross-validated {judge} from {100 * first[judge]:.1f} to "
+            f"{100 * last[judge]:.1f} on {kept['pictures']} labelled pictures, and no version is clearly better"
+        )
+    judges = ", ".join(f"{name} {100 * first[name]:.1f} to {100 * chosen[name]:.1f}" for name in JUDGES)
+    return (
+        f"kept {what}: better than the given weights by {100 * chosen['ahead']:.1f} points on average (standard error "
+        f"{100 * chosen['error']:.1f}) on {kept['pictures']} labelled pictures, cross-validated: {judges}"
+    )
+
+
+def _without_labels(what: str, first: dict[str, Any], other: dict[str, Any], pictures: int) -> str:
+    return (
+        f"kept {what}: without labels {pictures} held-out pictures judge it; one view of them finds the other in "
+        f"{100 * first['retrieval']:.1f} % as given and {100 * other['retrieval']:.1f} % after SimCLR, and the "
+        f"effective rank (RankMe) went from {first['rankme']:.0f} to {other['rankme']:.0f}. A few labels judge better"
+    )

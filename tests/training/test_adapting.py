@@ -1,0 +1,173 @@
+"""Adapting given weights: what stays as it was given, what trains first, and which weights a run keeps."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file, save_file
+
+from headstart import backbones
+from headstart.backbones.blocks import freeze
+from headstart.engine.checkpoint import Checkpoints
+from headstart.records.config import Config, from_dict
+from headstart.records.errors import Interrupted
+from headstart.records.folder import RunFolder, read_metrics
+from headstart.records.presets import preset
+from headstart.training import keeping
+from headstart.training.run import run
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """ResNet-18 with statistics that are not a fresh network's."""
+    network = backbones.build("resnet18", generator=torch.Generator().manual_seed(5)).train()
+    with torch.no_grad():
+        for _ in range(20):
+            network(torch.rand(16, 3, 32, 32))
+    path = tmp_path_factory.mktemp("weights") / "given.safetensors"
+    save_file(network.state_dict(), path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Four classes of grey pictures that differ in their stripes."""
+    root, draws = tmp_path_factory.mktemp("photos"), np.random.default_rng(0)
+    for kind in range(4):
+        (root / str(kind)).mkdir()
+        for i in range(20):
+            stripes = 100 + 80 * np.sin(np.arange(24) * (0.3 + 0.4 * kind))[None] + draws.normal(0, 30, (24, 24))
+            Image.fromarray(stripes.clip(0, 255).astype(np.uint8)).save(root / str(kind) / f"{i}.png")
+    return root
+
+
+def config(photos: Path, weights: Path, **contrastive: object) -> Config:
+    base = preset(None, (str(photos),), str(weights))
+    sections = {
+        "data": {"size": 16},
+        "backbone": {"name": "resnet18", "weights": str(weights)},
+        "head": {"init": "random", "frozen": False, "hidden_dim": 16, "output_dim": 8},
+        "contrastive": {"epochs": 2, "head_epochs": 3, "batch_size": 16, **contrastive},
+        "probe": {"names": ["knn"]},
+        "precision": "float32",
+        "device": "cpu",
+        "threads": 1,
+    }
+    return from_dict(sections, base)
+
+
+def test_the_recipe_is_the_default_where_weights_are_given(weights: Path) -> None:
+    assert preset(None, (), str(weights)) == preset("adapt")
+    assert preset(None, (), "none") == Config()
+    assert preset("paper", (), "imagenet").contrastive.norms == "batch"
+
+
+def test_what_is_given_stays_where_it_should(photos: Path, weights: Path, tmp_path: Path) -> None:
+    out = run(config(photos, weights, keep="last"), tmp_path / "run", quiet=True)
+    before, after = load_file(weights), load_file(out / "backbone.safetensors")
+    statistics = [name for name in before if "running" in name or "num_batches" in name]
+    frozen = [name for name in before if name.startswith(("conv1.", "bn1."))]
+    assert all(torch.equal(before[name], after[name]) for name in [*statistics, *frozen])
+    assert not torch.equal(before["layer4.1.conv2.weight"], after["layer4.1.conv2.weight"])
+    assert not torch.equal(before["layer4.1.bn2.weight"], after["layer4.1.bn2.weight"])
+    stages = [line["stage"] for line in read_metrics(RunFolder(out).metrics) if "epoch" in line]
+    assert stages == ["head"] * 3 + ["contrastive"] * 2
+    losses = [line["loss"] for line in read_metrics(RunFolder(out).metrics) if line["stage"] == "head"]
+    assert losses[-1] < losses[0]
+
+
+@pytest.mark.parametrize("stage", ["head", "contrastive"])
+def test_stopped_in_either_training_it_ends_as_if_it_had_not_been(
+    photos: Path, weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stage: str
+) -> None:
+    asked = config(photos, weights, keep="last")
+    whole = run(asked, tmp_path / "whole", quiet=True)
+    steps = {"head": 0, "contrastive": 0}
+    real = Checkpoints.after_step
+
+    def stop_at_the_third(self: Checkpoints, at: str, state: object) -> None:
+        steps[at] = steps.get(at, 0) + 1
+        if at == stage and steps[at] == 3:
+            monkeypatch.setattr(Checkpoints, "stop_requested", lambda self: True)
+        real(self, at, state)  # type: ignore[arg-type]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Checkpoints, "after_step", stop_at_the_third)
+        with pytest.raises(Interrupted):
+            run(asked, tmp_path / "stopped", quiet=True)
+    monkeypatch.undo()
+    stopped = run(asked, tmp_path / "stopped", quiet=True)
+    for name in ("backbone.safetensors", "head.safetensors"):
+        assert (stopped / name).read_bytes() == (whole / name).read_bytes()
+
+
+def test_weights_that_simclr_spoils_are_kept_as_they_were_given(photos: Path, weights: Path, tmp_path: Path) -> None:
+    asked = config(photos, weights, lr=30.0, optimizer="sgd", head_epochs=0, interpolate=(0.5,))
+    out = run(asked, tmp_path / "run", quiet=True)
+    result = RunFolder(out).read_result()
+    kept = result["contrastive"]["kept"]
+    assert kept["share"] == 0
+    assert [version["share"] for version in kept["versions"]] == [0, 0.5, 1]
+    assert kept["versions"][-1]["ahead"] < 0
+    given, after = load_file(weights), load_file(out / "backbone.safetensors")
+    assert all(torch.equal(given[name], after[name]) for name in given)
+    assert result["probes"]["knn"]["accuracy"] == result["untrained"]["knn"]["accuracy"]
+    assert keeping.sentence(kept).startswith("kept the given weights: SimCLR took cross-validated")
+
+
+def test_without_labels_the_pictures_judge(photos: Path, weights: Path, tmp_path: Path) -> None:
+    asked = config(photos, weights)
+    asked = replace(asked, data=replace(asked.data, labels="none"))
+    many = tmp_path / "many"
+    many.mkdir()
+    for i, path in enumerate(sorted(photos.glob("*/*.png")) * 3):  # so that sixteen are held out
+        Image.open(path).rotate(3 * i).save(many / f"{i:03d}.png")
+    large = replace(asked, data=replace(asked.data, sources=(str(many),)))
+    kept = RunFolder(run(large, tmp_path / "run", quiet=True)).read_result()["contrastive"]["kept"]
+    assert kept["by"] == "pictures"
+    assert all(0 <= version["retrieval"] <= 1 < version["rankme"] for version in kept["versions"])
+    assert "without labels" in keeping.sentence(kept)
+    kept = RunFolder(run(asked, tmp_path / "few", quiet=True)).read_result()["contrastive"]["kept"]
+    assert (kept["by"], kept["share"]) == ("nothing", 1.0)
+
+
+def test_a_mixture_is_part_of_the_way() -> None:
+    given = {"w": torch.tensor([0.0, 4.0]), "n": torch.tensor(3)}
+    adapted = {"w": torch.tensor([2.0, 0.0]), "n": torch.tensor(7)}
+    assert torch.equal(keeping.mixed(given, adapted, 0.25)["w"], torch.tensor([0.5, 3.0]))
+    assert keeping.mixed(given, adapted, 0.25)["n"] == 7
+    assert torch.equal(keeping.mixed(given, adapted, 0.0)["w"], given["w"])
+    assert torch.equal(keeping.mixed(given, adapted, 1.0)["w"], adapted["w"])
+
+
+def test_grey_pictures_have_no_colour_to_change(
+    photos: Path, weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = replace(config(photos, weights), stages="contrastive")
+    out = run(asked, tmp_path / "grey", quiet=True)
+    assert "the pictures are grey" in capsys.readouterr().err
+    assert "grey_p: 0.0" in (out / "config.yaml").read_text()
+    for path in photos.glob("*/*.png"):
+        other = tmp_path / "photos" / path.parent.name / path.name
+        other.parent.mkdir(parents=True, exist_ok=True)
+        grey = Image.open(path)
+        Image.merge("RGB", [grey, grey.rotate(90), grey.rotate(180)]).save(other)
+    coloured = replace(asked, data=replace(asked.data, sources=(str(tmp_path / "photos"),)))
+    out = run(coloured, tmp_path / "colour", quiet=True)
+    assert "the pictures are grey" not in capsys.readouterr().err
+    assert "grey_p: 0.2" in (out / "config.yaml").read_text()
+
+
+@pytest.mark.parametrize(
+    ("name", "share", "first"), [("resnet18", 0.4, ["conv1", "bn1"]), ("resnet18", 0.0, []), ("vgg11", 0.3, None)]
+)
+def test_blocks_are_frozen_from_the_pictures_on(name: str, share: float, first: list[str] | None) -> None:
+    network = backbones.build(name)
+    frozen = freeze(network, share)
+    assert first is None or frozen == first
+    states = [parameter.requires_grad for parameter in network.parameters()]
+    assert states == sorted(states)  # frozen ones first
+    assert all(states) == (share == 0)
