@@ -97,11 +97,13 @@ def test_several_folders_are_told_apart(tmp_path):
 def test_what_is_not_there_is_named(tmp_path):
     (tmp_path / "empty").mkdir()
     put(tmp_path / "x.zip", b"")
+    put(tmp_path / "x.rar", b"")
     for sources, words in [
         ((), "no DATA"),
         (("nowhere",), "no folder, list or named set nowhere; named sets are imagenette, stl10"),
         ((tmp_path / "empty",), "holds no pictures"),
-        ((tmp_path / "x.zip",), "unpack"),
+        ((tmp_path / "x.zip",), "no whole zip archive"),
+        ((tmp_path / "x.rar",), "unpack"),
         (("cifar10",), "cifar10:ROOT"),
         (("digits:/x",), "write digits"),
         (("digits", tmp_path), "only DATA"),
