@@ -79,3 +79,29 @@ def test_a_rank_that_dies_ends_the_others_and_the_run_goes_on(tmp_path: Path) ->
     assert "Signal 9 (SIGKILL) received" in said
     assert not folder.is_complete()
     assert folder.checkpoint.exists()
+
+
+def test_ranks_whose_torchrun_was_killed_save_and_stop(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path / "run")
+    process = subprocess.Popen(torchrun(folder.path, 500), stderr=subprocess.DEVNULL)
+    until = time.monotonic() + 300
+    while not any(line["stage"] == "contrastive" for line in read_metrics(folder.metrics)):
+        assert process.poll() is None
+        assert time.monotonic() < until
+        time.sleep(0.1)
+    ranks = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    process.kill()
+    process.wait()
+    while any(_runs(pid) for pid in ranks):
+        assert time.monotonic() < until + 180
+        time.sleep(0.1)
+    assert folder.checkpoint.exists()
+    assert not folder.is_complete()
+    assert not (folder.path / ".claim").exists()
+
+
+def _runs(pid: str) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except OSError:
+        return False

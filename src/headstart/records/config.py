@@ -195,7 +195,8 @@ class ContrastiveConfig:
 
     epochs: Count = 100
     batch_size: Annotated[Whole, Field(ge=2)] | None = None
-    """Pairs in the global batch. Unset: 256, or the largest power of two not above the training split."""
+    """Pairs in the global batch. Unset: the largest power of two up to 256 that leaves eight steps an epoch, 16 at the
+    least."""
     lr: Positive | None = None
     """The peak learning rate itself. Unset: 0.3 batch_size / 256 (adamw: 0.001 batch_size / 256)."""
     optimizer: OptimizerName = "sgd"
