@@ -8,7 +8,6 @@ import platform
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from headstart.backbones import FORMATS, exportable
@@ -18,7 +17,7 @@ from headstart.engine.checkpoint import Checkpoints
 from headstart.engine.device import Compute
 from headstart.engine.progress import say
 from headstart.records import folder as runs
-from headstart.records.config import STAGES, AugmentConfig, Config, differences, from_dict, to_yaml
+from headstart.records.config import STAGES, Config, differences, from_dict, to_yaml
 from headstart.records.errors import InputError
 from headstart.records.files import read_yaml
 from headstart.records.folder import Metrics, RunFolder
@@ -191,71 +190,6 @@ def _finished_stages(folder: RunFolder) -> dict[str, Any]:
     return {**stages, "head": result["geometry"].get("head")}
 
 
-<<<<<<< HEAD
-=======
-def resolve(config: Config, images: Images, splits: Splits, compute: Compute) -> Config:
-    """Fill in what was left open: size, batch size, learning rate, precision.
-
-    Raises InputError for what a later stage would refuse: a batch larger than the training split or that the processes
-    cannot share, a head or an augmentation that cannot be built.
-    """
-    n_train, n_val = len(splits.train), len(splits.val)
-    if n_train < 2:
-        raise InputError(f"{len(images)} pictures are too few: {n_train} would be left to train on, and SimCLR needs 2")
-    settings = config.contrastive
-    batch_size = settings.batch_size
-    if batch_size is None and settings.drop_last_validation:
-        batch_size = min(PAPER_FOLDER_BATCH, n_val)  # paper 3.5: at least one full validation batch
-    elif batch_size is None:
-        batch_size = min(256, 2 ** (n_train.bit_length() - 1))
-    if config.stages != "autoencoder" and settings.drop_last_validation and batch_size > n_val:
-        raise InputError(
-            f"contrastive.batch-size is {batch_size}, but the validation split holds {n_val} pictures, and the paper "
-            f"chooses the epoch by whole validation batches; give at most {n_val}"
-        )
-    if batch_size > n_train:
-        raise InputError(
-            f"contrastive.batch-size is {batch_size}, but the training split holds {n_train} pictures; "
-            f"give at most {n_train}, or leave it unset"
-        )
-    size = images.training_size(config.data.size, config.data.auto_size)
-    config = replace(config, augment=_colours(config.augment, images))
-    network = config.backbone
-    if read := backbones.check(network.name, stem=network.stem, weights=network.weights, size=size):
-        say(f"backbone.weights {network.weights}: {read}")
-    if expected := backbones.described(config, size):
-        say(expected)
-    if config.stages != "autoencoder":
-        head = config.head
-        ProjectionHead(1, head.hidden_dim, head.output_dim, head.activation, head.depth, head.batch_norm)
-        check_pretrained(head.pretrained, head.init, head.depth)
-        views.check_batch(batch_size)
-        views.augmenter(config.augment, size, None, None)
-    lr = optimizers.peak_learning_rate(settings, batch_size)
-    return replace(
-        config,
-        data=replace(config.data, size=size),
-        contrastive=replace(settings, batch_size=batch_size, lr=lr),
-        precision=compute.precision,  # type: ignore[arg-type]
-    )
-
-
-def _colours(augment: AugmentConfig, images: Images) -> AugmentConfig:
-    """With `colour: auto`, no change of colour for pictures that have none."""
-    if augment.colour != "auto" or not images_are_grey(images):
-        return augment
-    if augment.grey_p or augment.jitter[2:] != (0.0, 0.0):
-        say("the pictures are grey: their views differ in brightness and contrast, not in colour")
-    return replace(augment, jitter=(*augment.jitter[:2], 0.0, 0.0), grey_p=0.0)
-
-
-def images_are_grey(images: Images) -> bool:
-    """Whether all of (at most 256) pictures from the whole set have the same value in every channel."""
-    some = np.linspace(0, len(images) - 1, min(256, len(images))).astype(int)
-    return all(bool((frames == frames[:, :1]).all()) for frames in (images.batch([i])[0] for i in some))
-
-
->>>>>>> c357696 (Careful steps from given weights are the default where weights are given: the head learns alone first, batch norm and the first blocks keep what was given, and the run keeps the given weights unless its labels, or without any its pictures, show that the adapted ones are better)
 def _compare(folder: RunFolder, config: Config, images: Images, extend: bool) -> None:
     """Refuse to go on with a run under other settings or pictures, showing the difference."""
     values = read_yaml(folder.config)

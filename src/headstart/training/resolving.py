@@ -7,6 +7,7 @@ Everything that can be known to be wrong without training is refused here, befor
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 
 from headstart import autoencoders, backbones, data
@@ -17,7 +18,7 @@ from headstart.data.splits import Splits
 from headstart.engine.device import Compute
 from headstart.engine.progress import say
 from headstart.heads import ProjectionHead, check_directions, check_pretrained
-from headstart.records.config import Config, ContrastiveConfig
+from headstart.records.config import AugmentConfig, Config, ContrastiveConfig
 from headstart.records.errors import InputError
 from headstart.records.names import SETS
 from headstart.records.presets import PAPER_FOLDER_BATCH
@@ -66,8 +67,8 @@ def resolve(config: Config, images: Images, splits: Splits, compute: Compute) ->
     """
     if (n_train := len(splits.train)) < 2:
         raise InputError(f"{len(images)} pictures are too few: {n_train} would be left to train on, and SimCLR needs 2")
-    notes: list[str] = []
-    settings, augment = config.contrastive, config.augment
+    settings = config.contrastive
+    augment, notes = _colours(config.augment, images)
     size = images.training_size(config.data.size, config.data.auto_size)
     network = config.backbone
     if read := backbones.check(network.name, stem=network.stem, weights=network.weights, size=size):
@@ -166,3 +167,18 @@ def _check_head(config: Config, n_train: int) -> None:
     check_pretrained(head.pretrained, head.init, head.depth)
     if head.init == "pca":
         check_directions(head.hidden_dim, min(n_train, HEAD_FEATURES), backbones.num_features(config.backbone.name))
+
+
+def _colours(augment: AugmentConfig, images: Images) -> tuple[AugmentConfig, list[str]]:
+    """With `colour: auto`, no change of colour for pictures that have none; and what there is to say of it."""
+    if augment.colour != "auto" or not images_are_grey(images):
+        return augment, []
+    changes = augment.grey_p or augment.jitter[2:] != (0.0, 0.0)
+    notes = ["the pictures are grey: their views differ in brightness and contrast, not in colour"] if changes else []
+    return replace(augment, jitter=(*augment.jitter[:2], 0.0, 0.0), grey_p=0.0), notes
+
+
+def images_are_grey(images: Images) -> bool:
+    """Whether all of (at most 256) pictures from the whole set have the same value in every channel."""
+    some = np.linspace(0, len(images) - 1, min(256, len(images))).astype(int)
+    return all(bool((frames == frames[:, :1]).all()) for frames in (images.batch([i])[0] for i in some))
