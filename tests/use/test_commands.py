@@ -114,3 +114,6 @@ def test_a_file_of_embeddings_stands_in_place_of_run_and_data(place: Path, go: G
     assert "16 pictures, 0 embedded now" in said
     assert "holds embeddings already" in go("search kept.npz ../photos --query ../photos/01.png", code=2)
     assert set(labels("kept.npz")) == {-1}
+    go("embed ../run --out labelled.npz --threads 1 --device cpu")
+    go("evaluate labelled.npz --name kept --threads 1 --device cpu")
+    assert list((place / "run" / "evaluations").glob("kept*.json"))

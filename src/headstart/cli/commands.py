@@ -82,7 +82,7 @@ def _dispatch(argv: list[str]) -> int:
     if command is train.pretrain:
         begin["options"] = defaults.base_config(rest)
     elif "reading" in inspect.signature(command).parameters:
-        begin["reading"] = defaults.reading_of(command, rest)
+        begin["reading"] = defaults.reading_for(command, rest)
     return command(**defaults.parsed(command, rest, f"headstart {words}", **begin))
 
 

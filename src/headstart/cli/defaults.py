@@ -50,7 +50,7 @@ def base_config(argv: list[str]) -> Config:
     return base if file is None else load_config(file, base)[0]
 
 
-def reading_of(command: Callable[..., int], argv: list[str]) -> DataConfig:
+def reading_for(command: Callable[..., int], argv: list[str]) -> DataConfig:
     """What the DATA options of a command on a run start from: how the run's own pictures were read, or those of a
     file of embeddings."""
     from headstart.records.folder import RunFolder
@@ -63,6 +63,10 @@ def reading_of(command: Callable[..., int], argv: list[str]) -> DataConfig:
         from headstart.use.embeddings import run_of
 
         return run_of(path)[2] or DataConfig()
+    if (path / "finetune.json").exists():
+        from headstart.use.classifier import read_record, reading_of
+
+        return reading_of(read_record(path))
     config = RunFolder(path).config
     return reading(load_config(config)[0]) if config.exists() else DataConfig()
 

@@ -12,4 +12,4 @@ Options = Annotated[Config, arg(name="")]
 Data = Positional[Annotated[tuple[str, ...], arg(metavar="DATA...")]]
 RunPath = Positional[Annotated[Path, arg(metavar="RUN")]]
 Reading = Annotated[DataConfig, arg(name="data")]
-"""The options of `pretrain` that say how DATA is read; they begin as the run's (`defaults.reading_of`)."""
+"""The options of `pretrain` that say how DATA is read; they begin as the run's (`defaults.reading_for`)."""

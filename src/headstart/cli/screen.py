@@ -88,6 +88,15 @@ def print_evaluation(path: str | Path, console: Console | None = None) -> None:
     console.print(_table([(name, column["probes"]) for name, column in found["backbones"].items()]))
     for name, reason in found["left_out"].items():
         tell(f"{name} left out: {reason}", console)
+    (first, judged), *others = found["backbones"].items()
+    for name, column in others:
+        worse = [
+            probe
+            for probe, result in judged["probes"].items()
+            if probe in column["probes"] and result["accuracy"] <= column["probes"][probe]["accuracy"]
+        ]
+        if worse:
+            tell(f"by {', '.join(worse)} {first} is no better than {name}", console)
     tell(
         f"{len(found['backbones'])} backbones are judged in {path}; next: give other pictures with --data, or evaluate "
         "another backbone on the same ones",

@@ -13,7 +13,7 @@ from headstart.use.settings import FinetuneSettings
 
 
 def evaluate(
-    backbone: Positional[Annotated[str, arg(metavar="RUN|torchvision:NAME|timm:NAME|FILE")]],
+    backbone: Positional[Annotated[str, arg(metavar="RUN|EMBEDDINGS|torchvision:NAME|timm:NAME|FILE")]],
     *,
     sources: Annotated[tuple[str, ...], arg(name="data", metavar="DATA...")] = (),
     out: Path | None = None,
@@ -28,7 +28,8 @@ def evaluate(
     """Every probe of a run, or of a foreign backbone, beside the untrained network.
 
     Args:
-        backbone: a run folder, a network such as torchvision:resnet34, or a state-dict file.
+        backbone: a run folder, a file that embed wrote (for its run and pictures), a network such as
+            torchvision:resnet34, or a state-dict file.
         sources: pictures to judge it on. A run's own where unset.
         out: the JSON file; needed for a foreign backbone. A run's is RUN/evaluations/NAME.json.
         name: NAME of a run's evaluation.
@@ -41,9 +42,10 @@ def evaluate(
     from headstart.cli.screen import print_evaluation
     from headstart.evaluate import foreign
 
+    folder, own = _run_and_pictures(Path(backbone), sources)
     found = foreign.evaluate(
-        backbone,
-        data=sources,
+        backbone if folder == Path(backbone) else folder,
+        data=own,
         reading=reading,
         out=out,
         name=name,

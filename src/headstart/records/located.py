@@ -4,8 +4,9 @@ Comes in: a config as it was typed, and the working folder it was typed in. Goes
 config.yaml keeps what was typed, so that equal settings keep their hash, and under `about` the folder.
 """
 
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
+from typing import Any
 
 from headstart.records.config import Config, DataConfig
 from headstart.records.files import expanded
@@ -42,6 +43,13 @@ def reading(config: Config) -> DataConfig:
     `labels` auto means: as the run's own where the pictures are the run's, else by folders.
     """
     return replace(config.data, sources=(), labels="auto", limit=None)
+
+
+def portable(data: DataConfig) -> dict[str, Any]:
+    """DATA options as a file carries them: which pictures, and how they are read; not where that is kept."""
+    given = {one.name: getattr(data, one.name) for one in fields(data)} | {"sources": list(places(data.sources))}
+    left_out = ("download", "cache_dir", "memory_gib")
+    return {name: value for name, value in given.items() if name not in left_out}
 
 
 def places(sources: tuple[str, ...]) -> tuple[str, ...]:

@@ -212,7 +212,7 @@ class ClassifierBackbone(TypedDict):
     stem: Text
 
 
-class Classifier(TypedDict):
+class ClassifierRecord(TypedDict):
     """What finetune.json must tell to open a classifier."""
 
     backbone: ClassifierBackbone
@@ -222,7 +222,7 @@ class Classifier(TypedDict):
     std: Channels | None
 
 
-class Embeddings(TypedDict):
+class EmbeddingsRecord(TypedDict):
     """What a file of embeddings says about itself."""
 
     run: Text
@@ -266,10 +266,10 @@ _Plain: TypeAlias = Text | Flag | Number | None
 Level: TypeAlias = _Plain | Names | list[_Plain]
 
 RECORD, RESULT = TypeAdapter[Any](Record), TypeAdapter[Any](Result)
-TIMED, CLASSIFIER, FAILED = TypeAdapter[Any](Timed), TypeAdapter[Any](Classifier), TypeAdapter[Any](Failed)
+TIMED, CLASSIFIER, FAILED = TypeAdapter[Any](Timed), TypeAdapter[Any](ClassifierRecord), TypeAdapter[Any](Failed)
 LINE, CHECKPOINT, HOLDER = TypeAdapter[Any](Line), TypeAdapter[Any](Checkpoint), TypeAdapter[Any](Holder)
 CONFIG, STUDY, GRID = TypeAdapter[Any](ConfigFile), TypeAdapter[Any](Study), TypeAdapter[Any](GridFile)
-NAMES, EMBEDDINGS = TypeAdapter[Any](Names), TypeAdapter[Any](Embeddings)
+NAMES, EMBEDDINGS = TypeAdapter[Any](Names), TypeAdapter[Any](EmbeddingsRecord)
 
 
 def result_schema() -> dict[str, Any]:

@@ -18,8 +18,10 @@ from headstart.engine import live_taps, weights
 from headstart.engine.device import Compute
 from headstart.engine.importers import read_tensors
 from headstart.engine.randomness import generator
+from headstart.records import config as configs
 from headstart.records import folder as runs
 from headstart.records import schema
+from headstart.records.config import DataConfig
 from headstart.records.errors import InputError
 from headstart.records.version import __version__
 from headstart.training.views import normalize
@@ -80,15 +82,20 @@ def outputs(
         yield scores.float().softmax(1).cpu(), h.float().cpu()
 
 
+def read_record(folder: Path) -> dict[str, Any]:
+    """finetune.json. Raises InputError when there is none, or it is damaged."""
+    if not (folder / RESULT).exists():
+        raise InputError(f"{folder} holds no finished classifier: it has no {RESULT}; `headstart finetune` makes one")
+    return runs.read_json(folder / RESULT, schema.CLASSIFIER, "a classifier's record")
+
+
 def load_classifier(folder: str | Path) -> tuple[Classifier, dict[str, Any]]:
     """The network that `finetune` left in `folder`, in evaluation mode, and its finetune.json.
 
     Raises InputError when there is none, or it is damaged.
     """
     folder = Path(folder)
-    if not (folder / RESULT).exists():
-        raise InputError(f"{folder} holds no finished classifier: it has no {RESULT}; `headstart finetune` makes one")
-    about = runs.read_json(folder / RESULT, schema.CLASSIFIER, "a classifier's record")
+    about = read_record(folder)
     settings = about["backbone"]
     backbone = backbones.build(
         settings["name"], stem=settings["stem"], size=about["size"], generator=generator(0, "predict")
@@ -100,6 +107,11 @@ def load_classifier(folder: str | Path) -> tuple[Classifier, dict[str, Any]]:
         raise InputError(f"{folder / CLASSIFIER} does not fit {settings['name']} (first: {missing[0]}); restore it")
     model.load_state_dict(own)
     return model.eval(), about
+
+
+def reading_of(about: Mapping[str, Any]) -> DataConfig:
+    """How the pictures of a classifier are read, from its finetune.json."""
+    return configs.from_dict({"data": about.get("reading", {})}, where=RESULT).data
 
 
 def read_seen(folder: Path, width: int) -> tuple[np.ndarray, float]:

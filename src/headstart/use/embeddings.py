@@ -6,7 +6,7 @@ contents of the pictures, and all it takes to embed one more exactly as these we
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from headstart.records import config as configs
 from headstart.records.config import DataConfig
 from headstart.records.errors import InputError
 from headstart.records.folder import printable
-from headstart.records.located import places
+from headstart.records.located import portable
 from headstart.use.embeddings_file import ENDINGS, about_of, rows_of
 from headstart.use.load import Run, load
 
@@ -131,11 +131,7 @@ def about(run: Run, data: DataConfig, compute: Compute) -> dict[str, Any]:
         "mean": None if run.mean is None else run.mean.tolist(),
         "std": None if run.std is None else run.std.tolist(),
         "precision": compute.precision,
-        "data": {
-            name: value
-            for name, value in asdict(replace(data, sources=places(data.sources))).items()
-            if name not in ("download", "cache_dir", "memory_gib")  # where and how, not which
-        },
+        "data": portable(data),
     }
 
 

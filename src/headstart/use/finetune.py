@@ -28,6 +28,7 @@ from headstart.evaluate.neighbours import nearest, normalized
 from headstart.records import folder as runs
 from headstart.records.claim import owned
 from headstart.records.errors import InputError
+from headstart.records.located import portable
 from headstart.records.version import __version__
 from headstart.use.classifier import CLASSIFIER, RESULT, SEEN, Classifier, save_classifier
 from headstart.use.fitting import Fit, Fitter
@@ -112,15 +113,8 @@ def finetune(
             f"{folder.path} holds a finished classifier; replace it with --overwrite, or give another --out"
         )
     images = data if isinstance(data, Images) else run.open_images(data)
-    parts = splitting.make(images, replace(run.config.data, limit=None))
-    parts = labelled(parts, images, needed=("train",) if settings.final else ("train", "val", "test"))
-    parts = replace(parts, train=draw_labels(parts.train, images.labels, settings))
+    parts = split(run, images, settings, quiet)
     with owned(folder.open(), "finetune"):
-        if images.fingerprint != run.result["data"]["fingerprint"] and not quiet:
-            progress.say(
-                "these are not the pictures of pretraining, or have other labels; where test pictures were among "
-                "those, the network after SimCLR looks too good"
-            )
         starts = starts_of(run, settings)
         identity = f"{run.result['config_hash']} {images.fingerprint} {dataclasses.asdict(settings)}"
         metrics = runs.Metrics(folder.metrics)
@@ -139,7 +133,7 @@ def finetune(
         metrics.flush()
         runs.write_json(folder.path / RESULT, _record(run, images, settings, found))
         checkpoints.discard()
-        return found
+    return found
 
 
 def starts_of(run: Run, settings: FinetuneSettings) -> list[str]:
@@ -158,6 +152,25 @@ def _clear(folder: runs.RunFolder, checkpoints: Checkpoints, identity: str) -> N
 
 
 # -------------------------------------------------------------------------------------------------------------- labels
+
+
+def split(run: Run, images: Images, settings: FinetuneSettings, quiet: bool) -> Splits:
+    """The labelled pictures of each split, as many to train on as are asked for. The run's own are split as they were.
+
+    Raises InputError as `labelled` does.
+    """
+    own = images.fingerprint == run.result["data"]["fingerprint"]
+    if own and run.config.data.limit is None:
+        parts = Splits.load(run.folder.splits, len(images))
+    else:
+        parts = splitting.make(images, replace(run.config.data, limit=None))
+    if not own and not quiet:
+        progress.say(
+            "these are not the pictures of pretraining, or have other labels; where test pictures were among those, "
+            "the network after SimCLR looks too good"
+        )
+    parts = labelled(parts, images, needed=("train",) if settings.final else ("train", "val", "test"))
+    return replace(parts, train=draw_labels(parts.train, images.labels, settings))
 
 
 def labelled(splits: Splits, images: Images, needed: Sequence[str] = ("train", "val", "test")) -> Splits:
@@ -335,6 +348,7 @@ def _record(run: Run, images: Images, settings: FinetuneSettings, found: Finetun
         "mean": None if run.mean is None else run.mean.tolist(),
         "std": None if run.std is None else run.std.tolist(),
         "classes": images.classes,
+        "reading": portable(run.reading),
         "run": run.result["config_hash"],
         "data": images.fingerprint,
         "settings": dataclasses.asdict(settings),

@@ -19,7 +19,7 @@ from headstart.evaluate.neighbours import nearest
 from headstart.records import folder as runs
 from headstart.records.config import DataConfig
 from headstart.records.errors import InputError
-from headstart.use.classifier import load_classifier, outputs, read_seen
+from headstart.use.classifier import load_classifier, outputs, read_seen, reading_of
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ def predict(
     Args:
         folder: what `finetune` made.
         pictures: DATA; labels it may have are not looked at.
-        data: how DATA is read.
+        data: how DATA is read. Unset: as the pictures that the classifier was trained on.
 
     Raises:
         InputError: no classifier there, a wrong ending, bad DATA.
@@ -61,7 +61,7 @@ def predict(
         raise InputError(f"--out {out} must end in .csv")
     model, about = load_classifier(folder)
     seen, limit = read_seen(folder, int(model.backbone.num_features))  # type: ignore[arg-type]
-    images = pictures if isinstance(pictures, Images) else _open(pictures, data or DataConfig(), about["size"])
+    images = pictures if isinstance(pictures, Images) else _open(pictures, data or reading_of(about), about["size"])
     mean, std = (None if about[name] is None else torch.tensor(about[name]) for name in ("mean", "std"))
     compute = compute or choose()
     batches = outputs(model, images, np.arange(len(images)), about["size"], (mean, std), compute, batch_size)
