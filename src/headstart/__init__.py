@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from headstart.records.errors import speaks_python
+
 if TYPE_CHECKING:
     from headstart.use.load import Run
 
@@ -18,6 +20,7 @@ __version__ = "0.1.0"
 __all__ = ["__version__", "load", "pretrain"]
 
 
+@speaks_python
 def pretrain(
     pictures: str | Path | Sequence[str | Path],
     /,
@@ -62,6 +65,7 @@ def pretrain(
     return load(run(config, out, overwrite=overwrite, extend=extend, quiet=quiet))
 
 
+@speaks_python
 def load(path: str | Path) -> "Run":
     """Open a finished run: `.backbone` (nn.Module), `.embed(pictures)` ((N, num_features) float32), `.result`.
 

@@ -119,6 +119,18 @@ def test_finished_run_is_refused_with_both_ways_out(finished: RunFolder) -> None
     assert finished.result.read_bytes() == before
 
 
+def test_a_report_that_fails_takes_nothing_from_a_finished_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fails(*_: object) -> None:
+        raise ZeroDivisionError("in the page")
+
+    monkeypatch.setattr("headstart.report.write_report", fails)
+    folder = RunFolder(pretraining.run(until(small(), "autoencoder"), tmp_path / "run", quiet=True))
+    assert folder.is_complete()
+    assert "the report could not be made (ZeroDivisionError: in the page)" in capsys.readouterr().err
+
+
 def test_same_seed_same_bytes_and_another_head_same_start(finished: RunFolder, tmp_path: Path) -> None:
     again = RunFolder(pretraining.run(until(small(), "contrastive"), tmp_path / "again", quiet=True))
     assert again.backbone.read_bytes() == finished.backbone.read_bytes()

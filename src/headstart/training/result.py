@@ -16,10 +16,13 @@ from headstart import report
 from headstart.data import catalog
 from headstart.engine import live_taps
 from headstart.engine.importers import read_tensors
+from headstart.engine.progress import say
 from headstart.evaluate import geometry, probes
 from headstart.evaluate.map import write_map
 from headstart.records import folder as runs
 from headstart.records.config import hash_of
+from headstart.records.errors import HeadstartError
+from headstart.records.folder import RunFolder
 from headstart.training.opened import OpenRun
 
 
@@ -98,7 +101,17 @@ def write_result(run: OpenRun, judged: Judged) -> None:
     runs.write_json(run.folder.result, result)
     run.folder.stages.unlink(missing_ok=True)
     run.checkpoints.forget_previous()
-    report.write_report(run.folder.path)
+    _report(run.folder)
+
+
+def _report(folder: RunFolder) -> None:
+    """The report; a fault in it takes nothing from a run whose result is in place."""
+    try:
+        report.write_report(folder.path)
+    except (HeadstartError, OSError):
+        raise
+    except Exception as error:
+        say(f"the report could not be made ({type(error).__name__}: {error}); the run is complete without it")
 
 
 def _data(run: OpenRun) -> dict[str, Any]:
