@@ -78,8 +78,6 @@ def resolve(config: Config, images: Images, splits: Splits, compute: Compute) ->
     if augment.flip and not _mirrored(config.data.sources):
         notes.append(f"{config.data.sources[0]} is never mirrored: augment.flip {augment.flip:g} becomes 0")
         augment = replace(augment, flip=0.0)
-    augment, said = _colours(augment, images)
-    notes += said
     batch_size = settings.batch_size or _batch_size(settings, len(splits.train), len(splits.val))
     _check_batch(config, batch_size, len(splits.train), len(splits.val))
     notes += _few_steps(config, batch_size, len(splits.train))
@@ -184,18 +182,3 @@ def _check_head(config: Config, n_train: int) -> None:
     check_pretrained(head.pretrained, head.init, head.depth)
     if head.init == "pca":
         check_directions(head.hidden_dim, min(n_train, HEAD_FEATURES), backbones.num_features(config.backbone.name))
-
-
-def _colours(augment: AugmentConfig, images: Images) -> tuple[AugmentConfig, list[str]]:
-    """With `colour: auto`, no change of colour for pictures that have none; and what there is to say of it."""
-    if augment.colour != "auto" or not images_are_grey(images):
-        return augment, []
-    changes = augment.grey_p or augment.jitter[2:] != (0.0, 0.0)
-    notes = ["the pictures are grey: their views differ in brightness and contrast, not in colour"] if changes else []
-    return replace(augment, jitter=(*augment.jitter[:2], 0.0, 0.0), grey_p=0.0), notes
-
-
-def images_are_grey(images: Images) -> bool:
-    """Whether all of (at most 256) pictures from the whole set have the same value in every channel."""
-    some = np.linspace(0, len(images) - 1, min(256, len(images))).astype(int)
-    return all(bool((frames == frames[:, :1]).all()) for frames in (images.batch([i])[0] for i in some))
