@@ -147,7 +147,7 @@ def test_grey_pictures_have_no_colour_to_change(
     photos: Path, weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     asked = replace(config(photos, weights), stages="contrastive")
-    out = run(asked, tmp_path / "grey", quiet=True)
+    out = run(asked, tmp_path / "grey")
     assert "the pictures are grey" in capsys.readouterr().err
     assert "grey_p: 0.0" in (out / "config.yaml").read_text()
     for path in photos.glob("*/*.png"):
@@ -156,7 +156,7 @@ def test_grey_pictures_have_no_colour_to_change(
         grey = Image.open(path)
         Image.merge("RGB", [grey, grey.rotate(90), grey.rotate(180)]).save(other)
     coloured = replace(asked, data=replace(asked.data, sources=(str(tmp_path / "photos"),)))
-    out = run(coloured, tmp_path / "colour", quiet=True)
+    out = run(coloured, tmp_path / "colour")
     assert "the pictures are grey" not in capsys.readouterr().err
     assert "grey_p: 0.2" in (out / "config.yaml").read_text()
 
