@@ -292,6 +292,25 @@ def test_every_file_of_a_preset_is_a_preset_with_a_line_of_help() -> None:
         assert len(preset.help) > 20
 
 
+def test_a_file_alone_imports_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    marker = tmp_path / "imported"
+    (tmp_path / "its_plugin.py").write_text(f"open({str(marker)!r}, 'w').close()")
+    monkeypatch.syspath_prepend(tmp_path)
+    for named in (["its_plugin"], "its_plugin", ["os", "its_plugin"]):
+        path = write(tmp_path, data=["digits"], plugins=named)
+        with pytest.raises(InputError, match=r"needs the plugin its_plugin.* add --plugin its_plugin"):
+            study.load(path, plugin=("os",))
+    assert not marker.exists()
+    out = tmp_path / "out"
+    calls.prepare(study.load(path, plugin=("os", "its_plugin")), out)
+    assert marker.exists()
+    for again in (lambda: study.load(out), lambda: calls.prepare(study.load(write(tmp_path, data=["digits"])), out)):
+        with pytest.raises(InputError, match="--plugin os"):
+            again()
+    with pytest.raises(InputError, match="--plugin nowhere_to_be_found cannot be imported"):
+        study.load(path, plugin=("os", "its_plugin", "nowhere_to_be_found"))
+
+
 def test_exclusions_leave_combinations_out(tmp_path: Path) -> None:
     path = write(
         tmp_path,
@@ -479,3 +498,12 @@ def test_the_estimate_is_of_real_steps() -> None:
     plan = study.plan("smoke", overrides=overrides, seeds=[0])
     assert plan.seconds is not None
     assert 0.1 < plan.seconds < 10_000
+
+
+def test_calls_that_add_to_a_study_at_once_lose_nothing(small: Path, tmp_path: Path) -> None:
+    file, out = small, tmp_path / "out"
+    calls.prepare(study.load(file), out)
+    slow, quick = study.load(file, seeds=[2]), study.load(file, seeds=[3])
+    calls.prepare(slow, out, lambda planned: calls.prepare(quick, out) and None)  # while it looks at the data
+    assert study.load(out).seeds == (0, 1, 3, 2)
+    assert not list(out.glob(".claim*"))

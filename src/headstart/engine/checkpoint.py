@@ -107,7 +107,7 @@ class Checkpoints:
 
     def stop_requested(self) -> bool:
         """Whether a signal came or the time is up."""
-        return _stop.is_set() or (self.deadline is not None and time.monotonic() >= self.deadline)
+        return stop_requested() or (self.deadline is not None and time.monotonic() >= self.deadline)
 
     def save(self, stage: str, state: State) -> None:
         """Write the state now."""
@@ -191,33 +191,55 @@ def _read_one(path: Path) -> dict[str, Any] | None:
 # -------------------------------------------------------------------------------------------------------- signals
 
 _stop = threading.Event()
-STOPPING = "SIGINT", "SIGTERM", "SIGUSR1"
+STOPPING = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1") if hasattr(signal, name)]
+
+
+class _Ask:
+    """The handler that remembers that a stop was asked for."""
+
+    def __init__(self) -> None:
+        self.before = {number: signal.getsignal(number) for number in STOPPING}
+
+    def __call__(self, number: int, frame: FrameType | None) -> None:
+        if number == signal.SIGINT and _stop.is_set():
+            raise KeyboardInterrupt
+        _stop.set()
+        outer = self.before[signal.Signals(number)]
+        if callable(outer) and outer is not signal.default_int_handler:
+            outer(number, frame)  # a caller that does more than this must hear of it too
 
 
 @contextmanager
 def stop_on_signals() -> Iterator[None]:
-    """Within this context SIGINT, SIGTERM and SIGUSR1 ask the run to save and stop; a second SIGINT stops at once."""
+    """Within this context SIGINT, SIGTERM and SIGUSR1 ask to save and stop; a second SIGINT stops at once.
 
-    def ask(number: int, frame: FrameType | None) -> None:
-        if number == signal.SIGINT and _stop.is_set():
-            raise KeyboardInterrupt
-        _stop.set()
-        outer = before.get(signal.Signals(number).name)
-        if callable(outer) and outer is not signal.default_int_handler:
-            outer(number, frame)  # a caller that does several runs must hear of it too
-
-    names = [name for name in STOPPING if hasattr(signal, name)]
-    if threading.current_thread() is not threading.main_thread():
-        yield  # only the main thread may set handlers; a caller that runs Headstart in a thread keeps its own
+    A context within another one changes nothing, so that whatever came between two runs of a study still holds.
+    """
+    on_main_thread = threading.current_thread() is threading.main_thread()  # only it may set handlers
+    if not on_main_thread or isinstance(signal.getsignal(STOPPING[0]), _Ask):
+        yield
         return
-    before = {name: signal.signal(getattr(signal, name), ask) for name in names}
+    ask = _Ask()
     _stop.clear()
+    for number in STOPPING:
+        signal.signal(number, ask)
     try:
         yield
     finally:
-        for name, handler in before.items():
-            signal.signal(getattr(signal, name), handler)
+        for number, handler in ask.before.items():
+            signal.signal(number, handler)
         _stop.clear()
+
+
+def stop_requested() -> bool:
+    """Whether a stop was asked for since the outermost `stop_on_signals` began."""
+    return _stop.is_set()
+
+
+def give_way() -> None:
+    """Ask to stop because another process has taken over what this one was at."""
+    say("another process took over here, because this one stood still for so long; it stops")
+    _stop.set()
 
 
 @contextmanager
@@ -230,8 +252,7 @@ def interrupted_by_signals(said: str) -> Iterator[None]:
     def stop(number: int, frame: FrameType | None) -> None:
         raise Interrupted(said)
 
-    found = [getattr(signal, name) for name in STOPPING if hasattr(signal, name)]
-    ours = [number for number in found if signal.getsignal(number) is signal.SIG_DFL]
+    ours = [number for number in STOPPING if signal.getsignal(number) is signal.SIG_DFL]
     if threading.current_thread() is not threading.main_thread():
         yield
         return

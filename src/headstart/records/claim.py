@@ -11,7 +11,7 @@ import socket
 import threading
 import time
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -37,13 +37,17 @@ class Claim:
         self.token = ""
 
     @contextlib.contextmanager
-    def held(self, **about: Any) -> Iterator[bool]:
-        """Try to take it, for the time of the context; False where another process has it."""
+    def held(self, lost: Callable[[], None] = lambda: None, **about: Any) -> Iterator[bool]:
+        """Try to take it, for the time of the context; False where another process has it.
+
+        `lost` is called where it was taken over: this process, or its machine, stood still for so long that others had
+        to believe it dead.
+        """
         if not self._take(about):
             yield False
             return
         stop = threading.Event()
-        beat = threading.Thread(target=self._beat, args=(stop,), daemon=True)
+        beat = threading.Thread(target=self._beat, args=(stop, lost), daemon=True)
         beat.start()
         try:
             yield True
@@ -140,21 +144,24 @@ class Claim:
         finally:
             now.unlink(missing_ok=True)
 
-    def _beat(self, stop: threading.Event) -> None:
+    def _beat(self, stop: threading.Event, lost: Callable[[], None]) -> None:
         while not stop.wait(BEAT_SECONDS):
+            if (self._read() or {}).get("token", self.token) != self.token:
+                lost()
+                return
             with contextlib.suppress(OSError):
                 os.utime(self.path)
 
 
 @contextlib.contextmanager
-def owned(folder: Path, doing: str) -> Iterator[None]:
-    """Be the only one that works on a run folder, for the time of the context.
+def owned(folder: Path, doing: str, lost: Callable[[], None] = lambda: None) -> Iterator[None]:
+    """Be the only one that works on a run folder, for the time of the context; `lost` as for `Claim.held`.
 
     Raises InputError where another process is: who, where, since when and what it is `doing`.
     """
     claim = Claim(folder)
     since = time.strftime("%Y-%m-%d %H:%M:%S %z")
-    with claim.held(doing=doing, since=since) as mine:
+    with claim.held(lost, doing=doing, since=since) as mine:
         if not mine:
             holder = claim.holder() or {}
             who = f"process {holder.get('pid', 'of an unknown number')} on {holder.get('host', 'an unknown machine')}"

@@ -4,9 +4,10 @@ Comes in: what `file.py` reads. Goes out: STUDY/ with study.yaml and runs/NAME/,
 on a cluster (`ray.py`); what is there already is never done again. Planning imports no torch.
 """
 
+import functools
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,8 @@ from headstart.records.errors import InputError
 from headstart.records.files import read_yaml
 from headstart.records.folder import RunFolder
 from headstart.records.grid import is_grid, label_of
-from headstart.study.file import Planned, Study, applied, expand, load
+from headstart.study import store as study_store
+from headstart.study.file import Planned, Study, StudyOptions, applied, expand, load
 from headstart.study.progress import seconds_by_set, seconds_of
 from headstart.study.shared import RunOptions, Work, autoencoders_of
 
@@ -50,7 +52,7 @@ def _with_plan(study: Study, out: Path) -> Study:
     if path.exists():
         if not is_grid(read_yaml(path)):
             raise InputError(f"{path} was not written by `headstart study run`; give another --out")
-        return extended(load(path), study, path)
+        return extended(load(path, plugin=study.plugins), study, path)
     if (out / "result.json").exists():
         raise InputError(f"{out} holds a run, not a study; give another --out")
     return study
@@ -147,7 +149,7 @@ def plan(
     """
     loaded = load(study, overrides=overrides, **selection)
     if out is not None and (Path(out) / "study.yaml").exists():
-        loaded = extended(load(Path(out)), loaded, Path(out) / "study.yaml")
+        loaded = extended(load(Path(out), plugin=loaded.plugins), loaded, Path(out) / "study.yaml")
     planned = expand(loaded)
     needed = autoencoders_of(planned)
     done = {run.name for run in planned if out is not None and (Path(out) / "runs" / run.name / "result.json").exists()}
@@ -201,20 +203,22 @@ def run(
         Interrupted: stopped; the same call goes on.
     """
     from headstart.engine.device import named as device_named
-    from headstart.study import local, worker
+    from headstart.study import local, opening
     from headstart.study import ray as cluster
 
     out, asked = Path(out).absolute(), RunOptions(**options)
-    loaded = load(study, overrides=overrides, data=asked.data, data_root=asked.data_root, seeds=asked.seeds)
+    loaded = load(study, overrides=overrides, **_study_options(asked))
     base = replace(loaded.base, threads=asked.threads or loaded.base.threads, device=asked.device or loaded.base.device)
     if asked.executor == "local":
         device_named(base.device)  # one clear sentence now instead of one a run
-    planned = expand(prepare(replace(loaded, base=base), out, worker.check_data))
+    planned = expand(prepare(replace(loaded, base=base), out, functools.partial(opening.check, out=out)))
     if asked.retry_failed:
         for failed in (out / "runs").glob("*/failed.json"):
             failed.unlink(missing_ok=True)
     work = Work(
         out=str(out),
+        folder=str(Path.cwd()),
+        plugins=tuple(asked.plugin),
         threads=base.threads,
         device=base.device,
         keep=asked.keep,
@@ -228,11 +232,16 @@ def run(
     return _summary(out, planned, asked.keep)
 
 
+def _study_options(asked: RunOptions) -> dict[str, Any]:
+    return {field.name: getattr(asked, field.name) for field in fields(StudyOptions)}
+
+
 def _summary(out: Path, planned: Sequence[Planned], keep: str) -> Summary:
     folders = [RunFolder(out / "runs" / run.name) for run in planned]
     done = sum(folder.is_complete() for folder in folders)
     failed = sum(folder.failed.exists() and not folder.is_complete() for folder in folders)
-    if keep == "records" and done == len(folders):
-        for weights in (out / "autoencoders").glob("*.safetensors"):
+    if done == len(folders):
+        study_store.sweep(out)
+        for weights in (out / "autoencoders").glob("*.safetensors") if keep == "records" else ():
             weights.unlink(missing_ok=True)
     return Summary(total=len(folders), done=done, failed=failed, elsewhere=len(folders) - done - failed)

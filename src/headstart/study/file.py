@@ -13,6 +13,7 @@ from typing import Any
 
 import yaml
 
+from headstart.records import plugins
 from headstart.records.config import Config, flatten, from_dict, to_dict
 from headstart.records.errors import InputError
 from headstart.records.files import expanded, parse_yaml, read_yaml
@@ -27,7 +28,19 @@ from headstart.report.labels import named_comparisons
 Options = Mapping[str, Any]
 """Dotted option names and their values."""
 
-FILE_KEYS = ("name", "preset", "base", "data", "factors", "seeds", "exclude", "compare", "added", "headstart")
+FILE_KEYS = (
+    "name",
+    "preset",
+    "base",
+    "data",
+    "factors",
+    "seeds",
+    "exclude",
+    "compare",
+    "plugins",
+    "added",
+    "headstart",
+)
 # -------------------------------------------------------------------------------------------------------------- study
 
 
@@ -48,6 +61,7 @@ class Study:
         data: label -> data set.
         factors: factor -> label of a value -> the options it sets.
         written: factors as they stood in the file, for study.yaml.
+        plugins: modules that were imported because the caller named them.
         compare: what the report compares (`report/answer.py`).
     """
 
@@ -59,6 +73,7 @@ class Study:
     seeds: tuple[int, ...]
     exclude: tuple[Mapping[str, Any], ...] = ()
     compare: tuple[Any, ...] = ()
+    plugins: tuple[str, ...] = ()
     added: Mapping[str, str] = field(default_factory=dict)
 
     @property
@@ -85,6 +100,7 @@ class Study:
             "compare": list(self.compare),
             "added": dict(self.added),
         }
+        content |= {"plugins": list(self.plugins)} if self.plugins else {}
         return yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
 
 
@@ -107,6 +123,9 @@ class StudyOptions:
     """The folder in which its named sets and relative folders lie."""
     seeds: tuple[int, ...] | None = None
     """In place of the study's own."""
+    plugin: tuple[str, ...] = ()
+    """Modules of yours to import, which register heads, activations, probes ...; a study that names plugins needs each
+    of them here too."""
 
 
 def load(study: str | Path, *, overrides: Sequence[str] = (), **selection: Any) -> Study:
@@ -126,6 +145,7 @@ def load(study: str | Path, *, overrides: Sequence[str] = (), **selection: Any) 
     unknown = [key for key in values if key not in FILE_KEYS]
     if unknown:
         raise InputError(f"{where} has the unknown key {unknown[0]!r}; a study has {', '.join(FILE_KEYS[:-2])}")
+    _use_plugins(values.get("plugins") or [], selected.plugin, where)
     set_by_hand = _overrides(overrides)
     given = values.get("base") or {}
     weights = set_by_hand.get("backbone.weights") or from_dict(given, where=f"{where}, base").backbone.weights
@@ -164,6 +184,7 @@ def load(study: str | Path, *, overrides: Sequence[str] = (), **selection: Any) 
         seeds=_seeds(values.get("seeds", [base.seed]) if selected.seeds is None else selected.seeds, where),
         exclude=tuple(_exclude(values.get("exclude") or [], factors, where)),
         compare=_compare(values.get("compare") or (), where),
+        plugins=tuple(selected.plugin),
         added={str(k): str(v) for k, v in (values.get("added") or {}).items()},
     )
 
@@ -238,6 +259,16 @@ def _read(study: str | Path) -> tuple[dict[str, Any], str, str | None]:
     if wrong := problem(values, STUDY):
         raise InputError(f"{path}: {wrong}")
     return values, str(path), only
+
+
+def _use_plugins(named: Any, allowed: Sequence[str], where: str) -> None:
+    """Import what the caller allowed, and nothing else that the file names."""
+    for name in named if isinstance(named, list) else [named]:
+        if name not in allowed:
+            raise InputError(
+                f"{where} needs the plugin {name}, which is a program; if you trust it, add --plugin {name}"
+            )
+    plugins.use(allowed)
 
 
 def _mapping(value: Any, where: str) -> dict[str, Any]:

@@ -7,20 +7,20 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from headstart.engine.checkpoint import stop_on_signals, stop_requested
 from headstart.engine.device import available_cores
 from headstart.records.claim import identity
 from headstart.records.errors import InputError, Interrupted, RunError
 from headstart.records.folder import RunFolder
 from headstart.study.file import Planned
 from headstart.study.shared import Work
-from headstart.study.worker import REPLACE_ME, Worker, fail, stopping_on_signals
+from headstart.study.worker import REPLACE_ME, Worker, fail
 
 DEATHS = 2
 """A run whose process died so often has failed; the first time may have been somebody else's fault."""
@@ -45,26 +45,26 @@ def on_this_machine(work: Work, planned: Sequence[Planned], workers: int) -> Non
 
 def _supervise(work: Work, workers: int) -> None:
     """Keep `workers` processes at work until they find nothing more to do."""
-    pool, stop = _Pool(work), threading.Event()
-    with stopping_on_signals(stop):
+    pool = Pool(work)
+    with stop_on_signals():
         try:
             for slot in range(workers):
                 pool.start(slot)
             while pool.alive:
                 time.sleep(0.1)
-                if stop.is_set():
-                    stop.clear()
+                if stop_requested() and not pool.interrupted:
                     pool.ask_to_stop()
                 pool.replace_ended()
         finally:
             pool.ask_to_stop()
             for process in pool.alive:
                 process.wait()
+                process.communicate()
     if pool.interrupted:
         raise Interrupted("stopped after saving; the same command goes on from here")
 
 
-class _Pool:
+class Pool:
     """Worker processes of this machine, each in a slot with its device."""
 
     def __init__(self, work: Work) -> None:
@@ -78,9 +78,10 @@ class _Pool:
         """Start a worker."""
         device = self.devices[slot % len(self.devices)]
         told = json.dumps(dataclasses.asdict(replace(self.work, device=device)))
-        # Not multiprocessing's spawn, which imports the caller's main module again.
-        command = [sys.executable, "-m", "headstart.study.worker", told]
-        self.alive[subprocess.Popen(command, stdin=subprocess.DEVNULL)] = slot
+        # Not multiprocessing's spawn, which imports the caller's main module again. -P: the current folder may hold
+        # somebody's pictures, and a yaml.py. The pipe ends with this process, however it ends.
+        command = [sys.executable, "-P", "-m", "headstart.study.worker", told]
+        self.alive[subprocess.Popen(command, stdin=subprocess.PIPE)] = slot
 
     def ask_to_stop(self) -> None:
         """Ask every worker to save and stop; none is replaced from then on."""
@@ -93,6 +94,7 @@ class _Pool:
         """Start a worker in the place of each that ended before its work was done."""
         for process in [p for p in self.alive if p.poll() is not None]:
             slot, code = self.alive.pop(process), process.returncode
+            process.communicate()
             self.interrupted |= code == Interrupted.exit_code
             if code == 0 or self.interrupted:
                 continue

@@ -3,23 +3,25 @@
 Each task is a look of `worker.py` at its run; nothing here schedules.
 """
 
+import contextlib
 import logging
 import os
-import threading
+import secrets
+import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from headstart.engine.checkpoint import stop_on_signals, stop_requested
 from headstart.engine.device import available_cores
 from headstart.records.errors import InputError, Interrupted
 from headstart.records.folder import RunFolder
 from headstart.study import shared
 from headstart.study.file import Planned
 from headstart.study.shared import RayOptions, Work
-from headstart.study.worker import POLL_SECONDS, Worker, fail, in_one_line, planned_in, stopping_on_signals
+from headstart.study.worker import POLL_SECONDS, Worker, fail, in_one_line, planned_by
 
 SAVING_SECONDS = 60.0
 RAY_RETRIES = 3
@@ -28,7 +30,7 @@ RAY_RETRIES = 3
 
 def on_ray(work: Work, planned: Sequence[Planned], options: RayOptions) -> None:
     """Do the study on a Ray cluster: an existing one, or one on this machine that ends with this call."""
-    with _cluster(options) as ray:
+    with cluster(options) as ray:
         has_gpu = ray.cluster_resources().get("GPU", 0) > 0 and work.device != "cpu"
         threads = work.threads or max(1, int(options.cpus or 1))
         # On this machine a run may ask for more threads than there are cores, as without Ray.
@@ -37,23 +39,29 @@ def on_ray(work: Work, planned: Sequence[Planned], options: RayOptions) -> None:
         _Tasks(ray, replace(work, threads=threads, bars=False), planned, resources).wait()
 
 
-@contextmanager
-def _cluster(options: RayOptions) -> Iterator[Any]:
-    os.environ.setdefault("RAY_AUTH_MODE", "disabled")  # token authentication would write into the home folder
+@contextlib.contextmanager
+def cluster(options: RayOptions) -> Iterator[Any]:
+    """Ray, connected: to the cluster that was named, or to one of our own that nobody else can reach."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    settings: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+    if options.address is None:  # ends with us; one that was there is left as it is
+        settings |= {"num_cpus": available_cores(), "include_dashboard": False}
+        os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # Ray then listens on the loopback address alone
+        os.environ.setdefault("RAY_AUTH_MODE", "token")  # against other users of this machine
+        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))  # else Ray keeps one in the home folder
     try:
         import ray  # noqa: PLC0415 - an extra
     except ImportError:
         raise InputError("--executor ray needs Ray; install it with `pip install 'headstart[ray]'`") from None
-    settings: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
-    if options.address is None:  # a cluster of our own, which ends with us; one that was there is left as it is
-        settings |= {"num_cpus": available_cores(), "include_dashboard": False}
-    # Without `local` Ray would join whatever cluster was last started on this machine, and die with it.
-    ray.init(address=options.address or "local", **settings)
-    try:
-        yield ray
-    finally:
-        ray.shutdown()
+    # Ray lets its workers import from the folder that it is started in, and there a folder of pictures may hold a
+    # `torch.py`. Without `local` it would join whatever cluster was last started on this machine, and die with it.
+    with tempfile.TemporaryDirectory() as empty:
+        with contextlib.chdir(empty):
+            ray.init(address=options.address or "local", **settings)
+        try:
+            yield ray
+        finally:
+            ray.shutdown()
 
 
 class _Tasks:
@@ -76,10 +84,9 @@ class _Tasks:
 
     def wait(self) -> None:
         """Return when all are over; raise Interrupted where they were stopped."""
-        stop = threading.Event()
-        with stopping_on_signals(stop):
+        with stop_on_signals():
             while self.waiting:
-                if stop.is_set() and not self.interrupted:
+                if stop_requested() and not self.interrupted:
                     self.interrupted = True
                     for reference in [*self.autoencoders, *self.waiting]:
                         self.ray.cancel(reference)
@@ -108,7 +115,9 @@ def ray_task(work: Work, name: str, autoencoder_only: bool = False, after: objec
     """One run, or its autoencoder, in a Ray worker process; `after` is what Ray waits for before it starts this."""
     if work not in _workers:
         _workers.clear()
-        _workers[work] = Worker(work, planned_in(work.out))
+        with contextlib.suppress(OSError):  # another machine may not have it
+            os.chdir(work.folder)
+        _workers[work] = Worker(work, planned_by(work))
     worker = _workers[work]
     (run,) = [run for run in worker.planned if run.name == name]
     try:

@@ -99,9 +99,16 @@ class RunOptions(StudyOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class Work:
-    """What every process of a study is told; `deadline` is in seconds since the epoch, as other machines know it."""
+    """What every process of a study is told.
+
+    Attributes:
+        deadline: in seconds since the epoch, as other machines know it.
+        folder: relative names in settings, such as a file of weights, are of here.
+    """
 
     out: str
+    folder: str
+    plugins: tuple[str, ...]
     threads: int | None
     device: str
     keep: Literal["all", "records"]

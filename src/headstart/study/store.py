@@ -4,8 +4,11 @@ STUDY/autoencoders/HASH.safetensors is trained once for its pictures, latent siz
 stands among the runs. Who works on what is said by claims (records/claim.py).
 """
 
+import contextlib
 import os
+import re
 import shutil
+import time
 import uuid
 from collections.abc import Mapping
 from pathlib import Path
@@ -63,3 +66,16 @@ def write_untrained(out: Path, key: str, probes: Mapping[str, Any]) -> None:
     path = out / "untrained" / f"{key}.json"
     if probes and not path.exists():
         runs.write_json(path, dict(probes))
+
+
+LEFT_BEHIND = re.compile(r"\.(claim(\..+)?|now\..+|.+\.tmp)")
+LEFT_FOR_SECONDS = 3600.0
+
+
+def sweep(out: Path) -> None:
+    """Remove claims and half-written files of processes that were killed: those of the living are never so old."""
+    for folder in (out, *out.glob("*/"), *out.glob("runs/*/")):
+        for path in folder.glob(".*"):
+            with contextlib.suppress(OSError):
+                if LEFT_BEHIND.fullmatch(path.name) and time.time() - path.stat().st_mtime > LEFT_FOR_SECONDS:
+                    path.unlink()

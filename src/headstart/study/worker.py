@@ -4,7 +4,6 @@ So any number of processes, jobs and machines may work on one study folder, and 
 `python -P -m headstart.study.worker` is such a process; `local.py` starts them on this machine, `ray.py` on a cluster.
 """
 
-import contextlib
 import json
 import os
 import signal
@@ -12,24 +11,24 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from types import FrameType
 from typing import Any, Literal
 
-from headstart import backbones, data
-from headstart.data import Images, catalog, splits
+from headstart.data import Images
 from headstart.data.splits import Splits
+from headstart.engine.checkpoint import give_way, stop_on_signals, stop_requested
 from headstart.engine.progress import duration, say
 from headstart.records import folder as runs
 from headstart.records.claim import Claim, identity
-from headstart.records.config import Config, DataConfig
+from headstart.records.config import Config
 from headstart.records.errors import HeadstartError, Interrupted, RunError
 from headstart.records.folder import RunFolder
 from headstart.study import shared
 from headstart.study import store as study_store
 from headstart.study.file import Planned, expand, load
+from headstart.study.opening import Opened
 from headstart.study.shared import Work
 from headstart.training import run as pretraining
 
@@ -42,15 +41,9 @@ REPLACE_ME = 64
 device or little memory behind."""
 
 
-def check_data(planned: Sequence[Planned]) -> None:
-    """Raise InputError now when a data set is not there, instead of once a run."""
-    for config in {run.point.data: run.config for run in planned}.values():
-        catalog.find(config.data)
-
-
-def planned_in(out: str | Path) -> list[Planned]:
-    """The runs of the study in a folder."""
-    return expand(load(Path(out)))
+def planned_by(work: Work) -> list[Planned]:
+    """The runs of the study that a worker was told of."""
+    return expand(load(Path(work.out), plugin=work.plugins))
 
 
 class Worker:
@@ -59,10 +52,9 @@ class Worker:
     def __init__(self, work: Work, planned: Sequence[Planned]) -> None:
         self.work, self.planned = work, planned
         self.out = Path(work.out)
-        self.stop = threading.Event()
         self.fresh = True
         self._renewed: dict[str, float] = {}
-        self._opened = _Opened()
+        self._opened = Opened()
 
     @property
     def deadline(self) -> float | None:
@@ -71,7 +63,7 @@ class Worker:
 
     def check_stop(self) -> None:
         """Raises Interrupted when asked to stop."""
-        if self.stop.is_set() or (self.work.deadline is not None and time.time() >= self.work.deadline):
+        if stop_requested() or (self.work.deadline is not None and time.time() >= self.work.deadline):
             raise Interrupted("stopped; the same command goes on from here")
 
     def do_all(self) -> bool:
@@ -80,7 +72,7 @@ class Worker:
         False when an unexpected error came between: a new process should do the others.
         """
         left = list(self.planned)
-        with stopping_on_signals(self.stop):
+        with stop_on_signals():
             while left:
                 outcomes = self._walk(left)
                 if not self.fresh:
@@ -89,7 +81,7 @@ class Worker:
                     continue
                 if "waiting" not in outcomes and not any(self._may_be_dead(run) for run in left):
                     break
-                self.stop.wait(POLL_SECONDS)
+                time.sleep(POLL_SECONDS)
         return True
 
     def _walk(self, left: list[Planned]) -> list[Outcome]:
@@ -124,7 +116,7 @@ class Worker:
             return "failed"
         config = self._here(run.config)
         epochs = {"autoencoder": config.autoencoder.epochs, "contrastive": config.contrastive.epochs}
-        with Claim(folder.path).held(epochs=epochs) as mine:
+        with Claim(folder.path).held(give_way, epochs=epochs) as mine:
             if not mine:
                 return "claimed"
             if folder.is_complete() or folder.failed.exists():
@@ -161,12 +153,16 @@ class Worker:
             study_store.hand_over_autoencoder(study_store.autoencoder_file(self.out, digest), trained, folder)
         key = shared.untrained_hash(config, images.fingerprint)
         started = time.monotonic()
+        self._say(f"begun: {self._place(run)}")
         self._train(config, folder, images, split, untrained=study_store.read_untrained(self.out, key))
         result = folder.read_result()
         study_store.write_untrained(self.out, key, result["untrained"])
         self._tidy(folder)
-        self._say(f"done: {run.name} in {duration(time.monotonic() - started)}{_accuracy(result)}")
+        self._say(f"done: {self._place(run)} in {duration(time.monotonic() - started)}{_accuracy(result)}")
         return "done"
+
+    def _place(self, run: Planned) -> str:
+        return f"run {self.planned.index(run) + 1} of {len(self.planned)}, {run.name}"
 
     def _train(self, config: Config, folder: RunFolder, images: Images, split: Splits, **more: Any) -> None:
         pretraining.run(
@@ -199,7 +195,7 @@ class Worker:
             return "done"
         if folder.failed.exists():
             return "failed"
-        with Claim(folder.path).held(epochs={"autoencoder": config.autoencoder.epochs}) as mine:
+        with Claim(folder.path).held(give_way, epochs={"autoencoder": config.autoencoder.epochs}) as mine:
             if not mine:
                 return "claimed"
             if (stored.exists() and folder.is_complete()) or folder.failed.exists():
@@ -227,50 +223,7 @@ class Worker:
             say(text)
 
 
-class _Opened:
-    """The pictures of the data set that the runs are at, read once a process, and their splits."""
-
-    def __init__(self) -> None:
-        self.key: object = None
-        self.images: Images | None = None
-        self.splits: dict[DataConfig, Splits] = {}
-
-    def of(self, config: Config) -> tuple[Images, Splits]:
-        """The pictures and the split of a run."""
-        config = backbones.settled(config)
-        crop = (config.augment.crop_scale[0], config.augment.crop_ratio[0])
-        neutral = replace(config.data, split_seed=0, splits="house", limit=None, normalize=True, statistics="train")
-        if self.images is None or self.key != (neutral, crop):
-            self.images = None  # one data set at a time: a study walks from one to the next
-            self.splits = {}
-            self.images, self.key = data.open_images(config.data, *crop), (neutral, crop)
-        if config.data not in self.splits:
-            self.splits[config.data] = splits.make(self.images, config.data)
-        return self.images, self.splits[config.data]
-
-
-# ------------------------------------------------------------------------------------------------- stopping and failing
-
-
-@contextlib.contextmanager
-def stopping_on_signals(stop: threading.Event) -> Iterator[None]:
-    """Within this context SIGINT, SIGTERM and SIGUSR1 set `stop`; a SIGINT while it is set stops at once."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def ask(number: int, frame: FrameType | None) -> None:
-        if number == signal.SIGINT and stop.is_set():
-            raise KeyboardInterrupt
-        stop.set()
-
-    numbers = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1") if hasattr(signal, name)]
-    before = {number: signal.signal(number, ask) for number in numbers}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+# --------------------------------------------------------------------------------------------------------- failing
 
 
 def fail(folder: RunFolder, reason: str, details: str = "") -> None:
@@ -295,24 +248,20 @@ def _accuracy(result: Mapping[str, Any]) -> str:
 
 def main(told: str) -> int:
     """A worker process; returns its exit code."""
-    work = Work(**json.loads(told))
-    _follow_parent()
+    threading.Thread(target=_follow_parent, daemon=True).start()
+    values = json.loads(told)
+    work = Work(**values | {"plugins": tuple(values["plugins"])})
     try:
-        return 0 if Worker(work, planned_in(work.out)).do_all() else REPLACE_ME
+        return 0 if Worker(work, planned_by(work)).do_all() else REPLACE_ME
     except (Interrupted, KeyboardInterrupt):
         return Interrupted.exit_code
 
 
-def _follow_parent(stop_after: float = 1.0) -> None:
-    """Ask this process to stop when the one that started it is gone, so that no worker is left behind."""
-    parent = os.getppid()
-
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(stop_after)
-        os.kill(os.getpid(), signal.SIGTERM)
-
-    threading.Thread(target=watch, daemon=True).start()
+def _follow_parent() -> None:
+    """Ask this process to stop when the one that started it, which holds the other end of stdin, is gone."""
+    while os.read(0, 4096):  # not through `sys.stdin`, whose lock would be held while Python shuts down
+        pass
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 if __name__ == "__main__":

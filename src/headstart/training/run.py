@@ -17,7 +17,7 @@ from headstart.autoencoders import Autoencoder, EmbeddingOnly
 from headstart.data import Images
 from headstart.data.splits import Splits
 from headstart.engine import distributed, live_taps, loggers, weights
-from headstart.engine.checkpoint import interrupted_by_signals, stop_on_signals
+from headstart.engine.checkpoint import give_way, interrupted_by_signals, stop_on_signals
 from headstart.engine.device import choose, enough_memory
 from headstart.engine.observer import Observer
 from headstart.engine.progress import say
@@ -76,7 +76,7 @@ def run(
         with interrupted_by_signals("stopped before anything was trained"):
             prepared = prepare(config, images, splits, compute, quiet)
         if distributed.first() and not claimed:
-            owner.enter_context(owned(folder.open(), "pretrain"))
+            owner.enter_context(owned(folder.open(), "pretrain", give_way))
         with stop_on_signals():
             run = open_run(folder, prepared, compute, overwrite, extend, deadline, quiet)
             names = config.loggers if run.writes else ()

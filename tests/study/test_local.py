@@ -1,0 +1,165 @@
+"""A study in several processes of this machine: the same results, signals, dead workers, a dead command."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from headstart import study
+from headstart.records.claim import Claim
+from headstart.records.errors import InputError, Interrupted
+from tests.study.tiny import TINY, assert_same, half_done, processes_of, results, sprung, start, wait_for, written
+
+QUICK = {**TINY["base"], "head": {"init": "random"}, "contrastive": {"epochs": 1, "batch_size": 16}}
+
+
+def test_two_workers_do_the_same_and_train_each_autoencoder_once(tmp_path: Path, uninterrupted) -> None:
+    summary = study.run(written(tmp_path), tmp_path / "out", workers=2, quiet=True)
+    assert summary.exit_code == 0
+    assert_same(results(tmp_path / "out"), uninterrupted)
+    stored = list((tmp_path / "out" / "autoencoders").iterdir())
+    assert len(stored) == 2
+    for name, (_, lines, weights) in results(tmp_path / "out").items():
+        epochs = [line["epoch"] for line in lines if line["stage"] == "autoencoder"]
+        assert epochs == ([1, 2] if name.startswith("autoencoder-") else [])
+        if "init=autoencoder" in name:
+            assert weights["autoencoder.safetensors"] in {path.read_bytes() for path in stored}
+    assert not list((tmp_path / "out").rglob(".claim*"))
+    assert len(list((tmp_path / "out" / "untrained").iterdir())) == 2
+
+
+def test_a_signal_stops_resumably(tmp_path: Path, uninterrupted) -> None:
+    file, out = written(tmp_path), tmp_path / "out"
+    process = start(file, out, workers=1, quiet=True)
+    wait_for(lambda: half_done(out))
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(600) == Interrupted.exit_code
+    assert wait_for(lambda: not processes_of(out))
+    assert start(file, out, workers=1, quiet=True).wait(3600) == 0
+    assert_same(results(out), uninterrupted)
+    assert sprung(out) == "", "a worker imports from the folder in which the command was given"
+
+
+@pytest.mark.soak
+def test_a_killed_worker_is_replaced(tmp_path: Path, uninterrupted) -> None:
+    file, out = written(tmp_path), tmp_path / "out"
+    process = start(file, out, workers=1, quiet=True)
+    wait_for(lambda: half_done(out))
+    (worker,) = wait_for(lambda: processes_of(out))
+    assert worker != process.pid
+    os.kill(worker, signal.SIGKILL)
+    assert process.wait(3600) == 0
+    assert_same(results(out), uninterrupted)
+
+
+@pytest.mark.soak
+def test_a_run_that_its_process_dies_of_fails_and_the_others_go_on(tmp_path: Path) -> None:
+    file, out = written(tmp_path, seeds=[0], factors={"head.init": ["random", "orthogonal"]}), tmp_path / "out"
+    name = "data=digits,init=random,seed=0"
+    stop = threading.Event()
+
+    def kill() -> None:
+        while not stop.is_set():
+            holder = Claim(out / "runs" / name).holder()
+            if holder:
+                os.kill(holder["pid"], signal.SIGKILL)
+            time.sleep(0.05)
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    try:
+        summary = study.run(file, out, workers=1, quiet=True)
+    finally:
+        stop.set()
+        killer.join()
+    assert (summary.done, summary.failed, summary.exit_code) == (1, 1, 1)
+    assert study.status(out).failed == [
+        (name, "its process was ended 2 times, at last by SIGKILL; is there enough memory?")
+    ]
+
+
+def epochs_saved(out: Path) -> int:
+    """Epochs that stand in the metrics of all runs."""
+    return sum(len(path.read_bytes().splitlines()) for path in (out / "runs").glob("*/metrics.jsonl"))
+
+
+@pytest.mark.soak
+def test_killed_ten_times_it_ends_as_if_it_had_not_been(tmp_path: Path) -> None:
+    """The process group dies whenever something new was saved, and is started again."""
+    options = {"overrides": ["checkpoint.minutes=0", "precision=float32", "device=cpu"], "threads": 1, "quiet": True}
+    assert start("smoke", tmp_path / "whole", workers=0, **options).wait(3600) == 0
+    out = tmp_path / "killed"
+    finished: dict[str, bytes] = {}
+    for _ in range(10):
+        before, process = epochs_saved(out), start("smoke", out, workers=2, **options)
+        wait_for(lambda before=before, process=process: epochs_saved(out) > before or process.poll() is not None)
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        for result in (out / "runs").glob("*/result.json"):
+            assert finished.setdefault(result.parent.name, result.read_bytes()) == result.read_bytes(), "run again"
+    assert start("smoke", out, workers=2, **options).wait(3600) == 0
+    assert len(results(tmp_path / "whole")) == 14
+    assert_same(results(out), results(tmp_path / "whole"))
+
+
+OWN = """
+from headstart.records.names import ACTIVATIONS, Choice
+ACTIVATIONS.register(Choice(name="softsign", help="x / (1 + |x|)", make="torch.nn:Softsign"))
+"""
+
+
+def test_a_part_of_ones_own_is_known_to_every_worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "own_parts.py").write_text(OWN)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")]))
+    file = written(tmp_path, plugins=["own_parts"], factors={"head.activation": ["softsign"]}, seeds=[0], base=QUICK)
+    assert start(file, tmp_path / "out", quiet=True).wait() == InputError.exit_code
+    assert start(file, tmp_path / "out", quiet=True, plugin=["own_parts"]).wait() == 0
+    (found,) = (result for name, (result, *_) in results(tmp_path / "out").items() if name.startswith("data="))
+    assert found["head"]["activation"] == "softsign"
+
+
+ORPHAN = """
+import os, signal, sys
+from headstart.study import calls, local, worker
+from headstart.study.file import load
+from headstart.study.shared import Work
+out = sys.argv[2]
+calls.prepare(load(sys.argv[1]), out)
+pool = local.Pool(Work(out=out, folder=out, plugins=(), threads=1, device="cpu", keep="all", deadline=None, quiet=True))
+pool.start(0)
+(process,) = pool.alive
+print(process.pid, flush=True)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_a_worker_whose_command_is_killed_before_it_can_look_ends(tmp_path: Path) -> None:
+    """At the earliest point: the worker's process exists, and has not yet begun to import anything."""
+    base = {"contrastive": {"epochs": 100_000}}
+    command = [sys.executable, "-P", "-c", ORPHAN, written(tmp_path, base=base), tmp_path / "out"]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True)
+    assert done.returncode == -signal.SIGKILL
+    wait_for(lambda: has_ended(int(done.stdout)))
+
+
+@pytest.mark.soak
+def test_workers_do_not_outlive_a_killed_command(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    process = start(written(tmp_path, base={"contrastive": {"epochs": 100_000}}), out, workers=1, quiet=True)
+    (worker,) = wait_for(lambda: processes_of(out))
+    process.kill()
+    process.wait()
+    wait_for(lambda: has_ended(worker))
+
+
+def has_ended(pid: int) -> bool:
+    """Whether a process is gone, or nobody has asked yet how it ended."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] in "ZX"
+    except FileNotFoundError:
+        return True

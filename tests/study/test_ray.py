@@ -1,0 +1,109 @@
+"""A study on Ray: the same results, lost workers, and a cluster that nobody else can reach."""
+
+import importlib.util
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from headstart import study
+from headstart.records.claim import Claim
+from headstart.study import RayOptions
+from headstart.study.ray import cluster
+from tests.study.tiny import assert_same, half_done, results, sprung, start, wait_for, written
+
+NEEDS_RAY = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="needs the extra ray")
+
+
+@NEEDS_RAY
+def test_ray_does_the_same_survives_a_killed_worker_and_tells_failures(tmp_path: Path, uninterrupted) -> None:
+    """One cluster for three claims: same results; a killed worker's run is retried and resumes; a run that fails
+    every time ends as failed with its reason and the study exits 1."""
+    factors = {"head.init": ["random", "autoencoder"], "contrastive.temperature": [0.5, 1e-30]}
+    exclude = [
+        {"contrastive.temperature": 1e-30, "head.init": "autoencoder"},
+        {"contrastive.temperature": 1e-30, "seed": 1},
+    ]
+    out = tmp_path / "out"
+    process = start(written(tmp_path, factors=factors, exclude=exclude), out, executor="ray", quiet=True)
+    (holder, *_) = wait_for(lambda: [held for p in half_done(out) if (held := Claim(p.parent).holder())])
+    os.kill(holder["pid"], signal.SIGKILL)
+    assert process.wait(1800) == 1
+    status = study.status(out)
+    ((name, reason),) = status.failed
+    assert "1e-30" in name
+    assert "finite" in reason
+    done = {name.replace(",temperature=0.5", ""): found for name, found in results(out).items()}
+    assert done.keys() == uninterrupted.keys()
+    for name, (result, lines, weights) in done.items():
+        wanted = uninterrupted[name]
+        assert (lines, weights) == wanted[1:], name
+        assert {k: v for k, v in result.items() if k != "config_hash"} == {
+            k: v for k, v in wanted[0].items() if k != "config_hash"
+        }
+    assert sprung(out) == "", "a worker imports from the folder in which the command was given"
+
+
+@NEEDS_RAY
+@pytest.mark.soak
+def test_smoke_is_identical_run_by_run_with_both_executors(tmp_path: Path) -> None:
+    options = {"threads": 1, "quiet": True}
+    assert start("smoke", tmp_path / "local", workers=2, **options).wait(3600) == 0
+    assert start("smoke", tmp_path / "ray", executor="ray", **options).wait(3600) == 0
+    assert sum(name.startswith("data=") for name in results(tmp_path / "local")) == 12
+    assert_same(results(tmp_path / "ray"), results(tmp_path / "local"))
+
+
+CLUSTER = """
+import json, os, subprocess, sys
+from headstart.study import RayOptions
+from headstart.study.ray import cluster
+with cluster(RayOptions()) as ray:
+    ray.get(ray.remote(lambda: None).remote())
+    print(json.dumps({
+        "ports": subprocess.run(["ss", "-Hltnp"], capture_output=True, text=True).stdout,
+        "parents": subprocess.run(["ps", "-Ao", "pid=,ppid="], capture_output=True, text=True).stdout,
+        "me": os.getpid(),
+        "address": ray.get_runtime_context().gcs_address,
+    }))
+"""
+
+
+@NEEDS_RAY
+@pytest.mark.skipif(not (shutil.which("ss") and shutil.which("ps")), reason="needs ss and ps")
+def test_a_cluster_of_our_own_listens_on_the_loopback_address_alone_and_wants_a_token(tmp_path: Path) -> None:
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")} | {"HOME": str(tmp_path)}
+    command = [sys.executable, "-P", "-c", CLUSTER]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr[-2000:]
+    told = json.loads(done.stdout.splitlines()[-1])
+    parent = dict(map(int, line.split()) for line in told["parents"].splitlines())
+
+    def is_ours(pid: int) -> bool:
+        return pid == told["me"] or (pid in parent and is_ours(parent[pid]))
+
+    listening = [
+        line.split()[3]
+        for line in told["ports"].splitlines()
+        if any(is_ours(int(pid)) for pid in re.findall(r"pid=(\d+)", line))
+    ]
+    assert len(listening) >= 3  # of Ray's processes, so that we know that we look at them
+    assert [a for a in listening if not a.startswith(("127.", "[::1]", "[::ffff:127."))] == []
+    assert not (tmp_path / ".ray").exists(), "a token was kept in the home folder"
+
+
+@NEEDS_RAY
+def test_a_cluster_that_was_named_is_joined_as_its_user_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing about where it listens or who may join is ours to say."""
+    for name in [name for name in os.environ if name.startswith("RAY_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setitem(sys.modules, "ray", SimpleNamespace(init=lambda **_: None, shutdown=lambda: None))
+    with cluster(RayOptions(address="10.0.0.1:6379")):
+        assert {name for name in os.environ if name.startswith("RAY_")} == {"RAY_USAGE_STATS_ENABLED"}

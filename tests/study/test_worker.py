@@ -1,0 +1,194 @@
+"""One process of a study: what runs share, failing, stopping, and being killed at any point."""
+
+import json
+import os
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+import yaml
+
+from headstart import study
+from headstart.records.claim import identity
+from headstart.records.errors import InputError, Interrupted
+from headstart.records.folder import RunFolder, read_json
+from headstart.study.shared import Work
+from headstart.study.worker import Worker
+from tests.study.tiny import TINY, assert_same, results, written
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_a_run_of_a_study_tells_its_autoencoders_error(uninterrupted) -> None:
+    for name, (result, _, _) in uninterrupted.items():
+        assert (result["autoencoder"] is not None) == ("autoencoder" in name)
+
+
+def test_records_keep_no_weights_and_grow_again(tmp_path: Path, uninterrupted) -> None:
+    out = tmp_path / "out"
+    summary = study.run(written(tmp_path, seeds=[0]), out, workers=0, keep="records", quiet=True)
+    assert summary.done == 2
+    assert not list(out.rglob("*.safetensors")) + list(out.rglob("*.pt"))
+    for name, (result, lines, _) in results(out).items():
+        assert (result, lines) == uninterrupted[name][:2]
+        assert (out / "runs" / name / "splits.npz").exists()
+    grown = written(tmp_path, seeds=[0], factors={"head.init": ["random", "autoencoder", "spectrum"]})
+    assert study.run(grown, out, workers=0, keep="records", quiet=True).done == 3
+    assert not list(out.rglob("*.safetensors")) + list(out.rglob("*.pt"))
+
+
+def test_a_failing_run_keeps_its_reason_and_stops_no_other(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    file = written(tmp_path, factors={"contrastive.lr": [1e30, 0.1], "head.init": ["random"]}, seeds=[0])
+    summary = study.run(file, out, workers=0, quiet=True)
+    assert (summary.done, summary.failed, summary.exit_code) == (1, 1, 1)
+    ((name, reason),) = study.status(out).failed
+    assert "1e+30" in name
+    assert "not finite" in reason
+    failed = out / "runs" / name / "failed.json"
+    before = failed.stat().st_mtime_ns
+    assert study.run(file, out, workers=0, quiet=True).exit_code == 1
+    assert failed.stat().st_mtime_ns == before  # left alone
+    assert study.run(file, out, workers=0, quiet=True, retry_failed=True).exit_code == 1
+    assert failed.stat().st_mtime_ns > before
+
+
+def test_a_failing_autoencoder_fails_its_runs_alone(tmp_path: Path) -> None:
+    base = {**TINY["base"], "autoencoder": {"epochs": 2, "lr": 1e30}}
+    out = tmp_path / "out"
+    summary = study.run(written(tmp_path, base=base, seeds=[0]), out, workers=0, quiet=True)
+    assert (summary.done, summary.failed) == (1, 1)
+    reasons = dict(study.status(out).failed)
+    assert any(name.startswith("autoencoder-") for name in reasons)
+    assert any("its autoencoder failed" in reason for reason in reasons.values())
+
+
+def test_an_unexpected_error_is_a_failure_with_its_traceback(tmp_path: Path, monkeypatch) -> None:
+    from headstart.training import run as pretraining
+
+    real = pretraining.run
+
+    def broken(config, out, **more):
+        if config.head.init == "random":
+            raise ZeroDivisionError("in the middle")
+        return real(config, out, **more)
+
+    monkeypatch.setattr(pretraining, "run", broken)
+    out = tmp_path / "out"
+    summary = study.run(written(tmp_path, seeds=[0]), out, workers=0, quiet=True)
+    assert (summary.done, summary.failed) == (1, 1)
+    (failed,) = out.glob("runs/*/failed.json")
+    assert read_json(failed)["reason"] == "ZeroDivisionError: in the middle"
+    assert "Traceback" in read_json(failed)["traceback"]
+
+
+def test_missing_data_are_refused_before_anything_starts(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="nowhere"):
+        study.run(written(tmp_path), tmp_path / "out", data=str(tmp_path / "nowhere"), workers=0)
+    assert not (tmp_path / "out" / "runs").exists()
+
+
+def test_a_device_that_is_not_there_fails_no_run(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="cuda:99"):
+        study.run(written(tmp_path), out=tmp_path / "out", device="cuda:99")
+    assert not (tmp_path / "out").exists()
+
+
+def test_max_seconds_stops_resumably(tmp_path: Path, uninterrupted) -> None:
+    file, out = written(tmp_path), tmp_path / "out"
+    with pytest.raises(Interrupted):
+        study.run(file, out, workers=0, quiet=True, max_seconds=0.0)
+    calls = 0
+    while True:
+        calls += 1
+        try:
+            study.run(file, out, workers=0, quiet=True, max_seconds=2.0 * calls)
+            break
+        except Interrupted:
+            assert calls < 50
+    assert_same(results(out), uninterrupted)
+
+
+POINTS = (
+    "before:study.yaml",
+    "after:.claim",
+    "after:config.yaml",
+    "after:checkpoint.pt",
+    "before:result.json",
+    "after:result.json",
+    "before:autoencoder.safetensors",
+    "after:stages.json",
+    "before:*.safetensors",
+    "after:*.safetensors",
+    "before:head.safetensors",
+    "after:backbone.safetensors",
+    "before:report.html",
+)
+
+
+def test_killed_at_any_point_it_ends_as_if_it_had_not_been(tmp_path: Path, uninterrupted) -> None:
+    """One after another in one folder, each restarted by the next."""
+    file = written(tmp_path, seeds=[0])
+    command = [sys.executable, "-P", "-m", "tests.study.killed", file, tmp_path / "out", *POINTS]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path])}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=tmp_path)
+    assert done.stdout.splitlines() == [*(f"{point} -9" for point in POINTS), "left alone 0"], done.stderr[-2000:]
+    found = results(tmp_path / "out")
+    for name, (_, lines, _) in found.items():
+        seen = [(line["stage"], line["epoch"]) for line in lines if "epoch" in line]
+        assert len(seen) == len(set(seen)), name
+    assert_same(found, {name: what for name, what in uninterrupted.items() if "seed=0" in name or "seed0" in name})
+    left = list((tmp_path / "out").rglob(".*"))
+    assert left
+    for path in left:
+        os.utime(path, (0, 0))
+    assert study.run(file, tmp_path / "out", workers=0, quiet=True).done == 2
+    assert list((tmp_path / "out").rglob(".*")) == [], "what killed processes left behind is cleared away"
+
+
+@pytest.fixture
+def one_run_held_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The claim on the only run of a study, held by a process of another machine."""
+    monkeypatch.setattr("headstart.records.claim.STALE_SECONDS", 3.0)
+    monkeypatch.setattr("headstart.study.worker.POLL_SECONDS", 0.05)
+    monkeypatch.setattr(Worker, "_attempt", lambda self, folder, do: done(folder))
+
+    def done(folder: RunFolder) -> str:
+        folder.result.write_text("{}")
+        return "done"
+
+    claim = tmp_path / "runs" / "data=digits,init=random,seed=0" / ".claim"
+    claim.parent.mkdir(parents=True)
+    claim.write_text(json.dumps({**identity(), "host": "elsewhere", "token": "theirs"}))
+    return claim
+
+
+def worker_on(tmp_path: Path) -> Worker:
+    small = {**TINY, "factors": {"head.init": ["random"]}, "seeds": [0]}
+    work = Work(
+        out=str(tmp_path),
+        folder=str(tmp_path),
+        plugins=(),
+        threads=1,
+        device="cpu",
+        keep="all",
+        quiet=True,
+        deadline=None,
+    )
+    (tmp_path / "one.yml").write_text(yaml.safe_dump(small))
+    return Worker(work, study.expand(study.load(tmp_path / "one.yml")))
+
+
+def test_a_run_whose_holder_lost_its_power_a_moment_ago_is_done(one_run_held_elsewhere: Path, tmp_path: Path) -> None:
+    worker_on(tmp_path).do_all()
+    assert one_run_held_elsewhere.with_name("result.json").exists()
+
+
+def test_a_run_whose_holder_is_seen_to_live_is_left_to_it(one_run_held_elsewhere: Path, tmp_path: Path) -> None:
+    timer = threading.Timer(0.5, lambda: os.utime(one_run_held_elsewhere))
+    timer.start()
+    worker_on(tmp_path).do_all()
+    timer.join()
+    assert not one_run_held_elsewhere.with_name("result.json").exists()
