@@ -16,6 +16,7 @@ from headstart.records.config import Config, from_dict
 from headstart.records.errors import Interrupted
 from headstart.records.folder import RunFolder, read_metrics
 from headstart.records.presets import preset
+from headstart.report.verdict import kept_sentence
 from headstart.training import keeping
 from headstart.training.run import run
 
@@ -115,7 +116,7 @@ def test_weights_that_simclr_spoils_are_kept_as_they_were_given(photos: Path, we
     given, after = load_file(weights), load_file(out / "backbone.safetensors")
     assert all(torch.equal(given[name], after[name]) for name in given)
     assert result["probes"]["knn"]["accuracy"] == result["untrained"]["knn"]["accuracy"]
-    assert keeping.sentence(kept).startswith("kept the given weights: SimCLR took cross-validated")
+    assert kept_sentence(kept).startswith("kept the given weights: SimCLR took cross-validated")
 
 
 def test_without_labels_the_pictures_judge(photos: Path, weights: Path, tmp_path: Path) -> None:
@@ -129,7 +130,7 @@ def test_without_labels_the_pictures_judge(photos: Path, weights: Path, tmp_path
     kept = RunFolder(run(large, tmp_path / "run", quiet=True)).read_result()["contrastive"]["kept"]
     assert kept["by"] == "pictures"
     assert all(0 <= version["retrieval"] <= 1 < version["rankme"] for version in kept["versions"])
-    assert "without labels" in keeping.sentence(kept)
+    assert "without labels" in kept_sentence(kept)
     kept = RunFolder(run(asked, tmp_path / "few", quiet=True)).read_result()["contrastive"]["kept"]
     assert (kept["by"], kept["share"]) == ("nothing", 1.0)
 

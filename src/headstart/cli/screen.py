@@ -16,6 +16,10 @@ from headstart.records.folder import RunFolder
 from headstart.records.names import PROBES
 from headstart.records.text import json_text, printable
 from headstart.report.labels import same_labels
+from headstart.report.verdict import before_simclr, kept_sentence, verdict
+
+BEFORE = {"the untrained backbone": "untrained", "the given weights": "as given"}
+"""The column's title."""
 
 Show = TypeVar("Show", bound=Callable[..., None])
 
@@ -46,7 +50,11 @@ def print_run(path: str | Path, console: Console | None = None) -> None:
     folder = RunFolder(path)
     result = folder.read_result()
     console = console or Console(highlight=False)
-    columns = [("untrained", result["untrained"]), (_head_name(result["head"]), result["probes"])]
+    columns = [(BEFORE[before_simclr(result)], result["untrained"]), (_head_name(result["head"]), result["probes"])]
+    if first := verdict(result):
+        tell(first, console)
+    elif kept := (result["contrastive"] or {}).get("kept"):
+        tell(kept_sentence(kept), console)
     if result["probes"]:
         console.print(_table(columns))
         seconds = sum(result["seconds"].values())

@@ -39,6 +39,7 @@ from headstart.report.sections import (
     title,
     training,
 )
+from headstart.report.verdict import verdict
 
 
 def page(study: Records) -> Page:
@@ -58,8 +59,15 @@ def page(study: Records) -> Page:
     return Page(
         title=title(study.path),
         counts=_run_counts(study, result),
-        headline=_run_headline(study, result),
-        support=[s for s in [no_gain(result, name_of_head(head_label(head["init"], head["frozen"])))] if s],
+        headline=verdict(result) or _run_headline(study, result),
+        support=[
+            s
+            for s in [
+                _run_headline(study, result) if verdict(result) else "",
+                no_gain(result, name_of_head(head_label(head["init"], head["frozen"]))),
+            ]
+            if s
+        ],
         caveats=_run_caveats(result),
         sections=[s for s in sections if s is not None and s.blocks],
         footer=FOOTER,

@@ -16,12 +16,12 @@ from headstart.augment import SimCLRAugment
 from headstart.engine.progress import say
 from headstart.engine.randomness import generator
 from headstart.evaluate import unlabelled, versions
+from headstart.report.verdict import kept_sentence
 from headstart.training.opened import OpenRun
 from headstart.training.views import augmenter, draw_pairs
 from headstart.training.views import mixed as mixed_order
 
 State = dict[str, Tensor]
-JUDGES = ("knn", "linear", "few_shot_5")
 HELD_OUT, RANKED = 256, 4096
 """Held-out pictures whose views are looked for, and training pictures whose features are ranked, at most."""
 FEWEST = 16
@@ -50,7 +50,7 @@ def keep_best(run: OpenRun, given: nn.Module, adapted: nn.Module) -> dict[str, A
     versions_of = [{"share": share, **found} for share, found in zip(shares, kept.pop("versions"), strict=True)]
     kept = {"share": shares[best], **kept, "versions": versions_of}
     if run.writes:
-        say(sentence(kept))
+        say(kept_sentence(kept))
     return kept
 
 
@@ -113,36 +113,3 @@ def mixed(given: dict[str, Tensor], adapted: dict[str, Tensor], share: float) ->
         else adapted[name].clone()
         for name, tensor in given.items()
     }
-
-
-def sentence(kept: dict[str, Any]) -> str:
-    """What was kept and why, for the screen and the report."""
-    share = kept["share"]
-    what = {0.0: "the given weights", 1.0: "the adapted weights"}.get(
-        share, f"a mixture, {share:.0%} of the way from the given to the adapted weights"
-    )
-    if kept["by"] == "nothing":
-        return f"kept {what}: too few labels and too few held-out pictures to compare them with the given ones"
-    first, last = kept["versions"][0], kept["versions"][-1]
-    chosen = next(version for version in kept["versions"] if version["share"] == share)
-    if kept["by"] == "pictures":
-        return _without_labels(what, first, last if share == 0 else chosen, kept["pictures"])
-    if share == 0:
-        judge = min(JUDGES, key=lambda name: last[name] - first[name])
-        return (
-            f"kept {what}: SimCLR took cross-validated {judge} from {100 * first[judge]:.1f} to "
-            f"{100 * last[judge]:.1f} on {kept['pictures']} labelled pictures, and no version is clearly better"
-        )
-    judges = ", ".join(f"{name} {100 * first[name]:.1f} to {100 * chosen[name]:.1f}" for name in JUDGES)
-    return (
-        f"kept {what}: better than the given weights by {100 * chosen['ahead']:.1f} points on average (standard error "
-        f"{100 * chosen['error']:.1f}) on {kept['pictures']} labelled pictures, cross-validated: {judges}"
-    )
-
-
-def _without_labels(what: str, first: dict[str, Any], other: dict[str, Any], pictures: int) -> str:
-    return (
-        f"kept {what}: without labels {pictures} held-out pictures judge it; one view of them finds the other in "
-        f"{100 * first['retrieval']:.1f} % as given and {100 * other['retrieval']:.1f} % after SimCLR, and the "
-        f"effective rank (RankMe) went from {first['rankme']:.0f} to {other['rankme']:.0f}. A few labels judge better"
-    )
