@@ -16,8 +16,12 @@ from headstart.data.splits import Splits
 from headstart.engine import distributed
 from headstart.engine.checkpoint import Checkpoints
 from headstart.engine.device import Compute
+from headstart.engine.observer import Observer
+from headstart.engine.progress import say
 from headstart.engine.randomness import generator
 from headstart.evaluate import features as representations
+from headstart.evaluate.health import Health
+from headstart.evaluate.online import OnlineProbe
 from headstart.records import folder as runs
 from headstart.records.config import Config
 from headstart.records.folder import Metrics, RunFolder
@@ -104,6 +108,13 @@ class OpenRun:
         else:
             return tuple(Squashed(self.images, part, self.size) for part in parts)  # type: ignore[return-value]
         return train, val, test
+
+    def observers(self) -> list[Observer]:
+        """What watches SimCLR: its health and, where there are labels, a linear classifier; on rank 0 alone."""
+        watching: list[Observer] = [Health(say=say)] if self.writes else []
+        if self.config.contrastive.online_probe and self.writes and self.images.classes:
+            watching.append(OnlineProbe(self.images.labels, len(self.images.classes)))
+        return watching
 
     def about_backbone(self) -> dict[str, object]:
         """What somebody who only has backbone.safetensors needs to load and feed it."""

@@ -19,11 +19,7 @@ from headstart.data.splits import Splits
 from headstart.engine import distributed, live_taps, loggers, weights
 from headstart.engine.checkpoint import give_way, interrupted_by_signals, stop_on_signals
 from headstart.engine.device import choose, enough_memory
-from headstart.engine.observer import Observer
-from headstart.engine.progress import say
 from headstart.engine.randomness import generator
-from headstart.evaluate.health import Health
-from headstart.evaluate.online import OnlineProbe
 from headstart.records.claim import owned
 from headstart.records.config import Config, flatten, to_dict
 from headstart.records.folder import RunFolder
@@ -138,12 +134,9 @@ def train_simclr(run: OpenRun, embedding: Autoencoder | EmbeddingOnly | None) ->
     if run.writes:
         samples.write_pairs(run)
     live_taps.apply(f, run.size)
-    observers: list[Observer] = [Health(say=say)] if run.writes else []
-    if run.config.contrastive.online_probe and run.writes and run.images.classes:
-        observers.append(OnlineProbe(run.images.labels, len(run.images.classes)))
     mean, std = run.statistics("train")
     trained = contrastive.train(
-        f, g, run.images, run.splits, run.config, mean=mean, std=std, observers=observers, **run.shared
+        f, g, run.images, run.splits, run.config, mean=mean, std=std, observers=run.observers(), **run.shared
     )
     found = dataclasses.asdict(trained)
     if run.config.contrastive.keep == "best-probe":
