@@ -17,6 +17,7 @@ from typing import Any
 
 from headstart.records import folder as runs
 from headstart.records.errors import InputError
+from headstart.records.files import read
 from headstart.records.schema import HOLDER
 from headstart.records.validation import problem
 
@@ -121,7 +122,7 @@ class Claim:
     def _read(self) -> dict[str, Any] | None:
         """What the claim says; None where there is none, or only half of one."""
         try:
-            holder = runs.parse_json(self.path.read_bytes())
+            holder = runs.parse_json(read(self.path))
         except (OSError, ValueError, RecursionError):
             return None
         return None if problem(holder, HOLDER) else holder

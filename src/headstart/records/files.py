@@ -4,10 +4,12 @@ Nothing here imports torch.
 """
 
 import contextlib
+import errno
 import json
 import math
 import os
 import re
+import stat
 import uuid
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -69,6 +71,26 @@ def _sync_folder(folder: Path) -> None:
             os.close(handle)
 
 
+LARGEST = 1 << 30
+"""Bytes of a file that is read whole."""
+
+
+def read(path: str | Path) -> bytes:
+    """The content of a plain file.
+
+    Raises OSError for what is none, which a folder from elsewhere may hold: a pipe is never written to, a device has no
+    end.
+    """
+    without_waiting = getattr(os, "O_NONBLOCK", 0)
+    with open(path, "rb", opener=lambda name, flags: os.open(name, flags | without_waiting)) as file:
+        status = os.fstat(file.fileno())
+        if not stat.S_ISREG(status.st_mode):
+            raise OSError(errno.EINVAL, "it is not a plain file")
+        if status.st_size > LARGEST:
+            raise OSError(errno.EFBIG, f"it holds more than {LARGEST >> 30} GiB")
+        return file.read()
+
+
 def write_json(path: str | Path, value: Any) -> None:
     """Write a value as JSON; NaN and infinities are refused, so every reader can parse it."""
     write(path, json.dumps(value, indent=2, allow_nan=False, ensure_ascii=False) + "\n")
@@ -80,7 +102,7 @@ def read_json(path: str | Path, shape: TypeAdapter[Any] | None = None, what: str
     Raises InputError naming the file when it is missing, damaged, or not of that shape.
     """
     try:
-        value = parse_json(Path(path).read_bytes())
+        value = parse_json(read(path))
         wrong = None if shape is None else problem(value, shape)
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror}") from None
@@ -150,7 +172,7 @@ def read_yaml(path: str | Path) -> Any:
     Raises InputError naming the file (and the line) when it cannot be read or is not YAML.
     """
     try:
-        return parse_yaml(Path(path).read_text(encoding="utf-8"))
+        return parse_yaml(read(path).decode("utf-8"))
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror}") from None
     except (yaml.YAMLError, ValueError, RecursionError) as error:

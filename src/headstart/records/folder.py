@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from headstart.records.errors import InputError
-from headstart.records.files import jsonl, parse_json, read_json, write, write_json  # noqa: F401
+from headstart.records.files import jsonl, parse_json, read, read_json, write, write_json  # noqa: F401
 from headstart.records.schema import FAILED, LINE, RESULT, SCHEMA  # noqa: F401
 from headstart.records.text import csv_line, data_cell, from_data_cell, printable, table  # noqa: F401
 from headstart.records.validation import problem
@@ -106,7 +106,7 @@ class Metrics:
 def read_metrics(path: Path) -> list[dict[str, Any]]:
     """The lines of a metrics.jsonl; none where there is no file. Raises InputError naming a damaged line."""
     try:
-        texts = path.read_bytes().splitlines()
+        texts = read(path).splitlines()
     except FileNotFoundError:
         return []
     except OSError as error:

@@ -17,6 +17,7 @@ from headstart.engine.checkpoint import stop_on_signals, stop_requested
 from headstart.engine.device import available_cores
 from headstart.records.claim import identity
 from headstart.records.errors import InputError, Interrupted, RunError
+from headstart.records.files import read
 from headstart.records.folder import RunFolder
 from headstart.study.file import Planned
 from headstart.study.shared import Work
@@ -117,7 +118,7 @@ class Pool:
 
 def _is_held_by(claim: Path, pid: int) -> bool:
     with contextlib.suppress(OSError, ValueError):
-        holder = json.loads(claim.read_text(encoding="utf-8"))
+        holder = json.loads(read(claim))
         return bool(holder["pid"] == pid and holder["host"] == identity()["host"])
     return False
 

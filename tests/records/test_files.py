@@ -1,0 +1,59 @@
+"""Files that are none: a folder from elsewhere may hold pipes, devices and folders where files should be."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from headstart import study
+from headstart.records.claim import Claim
+from headstart.records.errors import InputError
+from headstart.records.files import read_json, read_yaml
+from headstart.records.folder import read_metrics
+
+
+def pipe(path: Path) -> None:
+    os.mkfifo(path)
+
+
+def device(path: Path) -> None:
+    path.symlink_to("/dev/zero")
+
+
+def folder(path: Path) -> None:
+    path.mkdir()
+
+
+NO_FILES = pytest.mark.parametrize("make", [pipe, device, folder])
+
+
+@NO_FILES
+@pytest.mark.parametrize("read", [read_json, read_yaml, read_metrics])
+def test_what_is_no_file_is_named_and_never_waited_for(
+    tmp_path: Path, make: Callable[[Path], None], read: Callable[[Path], Any]
+) -> None:
+    make(tmp_path / "record")
+    with pytest.raises(InputError, match="record cannot be read"):
+        read(tmp_path / "record")
+
+
+@NO_FILES
+@pytest.mark.parametrize("name", ["failed.json", ".claim", "metrics.jsonl"])
+def test_status_of_a_study_from_elsewhere_ends(tmp_path: Path, make: Callable[[Path], None], name: str) -> None:
+    (tmp_path / "study.yaml").write_text("name: theirs\nbase: {}\ndata: {digits: {}}\nseeds: [0]\n")
+    run = tmp_path / "runs" / "data=digits,seed=0"
+    run.mkdir(parents=True)
+    make(run / name)
+    if name == "failed.json":
+        with pytest.raises(InputError, match=r"failed\.json cannot be read"):
+            study.status(tmp_path)
+    else:  # a claim that says nothing is nobody's
+        assert study.status(tmp_path).todo == 1
+
+
+@NO_FILES
+def test_a_claim_that_is_no_file_is_nobodys(tmp_path: Path, make: Callable[[Path], None]) -> None:
+    make(tmp_path / ".claim")
+    assert Claim(tmp_path).holder() is None
