@@ -1,7 +1,7 @@
 """Do our autoencoders reach the authors' test error on CIFAR-10? `python -m benchmarks autoencoder_quality DATA`.
 
 Trains the autoencoder stage of `--preset paper` (paper 3.2, 3.3) at each latent size and prints its test MSE beside the
-authors' own (their published runs, design section 6). It goes on from where an interrupted call stopped.
+authors' own (their published runs, docs/the-paper.md). It goes on from where an interrupted call stopped.
 """
 
 import argparse

@@ -1,7 +1,7 @@
 """One picture file -> its correct 8-bit RGB pixels, or the reason why there are none.
 
 Comes in: the bytes of a file in any format people have. Goes out: uint8 (height, width, 3), upright, over white.
-The pixels are Pillow's, so they are what the authors' loaders saw (design section 6).
+The pixels are Pillow's, so they are what the authors' loaders saw (docs/the-paper.md).
 """
 
 import errno

@@ -1,7 +1,7 @@
 """Every source becomes one `Images`: decoded once, in parallel, then held in memory or memory-mapped.
 
 Comes in: `config.data`. Goes out: uint8 pictures with their own sizes, names, labels and official split. SimCLR's crop
-reads pictures at their native size, everything else squashed to a square, as in the authors' runs (design section 6).
+reads pictures at their native size, everything else squashed to a square, as in the authors' runs (docs/the-paper.md).
 """
 
 import hashlib

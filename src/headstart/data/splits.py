@@ -1,4 +1,4 @@
-"""Which pictures train, validate and test, and their Z-score statistics (paper 3.3, 3.5; design section 6).
+"""Which pictures train, validate and test, and their Z-score statistics (paper 3.3, 3.5; docs/the-paper.md).
 
 Comes in: `Images` and `config.data`. Goes out: index arrays that follow from names, labels, the official split and
 `data.split_seed` alone, so that autoencoder, SimCLR and probes of every run see the same split.

@@ -1,4 +1,4 @@
-"""Logistic regression on fixed features, fitted the two ways the probes need (paper 3.6; design section 5).
+"""Logistic regression on fixed features, fitted the two ways the probes need (paper 3.6; docs/evaluation.md).
 
 Comes in: features and labels on one device. Goes out: weights (F, C) and biases (C,) of a linear classifier.
 `lbfgs` finds the minimum of scikit-learn's objective; `sgd` repeats the authors' training step by step.
@@ -123,7 +123,7 @@ def sgd(
     factor: float = 0.1,
     threshold: float = 1e-4,
 ) -> SgdFit | None:
-    """Plain minibatch SGD with the authors' schedule and checkpoint rule (paper 3.6; design section 6).
+    """Plain minibatch SGD with the authors' schedule and checkpoint rule (paper 3.6; docs/the-paper.md).
 
     The learning rate falls by `factor` when the last minibatch's training loss has not come below
     (1 - threshold) times its best for more than `patience` epochs, as torch's ReduceLROnPlateau does; the

@@ -1,4 +1,4 @@
-"""The probes: how good is a frozen representation h? (paper 3.6; definitions in design section 5)
+"""The probes: how good is a frozen representation h? (paper 3.6; definitions in docs/evaluation.md)
 
 Comes in: features of the train, val and test split, their labels and names. Goes out: one dictionary per
 probe, as result.json holds it. A probe that the labels do not allow is left out, and says why.

@@ -172,7 +172,7 @@ class HeadConfig:
 
 @settings("augment")
 class AugmentConfig:
-    """The transformation family T (paper 3.1; values of design section 6, which are SimCLR's)."""
+    """The transformation family T (paper 3.1; values of docs/the-paper.md, which are SimCLR's)."""
 
     crop_scale: Annotated[tuple[Positive, Annotated[Positive, Field(le=1)]], Ordered] = (0.08, 1.0)
     crop_ratio: Annotated[tuple[Positive, Positive], Ordered] = (3 / 4, 4 / 3)
@@ -242,7 +242,7 @@ class ContrastiveConfig:
 
 @settings("probe")
 class ProbeConfig:
-    """How the representation h is judged (paper 3.6; design section 5)."""
+    """How the representation h is judged (paper 3.6; docs/evaluation.md)."""
 
     names: Annotated[tuple[ProbeName, ...], Several] = (
         "paper",

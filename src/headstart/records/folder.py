@@ -22,7 +22,7 @@ class RunFolder:
     Attributes:
         path: the folder itself.
         config, splits, skipped, metrics, autoencoder, head, backbone, checkpoint, samples, evaluations, card,
-        result, report: the files and folders of design section 5.
+        result, report: the files and folders of docs/architecture.md.
     """
 
     def __init__(self, path: str | Path) -> None:

@@ -2,7 +2,7 @@
 
 Comes in: `Records.runs`. Goes out: per table a tidy frame of one number a row, and a `Layout` that the page, Markdown
 and LaTeX share. Accuracies in percent; standard deviation with n - 1, midspread from linearly interpolated quartiles
-(design section 6). A single run has no spread: its standard deviation is missing, not zero.
+(docs/the-paper.md). A single run has no spread: its standard deviation is missing, not zero.
 """
 
 from collections.abc import Callable, Iterator, Sequence
