@@ -60,7 +60,7 @@ def test_auto_stops_where_time_would_run_away():
 def test_random_weights_expect_nothing():
     assert backbones.expected("resnet18", "none") is None
     config = Config(data=DataConfig(statistics="backbone"))
-    with pytest.raises(InputError, match=r"statistics is backbone, but backbone\.weights is none"):
+    with pytest.raises(InputError, match=r"interpolation is backbone, but backbone\.weights is none"):
         backbones.settled(config)
 
 
@@ -122,6 +122,23 @@ def test_a_new_setting_leaves_the_hash_of_older_runs_alone():
     assert hash_of(config, "f") != hash_of(replace(config, data=replace(config.data, auto_size=96)), "f")
 
 
+@pytest.mark.parametrize("resize", ["squash", "crop", "pad"])
+def test_pictures_are_interpolated_as_the_weights_expect(tmp_path, resize):
+    data = replace(photos(tmp_path / "photos", [70] * 20), size=32, resize=resize, interpolation="backbone")
+    lite = BackboneConfig(name="timm:tf_efficientnet_lite0", weights="pretrained")
+    data = backbones.settled(Config(data=data, backbone=lite)).data
+    assert data.interpolation == "bicubic"
+    rng = np.random.default_rng(0)
+    for i in range(20):
+        Image.fromarray(rng.integers(0, 255, (70, 80, 3), dtype=np.uint8)).save(tmp_path / "photos" / f"{i}.png")
+    found = open_images(data).squashed(np.arange(20), 32)
+    plain = open_images(replace(data, interpolation="bilinear")).squashed(np.arange(20), 32)
+    assert not torch.equal(found, plain)
+    if resize == "squash":
+        picture = Image.open(tmp_path / "photos" / "0.png").resize((32, 32), Image.Resampling.BICUBIC)
+        assert np.array_equal(found[0].permute(1, 2, 0).numpy(), np.asarray(picture))
+
+
 # ------------------------------------------------------------------------------------------------- one Z-score a run
 
 
@@ -176,7 +193,7 @@ def test_evaluate_feeds_given_weights_as_they_expect(tmp_path, capfd):
     torch.save(torchvision.models.resnet18().state_dict(), tmp_path / "w.pth")
     foreign.evaluate(tmp_path / "w.pth", data=[str(folder)], out=tmp_path / "r.json", device="cpu", threads=1)
     said = " ".join(capfd.readouterr().err.split())
-    assert "pictures as the weights expect them: 40 px, mean 0.485 0.456 0.406, std 0.229 0.224 0.225" in said
+    assert "pictures as the weights expect them: 40 px, mean 0.485 0.456 0.406, std 0.229 0.224 0.225, bilinear" in said
     assert "made at 224 px, these pictures are used at less" in said
 
 

@@ -64,13 +64,17 @@ def expected(name: str, weights: str | Path) -> Expected | None:
 
 
 def settled(config: Config) -> Config:
-    """The largest size that `data.size` auto may take, where `data.statistics` is `backbone`: the weights', or 224.
+    """With `backbone` in the pictures' settings replaced by what the weights expect, but for the Z-score's values.
 
+    Under `data.statistics` backbone, `data.size` auto may take the weights' size, 224 at most.
     Raises InputError where there are no weights to go by.
     """
-    if config.data.statistics != "backbone" or config.data.auto_size is not None:
-        return config
-    return replace(config, data=replace(config.data, auto_size=min(_of(config).size, LARGEST)))
+    data = config.data
+    if data.interpolation == "backbone":
+        data = replace(data, interpolation=_of(config).interpolation)  # type: ignore[arg-type]
+    if data.statistics == "backbone" and data.auto_size is None:
+        data = replace(data, auto_size=min(_of(config).size, LARGEST))
+    return replace(config, data=data)
 
 
 def zscores(images: Images, splits: Splits, config: Config) -> ZScores:
@@ -89,15 +93,16 @@ def described(config: Config, size: int) -> str:
     scaled = f"mean {_listed(given.mean)}, std {_listed(given.std)}" if config.data.normalize else "no Z-score"
     other = f"; they were made at {given.size} px, these pictures are used at less" if size < given.size else ""
     cost = f" (--data.size {size // 2} takes a quarter of the time)" if size >= 192 else ""
-    return f"pictures as the weights expect them: {size} px{cost}, {scaled} ({given.of}){other}"
+    made = f"{size} px{cost}, {scaled}, {config.data.interpolation}"
+    return f"pictures as the weights expect them: {made} ({given.of}){other}"
 
 
 def _of(config: Config) -> Expected:
     given = expected(config.backbone.name, config.backbone.weights)
     if given is None:
         raise InputError(
-            "data.statistics is backbone, but backbone.weights is none, which expects nothing; use data.statistics "
-            "train, or give weights"
+            "data.statistics or data.interpolation is backbone, but backbone.weights is none, which expects nothing; "
+            "use data.statistics train and data.interpolation bilinear, or give weights"
         )
     return given
 
@@ -107,7 +112,13 @@ def _of_file(about: Mapping[str, str], weights: str) -> Expected:
         size, mean, std = (json.loads(about[key]) for key in ("size", "mean", "std"))
         mean, std = np.array(mean or [0.0] * 3, np.float64), np.array(std or [1.0] * 3, np.float64)
         if mean.shape == std.shape == (3,) and np.isfinite(mean).all() and (std > 0).all() and 8 <= int(size) <= 4096:
-            return Expected(int(size), tuple(mean.tolist()), tuple(std.tolist()), "bilinear", weights)
+            return Expected(
+                int(size),
+                tuple(mean.tolist()),
+                tuple(std.tolist()),
+                _bilinear_or_bicubic(about.get("interpolation", "")),
+                weights,
+            )
     except (ValueError, TypeError):
         pass
     raise InputError(f"{weights}: its metadata hold no size, mean and std of three channels; use data.statistics train")

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from headstart.data import cache, catalog
-from headstart.data.prepare import AUTO_SIZE, prepare, squash
+from headstart.data.prepare import AUTO_SIZE, how, prepare, squash
 from headstart.data.source import Source
 from headstart.engine.device import available_cores
 from headstart.engine.progress import say
@@ -59,7 +59,7 @@ class Images:
         self.digests = store.digests
         self.data = data
         self._store = store
-        self._resize = data.resize
+        self._how = how(data)
         self._uniform = len(kept) > 0 and bool((store.sizes == store.sizes[0]).all())
         self._trusted = np.full(len(kept), store.resident)
 
@@ -121,7 +121,7 @@ class Images:
         squares = np.empty((len(rows), 3, size, size), np.uint8)
 
         def fill(at: int) -> None:
-            squares[at] = squash(self._frame(rows[at]).transpose(1, 2, 0), size, self._resize)
+            squares[at] = squash(self._frame(rows[at]).transpose(1, 2, 0), size, self._how)
 
         if len(rows) < 64:
             for at in range(len(rows)):

@@ -39,6 +39,12 @@ LONGEST = 2048
 """A kept frame is at most so many pixels long, or eight training sizes where that is more: two thin strips, one lying
 and one standing, would otherwise make every frame of their batch as large as both are long."""
 
+How = tuple[str, str]
+"""How pictures become squares: `data.resize`, and an interpolation."""
+
+PLAIN: How = ("squash", "bilinear")
+"""As in the authors' runs."""
+
 
 def prepare(source: Source, data: DataConfig, smallest: float) -> cache.Store:
     """Every readable picture of a source, decoded now or by an earlier call.
@@ -47,7 +53,7 @@ def prepare(source: Source, data: DataConfig, smallest: float) -> cache.Store:
     show `data.detail` pixels per pixel of the training size.
     """
     size = data.auto_size or AUTO_SIZE if data.size == "auto" else data.size
-    plan = _Plan(size, data.size == "auto", size**2 * data.detail**2 / smallest, source.crop_bottom, data.resize)
+    plan = _Plan(size, data.size == "auto", size**2 * data.detail**2 / smallest, source.crop_bottom, how(data))
     memory = int(data.memory_gib * 2**30)
     small = len(source.names) <= FEW or (isinstance(source.pictures, np.ndarray) and source.pictures.nbytes <= memory)
     return _decode_in_memory(source, plan, "") if small else _cached(source, plan, _folder(data), memory)
@@ -64,7 +70,7 @@ class _Plan:
     auto: bool
     pixels: float
     crop_bottom: int
-    resize: str = "squash"
+    how: How = PLAIN
     uniform: int = 0
 
     @property
@@ -84,7 +90,7 @@ def _cached(source: Source, plan: _Plan, folder: Path | None, memory: int) -> ca
     key = _key(source, plan)
     if folder is None:
         return _decode_in_memory(source, plan, key, memory)
-    what = [source.where, plan.size, plan.auto, plan.pixels, *([] if plan.resize == "squash" else [plan.resize])]
+    what = [source.where, plan.size, plan.auto, plan.pixels, *(() if plan.how == PLAIN else plan.how)]
     name = hashlib.sha256(repr(what).encode("utf-8", "replace")).hexdigest()[:24]
     user = os.getuid() if hasattr(os, "getuid") else 0
     for path in (folder / f"{name}.pictures", folder / f"{name}.{user}.pictures"):
@@ -292,7 +298,7 @@ def _rows_of(source: Source, plan: _Plan, indices: Iterable[int]) -> Iterator[ca
         yield cache.Row(
             place=index,
             frame=_reduced(native, plan),
-            squashed=squash(pixels, plan.size, plan.resize) if plan.side else None,
+            squashed=squash(pixels, plan.size, plan.how) if plan.side else None,
             native=(height, width),
             sums=sums.reshape(3),
             squares=squares.reshape(3),
@@ -330,21 +336,25 @@ def _reduced(picture: np.ndarray, plan: _Plan) -> np.ndarray:
     return _resized(picture.transpose(1, 2, 0), size, Image.Resampling.BICUBIC)
 
 
-def squash(pixels: np.ndarray, size: int, how: str = "squash") -> np.ndarray:
-    """uint8 (3, size, size) of uint8 (h, w, 3), as `data.resize` says.
+def how(data: DataConfig) -> How:
+    """How un-augmented pictures become squares: `data.resize` and `data.interpolation`."""
+    return data.resize, "bilinear" if data.interpolation == "backbone" else data.interpolation
+
+
+def squash(pixels: np.ndarray, size: int, how: How = PLAIN) -> np.ndarray:
+    """uint8 (3, size, size) of uint8 (h, w, 3), as `data.resize` and `data.interpolation` say.
 
     These very calls are what torchvision makes on a PIL picture: Resize((S, S)) for `squash`, Resize(S) and
     CenterCrop(S) for `crop`. `pad` makes the longer side S and adds black on both sides.
     """
-    if how == "squash":
-        return _resized(pixels, (size, size), Image.Resampling.BILINEAR)
+    resize, method = how[0], Image.Resampling[how[1].upper()]
+    if resize == "squash":
+        return _resized(pixels, (size, size), method)
     height, width = pixels.shape[:2]
-    to = (min if how == "crop" else max)(height, width)
-    picture = _resized(
-        pixels, (max(1, int(size * width / to)), max(1, int(size * height / to))), Image.Resampling.BILINEAR
-    )
+    to = (min if resize == "crop" else max)(height, width)
+    picture = _resized(pixels, (max(1, int(size * width / to)), max(1, int(size * height / to))), method)
     over_y, over_x = picture.shape[1] - size, picture.shape[2] - size  # negative where black is added
-    if how == "crop":
+    if resize == "crop":
         top, left = round(over_y / 2), round(over_x / 2)
         return np.ascontiguousarray(picture[:, top : top + size, left : left + size])
     return np.pad(picture, ((0, 0), (-over_y // 2, -over_y - -over_y // 2), (-over_x // 2, -over_x - -over_x // 2)))

@@ -104,7 +104,7 @@ def evaluate(
     given = reading or DataConfig()
     given = replace(given, sources=tuple(data), size=size or given.size)
     if settings.weights != "none" and given.statistics == "train":
-        given = replace(given, statistics="backbone")
+        given = replace(given, statistics="backbone", interpolation="backbone")
     return evaluate_backbone(Config(data=given, backbone=settings, device=device, threads=threads), out, fetch)
 
 

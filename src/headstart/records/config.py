@@ -75,6 +75,9 @@ class DataConfig:
     resize: Literal["squash", "crop", "pad"] = "squash"
     """How un-augmented pictures that are no squares become squares: `squash` all of it, as the authors did; `crop` the
     middle; `pad` with black."""
+    interpolation: Literal["bilinear", "bicubic", "backbone"] = "bilinear"
+    """How un-augmented pictures get their size (antialiased): `backbone` is as given `backbone.weights` expect. Crops
+    of the augmentation are bilinear."""
     limit: Annotated[Whole, Field(ge=4)] | None = None
     """Class-balanced subset of train + val of this many pictures; the test split is untouched."""
     normalize: bool = True
@@ -314,6 +317,7 @@ YOUNGER: dict[str, Any] = {
     "contrastive.interpolate": [],
     "contrastive.norms": "batch",
     "data.auto_size": None,
+    "data.interpolation": "bilinear",
     "data.resize": "squash",
 }
 """Settings that came after the hash, with their defaults: left out while they have them, so older runs keep theirs."""

@@ -38,7 +38,7 @@ def adapt(sources: tuple[str, ...] = ()) -> Config:
     without any its pictures, show to be best.
     """
     return Config(
-        data=DataConfig(sources=sources, statistics="backbone"),
+        data=DataConfig(sources=sources, statistics="backbone", interpolation="backbone"),
         head=HeadConfig(init="random", frozen=False),
         contrastive=ContrastiveConfig(
             epochs=10,

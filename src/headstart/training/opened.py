@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from headstart import backbones
 from headstart.data import Images
 from headstart.data.images import Squashed
+from headstart.data.prepare import how
 from headstart.data.splits import Splits
 from headstart.engine import distributed
 from headstart.engine.checkpoint import Checkpoints
@@ -127,6 +128,7 @@ class OpenRun:
             "size": self.size,
             "mean": [] if mean is None else mean.tolist(),
             "std": [] if std is None else std.tolist(),
+            **dict(zip(("resize", "interpolation"), how(self.config.data), strict=True)),
             "headstart": __version__,
         }
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from headstart import backbones
+from headstart.data.prepare import how
 from headstart.records.config import DataConfig
 from headstart.records.text import printable
 from headstart.records.version import __version__
@@ -52,11 +53,19 @@ def _summary(run: Run) -> str:
     )
 
 
+_SQUARES = {
+    "squash": "squashed to",
+    "crop": "their shorter side resized and the middle cut out, to",
+    "pad": "their longer side resized and black added on both sides, to",
+}
+
+
 def _feeding(run: Run) -> str:
     mean = [0.0] * 3 if run.mean is None else run.mean.tolist()
     std = [1.0] * 3 if run.std is None else run.std.tolist()
+    resize, method = how(run.config.data)
     return (
-        f"Pictures: RGB, squashed to {run.size} x {run.size} (antialiased bilinear), scaled to [0, 1], then "
+        f"Pictures: RGB, {_SQUARES[resize]} {run.size} x {run.size} (antialiased {method}), scaled to [0, 1], then "
         f"`(x - mean) / std` with\n`mean = [{_numbers(mean)}]`, `std = [{_numbers(std)}]`: {_whose(run.config.data)}."
     )
 

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from headstart import backbones
 from headstart.data.decode import SUFFIXES
 from headstart.data.images import Images
+from headstart.data.prepare import how
 from headstart.data.reopen import reopen
 from headstart.engine import live_taps
 from headstart.engine.device import Compute, choose
@@ -112,7 +113,7 @@ class Run:
         Raises InputError: another type, shape, size or range, each with what it should be.
         """
         return preprocessing.zscored(
-            preprocessing.checked(pictures, self.size, self.config.data.resize), self.mean, self.std
+            preprocessing.checked(pictures, self.size, how(self.config.data)), self.mean, self.std
         )
 
     def embed(
@@ -136,7 +137,7 @@ class Run:
         """
         compute = compute or choose()
         if preprocessing.in_memory(pictures):
-            checked = preprocessing.checked(pictures, self.size, self.config.data.resize)
+            checked = preprocessing.checked(pictures, self.size, how(self.config.data))
             return features.of_pictures(
                 self.backbone, checked, mean=self.mean, std=self.std, compute=compute, batch_size=batch_size
             )
