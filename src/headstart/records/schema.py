@@ -78,6 +78,7 @@ class Backbone(TypedDict):
     """The network f."""
 
     name: Text
+    num_features: NotRequired[Whole]
 
 
 class Head(TypedDict):

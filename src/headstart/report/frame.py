@@ -285,12 +285,9 @@ def _first_layer(result: Mapping[str, Any], config: Mapping[str, Any], dataset: 
     return f"{own} {digest}" if settings else own
 
 
-NUM_FEATURES = {"resnet18": 512, "resnet34": 512, "resnet50": 2048, "resnet101": 2048, "resnet152": 2048}
-
-
 def _head_parameters(result: Mapping[str, Any]) -> int | None:
     """Weights and biases of the head that SimCLR trains; None for heads whose sizes the result does not tell."""
-    head, features = result["head"], NUM_FEATURES.get((result.get("backbone") or {}).get("name", ""))
+    head, features = result["head"], (result.get("backbone") or {}).get("num_features")
     if features is None or head.get("depth", 2) != 2 or head.get("batch_norm", False):
         return None
     first, last = (features + 1) * head["hidden_dim"], (head["hidden_dim"] + 1) * head["output_dim"]

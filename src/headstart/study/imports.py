@@ -164,6 +164,10 @@ def _replaced(row: ExportRow, section: Any, **values: Any) -> Any:
         raise InputError(f"{row.place}: {error}") from None
 
 
+AUTHORS_FEATURES = 512
+"""What every head of the authors' code takes."""
+
+
 def _result(row: ExportRow, config: Config, stage: str, seconds: dict[str, float]) -> dict[str, Any]:
     """The keys of result.json that an autoencoder's and a SimCLR run's record share."""
     head = {k: getattr(config.head, k) for k in ("init", "frozen", "activation", "hidden_dim", "output_dim")}
@@ -172,7 +176,10 @@ def _result(row: ExportRow, config: Config, stage: str, seconds: dict[str, float
         "stage": stage,
         "config_hash": hash_of(config, f"imported {row['dataset_name']}"),
         "data": {"name": row["dataset_name"], "size": row["img_size"], "normalize": row["standardize"]},
-        "backbone": {k: getattr(config.backbone, k) for k in ("name", "stem", "weights")},
+        "backbone": {
+            **{k: getattr(config.backbone, k) for k in ("name", "stem", "weights")},
+            "num_features": AUTHORS_FEATURES,
+        },
         "head": head,
         "autoencoder": None,
         "contrastive": None,

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from headstart import report
+from headstart import backbones, report
 from headstart.data import catalog
 from headstart.engine import live_taps
 from headstart.engine.importers import read_tensors
@@ -88,7 +88,10 @@ def write_result(run: OpenRun, judged: Judged) -> None:
         "stage": config.stages,
         "config_hash": hash_of(config, run.images.fingerprint),
         "data": _data(run),
-        "backbone": dataclasses.asdict(config.backbone),
+        "backbone": {
+            **dataclasses.asdict(config.backbone),
+            "num_features": backbones.num_features(config.backbone.name),
+        },
         "head": dataclasses.asdict(config.head),
         "autoencoder": run.stages.get("autoencoder"),
         "contrastive": run.stages.get("contrastive"),
