@@ -3,6 +3,7 @@
     run = headstart.pretrain("photos/", out="runs/photos", head=dict(init="autoencoder", frozen=True))
     run = headstart.load("runs/photos")
     h = run.embed("photos/")
+    found = headstart.compare(pandas.read_csv("runs.csv"), metric="accuracy", by="method")
 
 Importing the package does not import torch; the first call does.
 """
@@ -14,10 +15,13 @@ from typing import TYPE_CHECKING, Any
 from headstart.records.errors import speaks_python
 
 if TYPE_CHECKING:
+    import pandas as pd
+
+    from headstart.report.compare import Compared
     from headstart.use.load import Run
 
 __version__ = "0.1.0"
-__all__ = ["__version__", "load", "pretrain"]
+__all__ = ["__version__", "compare", "load", "pretrain"]
 
 
 @speaks_python
@@ -74,3 +78,13 @@ def load(path: str | Path) -> "Run":
     from headstart.use.load import load
 
     return load(path)
+
+
+def compare(frame: "pd.DataFrame", *, metric: str | Sequence[str], by: str, **options: Any) -> "Compared":
+    """Which difference is real: the levels of a column compared in matched pairs of rows. Imports no torch.
+
+    `options` and what comes back are those of `headstart.report.compare.compare`.
+    """
+    from headstart.report.compare import compare
+
+    return compare(frame, metric=metric, by=by, **options)

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from headstart.cli import bug, defaults, look, study, train, use
+from headstart.cli import bug, compare, defaults, look, study, train, use
 from headstart.records.errors import HeadstartError, InputError, Interrupted
 from headstart.records.text import printable
 from headstart.records.version import __version__
@@ -32,6 +32,7 @@ COMMANDS: dict[str, Callable[..., int]] = {
     "study status": study.study_status,
     "study import": study.study_import,
     "report": study.report,
+    "compare": compare.compare,
     "check": look.check,
     "list": look.list_,
     "doctor": look.doctor,

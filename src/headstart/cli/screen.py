@@ -136,6 +136,25 @@ def print_embedded(found: Any, out: Path) -> None:
 
 
 @shows
+def print_compared(found: Any, page: Path | None) -> None:
+    """What a comparison shows: sentences first, then the table, then what the data cannot say."""
+    console = Console(highlight=False)
+    for sentence in (found.headline, *found.sentences):
+        console.print(Text(printable(sentence)))
+    table = Table("data set", "better if positive", "than", "mean", "95 % interval", "p (Holm)", "wins", "rests on")
+    for c in found.comparisons:
+        p, (low, high), text = c.pairing, c.decision.test.interval, c.measure.text
+        interval = f"{text(low)} to {text(high)}" if low <= high else "-"
+        adjusted = f"{c.decision.adjusted:.3f}" if c.verdict != "open" else "-"
+        cells = [p.dataset or "all", p.said(p.a), p.said(p.b), text(c.decision.test.mean), interval, adjusted]
+        table.add_row(*(Text(printable(cell)) for cell in (*cells, f"{c.wins} of {c.pairs}", c.clusters)))
+    console.print(table)
+    for caveat in (*found.caveats, found.columns):
+        console.print(Text(printable(caveat)))
+    if page is not None:
+        console.print(f"report: {page}", markup=False, soft_wrap=True)
+
+
 def print_neighbours(found: list[Any], sheet: Path | None) -> None:
     """The nearest pictures of each query, most similar first."""
     console = Console(highlight=False)

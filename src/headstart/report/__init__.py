@@ -30,6 +30,7 @@ def write_report(path: str | Path, probe: str | None = None) -> Path:
         shown = [tables.layout(number, table) for number, table in printed.items()]
         page = study_page.page(study, found, shown, tables.headline(printed[2]))
         write(study.path / "tables" / "answer.md", visible(tables.sentences(found)))
+        write(study.path / "runs.csv", visible(tables.as_csv(study.runs)))
     if len(study.runs):
         for layout in layouts:
             stem = study.path / "tables" / f"table{layout.number}"

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from headstart.records.names import HEAD_INITS
-from headstart.report.comparisons import Comparison, points
+from headstart.report.comparisons import POINTS, Comparison
 from headstart.report.frame import Records
 from headstart.report.labels import (
     head_parts,
@@ -64,13 +64,13 @@ def forest(study: Records, comparisons: Sequence[Comparison]) -> list[Figure]:
     if len(study.sets) == 1:
         chosen = (named + [c for c in heads if c not in named])[:24]
         titles = [(_versus(c), c) for c in chosen]
-        return [_forest("comparisons", "Differences in matched pairs", titles)] if titles else []
+        return [forest_panel("comparisons", "Differences in matched pairs", titles)] if titles else []
     groups: dict[tuple[str, str, str], list[Comparison]] = {}
     for c in named + [c for c in heads if c not in named]:
         groups.setdefault((c.pairing.within, c.pairing.a, c.pairing.b), []).append(c)
     axis = _forest_axis([c for cs in list(groups.values())[:6] for c in cs])
     return [
-        _forest(f"comparison-{i}", _versus(cs[0]), [(c.pairing.dataset or "all sets", c) for c in cs], axis)
+        forest_panel(f"comparison-{i}", _versus(cs[0]), [(c.pairing.dataset or "all sets", c) for c in cs], axis)
         for i, cs in enumerate(list(groups.values())[:6], 1)
     ]
 
@@ -96,13 +96,15 @@ def _lines(label: str) -> list[str]:
     return [first, f"− {second}"] if minus and len(label) > LONGEST_LABEL else [label]
 
 
-def _forest(name: str, title: str, rows: list[tuple[str, Comparison]], axis: Scale | None = None) -> Figure:
+def forest_panel(name: str, title: str, rows: list[tuple[str, Comparison]], axis: Scale | None = None) -> Figure:
+    """One panel: a row a comparison, with its interval and how many pairs agree."""
     axis = axis or _forest_axis([c for _, c in rows])
     lines = [_lines(label) for label, _ in rows]
     top, bottom = 8, 8 + sum(26 + 14 * len(of_row) for of_row in lines)
-    alt = f"{title}: " + "; ".join(f"{label} {points(c.mean)} points" for label, c in rows)
+    unit = "in points of accuracy" if rows[0][1].measure == POINTS else rows[0][1].measure.unit
+    alt = f"{title}: " + "; ".join(f"{label} {c.measure.text(c.mean)} {c.measure.unit}" for label, c in rows)
     drawing = Drawing(bottom + 40, alt)
-    drawing.x_axis(axis, top, bottom, "difference in points of accuracy, 95 % interval")
+    drawing.x_axis(axis, top, bottom, f"difference {unit}, 95 % interval")
     drawing.line(axis(0), top, axis(0), bottom, "zero")
     y = top
     for of_row, (_, c) in zip(lines, rows, strict=True):
@@ -113,7 +115,8 @@ def _forest(name: str, title: str, rows: list[tuple[str, Comparison]], axis: Sca
             y += 14
         if not isnan(low):
             drawing.line(axis(low), y + 13, axis(high), y + 13, "interval")
-        shown = f"{points(c.mean)} ({points(low)} to {points(high)})" if not isnan(low) else points(c.mean)
+        text = c.measure.text
+        shown = f"{text(c.mean)} ({text(low)} to {text(high)})" if not isnan(low) else text(c.mean)
         drawing.mark(axis(c.decision.test.mean), y + 13, Look("plain", "diamond", c.verdict != "beats"), 5, shown)
         y += 26
     data = pd.DataFrame(

@@ -325,6 +325,15 @@ def _in_order(values: pd.Series, order: Sequence[str]) -> list[str]:
     return [value for value in dict.fromkeys(order) if value in present] + sorted(present - set(order))
 
 
+def restored(table: pd.DataFrame) -> pd.DataFrame:
+    """`Records.runs` from the table that a report writes of them (runs.csv), read as any table is."""
+    varied = [name for name in table.columns if name not in COLUMNS]
+    text = ["run", "set", "init", "head", "projector", "activation", "autoencoder", "pictures", "settings", *varied]
+    runs = table.assign(**{name: table[name].fillna("").astype(str) for name in text})
+    runs = runs.assign(**{name: table[name].astype(str) == "True" for name in ("frozen", "normalized")})
+    return _ordered(runs.astype({"hidden_dim": int, "output_dim": int, "seed": int}), varied)
+
+
 def _add_settings(rows: list[dict[str, Any]], settings: Sequence[Mapping[str, str]]) -> list[str]:
     """Fill in each row's settings in which runs of one set differ, and a digest of the others; gives their names."""
     names = varying([row["set"] for row in rows], settings)

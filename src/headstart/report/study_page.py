@@ -11,7 +11,7 @@ from urllib.parse import quote
 from headstart.records.names import PROBES
 from headstart.report import effects, figures, probing
 from headstart.report.answer import Answer
-from headstart.report.comparisons import Comparison, points
+from headstart.report.comparisons import Comparison, Measure, points
 from headstart.report.frame import Records
 from headstart.report.html import (
     Block,
@@ -55,7 +55,7 @@ def page(study: Records, answer: Answer, layouts: Sequence[Layout], peaks: Headl
         training(study),
         geometry(study),
         None if few else samples(study),
-        _all_comparisons(answer),
+        all_comparisons(answer.comparisons),
         _runs(study),
         _method(study),
     ]
@@ -187,8 +187,9 @@ def _cost(study: Records) -> PageSection | None:
     return PageSection("cost", "Accuracy against cost", lead, [Figures(drawn)] if drawn else [])
 
 
-def _all_comparisons(answer: Answer) -> PageSection | None:
-    if len(answer.comparisons) < 2:
+def all_comparisons(comparisons: Sequence[Comparison]) -> PageSection | None:
+    """A table of every comparison with everything that was computed for it; nothing for one."""
+    if len(comparisons) < 2:
         return None
     columns = [
         Column("better if positive"),
@@ -212,7 +213,7 @@ def _all_comparisons(answer: Answer) -> PageSection | None:
         "All comparisons",
         "The interval and p-value over clusters decide; p is corrected within its family. The bootstrap intervals and "
         "Wilcoxon's test treat pairs as independent, which they are not, and stand beside for comparison.",
-        [SortableTable("grid-comparisons", "", columns, [_comparison_row(c) for c in answer.comparisons])],
+        [SortableTable("grid-comparisons", "", columns, [_comparison_row(c) for c in comparisons])],
     )
 
 
@@ -223,22 +224,22 @@ def _comparison_row(c: Comparison) -> list[str]:
         p.said(p.b),
         p.said(p.within) if p.within else "heads",
         p.dataset or "all",
-        points(test.mean),
-        _interval(test.interval),
+        c.measure.text(test.mean),
+        _interval(test.interval, c.measure),
         _p(c.decision.adjusted),
         str(c.pairs),
         str(c.wins),
         str(c.losses),
-        points(c.median),
-        _interval(c.mean_interval),
-        _interval(c.median_interval),
+        c.measure.text(c.median),
+        _interval(c.mean_interval, c.measure),
+        _interval(c.median_interval, c.measure),
         _p(c.wilcoxon),
         c.clusters,
     ]
 
 
-def _interval(bounds: tuple[float, float]) -> str:
-    return f"{points(bounds[0])} to {points(bounds[1])}" if not isnan(bounds[0]) else "–"
+def _interval(bounds: tuple[float, float], measure: Measure) -> str:
+    return f"{measure.text(bounds[0])} to {measure.text(bounds[1])}" if not isnan(bounds[0]) else "–"
 
 
 def _p(value: float) -> str:

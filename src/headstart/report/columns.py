@@ -1,0 +1,128 @@
+"""What the columns of somebody's table are: found by their usual names and by what they hold, and said.
+
+Comes in: a table of runs, and what its user says of it. Goes out: `Roles`.
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import pandas as pd
+
+from headstart.records.errors import InputError
+from headstart.records.text import printable
+from headstart.report.anybodys import PLACE
+
+SEEDS = ("seed", "random_seed", "rng_seed", "repeat", "replicate", "trial", "fold", "config.seed")
+SETS = ("dataset", "dataset_name", "data_set", "data set", "data", "task", "benchmark", "environment", "env")
+CLUSTERS = ("cluster", "autoencoder", "projection_head_weights", "pretrained", "checkpoint", "init_from")
+IDENTITY = re.compile(
+    r"(run|run[ _]?(id|uuid|name)|id|uuid|name|display[ _]?name|job[ _]?(id|name)|user|host(name)?|status|state|notes|"
+    r"tags|created([ _]?at)?|(start|end)[ _]?time|date|timestamp|duration|_?runtime|_?step|git.*|commit|log_dir|"
+    r".*_ckpt|.*_dir|.*path|experiment_id|devices?|(n_?|num_?)?gpus?|num_workers|nodes?|accelerator)",
+    re.IGNORECASE,
+)
+OUTCOME = re.compile(
+    r"((train|val|valid|validation|test|eval)[ _/.-].*)?(loss|.*acc(uracy)?|.*f1(score)?|.*precision|.*recall|auc|"
+    r"auroc|m?ap|mse|rmse|mae|error|score|perplexity|ppl|bleu|fid|iou|dice|r2|seconds|time|latency|throughput|memory)"
+    r"(@\d+|[ _]?\(.*\)|_?mean|_?std)?",
+    re.IGNORECASE,
+)
+LOWER = re.compile(
+    r"(?<![a-z])(loss|error|err|mse|rmse|mae|perplexity|ppl|fid|(run)?time|seconds|duration|latency|memory|rank|wer|cer|nll)"
+    r"(?![a-z])",
+    re.IGNORECASE,
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Roles:
+    """What the columns are.
+
+    Attributes:
+        by: what is compared.
+        pair: columns in which two rows of a pair agree.
+        seed, dataset, cluster, n_test: columns, where there are.
+        left: column -> why it is not matched on.
+    """
+
+    by: str
+    pair: tuple[str, ...]
+    seed: str | None
+    dataset: str | None
+    cluster: str | None
+    n_test: str | None
+    left: dict[str, str]
+
+    @property
+    def sentence(self) -> str:
+        """Which columns were taken for what."""
+        parts = [f"compared by {self.by}"]
+        parts += [f"{word} {name}" for word, name in (("seed", self.seed), ("data set", self.dataset)) if name]
+        parts += [f"cluster {self.cluster}"] if self.cluster else []
+        rest = [name for name in self.pair if name not in (self.seed, self.dataset)]
+        parts.append(f"matched on {', '.join(rest)}" if rest else "nothing else to match on")
+        return printable("Columns: " + "; ".join(parts) + ".")
+
+
+def lower_is_better(metric: str) -> bool:
+    """Whether a metric of that name is better where it is lower."""
+    return LOWER.search(metric) is not None
+
+
+def find(
+    table: pd.DataFrame,
+    metrics: Sequence[str],
+    by: str,
+    pair: Sequence[str] | None = None,
+    seed: str | None = None,
+    cluster: str | None = None,
+) -> Roles:
+    """Roles of all columns. Raises InputError naming a column that is not there, and what there is."""
+    columns = [name for name in table.columns if name != PLACE]
+    for name in (*metrics, by, *(pair or ()), *filter(None, (seed, cluster))):
+        if name not in columns:
+            raise InputError(f"there is no column {printable(name)!r}; the table has {printable(', '.join(columns))}")
+    seed = seed or _usual(columns, SEEDS, by)
+    dataset = _usual(columns, SETS, by)
+    cluster = cluster or _usual(columns, CLUSTERS, by)
+    known = {*metrics, by, cluster}
+    left: dict[str, str] = {}
+    keys = list(pair) if pair is not None else []
+    for name in columns if pair is None else ():
+        if name in known:
+            continue
+        why = None if name in (seed, dataset) else _not_matched_on(table, name, by)
+        if why:
+            left[name] = why
+        else:
+            keys.append(name)
+    keys += [name for name in (seed, dataset) if name and name not in keys]
+    n_test = "n_test" if "n_test" in columns else None
+    return Roles(by=by, pair=tuple(keys), seed=seed, dataset=dataset, cluster=cluster, n_test=n_test, left=left)
+
+
+def _usual(columns: Sequence[str], names: Sequence[str], by: str) -> str | None:
+    lowered = {name.lower(): name for name in reversed(columns)}
+    return next((lowered[name] for name in names if name in lowered and lowered[name] != by), None)
+
+
+def _not_matched_on(table: pd.DataFrame, name: str, by: str) -> str | None:
+    """Why two rows of a pair need not agree in a column; None where they must."""
+    values = table[name]
+    distinct = values.nunique(dropna=False)
+    if distinct == 1:
+        return "it is the same everywhere"
+    if IDENTITY.fullmatch(name) or (
+        len(table) > 3 and distinct == len(table) and not pd.api.types.is_numeric_dtype(values)
+    ):
+        return "it names a run"
+    if not is_text:
+        if OUTCOME.fullmatch(name) or name == "n_test":
+            return "it is an outcome"
+        if pd.api.types.is_float_dtype(values) and len(table) > 7 and distinct > len(table) / 2:
+            return "it is an outcome"
+    seen = [set(part.astype(str)) for _, part in table.groupby(by)[name]]
+    if all(not (one & two) for i, one in enumerate(seen) for two in seen[:i]):
+        return f"it differs wherever {by} does"
+    return None

@@ -1,0 +1,103 @@
+"""What a comparison of anybody's runs leaves on disk: one page, its figures, its tables.
+
+Comes in: `Compared`. Goes out: OUT/report.html, OUT/comparisons.csv, levels.csv, ranks.csv, answer.md, figures/*.svg.
+"""
+
+from math import isnan
+from pathlib import Path
+
+import pandas as pd
+
+from headstart.records.files import write
+from headstart.records.text import visible
+from headstart.records.version import __version__
+from headstart.report import html, tables
+from headstart.report.compare import Compared
+from headstart.report.comparisons import widest
+from headstart.report.figures import Figure, capital, file_name, forest_panel
+from headstart.report.html import Block, Column, Figures, Page, PageSection, SortableTable, Words
+from headstart.report.study_page import all_comparisons
+from headstart.report.svg import WIDTH, Drawing, Look, scale
+
+MOST_ROWS = 24
+"""Comparisons, or levels, in one figure."""
+METHOD = (
+    "Two rows are matched when they agree in every column that is matched on. Differences are averaged within what "
+    "pairs share (a seed, a cluster), and a t interval over those means decides; where two kinds of sharing cross, the "
+    "two-way clustered variance of Cameron, Gelbach and Miller (2011) is used. p-values are corrected by Holm's method "
+    "over all comparisons and metrics, for each data set and for the pooled sets. Fewer than five clusters are too few."
+)
+
+
+def write_comparison(found: Compared, out: str | Path) -> Path:
+    """Write everything below `out` and return the page's path."""
+    out = Path(out)
+    page = _page(found)
+    for name, table in (("comparisons", found.frame()), ("levels", found.levels), ("ranks", found.ranks)):
+        write(out / f"{name}.csv", visible(tables.as_csv(table)))
+    lines = [f"**{found.headline}**", *(f"- {said}" for said in (*found.sentences, *found.caveats))]
+    write(out / "answer.md", visible("\n".join([lines[0], "", *lines[1:]]) + "\n"))
+    for figure in page.figures:
+        write(out / "figures" / f"{figure.name}.svg", visible(figure.drawing.standalone()))
+        write(out / "figures" / f"{figure.name}.csv", visible(tables.as_csv(figure.data)))
+    write(out / "report.html", visible(html.render(page)))
+    return out / "report.html"
+
+
+def _page(found: Compared) -> Page:
+    top = widest(found.comparisons)
+    forests = [
+        forest_panel(
+            f"comparisons-{file_name(metric)}",
+            f"Differences: {metric}",
+            [(capital(f"{c.pairing.said(c.pairing.a)} − {c.pairing.said(c.pairing.b)}"), c) for c in group[:MOST_ROWS]],
+        )
+        for metric in dict.fromkeys(c.measure.name for c in top)
+        if (group := [c for c in top if c.measure.name == metric])
+    ]
+    dots = [_dots(metric, str(place), part) for (metric, place), part in found.levels.groupby(["metric", "data set"])]
+    first: list[Block] = [Figures(forests)] if forests else []
+    sections = [
+        PageSection(
+            "answer", "Matched pairs", "Right of zero, what is named first is better; filled: it stands.", first
+        ),
+        PageSection("levels", "Means", "Each level with its 95 % interval.", [Figures(dots)] if dots else []),
+        PageSection("ranks", "Ranks across data sets", "1 is best.", [_grid("ranks", found.ranks)])
+        if len(found.ranks)
+        else None,
+        all_comparisons(found.comparisons),
+        PageSection("method", "How this was computed", "", [Words([METHOD, found.columns])]),
+    ]
+    return Page(
+        title="Comparison",
+        counts=[f"{len(found.table)} rows", f"{len(found.comparisons)} comparisons"],
+        headline=found.headline,
+        support=found.sentences[:8],
+        caveats=found.caveats,
+        sections=[section for section in sections if section is not None and section.blocks],
+        footer=f"Made by Headstart {__version__}. This page is one file and loads nothing.",
+    )
+
+
+def _grid(name: str, table: pd.DataFrame) -> SortableTable:
+    columns = [Column(str(c), numeric=pd.api.types.is_numeric_dtype(table[c])) for c in table.columns]
+    rows = [[f"{v:.4g}" if isinstance(v, float) else str(v) for v in row] for row in table.itertuples(index=False)]
+    return SortableTable(f"grid-{name}", "", columns, rows)
+
+
+def _dots(metric: str, place: str, levels: pd.DataFrame) -> Figure:
+    """A level a row: its mean as a dot, its interval as a line."""
+    shown = levels.head(MOST_ROWS)
+    axis = scale([*shown["mean"], *shown["low"].dropna(), *shown["high"].dropna()], 8, WIDTH - 8)
+    bottom = 8 + 40 * len(shown)
+    alt = f"{metric}, {place}: " + "; ".join(f"{r.level} {r.mean:.4g}" for r in shown.itertuples())
+    drawing = Drawing(bottom + 40, alt)
+    drawing.x_axis(axis, 8, bottom, metric)
+    for i, r in enumerate(shown.itertuples()):
+        y = 8 + 40 * i
+        drawing.text(0, y + 13, str(r.level))
+        drawing.text(WIDTH, y + 13, f"{r.mean:.4g}, {r.rows} rows", "small", "end")
+        if not isnan(r.low):
+            drawing.line(axis(r.low), y + 26, axis(r.high), y + 26, "interval")
+        drawing.mark(axis(r.mean), y + 26, Look("plain", "circle"), 4, f"{r.level}: {r.mean:.4g}")
+    return Figure(f"levels-{file_name(metric)}-{file_name(place)}", f"{metric}, {place}", drawing, levels)
