@@ -113,9 +113,8 @@ def _not_matched_on(table: pd.DataFrame, name: str, by: str) -> str | None:
     distinct = values.nunique(dropna=False)
     if distinct == 1:
         return "it is the same everywhere"
-    if IDENTITY.fullmatch(name) or (
-        len(table) > 3 and distinct == len(table) and not pd.api.types.is_numeric_dtype(values)
-    ):
+    is_text = not pd.api.types.is_numeric_dtype(values)
+    if IDENTITY.fullmatch(name) or (is_text and distinct == len(table) > 3):
         return "it names a run"
     if not is_text:
         if OUTCOME.fullmatch(name) or name == "n_test":
