@@ -14,8 +14,8 @@ from rich.table import Table
 from headstart import autoencoders
 from headstart.data import images, splits
 from headstart.engine import checkpoint, device, progress, randomness
+from headstart.records import files, presets
 from headstart.records import folder as runs
-from headstart.records import presets
 from headstart.records.config import AutoencoderConfig
 from headstart.training import autoencoder
 
@@ -29,7 +29,7 @@ def train_one(
     """Train at one latent size; leaves FOLDER/LATENT.safetensors and FOLDER/LATENT.json."""
     record = folder / f"{latent_dim}.json"
     if record.exists():
-        return runs.read_json(record)
+        return files.read_json(record)
     metrics = runs.Metrics(folder / f"{latent_dim}.jsonl")
     saved = checkpoint.Checkpoints(folder / f"{latent_dim}.pt", metrics)
     model = autoencoders.build(
@@ -48,7 +48,7 @@ def train_one(
         "seconds": sum(len(parts[0]) / line["pictures_per_s"] for line in metrics.lines),
     }
     autoencoders.save(found.model, folder / f"{latent_dim}.safetensors", test_mse=found.test_mse)
-    runs.write_json(record, result)
+    files.write_json(record, result)
     saved.discard()
     return result
 

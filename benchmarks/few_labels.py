@@ -14,7 +14,7 @@ from typing import Any
 import headstart
 from benchmarks import common
 from headstart.engine.device import choose
-from headstart.records import folder as runs
+from headstart.records import files
 from headstart.use.classifier import RESULT
 from headstart.use.finetune import finetune
 from headstart.use.load import Run
@@ -42,7 +42,7 @@ def main(argv: Sequence[str]) -> None:
         out = options.out / name.replace(" %", "pct")
         if not (out / RESULT).exists():
             finetune(run, images, out, FinetuneSettings(labels=share, epochs=options.epochs), compute=compute)
-        record = runs.read_json(out / RESULT)
+        record = files.read_json(out / RESULT)
         labels.append(f"{name} ({record['n_labels']})")
         for row in record["rows"]:
             rows.setdefault(f"fine-tuned, {row['label']}", []).append(cell(row))

@@ -13,6 +13,7 @@ import yaml
 from headstart import autoencoders, data, report
 from headstart.data import splits as splitting
 from headstart.engine.progress import say
+from headstart.records import files
 from headstart.records import folder as runs
 from headstart.records.config import (
     AugmentConfig,
@@ -54,7 +55,7 @@ def run(out: Path, device: str = "auto", threads: int | None = None) -> int:
     out = Path(out)
     runs.RunFolder(out).open()
     if not (out / "study.yaml").exists():
-        runs.write(out / "study.yaml", yaml.safe_dump(_study(base), sort_keys=False))
+        files.write(out / "study.yaml", yaml.safe_dump(_study(base), sort_keys=False))
     images, splits, embedding, untrained = None, None, None, None
     for name, head in HEADS.items():
         folder = RunFolder(out / "runs" / name)

@@ -4,7 +4,7 @@ from typing import Any
 
 from headstart.cli.screen import tell
 from headstart.engine.progress import duration
-from headstart.records import folder as runs
+from headstart.records import text
 from headstart.study import Plan, Summary
 from headstart.study.progress import Status
 
@@ -36,7 +36,7 @@ def print_status(status: Status) -> None:
     """Show how far the study is."""
     console = _console()
     console.print(
-        f"{runs.printable(status.name)}: {status.done} of {status.total} runs done, {len(status.running)} running, "
+        f"{text.printable(status.name)}: {status.done} of {status.total} runs done, {len(status.running)} running, "
         f"{len(status.failed)} failed, {status.todo} to do; {status.autoencoders} autoencoders",
         markup=False,
     )
@@ -44,12 +44,12 @@ def print_status(status: Status) -> None:
         table = _table("running", "stage", "done", "where")
         for run in status.running:
             told = run.name, run.stage or "starting", "" if run.progress is None else f"{run.progress:.0%}", run.host
-            table.add_row(*map(runs.printable, told))
+            table.add_row(*map(text.printable, told))
         console.print(table)
     if status.failed:
         table = _table("failed", "reason")
         for name, reason in status.failed:
-            table.add_row(runs.printable(name), runs.printable(reason))
+            table.add_row(text.printable(name), text.printable(reason))
         console.print(table)
     if status.seconds_left:
         console.print(f"about {duration(status.seconds_left)} left at this pace")

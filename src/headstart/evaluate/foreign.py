@@ -28,7 +28,7 @@ from headstart.engine.progress import say, stage
 from headstart.engine.randomness import generator
 from headstart.evaluate import features, geometry, probes
 from headstart.records import config as configs
-from headstart.records import folder as runs
+from headstart.records import files, schema
 from headstart.records.config import BackboneConfig, Config, DataConfig, ProbeConfig
 from headstart.records.errors import InputError
 from headstart.records.folder import RunFolder
@@ -123,7 +123,7 @@ def evaluate_backbone(config: Config, out: str | Path, fetch: bool = False) -> P
     if weights in backbones.FETCHED:
         references.pop(LIBRARY)
     found = compare(makers | references, pictures, config, compute)
-    runs.write_json(out, found)
+    files.write_json(out, found)
     return Path(out)
 
 
@@ -176,7 +176,7 @@ def evaluate_run(
     found = compare(makers, pictures, config, compute)
     if out is None:
         out = folder.evaluations / f"{_file_name(name, found['data'])}.json"
-    runs.write_json(out, found | {"run": folder.path.name, "config_hash": result["config_hash"]})
+    files.write_json(out, found | {"run": folder.path.name, "config_hash": result["config_hash"]})
     return Path(out)
 
 
@@ -224,7 +224,7 @@ def compare(
             "geometry": geometry.of_features(h["test"]),
         }
     return {
-        "schema": runs.SCHEMA,
+        "schema": schema.SCHEMA,
         "headstart": __version__,
         "data": {
             "name": ", ".join(catalog.shown(source) for source in config.data.sources),

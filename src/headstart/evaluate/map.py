@@ -16,7 +16,7 @@ from headstart.data.images import Images
 from headstart.data.sheets import fitted, font, picture, png
 from headstart.engine.randomness import numpy_generator
 from headstart.evaluate.neighbours import nearest, normalized
-from headstart.records import folder as runs
+from headstart.records import files, text
 
 WIDTH, HEIGHT, MARGIN = 960, 720, 8
 SMALLEST, LARGEST = 44, 88
@@ -34,11 +34,11 @@ def write_map(folder: str | Path, features: np.ndarray, images: Images, indices:
     folder, places, labels = Path(folder), positions(features), images.labels[indices]
     names = [images.classes[label] if label >= 0 else "" for label in labels]
     rows = [(images.names[i], name, float(x), float(y)) for i, name, (x, y) in zip(indices, names, places, strict=True)]
-    runs.write(folder / "map.csv", runs.table(("name", "label", "x", "y"), rows))
+    files.write(folder / "map.csv", text.table(("name", "label", "x", "y"), rows))
     colours = class_colours(len(images.classes))
-    runs.write(folder / "map.png", thumbnails(places, images, indices, colours))
+    files.write(folder / "map.png", thumbnails(places, images, indices, colours))
     if (labels >= 0).any():
-        runs.write(folder / "map-labels.png", dots(places, labels, images.classes, colours))
+        files.write(folder / "map-labels.png", dots(places, labels, images.classes, colours))
 
 
 def positions(features: np.ndarray) -> np.ndarray:
@@ -106,7 +106,7 @@ def dots(places: np.ndarray, labels: np.ndarray, classes: list[str], colours: np
     for label in np.argsort(-np.bincount(labels[labels >= 0], minlength=len(classes)), kind="stable"):
         members = points[labels == label]
         if len(members):
-            name, typeface = runs.printable(classes[label])[:24], font(16)
+            name, typeface = text.printable(classes[label])[:24], font(16)
             x, y = members[np.square(members - np.median(members, axis=0)).sum(axis=1).argmin()]
             half = typeface.getlength(name) / 2
             x = float(np.clip(x, half + MARGIN, WIDTH - half - MARGIN))

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from headstart.records import folder as runs
+from headstart.records import files
 from headstart.records.errors import InputError
 from headstart.records.files import read
 from headstart.records.schema import HOLDER
@@ -122,7 +122,7 @@ class Claim:
     def _read(self) -> dict[str, Any] | None:
         """What the claim says; None where there is none, or only half of one."""
         try:
-            holder = runs.parse_json(read(self.path))
+            holder = files.parse_json(read(self.path))
         except (OSError, ValueError, RecursionError):
             return None
         return None if problem(holder, HOLDER) else holder

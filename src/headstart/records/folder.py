@@ -10,9 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from headstart.records.errors import InputError
-from headstart.records.files import jsonl, parse_json, read, read_json, write, write_json  # noqa: F401
-from headstart.records.schema import FAILED, LINE, RESULT, SCHEMA  # noqa: F401
-from headstart.records.text import csv_line, data_cell, from_data_cell, printable, table  # noqa: F401
+from headstart.records.files import jsonl, parse_json, read, read_json, write
+from headstart.records.schema import LINE, RESULT
 from headstart.records.validation import problem
 
 

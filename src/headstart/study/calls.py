@@ -11,7 +11,7 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-from headstart.records import folder as runs
+from headstart.records import files
 from headstart.records.claim import alone
 from headstart.records.config import differences
 from headstart.records.errors import InputError
@@ -42,7 +42,7 @@ def prepare(study: Study, out: str | Path, check: Callable[[list[Planned]], None
         expand(study)
         text = study.to_yaml()
         if not path.exists() or path.read_text(encoding="utf-8") != text:
-            runs.write(path, text)
+            files.write(path, text)
     return study
 
 

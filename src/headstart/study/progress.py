@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from headstart.records import files, schema
 from headstart.records import folder as runs
 from headstart.records.claim import Claim
 from headstart.records.errors import InputError
@@ -76,7 +77,7 @@ def status(out: str | Path) -> Status:
             continue
         folder = RunFolder(out / "runs" / name)
         if folder.failed.exists():
-            failed.append((name, runs.read_json(folder.failed, runs.FAILED).get("reason", "")))
+            failed.append((name, files.read_json(folder.failed, schema.FAILED).get("reason", "")))
         elif (holder := Claim(folder.path).holder()) is not None:
             running.append(_running(folder, holder))
         else:
@@ -119,7 +120,7 @@ def seconds_by_set(folder: Path, names: Sequence[str]) -> dict[str, float]:
     means = {}
     for label, members in by_set.items():
         chosen = members[:: max(1, len(members) // SAMPLE)]
-        results = [runs.read_json(folder / n / "result.json", TIMED, "a run's result") for n in chosen]
+        results = [files.read_json(folder / n / "result.json", TIMED, "a run's result") for n in chosen]
         seconds = [sum((result.get("seconds") or {}).values()) for result in results]
         means[label] = sum(seconds) / len(seconds)
     return means

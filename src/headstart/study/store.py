@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from headstart.records import folder as runs
+from headstart.records import files
 from headstart.records.errors import InputError
 from headstart.records.folder import RunFolder
 
@@ -49,14 +49,14 @@ def hand_over_autoencoder(stored: Path, trained: RunFolder, run: RunFolder) -> N
         return
     found = trained.read_result()["autoencoder"]
     link(stored, run.autoencoder)
-    runs.write_json(run.stages, {"autoencoder": found})
+    files.write_json(run.stages, {"autoencoder": found})
 
 
 def read_untrained(out: Path, key: str) -> dict[str, Any] | None:
     """Probes of an untrained backbone that another run made."""
     path = out / "untrained" / f"{key}.json"
     try:
-        return runs.read_json(path) if path.exists() else None
+        return files.read_json(path) if path.exists() else None
     except InputError:
         return None
 
@@ -65,7 +65,7 @@ def write_untrained(out: Path, key: str, probes: Mapping[str, Any]) -> None:
     """Keep the probes of an untrained backbone for the other runs."""
     path = out / "untrained" / f"{key}.json"
     if probes and not path.exists():
-        runs.write_json(path, dict(probes))
+        files.write_json(path, dict(probes))
 
 
 LEFT_BEHIND = re.compile(r"\.(claim(\..+)?|now\..+|.+\.tmp)")

@@ -20,7 +20,7 @@ from headstart.data import Images
 from headstart.data.splits import Splits
 from headstart.engine.checkpoint import give_way, stop_on_signals, stop_requested
 from headstart.engine.progress import duration, say
-from headstart.records import folder as runs
+from headstart.records import files, schema
 from headstart.records.claim import Claim, identity
 from headstart.records.config import Config
 from headstart.records.errors import HeadstartError, Interrupted, RunError
@@ -146,7 +146,7 @@ class Worker:
             trained = self._autoencoder_folder(run, config, digest)
             outcome = self._autoencoder(trained, config, digest)
             if outcome == "failed":
-                why = runs.read_json(trained.failed, runs.FAILED).get("reason", "")
+                why = files.read_json(trained.failed, schema.FAILED).get("reason", "")
                 raise RunError(f"its autoencoder failed: {why}")
             if outcome != "done":
                 return "waiting"
@@ -230,7 +230,7 @@ def fail(folder: RunFolder, reason: str, details: str = "") -> None:
     """Record why a run failed; it is left alone from then on."""
     say(f"failed: {folder.path.name}: {reason}")
     where = identity()
-    runs.write_json(folder.failed, {"reason": reason, "traceback": details, "host": where["host"], "at": time.time()})
+    files.write_json(folder.failed, {"reason": reason, "traceback": details, "host": where["host"], "at": time.time()})
 
 
 def in_one_line(error: Exception) -> str:

@@ -23,7 +23,7 @@ from headstart.engine.randomness import generator
 from headstart.evaluate import features as representations
 from headstart.evaluate.health import Health
 from headstart.evaluate.online import OnlineProbe
-from headstart.records import folder as runs
+from headstart.records import files
 from headstart.records.config import Config
 from headstart.records.folder import Metrics, RunFolder
 from headstart.records.version import __version__
@@ -141,7 +141,7 @@ class OpenRun:
         if self.writes:
             self.checkpoints.check_folder()
             self.metrics.flush()
-            runs.write_json(self.folder.stages, self.stages)
+            files.write_json(self.folder.stages, self.stages)
 
 
 def _float32(values: np.ndarray) -> Tensor:

@@ -16,7 +16,7 @@ from headstart.engine import distributed
 from headstart.engine.checkpoint import Checkpoints
 from headstart.engine.device import Compute
 from headstart.engine.progress import say
-from headstart.records import folder as runs
+from headstart.records import files, text
 from headstart.records.config import STAGES, Config, differences, from_dict, to_yaml
 from headstart.records.errors import InputError
 from headstart.records.files import read_yaml
@@ -118,7 +118,7 @@ def _begin(run: OpenRun, longer: bool, changed: list[tuple[str, str]]) -> None:
     for left_behind in folder.path.glob(".*.tmp"):  # by a process that was killed
         left_behind.unlink(missing_ok=True)
     if folder.is_complete() and longer:
-        runs.write_json(folder.stages, run.stages)
+        files.write_json(folder.stages, run.stages)
         folder.result.unlink()
     about: dict[str, Any] = {
         "headstart": __version__,
@@ -129,7 +129,7 @@ def _begin(run: OpenRun, longer: bool, changed: list[tuple[str, str]]) -> None:
     resumed = [*(_about(folder).get("resumed") or ()), *(f"{was} -> {now}" for was, now in changed)]
     if resumed:
         about["resumed"] = resumed
-    runs.write(folder.config, to_yaml(run.config, about))
+    files.write(folder.config, to_yaml(run.config, about))
     run.splits.save(folder.splits)
     _write_skipped(folder.skipped, run.images)
     if not run.stages:
@@ -180,7 +180,7 @@ def _say_exports(backbone: str) -> None:
 def _finished_stages(folder: RunFolder) -> dict[str, Any]:
     """What the stages that are done found: of a run under way, or of one that was finished up to its `stage`."""
     if folder.stages.exists():
-        return runs.read_json(folder.stages)
+        return files.read_json(folder.stages)
     if not folder.is_complete():
         return {}
     result = folder.read_result()
@@ -222,4 +222,4 @@ def environment(compute: Compute) -> dict[str, str | int]:
 
 def _write_skipped(path: Path, images: Images) -> None:
     """skipped.csv: `name,reason` of the pictures set aside, safe to open in a spreadsheet."""
-    runs.write(path, runs.table(("name", "reason"), images.skipped))
+    files.write(path, text.table(("name", "reason"), images.skipped))

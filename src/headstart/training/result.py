@@ -19,7 +19,7 @@ from headstart.engine.importers import read_tensors
 from headstart.engine.progress import say
 from headstart.evaluate import geometry, probes
 from headstart.evaluate.map import write_map
-from headstart.records import folder as runs
+from headstart.records import files, schema
 from headstart.records.config import hash_of
 from headstart.records.errors import HeadstartError
 from headstart.records.folder import RunFolder
@@ -84,7 +84,7 @@ def write_result(run: OpenRun, judged: Judged) -> None:
     """Write result.json last, then the report made from it."""
     config = run.config
     result = {
-        "schema": runs.SCHEMA,
+        "schema": schema.SCHEMA,
         "stage": config.stages,
         "config_hash": hash_of(config, run.images.fingerprint),
         "data": _data(run),
@@ -101,7 +101,7 @@ def write_result(run: OpenRun, judged: Judged) -> None:
         "seconds": {name: round(seconds, 3) for name, seconds in run.stages.get("seconds", {}).items()},
     }
     run.metrics.flush()
-    runs.write_json(run.folder.result, result)
+    files.write_json(run.folder.result, result)
     run.folder.stages.unlink(missing_ok=True)
     run.checkpoints.forget_previous()
     _report(run.folder)

@@ -7,7 +7,7 @@ from headstart import autoencoders
 from headstart.autoencoders import Autoencoder, EmbeddingOnly
 from headstart.data.sheets import sheet
 from headstart.engine.randomness import generator
-from headstart.records import folder as runs
+from headstart.records import files
 from headstart.training.opened import OpenRun
 from headstart.training.views import augmenter, draw_pairs, mixed
 
@@ -23,7 +23,7 @@ def write_reconstructions(run: OpenRun, embedding: Autoencoder | EmbeddingOnly) 
     if pictures[0].numel() != embedding.in_features:
         return
     rows = [_channels_last(pictures), _channels_last(autoencoders.reconstruct(embedding, pictures))]
-    runs.write(run.folder.samples / "reconstructions.png", sheet(rows, scale=_scale(run.size)))
+    files.write(run.folder.samples / "reconstructions.png", sheet(rows, scale=_scale(run.size)))
 
 
 def write_pairs(run: OpenRun) -> None:
@@ -34,7 +34,7 @@ def write_pairs(run: OpenRun) -> None:
     views = augment.apply(run.images.batch(chosen)[0], draws)
     first, second = (_channels_last((part * 255).round().clamp(0, 255).byte()) for part in views.chunk(2))
     rows = [_channels_last(run.images.squashed(chosen.numpy(), run.size)), first, second]
-    runs.write(run.folder.samples / "pairs.png", sheet(rows, scale=_scale(run.size)))
+    files.write(run.folder.samples / "pairs.png", sheet(rows, scale=_scale(run.size)))
 
 
 def _channels_last(pictures: Tensor) -> list[np.ndarray]:

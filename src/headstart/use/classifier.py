@@ -19,8 +19,7 @@ from headstart.engine.device import Compute
 from headstart.engine.importers import read_tensors
 from headstart.engine.randomness import generator
 from headstart.records import config as configs
-from headstart.records import folder as runs
-from headstart.records import schema
+from headstart.records import files, schema
 from headstart.records.config import DataConfig
 from headstart.records.errors import InputError
 from headstart.records.version import __version__
@@ -86,7 +85,7 @@ def read_record(folder: Path) -> dict[str, Any]:
     """finetune.json. Raises InputError when there is none, or it is damaged."""
     if not (folder / RESULT).exists():
         raise InputError(f"{folder} holds no finished classifier: it has no {RESULT}; `headstart finetune` makes one")
-    return runs.read_json(folder / RESULT, schema.CLASSIFIER, "a classifier's record")
+    return files.read_json(folder / RESULT, schema.CLASSIFIER, "a classifier's record")
 
 
 def load_classifier(folder: str | Path) -> tuple[Classifier, dict[str, Any]]:

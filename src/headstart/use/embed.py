@@ -19,7 +19,7 @@ from headstart.data.images import Images
 from headstart.engine import progress
 from headstart.engine.device import Compute, choose
 from headstart.evaluate import features
-from headstart.records import folder as runs
+from headstart.records import files
 from headstart.records.errors import InputError, Interrupted
 from headstart.use.embeddings import SAME, about
 from headstart.use.embeddings_file import ENDINGS, about_of, need_pyarrow, rows_of, write_npz, write_parquet
@@ -84,7 +84,7 @@ def embed(
     width = int(run.backbone.num_features)  # type: ignore[arg-type]
     with _terminating_cleanly(), progress.stage("embedding", new, quiet=quiet) as bar:
         blocks = stream(run, images, kept.features, old, batch_size, compute, bar)
-        runs.write(out, lambda file: write(file, images, blocks, width, json.dumps(said)))
+        files.write(out, lambda file: write(file, images, blocks, width, json.dumps(said)))
     return Embedded(len(images), new, len(kept.rows) - len(np.unique(old[old >= 0])))
 
 

@@ -23,8 +23,8 @@ from headstart.engine.device import Compute, choose
 from headstart.records import config as configs
 from headstart.records.config import DataConfig
 from headstart.records.errors import InputError
-from headstart.records.folder import printable
 from headstart.records.located import portable
+from headstart.records.text import printable
 from headstart.use.embeddings_file import ENDINGS, about_of, rows_of
 from headstart.use.load import Run, load
 

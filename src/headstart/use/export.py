@@ -25,7 +25,7 @@ from headstart.data.prepare import How, how
 from headstart.engine.device import Compute
 from headstart.engine.randomness import generator
 from headstart.engine.weights import to_bytes
-from headstart.records import folder as runs
+from headstart.records import files
 from headstart.records.errors import InputError, RunError
 from headstart.records.version import __version__
 from headstart.use.card import model_card
@@ -156,11 +156,11 @@ def export(source: Run | str | Path, format: str, out: str | Path, *, compute: C
         content, read = _state_dict_file(plain, out.suffix, about)
         found = _outputs(what.network(name, read(content)), pictures)
         _compare(found, wanted, STATE_DICT_TOLERANCE, name, what.output)
-    runs.write(out, content)
+    files.write(out, content)
     if out.suffix == ".pt":
-        runs.write_json(out.with_name(f"{out.name}.json"), about)
+        files.write_json(out.with_name(f"{out.name}.json"), about)
     if isinstance(source, Run):
-        runs.write(source.folder.card, model_card(source, exportable(what.name), out.name, lines))
+        files.write(source.folder.card, model_card(source, exportable(what.name), out.name, lines))
     return out
 
 

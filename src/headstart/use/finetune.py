@@ -25,6 +25,7 @@ from headstart.engine.device import Compute, choose
 from headstart.engine.randomness import numpy_generator
 from headstart.evaluate import features
 from headstart.evaluate.neighbours import nearest, normalized
+from headstart.records import files, schema
 from headstart.records import folder as runs
 from headstart.records.claim import owned
 from headstart.records.errors import InputError
@@ -129,9 +130,9 @@ def finetune(
         found = Finetuned(folder.path, len(kept["rows"]), n_val, FOLDS if settings.final else 0, rows)
         save_classifier(folder.path / CLASSIFIER, kept["tensors"], run, images.classes)
         seen = {"embeddings": kept["seen"].numpy(), "limit": np.float32(kept["limit"])}
-        runs.write(folder.path / SEEN, lambda file: np.savez(file, **seen))
+        files.write(folder.path / SEEN, lambda file: np.savez(file, **seen))
         metrics.flush()
-        runs.write_json(folder.path / RESULT, _record(run, images, settings, found))
+        files.write_json(folder.path / RESULT, _record(run, images, settings, found))
         checkpoints.discard()
     return found
 
@@ -342,7 +343,7 @@ def _limit(away: Sequence[torch.Tensor]) -> float:
 
 def _record(run: Run, images: Images, settings: FinetuneSettings, found: Finetuned) -> dict[str, Any]:
     return {
-        "schema": runs.SCHEMA,
+        "schema": schema.SCHEMA,
         "backbone": dataclasses.asdict(run.config.backbone),
         "size": run.size,
         "mean": None if run.mean is None else run.mean.tolist(),

@@ -16,7 +16,7 @@ from headstart.data import Images, open_images
 from headstart.engine import progress
 from headstart.engine.device import Compute, choose
 from headstart.evaluate.neighbours import nearest
-from headstart.records import folder as runs
+from headstart.records import files, text
 from headstart.records.config import DataConfig
 from headstart.records.errors import InputError
 from headstart.use.classifier import load_classifier, outputs, read_seen, reading_of
@@ -70,7 +70,7 @@ def predict(
 
     def write(file: BinaryIO) -> None:
         nonlocal unlike
-        file.write(runs.csv_line(("name", "label", "probability", "distance", "unlike")).encode())
+        file.write(text.csv_line(("name", "label", "probability", "distance", "unlike")).encode())
         done = 0
         with progress.stage("predicting", len(images), quiet=quiet) as bar:
             for p, h in batches:
@@ -82,11 +82,11 @@ def predict(
                     counts[found] += 1
                     unlike += far
                     row = (name, found, float(value), float(distance), "yes" if far else "")
-                    file.write(runs.csv_line(row).encode())
+                    file.write(text.csv_line(row).encode())
                 done += len(p)
                 bar.advance(len(p))
 
-    runs.write(out, write)
+    files.write(out, write)
     return Predicted(len(images), unlike, dict(counts.most_common()))
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from headstart.data.sheets import Section, Tile, check_ending, gallery, picture
 from headstart.evaluate.neighbours import nearest
-from headstart.records import folder as runs
+from headstart.records import files
 from headstart.records.errors import InputError
 from headstart.records.files import expanded
 from headstart.use.embeddings import Embeddings
@@ -76,7 +76,7 @@ def search(within: Embeddings, query: str | Path, *, top: int = 10, out: str | P
             )
             for row, answer in enumerate(answers[:SHOWN])
         ]
-        runs.write(out, gallery(sections, format=format))
+        files.write(out, gallery(sections, format=format))
     return [
         Neighbours(name, [Match(within.names[i], value) for i, value in answer])
         for name, answer in zip(asked.names, answers, strict=True)

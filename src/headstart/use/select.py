@@ -14,7 +14,7 @@ import torch
 
 from headstart.data.sheets import Section, Tile, gallery
 from headstart.evaluate.neighbours import blocks, normalized
-from headstart.records import folder as runs
+from headstart.records import files, text
 from headstart.records.errors import InputError
 from headstart.use.clusters import clusters
 from headstart.use.embeddings import Embeddings
@@ -100,12 +100,12 @@ def select(
     )
     if out is not None:
         for name, text in _tables(found).items():
-            runs.write(Path(out) / f"{name}.csv", text)
+            files.write(Path(out) / f"{name}.csv", text)
         sections = _sections(within, found, pairs[:n], outliers, chosen, [i for i, _ in errors[:n]])
         sections["clusters"] = _of_groups(within, features, groups)
         for name, parts in sections.items():
             if parts:
-                runs.write(Path(out) / f"{name}.png", gallery(parts))
+                files.write(Path(out) / f"{name}.png", gallery(parts))
     return found
 
 
@@ -191,14 +191,14 @@ def _tables(found: Selection) -> dict[str, str]:
     """The lists as CSV."""
     columns = [field.name for field in fields(LabelError)]
     tables = {
-        "duplicates": runs.table(("name", "earlier", "similarity"), found.duplicates),
-        "outliers": runs.table(("name", "similarity"), found.outliers),
-        "label-next": runs.table(("name",), [(name,) for name in found.label_next]),
-        "clusters": runs.table(("name", "cluster"), found.clusters),
+        "duplicates": text.table(("name", "earlier", "similarity"), found.duplicates),
+        "outliers": text.table(("name", "similarity"), found.outliers),
+        "label-next": text.table(("name",), [(name,) for name in found.label_next]),
+        "clusters": text.table(("name", "cluster"), found.clusters),
     }
     if found.label_errors:
         rows = [[getattr(error, column) for column in columns] for error in found.label_errors]
-        tables["label-errors"] = runs.table(columns, rows)
+        tables["label-errors"] = text.table(columns, rows)
     return tables
 
 
