@@ -1,5 +1,7 @@
 """Embeddings that stay: read back as they were made, brought up to date by content, checked against their run."""
 
+import csv
+import io
 import json
 import shutil
 from collections.abc import Callable
@@ -16,6 +18,7 @@ from headstart.records.errors import InputError
 from headstart.use.embed import embed
 from headstart.use.embeddings import of_images, opened, read
 from headstart.use.load import Run
+from headstart.use.mapped import write_map
 from headstart.use.search import search
 from headstart.use.select import select
 
@@ -165,3 +168,28 @@ def test_data_beside_a_file_is_refused(run: Run, photos: Path, compute, tmp_path
         opened(file, [str(photos)])
     with pytest.raises(InputError, match="holds embeddings already"):
         opened(file, (), replace(run.reading, labels="none"))
+
+
+def test_the_map_is_one_page_and_tables(run: Run, photos: Path, compute, tmp_path: Path):
+    """What is on it is what was embedded; no name can end the script element."""
+    within = of_images(run, run.open_images(photos), compute)
+    within = replace(within, names=["</script><b>.png", *within.names[1:]])
+    found = write_map(within, tmp_path)
+    rows = list(csv.DictReader(io.StringIO((tmp_path / "map.csv").read_text())))
+    assert found.pictures == len(rows) == 60
+    assert all(0 <= float(row[axis]) <= 1 for row in rows for axis in ("x", "y"))
+    page = (tmp_path / "map.html").read_text()
+    assert page.count("</script>") == 2
+    assert "http:" not in page.replace("http://www.w3.org", "")
+    held = json.loads(page.split('type="application/json">')[1].split("</script>")[0])
+    assert held["names"] == within.names
+    assert held["colours"]["class"]["values"] == within.labels.tolist()
+    assert sum(map(bool, held["thumbnails"])) == 60
+    if find_spec("pyarrow"):
+        import pandas as pd
+
+        table = pd.read_parquet(tmp_path / "map.parquet")
+        assert table["name"].tolist() == within.names
+        assert table["path"][3] == str(photos / within.names[3])
+        assert all(len(near) == 10 for near in table["neighbours"])
+        assert table["thumbnail"][0][:2] == b"\xff\xd8"

@@ -24,6 +24,7 @@ COMMANDS: dict[str, Callable[..., int]] = {
     "embed": use.embed,
     "search": use.search,
     "select": use.select,
+    "map": use.map,
     "finetune": use.finetune,
     "predict": use.predict,
     "export": use.export,

@@ -191,6 +191,13 @@ def print_selection(found: Any, out: Path) -> None:
 
 
 @shows
+def print_mapped(found: Any) -> None:
+    """What is on a map, and how to open it."""
+    files = ", ".join(str(path) for path in found.files)
+    tell(f"{found.pictures:,} pictures, {found.clusters:,} clusters: {files}; next: open {found.files[1]} in a browser")
+
+
+@shows
 def print_finetuned(found: Any) -> None:
     """A classifier beside the same network that never saw SimCLR, and a plain sentence on what SimCLR was worth."""
     tested = "cross-validated" if found.folds else "test"

@@ -172,6 +172,34 @@ def select(
     return 0
 
 
+def map(
+    run: RunOrEmbeddings,
+    sources: Data = (),
+    *,
+    out: Path,
+    reading: Reading = DataConfig(),  # noqa: B008 - frozen
+    device: str = "auto",
+    threads: int | None = None,
+) -> int:
+    """The embedding map as a page, and as tables for other viewers.
+
+    Args:
+        run: a finished run, or a file that embed wrote.
+        sources: folders of pictures, a list, or a named set. The run's own where left out.
+        out: a folder for map.html, map.csv and (with the extra `parquet`) map.parquet.
+        device: auto, cpu, cuda, cuda:N or mps.
+        threads: CPU threads. Unset: one per core.
+    """
+    from headstart.cli.screen import print_mapped
+    from headstart.engine.device import choose
+    from headstart.use.embeddings import opened
+    from headstart.use.mapped import write_map
+
+    compute = choose(device, threads=threads)
+    print_mapped(write_map(opened(run, sources, reading, compute), out))
+    return 0
+
+
 def finetune(
     run: RunOrEmbeddings,
     sources: Data = (),

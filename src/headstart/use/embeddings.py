@@ -73,6 +73,12 @@ class Embeddings:
             raise InputError(f"{printable(name)} is no longer the picture that was embedded; {again}")
         return pixels
 
+    def path(self, index: int) -> str:
+        """The absolute path of a picture that is a file of its own; its name where it lies inside another."""
+        source, places = self._source
+        found = source.pictures[places[self.names[index]]] if self.names[index] in places else None
+        return str(Path(found).expanduser().absolute()) if isinstance(found, str) else self.names[index]
+
     @cached_property
     def _source(self) -> tuple[Source, dict[str, int]]:
         source = catalog.find(self.data)
