@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from headstart.engine import loggers
+from headstart.records.errors import InputError
 from headstart.records.folder import Metrics
 
 LINES = [
@@ -76,6 +77,17 @@ def test_mlflow(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     history = client.get_metric_history(run.info.run_id, "contrastive/loss")
     assert [(m.step, m.value) for m in history] == [(4, 6.5), (8, 6.25)]
     assert not (folder / "mlruns").exists()
+
+
+@needs("mlflow")
+def test_mlflow_and_names_that_its_filters_quote(tmp_path: Path) -> None:
+    run = tmp_path / "it's a study" / "runs" / "it's a run"
+    run.mkdir(parents=True)
+    write(run, "mlflow")
+    asks = tmp_path / "why?" / "run"
+    asks.mkdir(parents=True)
+    with pytest.raises(InputError, match=r"mlflow takes the \? in"):
+        write(asks, "mlflow")
 
 
 @needs("wandb")

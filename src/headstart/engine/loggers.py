@@ -111,6 +111,8 @@ class MLflow:
     def __init__(self, root: Path, group: str, run: str, settings: Mapping[str, Any]) -> None:
         os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
         os.environ.setdefault("DO_NOT_TRACK", "true")
+        if "?" in str(root):
+            raise InputError(f"mlflow takes the ? in {root} for the end of its store's path; give another --out")
         self.entities = _package("mlflow.entities")
         root.mkdir(parents=True, exist_ok=True)
         with _alone(root / ".mlflow.lock"):  # the first one makes the tables
@@ -121,7 +123,8 @@ class MLflow:
                 if experiment
                 else self.client.create_experiment(group, artifact_location=(root / "mlflow-artifacts").as_uri())
             )
-        tag = f"tags.`headstart.run` = '{run}'"
+        quote = '"' if "'" in run else "'"
+        tag = f"tags.`headstart.run` = {quote}{run}{quote}"
         before = self.client.search_runs([number], tag, max_results=1)
         if before:
             self.run = before[0].info.run_id
