@@ -13,6 +13,7 @@ import pytest
 from scipy import stats
 
 import headstart
+from benchmarks import compare_errors
 from headstart.cli.commands import main
 from headstart.records.errors import InputError
 from headstart.report import answer, frame, write_report
@@ -269,3 +270,13 @@ def test_unknown_input_is_refused(tmp_path: Path) -> None:
 
 def test_write_comparison_returns_the_page(tmp_path: Path) -> None:
     assert write_comparison(headstart.compare(_runs("ab"), metric="accuracy", by="method"), tmp_path).exists()
+
+
+@pytest.mark.parametrize("scenario", compare_errors.SCENARIOS)
+def test_error_rates_are_those_that_the_docs_print(scenario: str) -> None:
+    committed = pd.read_csv(Path(__file__).parents[2] / "docs" / "compare-errors.csv").set_index("scenario")
+    assert committed["false"].max() <= 0.065
+    assert committed["covered"].min() >= 0.93
+    wrong, covered = compare_errors.rates(scenario, draws=200)
+    for found, printed in ((wrong, committed["false"][scenario]), (covered, committed["covered"][scenario])):
+        assert abs(found - printed) <= 4 * np.sqrt(printed * (1 - printed) / 200)

@@ -156,9 +156,9 @@ def _compared(
             said.append(
                 f"{lost} of {len(table)} rows have no {measure.name}: {_named(table[table[measure.name].isna()])}."
             )
-        cells, repeats = _cells(judged, measure.name, roles)
+        cells, repeats = cells_of(judged, measure.name, roles)
         said += repeats
-        found = _pairings(cells, roles, baseline)
+        found = pairings_of(cells, roles, baseline)
         said += _unmatched(cells, found, measure.name)
         pairings += [(p, measure, cells[measure.name].to_numpy(float)) for p in found]
     comparisons = _decided(pairings, table, roles)
@@ -197,7 +197,7 @@ def _measure(table: pd.DataFrame, name: str, higher: bool | None, alone: bool) -
     return Measure(name=name, scale=1.0, unit=f"in {name}", about=f" in {name}", higher=up, decimals=decimals)
 
 
-def _cells(judged: pd.DataFrame, metric: str, roles: Roles) -> tuple[pd.DataFrame, list[str]]:
+def cells_of(judged: pd.DataFrame, metric: str, roles: Roles) -> tuple[pd.DataFrame, list[str]]:
     """Rows as they are paired: those that repeat each other in everything count once, by their mean."""
     keys = [roles.by, *roles.pair, *([roles.cluster] if roles.cluster else [])]
     filled = judged.assign(**{name: judged[name].astype(str) for name in keys})
@@ -212,7 +212,8 @@ def _cells(judged: pd.DataFrame, metric: str, roles: Roles) -> tuple[pd.DataFram
     ]
 
 
-def _pairings(cells: pd.DataFrame, roles: Roles, baseline: str | None) -> list[Pairing]:
+def pairings_of(cells: pd.DataFrame, roles: Roles, baseline: str | None) -> list[Pairing]:
+    """Every two levels (or each with the baseline), matched: pooled, and on each data set."""
     levels = list(dict.fromkeys(cells[roles.by]))
     found: list[Pairing] = []
     draws = roles.cluster or "draw"
