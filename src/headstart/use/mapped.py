@@ -20,7 +20,8 @@ from headstart.data.sheets import fitted
 from headstart.engine.randomness import numpy_generator
 from headstart.evaluate.map import positions
 from headstart.evaluate.neighbours import nearest
-from headstart.records import folder as runs
+from headstart.records import files
+from headstart.records.text import printable, table
 from headstart.use.clusters import clusters
 from headstart.use.embeddings import Embeddings
 
@@ -52,16 +53,16 @@ def write_map(within: Embeddings, out: str | Path) -> Mapped:
     labels = [within.classes[label] if label >= 0 else "" for label in within.labels]
     header = ("name", "label", "x", "y", "cluster", "similarity")
     numbers = (places[:, 0].tolist(), places[:, 1].tolist(), (groups + 1).tolist(), loneliness.tolist())
-    files = [out / "map.csv", out / "map.html"]
-    runs.write(files[0], runs.table(header, zip(within.names, labels, *numbers, strict=True)))
+    written = [out / "map.csv", out / "map.html"]
+    files.write(written[0], table(header, zip(within.names, labels, *numbers, strict=True)))
     colours = _colours(within, groups, loneliness, indices, others)
-    runs.write(files[1], page(within, places, colours))
+    files.write(written[1], page(within, places, colours))
     if find_spec("pyarrow"):
-        files.append(out / "map.parquet")
+        written.append(out / "map.parquet")
         columns = dict(zip(header, (within.names, labels, *numbers), strict=True))
         near = [[within.names[i] for i in row[kept]] for row, kept in zip(indices, others, strict=True)]
-        _write_parquet(files[2], within, columns | {"neighbours": near})
-    return Mapped(files, len(within), int(groups.max(initial=-1)) + 1)
+        _write_parquet(written[2], within, columns | {"neighbours": near})
+    return Mapped(written, len(within), int(groups.max(initial=-1)) + 1)
 
 
 def _colours(
@@ -89,7 +90,7 @@ def page(within: Embeddings, places: np.ndarray, colours: dict[str, dict[str, An
     """The page: one file that needs nothing else."""
     shown = set(numpy_generator(0, "map/thumbnails").permutation(len(within))[:THUMBNAILS].tolist())
     data = {
-        "names": [runs.printable(name) for name in within.names],
+        "names": [printable(name) for name in within.names],
         "x": [round(float(x), 4) for x in places[:, 0]],
         "y": [round(float(y), 4) for y in places[:, 1]],
         "colours": colours,
@@ -117,5 +118,5 @@ def _write_parquet(path: Path, within: Embeddings, columns: dict[str, Sequence[A
         "path": [within.path(i) for i in range(len(within))],
         "thumbnail": [thumbnail(within, i) for i in range(len(within))],
     }
-    table = pyarrow.table({name: pyarrow.array(values) for name, values in columns.items()})
-    runs.write(path, lambda file: parquet.write_table(table, file))
+    whole = pyarrow.table({name: pyarrow.array(values) for name, values in columns.items()})
+    files.write(path, lambda file: parquet.write_table(whole, file))
