@@ -13,7 +13,8 @@ import yaml
 from headstart import study
 from headstart.records.claim import identity
 from headstart.records.errors import InputError, Interrupted
-from headstart.records.folder import RunFolder, read_json
+from headstart.records.files import read_json
+from headstart.records.folder import RunFolder
 from headstart.study.shared import Work
 from headstart.study.worker import Worker
 from tests.study.tiny import TINY, assert_same, results, written

@@ -11,7 +11,8 @@ from typing import Any
 
 import yaml
 
-from headstart.records.folder import read_json, read_metrics
+from headstart.records.files import read_json
+from headstart.records.folder import read_metrics
 
 TINY: dict[str, Any] = {
     "name": "tiny",
