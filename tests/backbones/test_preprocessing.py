@@ -1,6 +1,7 @@
 """Pictures as given weights expect them, the same in training, embed, export and evaluate."""
 
 import json
+import urllib.error
 from dataclasses import replace
 
 import numpy as np
@@ -68,7 +69,7 @@ def test_a_file_that_does_not_say_is_taken_for_the_librarys(tmp_path):
     torch.save(torchvision.models.resnet18().state_dict(), tmp_path / "weights.pth")
     found = backbones.expected("resnet18", tmp_path / "weights.pth")
     assert found.mean == (0.485, 0.456, 0.406)
-    assert "weights.pth, which does not say" in found.of
+    assert "as weights.pth does not say" in found.of
 
 
 @pytest.mark.parametrize(
@@ -175,6 +176,22 @@ def test_a_run_from_given_weights_has_their_z_score_everywhere(runs, tmp_path):
         with safe_open(tmp_path / "out.safetensors", "pt") as file:
             assert np.allclose(json.loads(file.metadata()["mean"]), run.mean, atol=1e-6)
         assert ", ".join(f"{v:.6g}" for v in run.mean.tolist()) in run.folder.card.read_text()
+
+
+@pytest.mark.parametrize("name", ["resnet18", "timm:resnet18"])
+def test_weights_that_cannot_be_had_are_refused_before_anything_trains(tmp_path, monkeypatch, name):
+    import huggingface_hub.constants
+
+    def refuse(*_, **__):
+        raise urllib.error.URLError("no route to host")
+
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    monkeypatch.setattr(torch.hub, "download_url_to_file", refuse)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    with pytest.raises(InputError, match=r"cannot be fetched \(.+none\|FILE"):
+        pretraining.run(small(backbone={"name": name, "weights": "pretrained"}), tmp_path / "run", quiet=True)
+    assert not (tmp_path / "run" / "config.yaml").exists()
 
 
 def test_evaluate_repeats_what_the_run_found(runs):

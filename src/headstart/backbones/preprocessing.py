@@ -59,7 +59,7 @@ def expected(name: str, weights: str | Path) -> Expected | None:
     about = {} if str(weights) in FETCHED else read_metadata(weights_file(weights))
     if {"size", "mean", "std"} <= about.keys():
         return _of_file(about, str(weights))
-    of = "" if str(weights) in FETCHED else f", taken for those of {weights}, which does not say"
+    of = "" if str(weights) in FETCHED else f", as {Path(weights).name} does not say"
     return _of_timm(name, of) if name.startswith(TIMM) else _of_torchvision(name, of)
 
 

@@ -76,10 +76,13 @@ def build(
     return backbone
 
 
-def check(name: str, *, stem: str = "imagenet", weights: str | Path = "none", size: int | None = None) -> str:
-    """Refuse what `build` would refuse, with a weights file read but no network built and nothing fetched.
+def check(
+    name: str, *, stem: str = "imagenet", weights: str | Path = "none", size: int | None = None, fetch: bool = False
+) -> str:
+    """Refuse what `build` would refuse, with a weights file read but no network built and no server asked.
 
-    Args as for `build`.
+    Args as for `build`; fetch: get the library's weights now where they are not on this machine, so that they cannot
+    be missing later.
 
     Returns:
         What was read, such as `60 of 60 tensors, from encoder_q, not from encoder_k`; "" for weights without a file.
@@ -88,6 +91,8 @@ def check(name: str, *, stem: str = "imagenet", weights: str | Path = "none", si
     outline = sketch(name, stem, size)
     if size is not None:
         check_size(name, stem, size)
+    if fetch and weights in FETCHED and not cached(name):
+        build(name, stem=stem, weights=weights, generator=Generator())
     return "" if str(weights) in ("none", *FETCHED) else _read(outline, name, stem, weights)[1]
 
 

@@ -70,8 +70,8 @@ def resolve(config: Config, images: Images, splits: Splits, compute: Compute) ->
     settings = config.contrastive
     augment, notes = _colours(config.augment, images)
     size = images.training_size(config.data.size, config.data.auto_size)
-    network = config.backbone
-    if read := backbones.check(network.name, stem=network.stem, weights=network.weights, size=size):
+    network, fetch = config.backbone, config.stages != "autoencoder"
+    if read := backbones.check(network.name, stem=network.stem, weights=network.weights, size=size, fetch=fetch):
         notes.append(f"backbone.weights {network.weights}: {read}")
     if expected := backbones.described(config, size):
         notes.append(expected)
