@@ -487,6 +487,8 @@ def test_the_estimate_counts_epochs_pictures_and_runs(small: Path, monkeypatch: 
 
     monkeypatch.setattr(estimate, "seconds_of_pair", lambda *_: 0.5)
     monkeypatch.setattr(estimate, "seconds_of_picture", lambda *_: 0.25)
+    monkeypatch.setattr(estimate, "seconds_of_view", lambda *_: 0.0)
+    monkeypatch.setattr(estimate, "seconds_of_probe", lambda *_: 0.0)
     overrides = ["contrastive.epochs=10", "autoencoder.epochs=4", "data.limit=100"]
     assert study.plan(small, overrides=overrides).seconds == 4 * 10 * 100 * 0.5
     with_autoencoder = study.plan("smoke", overrides=overrides, seeds=[0])

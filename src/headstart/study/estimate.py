@@ -1,9 +1,10 @@
-"""How long a study takes, from a few real training steps on random pictures. Probes and reading come on top."""
+"""How long a study takes, from a few real training steps, passes and probes on random pictures."""
 
 import time
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import replace
 
+import numpy as np
 import torch
 
 from headstart import backbones
@@ -11,42 +12,72 @@ from headstart.autoencoders import build as build_autoencoder
 from headstart.data import catalog
 from headstart.engine import live_taps
 from headstart.engine.device import choose
+from headstart.evaluate import probes
 from headstart.heads import ProjectionHead
 from headstart.records.config import Config
 from headstart.records.names import SETS
 from headstart.study.file import Planned
+from headstart.training.autoencoder import Autoencoding
+from headstart.training.contrastive import WATCHED
+from headstart.training.head import HEAD_FEATURES
 from headstart.training.step import SimCLR, Stepper
 from headstart.training.views import Batch, augmenter
 
 CALIBRATION_SECONDS = 2.0
 CALIBRATION_PAIRS = 32
 """Pairs of a timed step on a CPU, where time grows with their number; a GPU gets the whole batch."""
+PROBED = 350
+CLASSES = 10
+"""Training pictures and classes of the timed probes, whose time grows with the pictures."""
 
 
 def calibrated_seconds(planned: Sequence[Planned], autoencoders: Sequence[Planned]) -> tuple[float, str]:
-    """Seconds that SimCLR and autoencoders take one after another, from a few real steps on random pictures at each
-    size, and what was measured. Probes and the reading of pictures come on top."""
+    """Seconds that runs and autoencoders take one after another, and what was measured: a few real steps of both
+    trainings, passes through the network and probes, on random pictures. The reading of pictures comes on top."""
     pictures: dict[str, int] = {}
     measured: dict[Hashable, float] = {}
+
+    def seconds(run: Planned, times: Mapping[Callable[[Config, int], float], float]) -> float:
+        """`times`: how often each thing that is timed is done."""
+        total, side = 0.0, _side(run.config)
+        for timed, count in times.items():
+            kind = _kind(run.config, side, timed)
+            if count and kind not in measured:
+                measured[kind] = timed(run.config, side)
+            total += count * measured.get(kind, 0.0)
+        return total
+
     total = 0.0
-    for run, timed in [*((run, seconds_of_pair) for run in planned), *((r, seconds_of_picture) for r in autoencoders)]:
-        config, label = run.config, run.point.data
-        if label not in pictures:
-            pictures[label] = _training_pictures(config)
-        side = _side(config)
-        kind = _kind(config, side, timed)
-        if kind not in measured:
-            measured[kind] = timed(config, side)
-        epochs = config.contrastive.epochs if timed is seconds_of_pair else config.autoencoder.epochs
-        total += epochs * min(config.data.limit or pictures[label], pictures[label]) * measured[kind]
-    return total, f"{len(measured)} kinds of step, timed here; probes come on top"
+    for run in planned:
+        train = _train(run, pictures)
+        probed = train if run.config.stages == "probe" else 0
+        times = {seconds_of_pair: run.config.contrastive.epochs * train, seconds_of_view: _views(run.config, train)}
+        total += seconds(run, {**times, seconds_of_probe: probed})
+    for run in autoencoders:
+        total += seconds(run, {seconds_of_picture: run.config.autoencoder.epochs * _train(run, pictures)})
+    return total, f"{len(measured)} kinds of work, timed here on random pictures"
 
 
 def _kind(config: Config, side: int, timed: Callable[[Config, int], float]) -> Hashable:
-    """What the time of a step depends on."""
+    """What the time of a step, of a pass or of the probes depends on."""
     settings = config.contrastive
-    own = (settings.batch_size, settings.passes) if timed is seconds_of_pair else config.autoencoder.kind
+    own: Hashable = config.probe.names if timed is seconds_of_probe else (settings.batch_size, settings.passes)
+    own = config.autoencoder.kind if timed is seconds_of_picture else own
     return timed, own, side, config.backbone, config.precision, config.threads, config.device
+
+
+def _train(run: Planned, pictures: dict[str, int]) -> int:
+    if run.point.data not in pictures:
+        pictures[run.point.data] = _training_pictures(run.config)
+    return min(run.config.data.limit or pictures[run.point.data], pictures[run.point.data])
+
+
+def _views(config: Config, train: int) -> int:
+    """Views that pass through the network without training it: validation and what is watched after each epoch, the
+    head's statistics, and every split for the probes, before SimCLR (where no other run has it) and after."""
+    val = train // 9
+    probed = 2 * round(train / 0.7) if config.stages == "probe" else 0
+    return config.contrastive.epochs * 2 * (val + min(val, WATCHED)) + min(train, HEAD_FEATURES) + probed
 
 
 def _training_pictures(config: Config) -> int:
@@ -88,24 +119,50 @@ def seconds_of_pair(config: Config, side: int) -> float:
     return _timed(lambda: stepper(batch, 1e-3, (0, 0)), compute.device) / pairs
 
 
+def seconds_of_view(config: Config, side: int) -> float:
+    """Seconds of a view that passes through the network without training it."""
+    compute = choose(config.device, config.precision, config.threads)
+    backbone = backbones.build(config.backbone.name, stem=config.backbone.stem, size=side)
+    live_taps.apply(backbone, side)
+    backbone = backbone.to(compute.device).to(memory_format=torch.channels_last).eval()
+    views = torch.rand(2 * CALIBRATION_PAIRS, 3, side, side, device=compute.device)
+    views = views.contiguous(memory_format=torch.channels_last)
+
+    @torch.no_grad()
+    def forward() -> None:
+        with compute.autocast():
+            backbone(views)
+
+    return _timed(forward, compute.device) / len(views)
+
+
+def seconds_of_probe(config: Config, side: int) -> float:
+    """Seconds of all probes for each training picture, of the network before and after SimCLR."""
+    device = choose(config.device, config.precision, config.threads).device
+    draw, width = np.random.default_rng(0), backbones.num_features(config.backbone.name)
+    counts = {"train": PROBED, "val": PROBED // 7, "test": 2 * PROBED // 7}
+    features = {split: draw.normal(size=(n, width)).astype(np.float32) for split, n in counts.items()}
+    labels = {split: np.arange(n) % CLASSES for split, n in counts.items()}
+    names = {split: [f"{split}{i}" for i in range(n)] for split, n in counts.items()}
+    classes = [str(number) for number in range(CLASSES)]
+    began = time.perf_counter()
+    probes.run(features, labels, names, classes, which=config.probe.names, device=device, say=lambda _: None)
+    return 2 * (time.perf_counter() - began) / PROBED
+
+
 def seconds_of_picture(config: Config, side: int) -> float:
     """Seconds of a step of the autoencoder for each picture of its batch."""
     compute = choose(config.device, config.precision, config.threads)
     settings, width = config.autoencoder, backbones.num_features(config.backbone.name)
-    values = width if settings.on == "features" else 3 * side * side
-    generator = torch.Generator().manual_seed(0)
-    model = build_autoencoder(settings, values, width, config.head.hidden_dim, generator).to(compute.device)
-    optimizer = torch.optim.Adam(model.parameters(), fused=True)
-    x = torch.rand(settings.batch_size, values, device=compute.device)
-
-    def step() -> None:
-        optimizer.zero_grad()
-        with compute.autocast():
-            loss = model.loss(x, torch.Generator().manual_seed(0))
-        loss.backward()
-        optimizer.step()
-
-    return _timed(step, compute.device) / settings.batch_size
+    n, generator = settings.batch_size, torch.Generator().manual_seed(0)
+    if settings.on == "features":
+        data = torch.rand(n, width, generator=generator)
+    else:
+        data = torch.randint(0, 256, (n, 3, side, side), dtype=torch.uint8, generator=generator)
+    model = build_autoencoder(settings, data[0].numel(), width, config.head.hidden_dim, generator).to(compute.device)
+    training = Autoencoding(model, settings, data, data, 0, compute)
+    (batch,) = training.batches(0, 0)
+    return _timed(lambda: training.step(batch, 0, 0), compute.device) / n
 
 
 def _timed(step: Callable[[], object], device: torch.device) -> float:
