@@ -87,6 +87,14 @@ def test_a_folder_that_is_gone_is_named_and_not_made_again(tmp_path: Path, fate:
         assert opened(folder).load("autoencoder") == {"step": 2}
 
 
+def test_a_process_that_does_not_write_leaves_the_folder_to_the_one_that_does(tmp_path: Path) -> None:
+    reader = opened(tmp_path / "run", writes=False)  # before rank 0 has made it
+    (tmp_path / "run").mkdir()
+    reader.check_folder()
+    reader.save("autoencoder", {"step": 1})
+    assert not list((tmp_path / "run").iterdir())
+
+
 def test_intervals(tmp_path: Path) -> None:
     every_step = opened(tmp_path, minutes=0)
     every_step.after_step("autoencoder", lambda: {"step": 1})

@@ -83,10 +83,11 @@ def test_a_rank_that_dies_ends_the_others_and_the_run_goes_on(tmp_path: Path) ->
 
 def test_ranks_whose_torchrun_was_killed_save_and_stop(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path / "run")
-    process = subprocess.Popen(torchrun(folder.path, 500), stderr=subprocess.DEVNULL)
+    with open(tmp_path / "said", "w") as said:  # ranks outlive it, so a pipe would not close
+        process = subprocess.Popen(torchrun(folder.path, 500), stderr=said)
     until = time.monotonic() + 300
     while not any(line["stage"] == "contrastive" for line in read_metrics(folder.metrics)):
-        assert process.poll() is None
+        assert process.poll() is None, (tmp_path / "said").read_text()[-3000:]
         assert time.monotonic() < until
         time.sleep(0.1)
     ranks = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()

@@ -129,8 +129,11 @@ class Checkpoints:
         self.saved_at = time.monotonic()
 
     def check_folder(self) -> None:
-        """Raise RunError when the folder is not the one that was opened: removed, or its disk unmounted."""
-        if _which(self.path.parent) != self.folder:
+        """Raise RunError when the folder is not the one that was opened: removed, or its disk unmounted.
+
+        Where this process does not write, the folder is another's to make and to look after.
+        """
+        if self.writes and _which(self.path.parent) != self.folder:
             raise RunError(
                 f"{self.path.parent} is gone: it was removed, moved or unmounted while the training ran, and nothing "
                 "more is written; where it comes back, the same command goes on from its last checkpoint"
