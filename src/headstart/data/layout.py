@@ -132,7 +132,7 @@ class Layout:
             self._all(inner, (*at, name), Role(kept=False))
             self._say(f"left out: {_path((*at, name))} ({inner.count():,} annotations beside the pictures)")
 
-    def _split(self, folder: Folder, at: At, found: words.Splits) -> None:
+    def _split(self, folder: Folder, at: At, found: words.SplitWords) -> None:
         """Folders that are parts of one set, and whatever lies beside them."""
         parts = {name: kind for name, kind in found.kinds.items() if kind in words.PARTS}
         if found.official:
@@ -155,7 +155,7 @@ class Layout:
             if name not in parts:
                 self._beside(inner, (*at, name), found)
 
-    def _beside(self, folder: Folder, at: At, found: words.Splits) -> None:
+    def _beside(self, folder: Folder, at: At, found: words.SplitWords) -> None:
         """A folder beside the parts of a split that is none of them."""
         if _official(folder):
             self._set(folder, at)

@@ -13,7 +13,7 @@ import numpy as np
 
 from headstart.data.decode import SUFFIXES
 from headstart.data.source import Entry, Found, Source, relabel
-from headstart.data.table import Row, read_table
+from headstart.data.table import TableRow, read_table
 from headstart.records.errors import InputError
 from headstart.records.files import expanded
 from headstart.records.text import printable
@@ -29,7 +29,7 @@ def in_list(path: Path) -> Found:
     """
     table = read_table(path, lambda name: os.path.exists(path.parent / name))
     entries: dict[str, Entry] = {}
-    rows: dict[str, Row] = {}
+    rows: dict[str, TableRow] = {}
     skipped = []
     for row in table.rows:
         if not row.name:
@@ -88,7 +88,7 @@ def _short(name: str, longest: int = 120) -> str:
     return name if len(name) <= longest else f"{name[:longest]}… ({len(name):,} characters)"
 
 
-def _disagreement(path: Path, first: Row, again: Row) -> InputError:
+def _disagreement(path: Path, first: TableRow, again: TableRow) -> InputError:
     said = [f"{row.label or 'no label'}{f' in {row.split}' if row.split else ''}" for row in (first, again)]
     return InputError(
         f"{path}, row {again.line} lists {printable(_short(again.name))} again, with another label or split: "
@@ -108,7 +108,7 @@ def labelled_by(path: Path, source: Source) -> Source:
     if not table.labelled:
         columns = "".join(f" ({note.partition(': ')[2]})" for note in table.notes)
         raise InputError(f"{path} has no label column{columns}; expected `name,label`")
-    chosen: dict[int, Row] = {}
+    chosen: dict[int, TableRow] = {}
     missing = 0
     for row in table.rows:
         at = find(row.name)
@@ -128,7 +128,7 @@ def labelled_by(path: Path, source: Source) -> Source:
     return _split_by(path, relabel(source, labels, notes=notes), chosen)
 
 
-def _split_by(path: Path, source: Source, chosen: dict[int, Row]) -> Source:
+def _split_by(path: Path, source: Source, chosen: dict[int, TableRow]) -> Source:
     """A source with the split that a table's rows say, unless it has an official one."""
     if not any(row.split for row in chosen.values()):
         return source

@@ -57,7 +57,7 @@ def no_label(text: str) -> bool:
     return text.strip().lower() in _NO_LABEL
 
 
-class Row(NamedTuple):
+class TableRow(NamedTuple):
     """A row of a table: its line, the picture it names, its class (None: none) and split ('': none)."""
 
     line: int
@@ -76,7 +76,7 @@ class Table:
         notes: which columns were guessed or not used, and what else was passed over.
     """
 
-    rows: list[Row]
+    rows: list[TableRow]
     labelled: bool
     notes: list[str] = field(default_factory=list)
 
@@ -194,7 +194,7 @@ class _Columns:
             self.label = rest[0]
             self._say(f"{self._called(rest)} taken for the label")
 
-    def rows(self, lines: Sequence[tuple[int, list[str]]]) -> list[Row]:
+    def rows(self, lines: Sequence[tuple[int, list[str]]]) -> list[TableRow]:
         """A row for every line below the header."""
         rows, none, several = [], Counter[str](), 0
         for line, cells in lines[1:] if self.header else lines:
@@ -208,7 +208,7 @@ class _Columns:
                 label = None if no_label(text) else text
                 if label is None and text:
                     none[text] += 1
-            rows.append(Row(line, _cell(cells, self.name), label, self._split_of(line, cells)))
+            rows.append(TableRow(line, _cell(cells, self.name), label, self._split_of(line, cells)))
         if several:
             self._say(f"{several} rows have several classes and are left unlabelled")
         if none.total():

@@ -99,7 +99,7 @@ def no_classes(names: Iterable[str]) -> str | None:
     return "folders of a camera" if all(_CAMERA.fullmatch(name) for name in names) else None
 
 
-class Splits(NamedTuple):
+class SplitWords(NamedTuple):
     """Folders beside each other that are parts of one set.
 
     Attributes:
@@ -111,7 +111,7 @@ class Splits(NamedTuple):
     official: bool
 
 
-def splits(names: Iterable[str]) -> Splits | None:
+def splits(names: Iterable[str]) -> SplitWords | None:
     """What folders beside each other say of a split; None where they are none.
 
     They are one where some say train and some val or test, or where every one of them is a part of a set; and where
@@ -129,4 +129,4 @@ def splits(names: Iterable[str]) -> Splits | None:
     told_apart = len(rests - {frozenset()}) > 1 or (len(rests) > 1 and not explained)
     if told_apart or not (official or explained):
         return None
-    return Splits({name: means.kind for name, means in known.items()}, official)
+    return SplitWords({name: means.kind for name, means in known.items()}, official)

@@ -39,7 +39,7 @@ class AnyProbe(_ProbeDetails, total=False):
     ci95: Interval | None
 
 
-class Probe(_ProbeDetails):
+class ProbeShape(_ProbeDetails):
     """What one probe of a run of ours found."""
 
     accuracy: Number
@@ -94,7 +94,7 @@ class Head(TypedDict):
     unfreeze_at: NotRequired[Number | None]
 
 
-class Autoencoder(TypedDict, total=False):
+class AutoencoderShape(TypedDict, total=False):
     """What the autoencoder reached."""
 
     test_mse: Number | None
@@ -102,7 +102,7 @@ class Autoencoder(TypedDict, total=False):
     best_epoch: Whole | None
 
 
-class Contrastive(TypedDict, total=False):
+class ContrastiveShape(TypedDict, total=False):
     """What SimCLR reached."""
 
     train_loss: Number | None
@@ -120,8 +120,8 @@ class _Common(TypedDict):
     stage: Literal["autoencoder", "contrastive", "probe"]
     backbone: Backbone
     head: Head
-    autoencoder: Autoencoder | None
-    contrastive: Contrastive | None
+    autoencoder: AutoencoderShape | None
+    contrastive: ContrastiveShape | None
     geometry: Geometry
     seconds: dict[str, Number]
     imported: NotRequired[Imported]
@@ -140,8 +140,8 @@ class Result(_Common):
 
     config_hash: Text
     data: Data
-    probes: dict[str, Probe]
-    untrained: dict[str, Probe]
+    probes: dict[str, ProbeShape]
+    untrained: dict[str, ProbeShape]
 
 
 class Failed(TypedDict, total=False):
@@ -172,7 +172,7 @@ class GridFile(TypedDict):
     added: NotRequired[Names | None]
 
 
-class Study(TypedDict, total=False):
+class StudyShape(TypedDict, total=False):
     """What else a study's YAML may hold, where its reader checks no more than this."""
 
     preset: Text | None
@@ -269,7 +269,7 @@ Level: TypeAlias = _Plain | Names | list[_Plain]
 RECORD, RESULT = TypeAdapter[Any](Record), TypeAdapter[Any](Result)
 TIMED, CLASSIFIER, FAILED = TypeAdapter[Any](Timed), TypeAdapter[Any](ClassifierRecord), TypeAdapter[Any](Failed)
 LINE, CHECKPOINT, HOLDER = TypeAdapter[Any](Line), TypeAdapter[Any](Checkpoint), TypeAdapter[Any](Holder)
-CONFIG, STUDY, GRID = TypeAdapter[Any](ConfigFile), TypeAdapter[Any](Study), TypeAdapter[Any](GridFile)
+CONFIG, STUDY, GRID = TypeAdapter[Any](ConfigFile), TypeAdapter[Any](StudyShape), TypeAdapter[Any](GridFile)
 NAMES, EMBEDDINGS = TypeAdapter[Any](Names), TypeAdapter[Any](EmbeddingsRecord)
 
 

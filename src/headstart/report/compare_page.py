@@ -15,7 +15,7 @@ from headstart.report import html, tables
 from headstart.report.compare import Compared
 from headstart.report.comparisons import widest
 from headstart.report.figures import Figure, capital, file_name, forest_panel
-from headstart.report.html import Block, Column, Figures, Page, PageSection, SortableTable, Words
+from headstart.report.html import Block, Column, FigureGrid, Page, PageSection, SortableTable, Words
 from headstart.report.study_page import all_comparisons
 from headstart.report.svg import WIDTH, Drawing, Look, scale
 
@@ -56,12 +56,12 @@ def _page(found: Compared) -> Page:
         if (group := [c for c in top if c.measure.name == metric])
     ]
     dots = [_dots(metric, str(place), part) for (metric, place), part in found.levels.groupby(["metric", "data set"])]
-    first: list[Block] = [Figures(forests)] if forests else []
+    first: list[Block] = [FigureGrid(forests)] if forests else []
     sections = [
         PageSection(
             "answer", "Matched pairs", "Right of zero, what is named first is better; filled: it stands.", first
         ),
-        PageSection("levels", "Means", "Each level with its 95 % interval.", [Figures(dots)] if dots else []),
+        PageSection("levels", "Means", "Each level with its 95 % interval.", [FigureGrid(dots)] if dots else []),
         PageSection("ranks", "Ranks across data sets", "1 is best.", [_grid("ranks", found.ranks)])
         if len(found.ranks)
         else None,

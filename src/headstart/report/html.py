@@ -15,14 +15,14 @@ from markupsafe import Markup
 
 from headstart.report.figures import Figure
 from headstart.report.svg import TEMPLATES, stylesheet
-from headstart.report.tables import Layout
+from headstart.report.tables import TableLayout
 
 LARGEST_PICTURE = 600_000
 """Bytes of a picture that is still put into the page."""
 
 
 @dataclass(frozen=True)
-class Figures:
+class FigureGrid:
     """Drawings side by side, each linked to its SVG and CSV."""
 
     figures: Sequence[Figure]
@@ -33,7 +33,7 @@ class Figures:
 class PaperTables:
     """Tables in the paper's arrangement, each linked to its files."""
 
-    tables: Sequence[Layout]
+    tables: Sequence[TableLayout]
     kind: str = field(default="tables", init=False)
 
 
@@ -106,7 +106,7 @@ class Words:
     kind: str = field(default="words", init=False)
 
 
-Block = Figures | PaperTables | SortableTable | PictureList | Facts | Words
+Block = FigureGrid | PaperTables | SortableTable | PictureList | Facts | Words
 
 
 @dataclass(frozen=True)
@@ -134,7 +134,7 @@ class Page:
     @property
     def figures(self) -> list[Figure]:
         """Every figure in the page."""
-        blocks = [block for section in self.sections for block in section.blocks if isinstance(block, Figures)]
+        blocks = [block for section in self.sections for block in section.blocks if isinstance(block, FigureGrid)]
         return [figure for block in blocks for figure in block.figures]
 
 

@@ -18,7 +18,7 @@ from headstart.report.frame import Records
 from headstart.report.html import (
     Column,
     Facts,
-    Figures,
+    FigureGrid,
     Page,
     PageSection,
     PictureList,
@@ -140,7 +140,7 @@ def _confusion(study: Records) -> PageSection | None:
     if figure is None:
         return None
     lead = "A row is a class, a column what its test pictures were taken for; the diagonal is right."
-    return PageSection("confusion", "What it mixes up", lead, [Figures([figure])])
+    return PageSection("confusion", "What it mixes up", lead, [FigureGrid([figure])])
 
 
 def _settings(study: Records) -> PageSection:

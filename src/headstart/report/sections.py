@@ -17,7 +17,7 @@ from headstart.report.frame import Records
 from headstart.report.html import (
     Block,
     Column,
-    Figures,
+    FigureGrid,
     PageSection,
     Picture,
     PictureList,
@@ -62,7 +62,7 @@ def every_probe(study: Records) -> PageSection | None:
         "How good is the backbone?",
         "Each probe judges the frozen backbone in its own way; the untrained backbone went through the same probes. "
         "What SimCLR added is the distance between the two.",
-        [Figures(figures), probe_grid(figures[0].data)] if figures else [],
+        [FigureGrid(figures), probe_grid(figures[0].data)] if figures else [],
     )
 
 
@@ -83,11 +83,11 @@ def training(study: Records) -> PageSection:
     """What was recorded each epoch, and accuracy early in training."""
     drawn = curves.curves(study)
     early = figures.distributions(study, "early", "early") if len(study.runs) > 1 else []
-    blocks: list[Block] = [Figures(drawn)] if drawn else []
+    blocks: list[Block] = [FigureGrid(drawn)] if drawn else []
     if early:
         blocks += [
             Words(["Early in training: the online probe's accuracy after a tenth of the epochs, by head."]),
-            Figures(early),
+            FigureGrid(early),
         ]
     if not drawn:
         blocks = [Words(["These runs recorded no curves, so nothing can be said about accuracy early in training."])]
@@ -105,7 +105,7 @@ def geometry(study: Records) -> PageSection | None:
         measures = dict(_scalars(study.results[run].get("geometry") or {}))
         if measures:
             by_head.setdefault(head, []).append(measures)
-    blocks: list[Block] = [Figures(figures)] if figures else []
+    blocks: list[Block] = [FigureGrid(figures)] if figures else []
     if by_head:
         means = {head: pd.DataFrame(rows).mean() for head, rows in by_head.items()}
         names = list(dict.fromkeys(name for mean in means.values() for name in mean.index))

@@ -16,7 +16,7 @@ from headstart.report.frame import Records
 from headstart.report.html import (
     Block,
     Column,
-    Figures,
+    FigureGrid,
     Link,
     Page,
     PageSection,
@@ -38,13 +38,13 @@ from headstart.report.sections import (
     title,
     training,
 )
-from headstart.report.tables import Headline, Layout
+from headstart.report.tables import Headline, TableLayout
 
 MOST_SENTENCES = 8
 """On top of the page; the others stand in the first section."""
 
 
-def page(study: Records, answer: Answer, layouts: Sequence[Layout], peaks: Headline | None) -> Page:
+def page(study: Records, answer: Answer, layouts: Sequence[TableLayout], peaks: Headline | None) -> Page:
     """The page of a study."""
     few = len(study.runs) <= FEW_RUNS
     first = [_side_by_side(study, answer), samples(study)]
@@ -110,7 +110,7 @@ def _comparisons(study: Records, answer: Answer) -> PageSection:
         "Runs that agree in everything but what is compared, subtracted. Right of zero, what is named first is better. "
         "A filled diamond is a difference that stands after correction; a hollow one does not."
     )
-    blocks: list[Block] = [Figures(drawn)] if drawn else []
+    blocks: list[Block] = [FigureGrid(drawn)] if drawn else []
     if more := [*answer.sentences[MOST_SENTENCES:], *answer.by_set]:
         blocks.append(Words(more))
     return PageSection("answer", "Head against head", lead, blocks)
@@ -126,7 +126,7 @@ def _accuracy(study: Records) -> PageSection:
         lead += (
             " Heads were not all run with the same sizes, activations and seeds: compare them by matched runs, above."
         )
-    return PageSection("accuracy", "Accuracy", lead, [Figures(drawn)] if drawn else [])
+    return PageSection("accuracy", "Accuracy", lead, [FigureGrid(drawn)] if drawn else [])
 
 
 def _same_cells(study: Records) -> bool:
@@ -150,11 +150,11 @@ def _side_by_side(study: Records, answer: Answer) -> PageSection:
         "and the untrained backbone as a dashed line. Each other probe judges the same frozen backbones in its own "
         "way; what SimCLR added is the distance to the untrained one."
     )
-    blocks: list[Block] = [Figures(drawn)] if drawn else []
+    blocks: list[Block] = [FigureGrid(drawn)] if drawn else []
     return PageSection("answer", "Head against head", lead, [*blocks, *(probe_grid(f.data) for f in by_probe)])
 
 
-def _tables(layouts: Sequence[Layout], peaks: Headline | None) -> PageSection:
+def _tables(layouts: Sequence[TableLayout], peaks: Headline | None) -> PageSection:
     filled = [layout for layout in layouts if any(rows for _, rows in layout.bodies)]
     lead = "The paper's Tables 2 to 6 from these runs: ae is the frozen autoencoder head, mlp the trainable random one."
     if peaks is not None:
@@ -171,7 +171,7 @@ def _factors(study: Records) -> PageSection | None:
     if len(study.runs) <= FEW_RUNS:
         return None
     mains, pairs = effects.main_effects(study), effects.interactions(study)
-    blocks: list[Block] = [Figures(f) for f in (mains, pairs) if f]
+    blocks: list[Block] = [FigureGrid(f) for f in (mains, pairs) if f]
     lead = (
         "Points above or below the mean of the data set, averaged over the runs with that setting: first each factor, "
         "by head with 95 % intervals; then every two factors together."
@@ -184,7 +184,7 @@ def _cost(study: Records) -> PageSection | None:
         return None
     drawn = effects.costs(study)
     lead = "Accuracy against what it costs. Runs on the line are not beaten by any that costs as much or less."
-    return PageSection("cost", "Accuracy against cost", lead, [Figures(drawn)] if drawn else [])
+    return PageSection("cost", "Accuracy against cost", lead, [FigureGrid(drawn)] if drawn else [])
 
 
 def all_comparisons(comparisons: Sequence[Comparison]) -> PageSection | None:

@@ -1,7 +1,7 @@
 """The paper's Tables 2 to 6 from any study, tidy and laid out, with the printed values beside ours (paper section 4).
 
-Comes in: `Records.runs`. Goes out: per table a tidy frame of one number a row, and a `Layout` that the page, Markdown
-and LaTeX share. Accuracies in percent; standard deviation with n - 1, midspread from linearly interpolated quartiles
+Comes in: `Records.runs`. Goes out: per table a tidy frame of one number a row, and a `TableLayout` that the page,
+Markdown and LaTeX share. Accuracies in percent; standard deviation with n - 1, midspread from linearly interpolated quartiles
 (docs/the-paper.md). A single run has no spread: its standard deviation is missing, not zero.
 """
 
@@ -170,7 +170,7 @@ def headline(peaks: pd.DataFrame) -> Headline | None:
 
 
 @dataclass(frozen=True)
-class Cell:
+class TableCell:
     """A number in percent beside the printed one, or words."""
 
     text: str
@@ -189,14 +189,14 @@ class Cell:
 
 
 @dataclass(frozen=True)
-class Layout:
+class TableLayout:
     """A table as people read it: groups of columns, groups of rows."""
 
     number: int
     caption: str
     heads: list[tuple[str, list[str]]]
     """Column groups: data set (or what Table 2 groups), and the columns below it."""
-    bodies: list[tuple[str, list[tuple[str, list[Cell]]]]]
+    bodies: list[tuple[str, list[tuple[str, list[TableCell]]]]]
     """Row groups: a title (may be empty), and rows of a label and cells."""
     has_printed: bool
 
@@ -206,20 +206,20 @@ class Layout:
         return column in {sum(sizes[:i]) for i in range(len(sizes))}
 
 
-def layout(table: int, frame: pd.DataFrame) -> Layout:
+def layout(table: int, frame: pd.DataFrame) -> TableLayout:
     """The paper's arrangement of a tidy table, for any number of sets and projectors."""
     arrange = _arrange_peaks if table == 2 else _arrange_wide
     heads, bodies = arrange(table, frame)
-    return Layout(table, CAPTIONS[table], heads, bodies, has_printed=bool(frame["printed"].notna().any()))
+    return TableLayout(table, CAPTIONS[table], heads, bodies, has_printed=bool(frame["printed"].notna().any()))
 
 
-def _cell(value: float | None, paper: float | None) -> Cell:
+def _cell(value: float | None, paper: float | None) -> TableCell:
     if value is None or pd.isna(value):
-        return Cell("–")
+        return TableCell("–")
     text = f"{value:.1f}"
     if paper is None or pd.isna(paper):
-        return Cell(text)
-    return Cell(text, f"{paper:.1f}", round(float(text) - paper, 1))
+        return TableCell(text)
+    return TableCell(text, f"{paper:.1f}", round(float(text) - paper, 1))
 
 
 def _arrange_wide(table: int, frame: pd.DataFrame) -> tuple[list, list]:
@@ -232,7 +232,7 @@ def _arrange_wide(table: int, frame: pd.DataFrame) -> tuple[list, list]:
     found = {(r.dataset, r.projector, r.normalized, r.row): _cell(r.value, r.printed) for r in frame.itertuples()}
     bodies = []
     for title, normalized, rows in _row_groups(table, frame):
-        body = [(r, [found.get((s, p, normalized, r), Cell("–")) for s, p in columns]) for r in rows]
+        body = [(r, [found.get((s, p, normalized, r), TableCell("–")) for s, p in columns]) for r in rows]
         bodies.append((title, body))
     return heads, bodies
 
@@ -277,11 +277,11 @@ def _arrange_peaks(table: int, frame: pd.DataFrame) -> tuple[list, list]:
     return heads, bodies
 
 
-def _setting(value: object, paper: object) -> Cell:
-    return Cell(str(value)) if paper is None else Cell(str(value), str(paper))
+def _setting(value: object, paper: object) -> TableCell:
+    return TableCell(str(value)) if paper is None else TableCell(str(value), str(paper))
 
 
-def markdown(table: Layout) -> str:
+def markdown(table: TableLayout) -> str:
     """GitHub Markdown; a printed value that differs stands in brackets."""
     flat = [f"{group} {column}".strip() for group, columns in table.heads for column in columns]
     flat = ["dataset" if table.number == 2 else "", *flat]
@@ -301,7 +301,7 @@ def sentences(answer: Answer) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def _plain(cell: Cell) -> str:
+def _plain(cell: TableCell) -> str:
     return f"{cell.text} ({cell.printed})" if cell.printed and not cell.agrees else cell.text
 
 
@@ -329,7 +329,7 @@ def _tex(text: str) -> str:
     return "".join(_LATEX.get(c, c) for c in text)
 
 
-def latex(table: Layout) -> str:
+def latex(table: TableLayout) -> str:
     """A booktabs table; a printed value that differs stands in brackets."""
     first = 1 if table.number != 2 else 2
     columns = sum(len(names) for _, names in table.heads)
