@@ -1,8 +1,8 @@
 """The paper's Tables 2 to 6 from any study, tidy and laid out, with the printed values beside ours (paper section 4).
 
 Comes in: `Records.runs`. Goes out: per table a tidy frame of one number a row, and a `TableLayout` that the page,
-Markdown and LaTeX share. Accuracies in percent; standard deviation with n - 1, midspread from linearly interpolated quartiles
-(docs/the-paper.md). A single run has no spread: its standard deviation is missing, not zero.
+Markdown and LaTeX share. Accuracies in percent; standard deviation with n - 1, midspread from linearly interpolated
+quartiles (docs/the-paper.md). A single run has no spread: its standard deviation is missing, not zero.
 """
 
 from collections.abc import Callable, Iterator, Sequence
