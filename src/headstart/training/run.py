@@ -105,6 +105,7 @@ def pretrain_embedding(
         given = trained.model
         found = {name: getattr(trained, name) for name in ("test_mse", "val_mse", "best_epoch")}
     if run.writes:
+        run.checkpoints.check_folder()
         autoencoders.save(given, folder.autoencoder, **(found or {}))
         samples.write_reconstructions(run, given)
     run.done("autoencoder", found, started)
