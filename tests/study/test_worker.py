@@ -1,18 +1,21 @@
 """One process of a study: what runs share, failing, stopping, and being killed at any point."""
 
+import errno
 import json
 import os
 import subprocess
 import sys
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import yaml
 
 from headstart import study
+from headstart.records import files
 from headstart.records.claim import identity
-from headstart.records.errors import InputError, Interrupted
+from headstart.records.errors import InputError, Interrupted, RunError
 from headstart.records.files import read_json
 from headstart.records.folder import RunFolder
 from headstart.study.shared import Work
@@ -54,6 +57,21 @@ def test_a_failing_run_keeps_its_reason_and_stops_no_other(tmp_path: Path) -> No
     assert failed.stat().st_mtime_ns == before  # left alone
     assert study.run(file, out, workers=0, quiet=True, retry_failed=True).exit_code == 1
     assert failed.stat().st_mtime_ns > before
+
+
+def test_a_full_disk_stops_the_study_and_fails_no_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(source: object, target: Path) -> None:
+        if Path(target).name == "head.safetensors":
+            raise OSError(errno.ENOSPC, "No space left on device")
+        os.replace(source, target)
+
+    file, out = written(tmp_path, seeds=[0], factors={"head.init": ["random", "orthogonal"]}), tmp_path / "out"
+    with monkeypatch.context() as disk:
+        disk.setattr(files, "os", SimpleNamespace(**{name: getattr(os, name) for name in dir(os)} | {"replace": full}))
+        with pytest.raises(RunError, match="No space left"):
+            study.run(file, out, workers=0, quiet=True)
+    assert not list(out.glob("runs/*/failed.json"))
+    assert study.run(file, out, workers=0, quiet=True).done == 2  # room was made
 
 
 def test_a_failing_autoencoder_fails_its_runs_alone(tmp_path: Path) -> None:

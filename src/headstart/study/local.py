@@ -21,7 +21,7 @@ from headstart.records.files import read
 from headstart.records.folder import RunFolder
 from headstart.study.file import Planned
 from headstart.study.shared import Work
-from headstart.study.worker import REPLACE_ME, Worker, fail
+from headstart.study.worker import GIVE_UP, REPLACE_ME, Worker, fail
 
 DEATHS = 2
 """A run whose process died so often has failed; the first time may have been somebody else's fault."""
@@ -99,6 +99,8 @@ class Pool:
             self.interrupted |= code == Interrupted.exit_code
             if code == 0 or self.interrupted:
                 continue
+            if code == GIVE_UP:
+                raise RunError("the study stops; the same command goes on when what is said above is mended")
             if code != REPLACE_ME:
                 self._blame(process.pid, code)
             self.start(slot)

@@ -4,6 +4,7 @@ So any number of processes, jobs and machines may work on one study folder, and 
 `python -P -m headstart.study.worker` is such a process; `local.py` starts them on this machine, `ray.py` on a cluster.
 """
 
+import errno
 import json
 import os
 import signal
@@ -39,6 +40,10 @@ POLL_SECONDS = 0.5
 REPLACE_ME = 64
 """Exit code of a worker that did its duty but should not do another run: an unexpected error may have left a broken
 device or little memory behind."""
+
+GIVE_UP = 73
+"""Exit code of a worker that met, and said, what would be in the way of every run."""
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
 
 def planned_by(work: Work) -> list[Planned]:
@@ -133,6 +138,8 @@ class Worker:
         except (Interrupted, KeyboardInterrupt):
             raise
         except HeadstartError as error:
+            if isinstance(error.__cause__, OSError) and error.__cause__.errno in NO_ROOM:
+                raise  # no other run could write either, and none of them is to blame
             fail(folder, str(error))
         except Exception as error:
             fail(folder, in_one_line(error), traceback.format_exc())
@@ -255,6 +262,9 @@ def main(told: str) -> int:
         return 0 if Worker(work, planned_by(work)).do_all() else REPLACE_ME
     except (Interrupted, KeyboardInterrupt):
         return Interrupted.exit_code
+    except HeadstartError as error:
+        say(str(error))
+        return GIVE_UP
 
 
 def _follow_parent() -> None:
