@@ -36,6 +36,7 @@ LISTED: dict[str, names.Names[Any]] = {
     "autoencoders": names.AUTOENCODER_KINDS,
     "stems": names.STEMS,
     "optimizers": names.OPTIMIZERS,
+    "objectives": names.OBJECTIVES,
     "loggers": names.LOGGERS,
     "formats": names.FORMATS,
 }

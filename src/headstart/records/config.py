@@ -25,6 +25,7 @@ from headstart.records.names import (
     AutoencoderKind,
     HeadInitName,
     LoggerName,
+    ObjectiveName,
     OptimizerName,
     ProbeName,
     Stem,
@@ -212,7 +213,10 @@ class ContrastiveConfig:
     """Move along the cosine every step, or once an epoch (as the authors did)."""
     final_lr_fraction: Share = 0.02
     """The cosine ends at this share of the peak (the paper's eta_min = lr / 50)."""
+    objective: ObjectiveName = "nt_xent"
+    """What pulls the views together; the coefficients of the others stand in sections of their names."""
     temperature: Positive = 0.5
+    """Of NT-Xent."""
     passes: Literal[1, 2] = 1
     """Batch norm over both views, or one pass a view (as the authors did)."""
     chunk: Count | None = None
@@ -241,6 +245,32 @@ class ContrastiveConfig:
     def warmup(self) -> float:
         """Epochs of linear warm-up."""
         return min(10.0, self.epochs / 10) if self.warmup_epochs is None else self.warmup_epochs
+
+
+@settings("vicreg")
+class VICRegConfig:
+    """Coefficients of VICReg (Bardes, Ponce and LeCun 2022, section 4.2)."""
+
+    invariance: Amount = 25.0
+    variance: Amount = 25.0
+    covariance: Amount = 1.0
+
+
+@settings("barlow")
+class BarlowConfig:
+    """The coefficient of Barlow Twins (Zbontar et al. 2021)."""
+
+    off_diagonal: Amount = 5e-3
+
+
+@settings("sigreg")
+class SIGRegConfig:
+    """Settings of LeJEPA's objective (Balestriero and LeCun 2025)."""
+
+    weight: Share = 0.05
+    """Of the statistic; the rest is the prediction's."""
+    directions: Count = 1024
+    """Random directions, drawn anew every step."""
 
 
 @settings("probe")
@@ -277,6 +307,9 @@ class Config:
     autoencoder: AutoencoderConfig = field(default_factory=AutoencoderConfig)
     head: HeadConfig = field(default_factory=HeadConfig)
     contrastive: ContrastiveConfig = field(default_factory=ContrastiveConfig)
+    vicreg: VICRegConfig = field(default_factory=VICRegConfig)
+    barlow: BarlowConfig = field(default_factory=BarlowConfig)
+    sigreg: SIGRegConfig = field(default_factory=SIGRegConfig)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     probe: ProbeConfig = field(default_factory=ProbeConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
@@ -316,9 +349,16 @@ YOUNGER: dict[str, Any] = {
     "contrastive.head_lr": None,
     "contrastive.interpolate": [],
     "contrastive.norms": "batch",
+    "contrastive.objective": "nt_xent",
     "data.auto_size": None,
     "data.interpolation": "bilinear",
     "data.resize": "squash",
+    "vicreg.invariance": 25.0,
+    "vicreg.variance": 25.0,
+    "vicreg.covariance": 1.0,
+    "barlow.off_diagonal": 5e-3,
+    "sigreg.weight": 0.05,
+    "sigreg.directions": 1024,
 }
 """Settings that came after the hash, with their defaults: left out while they have them, so older runs keep theirs."""
 

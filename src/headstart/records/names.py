@@ -397,6 +397,26 @@ OPTIMIZERS = Names(
     Choice(name="lars", help="SGD scaled layer by layer, for large batches", make="headstart.training.optimizers:lars"),
 )
 
+OBJECTIVES = Names(
+    "contrastive.objective",
+    Choice(name="nt_xent", help="the paper's and SimCLR's", label="NT-Xent", make="headstart.objectives:of_nt_xent"),
+    Choice(
+        name="vicreg", help="variance, invariance, covariance", label="VICReg", make="headstart.objectives:of_vicreg"
+    ),
+    Choice(
+        name="barlow",
+        help="views correlate, features do not",
+        label="Barlow Twins",
+        make="headstart.objectives:of_barlow",
+    ),
+    Choice(
+        name="sigreg",
+        help="LeJEPA's: projections like a Gaussian",
+        label="SIGReg",
+        make="headstart.objectives:of_sigreg",
+    ),
+)
+
 LOGGERS = Names(
     "loggers",
     Choice(name="tensorboard", help="event files below loggers/", make="headstart.engine.loggers:TensorBoard"),
@@ -418,9 +438,10 @@ if TYPE_CHECKING:
     AutoencoderKind = str
     Stem = str
     OptimizerName = str
+    ObjectiveName = str
     Format = str
     LoggerName = str
 else:
     HeadInitName, ActivationName, ProbeName = HEAD_INITS.type, ACTIVATIONS.type, PROBES.type
     AutoencoderKind, Stem, OptimizerName, Format = AUTOENCODER_KINDS.type, STEMS.type, OPTIMIZERS.type, FORMATS.type
-    LoggerName = LOGGERS.type
+    LoggerName, ObjectiveName = LOGGERS.type, OBJECTIVES.type

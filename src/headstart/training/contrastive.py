@@ -16,6 +16,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from headstart import objectives
 from headstart.augment import SimCLRAugment
 from headstart.backbones.blocks import freeze
 from headstart.data.images import Images
@@ -200,7 +201,10 @@ class Contrastive(Training):
             z=z,
             indices=self.watch.watched,
         )
-        figures = {name: value for observer in self.observers for name, value in observer.epoch_end(event).items()}
+        draws = generator(self.config.seed, "objective", epoch.number)
+        figures: dict[str, Any] = objectives.terms(z, self.config, self.watch.alone, draws)
+        for observer in self.observers:
+            figures |= observer.epoch_end(event)
         self.last = {"epoch": epoch.number, "train_loss": epoch.loss, "val_loss": epoch.val_loss}
         if epoch.val_loss is None or not self.best or epoch.val_loss < self.best["val_loss"]:
             self.best = dict(self.last)
@@ -264,7 +268,7 @@ class Watch:
             chosen = self.indices[step * contrastive.batch_size : (step + 1) * contrastive.batch_size]
             if len(chosen) >= 2:
                 _, z = self.pass_through(model, chosen, step)
-                sums += torch.tensor([loss_of(z, contrastive.temperature, self.alone).item(), 1])
+                sums += torch.tensor([loss_of(z, self.config, (0, step), self.alone).item(), 1])
         total, count = distributed.sum_over_ranks(sums).tolist()
         return total / count if count else None
 

@@ -112,7 +112,7 @@ class HeadAlone(Training):
     def step(self, batch: Tensor, epoch: int, step: int) -> Step:
         """One step of the head."""
         self.optimizer.zero_grad(set_to_none=True)
-        loss = loss_of(self.head(batch), self.config.contrastive.temperature, self.group)
+        loss = loss_of(self.head(batch), self.config, (epoch, step), self.group)
         loss.backward()
         self.optimizer.step()
         assert self.lr is not None

@@ -82,6 +82,7 @@ def resolve(config: Config, images: Images, splits: Splits, compute: Compute) ->
     _check_batch(config, batch_size, len(splits.train), len(splits.val))
     notes += _few_steps(config, batch_size, len(splits.train))
     _check_autoencoder(config, splits, size)
+    _check_rate(settings)
     if config.stages != "autoencoder":
         _check_head(config, len(splits.train))
         views.augmenter(augment, size, None, None)
@@ -124,6 +125,15 @@ def _batch_size(settings: ContrastiveConfig, n_train: int, n_val: int) -> int:
         return min(PAPER_FOLDER_BATCH, n_val)
     fits = 2 ** (max(n_train // EPOCH_STEPS, 1).bit_length() - 1)
     return min(256, max(16, fits), 2 ** (n_train.bit_length() - 1))
+
+
+def _check_rate(settings: ContrastiveConfig) -> None:
+    """SGD's unset rate is NT-Xent's; objectives whose gradients are larger by far diverge at it."""
+    if settings.objective != "nt_xent" and settings.optimizer == "sgd" and settings.lr is None:
+        raise InputError(
+            f"contrastive.lr is unset, and sgd's rule for it is NT-Xent's; with contrastive.objective "
+            f"{settings.objective} give --contrastive.lr, or --contrastive.optimizer adamw"
+        )
 
 
 def _check_batch(config: Config, batch_size: int, n_train: int, n_val: int) -> None:

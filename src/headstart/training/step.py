@@ -19,8 +19,8 @@ from headstart.augment import Draw, SimCLRAugment
 from headstart.engine import distributed, progress
 from headstart.engine.device import Compute
 from headstart.engine.randomness import generator
-from headstart.ntxent import nt_xent
 from headstart.records.config import Config
+from headstart.records.names import OBJECTIVES
 from headstart.training import optimizers
 from headstart.training.views import Batch
 
@@ -92,19 +92,19 @@ class Stepper:
         chunk = self.config.contrastive.chunk
         step = self._whole if chunk is None or chunk >= len(batch.frames) else self._chunked
         with stochastic_layers(self.compute.device, self.config.seed, *position):
-            loss, h = step(batch)
+            loss, h = step(batch, position)
         self.optimizer.step()
         return loss, h
 
-    def _whole(self, batch: Batch) -> tuple[Tensor, Tensor]:
+    def _whole(self, batch: Batch, position: tuple[int, int]) -> tuple[Tensor, Tensor]:
         views = self._views(batch.frames, batch.params)
         with self.compute.autocast():
             h, z = self.parallel(views)
-        loss = loss_of(z, self.config.contrastive.temperature)
+        loss = loss_of(z, self.config, position)
         loss.backward()
         return loss.detach(), h.detach()
 
-    def _chunked(self, batch: Batch) -> tuple[Tensor, Tensor]:
+    def _chunked(self, batch: Batch, position: tuple[int, int]) -> tuple[Tensor, Tensor]:
         """GradCache (Gao et al. 2021): projections chunk by chunk without a graph, the loss and its gradient at them
         over the whole batch, then each chunk again with a graph, fed with its part of that gradient.
 
@@ -122,7 +122,7 @@ class Stepper:
             parts = [forward(rows, self.model) for rows in chunks]
         h, z = (_pairs_first(list(tensors)) for tensors in zip(*parts, strict=True))
         z.requires_grad_(True)
-        loss = loss_of(z, self.config.contrastive.temperature)
+        loss = loss_of(z, self.config, position)
         (gradient,) = torch.autograd.grad(loss, z)
         torch.manual_seed(torch.initial_seed())  # dropout draws the same masks again
         for rows in chunks:
@@ -141,11 +141,16 @@ class Stepper:
         return self.augment.apply(frames, params).contiguous(memory_format=torch.channels_last)
 
 
-def loss_of(z: Tensor, temperature: float, group: dist.ProcessGroup | None = None) -> Tensor:
-    """NT-Xent; NaN for z (2n, d) that are not finite: then the training has diverged, and nobody's input was bad."""
+def loss_of(z: Tensor, config: Config, position: tuple[int, ...], group: dist.ProcessGroup | None = None) -> Tensor:
+    """`contrastive.objective`; what it draws follows from `position`.
+
+    NaN for z (2n, d) that are not finite: then the training has diverged, and nobody's input was bad.
+    """
     if z.device.type == "cpu" and not bool(z.isfinite().all()):
         return z.sum() * math.nan
-    return nt_xent(z, temperature, group=group)
+    objective = OBJECTIVES.known(config.contrastive.objective).made()
+    loss: Tensor = objective(z, config, group, generator(config.seed, "objective", *position))
+    return loss
 
 
 def _pairs_first(chunks: list[Tensor]) -> Tensor:
