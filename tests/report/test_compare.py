@@ -280,3 +280,16 @@ def test_error_rates_are_those_that_the_docs_print(scenario: str) -> None:
     wrong, covered = compare_errors.rates(scenario, draws=200)
     for found, printed in ((wrong, committed["false"][scenario]), (covered, committed["covered"][scenario])):
         assert abs(found - printed) <= 4 * np.sqrt(printed * (1 - printed) / 200)
+
+
+def test_the_docs_quote_what_is_said() -> None:
+    docs = Path(__file__).parents[2] / "docs"
+    page = (docs / "comparing.md").read_text()
+    for name, metric, by, baseline in (
+        ("benchmark", "accuracy", "method", "method-1"),
+        ("optimisers", "val_loss", "optimizer", None),
+        ("ablation", "accuracy", "augmentation", None),
+    ):
+        found = compare(read_tables([docs / "comparing" / f"{name}.csv"]), metric=metric, by=by, baseline=baseline)
+        assert f"> {found.headline}" in page
+        assert all(f"> {said}" in page for said in found.sentences[:2])

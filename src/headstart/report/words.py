@@ -52,7 +52,7 @@ def count(n: int, thing: str) -> str:
     """`1 seed`, `2 seeds`, `2 pairs of autoencoders`."""
     if n == 1:
         return f"1 {thing}"
-    return f"{n} {thing.replace('pair of', 'pairs of')}" if thing.startswith("pair") else f"{n} {thing}s"
+    return f"{n} {thing.replace('pair of', 'pairs of')}" if thing.startswith("pair of") else f"{n} {thing}s"
 
 
 def sentence(
