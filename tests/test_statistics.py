@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 from statsmodels.stats.multitest import multipletests
+from statsmodels.stats.power import TTestPower
 from statsmodels.stats.proportion import proportion_confint
 
 from headstart import statistics
@@ -129,3 +130,33 @@ def test_an_error_below_the_steps_of_the_data_is_not_believed() -> None:
     coarse = statistics.clustered([1.0, 1.0, 1.0], range(3), least_error=0.5)
     assert exact.p < 1e-6
     assert coarse.p == pytest.approx(2 * stats.t.sf(2, 2))
+
+
+@given(st.lists(st.floats(-5, 5).map(lambda x: round(x, 3)), min_size=3, max_size=30).filter(lambda x: len(set(x)) > 1))
+def test_paired_t_agrees_with_scipy(differences: list[float]) -> None:
+    assert statistics.paired_t(differences) == pytest.approx(
+        stats.ttest_1samp(differences, 0).pvalue, rel=1e-7, abs=1e-12
+    )
+
+
+@pytest.mark.parametrize("blocks", [2, 5, 14])
+@pytest.mark.parametrize("treatments", [3, 4, 10])
+def test_friedman_agrees_with_scipy_and_does_not_mind_the_scale(blocks: int, treatments: int) -> None:
+    values = np.random.default_rng([blocks, treatments]).random((blocks, treatments))
+    expected = stats.friedmanchisquare(*values.T).pvalue
+    assert statistics.friedman(values) == pytest.approx(expected, rel=1e-9)
+    assert statistics.friedman(np.exp(3 * values)) == pytest.approx(expected, rel=1e-9)
+
+
+@pytest.mark.parametrize(("treatments", "q"), [(2, 1.960), (3, 2.343), (5, 2.728), (10, 3.164)])
+def test_critical_difference_has_the_printed_quantiles(treatments: int, q: float) -> None:
+    """Demsar 2006, Table 5a."""
+    printed = q * np.sqrt(treatments * (treatments + 1) / (6 * 14))
+    assert statistics.critical_difference(treatments, 14) == pytest.approx(printed, abs=1e-3)
+
+
+@pytest.mark.parametrize("effect", [0.3, 0.8, 1.5])
+def test_clusters_needed_agrees_with_statsmodels(effect: float) -> None:
+    wanted = TTestPower().solve_power(effect_size=effect, alpha=0.05, power=0.8)
+    assert statistics.clusters_needed(effect, 1.0) == int(np.ceil(wanted))
+    assert statistics.clusters_needed(0.0, 1.0) is None
