@@ -14,6 +14,7 @@ from headstart.records.names import PROBES
 from headstart.report.figures import Figure, capital, look
 from headstart.report.labels import name_of_head, same_labels
 from headstart.report.svg import WIDTH, Drawing, Look, scale
+from headstart.report.verdict import before_simclr
 
 MOST_CLASSES = 30
 """A confusion matrix with more classes than this is not drawn."""
@@ -47,7 +48,8 @@ def probes(results: Mapping[str, Mapping[str, Any]], names: Mapping[str, str]) -
                 drawing.line(axis(r.low), at, axis(r.high), at, "axis")
             drawing.mark(axis(r.accuracy), at, looks[r.of], 4, f"{r.of}: {r.accuracy:.1f} %")
     shown = rows.assign(shown=rows["probe"].map(lambda probe: in_words(probe, same)))
-    return [Figure("probes", "Every probe, beside the untrained backbone", drawing, shown)]
+    before = before_simclr(next(iter(results.values())))
+    return [Figure("probes", f"Every probe, beside {before}", drawing, shown)]
 
 
 def in_words(probe: str, same: Mapping[str, str]) -> str:
@@ -62,7 +64,10 @@ def probe_rows(results: Mapping[str, Mapping[str, Any]], names: Mapping[str, str
     last: list[dict[str, Any]] = []
     seen = set()
     for run, result in results.items():
-        for key, of in (("probes", name_of_head(names[run])), ("untrained", "untrained backbone")):
+        for key, of in (
+            ("probes", name_of_head(names[run])),
+            ("untrained", before_simclr(result).removeprefix("the ")),
+        ):
             for probe, found in (result.get(key) or {}).items():
                 if "accuracy" not in found or (key == "untrained" and probe in seen):
                     continue  # the untrained backbone is one, whatever head came after

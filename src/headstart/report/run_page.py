@@ -39,7 +39,7 @@ from headstart.report.sections import (
     title,
     training,
 )
-from headstart.report.verdict import verdict
+from headstart.report.verdict import before_simclr, verdict
 
 
 def page(study: Records) -> Page:
@@ -119,8 +119,10 @@ def _run_headline(study: Records, result: Mapping[str, Any]) -> str:
     if isnan(run["untrained"]):
         return text + "."
     gain = 100 * (run["accuracy"] - run["untrained"])
-    rest = f"{percent(run['untrained'])} %: {points(abs(gain))} points {'more' if gain >= 0 else 'less'} than untrained"
-    return f"{text}; on the untrained backbone, {rest}."
+    before = before_simclr(result)
+    rest = f"{percent(run['untrained'])} %: {points(abs(gain))} points {'more' if gain >= 0 else 'less'}"
+    than = " than untrained" if before == "the untrained backbone" else ""
+    return f"{text}; on {before}, {rest}{than}."
 
 
 def _run_caveats(result: Mapping[str, Any]) -> list[str]:

@@ -28,6 +28,7 @@ from headstart.report.html import (
 from headstart.report.labels import (
     name_of_head,
 )
+from headstart.report.verdict import before_simclr
 
 FEW_RUNS = 4
 
@@ -41,9 +42,10 @@ FOOTER = (
 def no_gain(result: Mapping[str, Any], name: str) -> str:
     """By which probes SimCLR added nothing to the untrained backbone; empty where all see a gain."""
     before, after = result.get("untrained") or {}, result.get("probes") or {}
+    as_it_was = "untrained" if before_simclr(result) == "the untrained backbone" else "as given"
     lost = [
         f"{PROBES.shown(probe)} ({100 * found['accuracy']:.1f} against "
-        f"{100 * before[probe]['accuracy']:.1f} % untrained)"
+        f"{100 * before[probe]['accuracy']:.1f} % {as_it_was})"
         for probe, found in after.items()
         if "accuracy" in (before.get(probe) or {}) and found.get("accuracy", 1) <= before[probe]["accuracy"]
     ]
@@ -57,11 +59,12 @@ def every_probe(study: Records) -> PageSection | None:
         return None
     names = dict(zip(study.runs["run"], study.runs["head"].astype(str), strict=True))
     figures = probing.probes(judged, names)
+    before = before_simclr(next(iter(judged.values())))
     return PageSection(
         "probes",
         "How good is the backbone?",
-        "Each probe judges the frozen backbone in its own way; the untrained backbone went through the same probes. "
-        "What SimCLR added is the distance between the two.",
+        f"Each probe judges the frozen backbone in its own way; {before} went through the same probes. What SimCLR "
+        "added is the distance between the two.",
         [FigureGrid(figures), probe_grid(figures[0].data)] if figures else [],
     )
 
