@@ -15,6 +15,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -179,8 +180,11 @@ def full(*_: object) -> None:
     raise OSError(errno.ENOSPC, "No space left on device")
 
 
-def read_only(*_: object) -> None:
-    raise OSError(errno.EROFS, "Read-only file system")
+def read_only(path: Any, mode: str = "r", *rest: Any, **named: Any) -> Any:
+    """`open`, of a disk that can only be read."""
+    if set(mode) & set("wax+"):
+        raise OSError(errno.EROFS, "Read-only file system")
+    return open(path, mode, *rest, **named)
 
 
 @pytest.mark.parametrize("fault", [full, read_only])

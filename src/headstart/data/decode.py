@@ -79,7 +79,7 @@ class NotNowError(UnreadableError):
     """This file could not be read for a reason that may pass, or that another user does not meet."""
 
 
-def read_picture(path: str | Encoded) -> tuple[np.ndarray, bytes]:
+def read_picture(path: str | os.PathLike[str] | Encoded) -> tuple[np.ndarray, bytes]:
     """Pixels uint8 (height, width, 3) of a picture file, alone or inside another, and the bytes it was read from.
 
     Pictures of more than `GIANT` pixels are decoded one at a time, so that a few of them do not fill the memory.
@@ -89,7 +89,7 @@ def read_picture(path: str | Encoded) -> tuple[np.ndarray, bytes]:
     """
     for pause in (*PAUSES, None):
         try:
-            data = _read(path) if isinstance(path, str) else path.read()
+            data = _read(path) if isinstance(path, (str, os.PathLike)) else path.read()
             break
         except OSError as error:
             reason = f"cannot be read: {error.strerror or error}"
@@ -110,7 +110,7 @@ _FOR_GOOD = frozenset(
 )
 
 
-def _read(path: str) -> bytes:
+def _read(path: str | os.PathLike[str]) -> bytes:
     # Not blocking: a pipe named like a picture would otherwise be waited for.
     handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
     try:

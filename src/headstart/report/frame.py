@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from pydantic import TypeAdapter
 
@@ -359,7 +360,7 @@ def _ordered(runs: pd.DataFrame, varied: Sequence[str]) -> pd.DataFrame:
         "parameters",
         "early",
     ]
-    runs[numbers] = runs[numbers].astype(float)
+    runs[numbers] = runs[numbers].replace("", np.nan).astype(float)  # an empty column of a table that was read
     sets = _in_order(runs["set"], PAPER_SETS)
     runs["dataset"] = places(runs, varied)
     known = sorted(set(zip(runs["set"], runs["dataset"], strict=True)), key=lambda two: (sets.index(two[0]), two[1]))
