@@ -8,6 +8,7 @@ decides, and the sentences by every other. `check` does the same again in a temp
 """
 
 import argparse
+import re
 import shutil
 import sys
 import tempfile
@@ -38,7 +39,8 @@ def collect(study: Path, out: Path, probe: str) -> None:
     here = f"{Path.cwd()}/"
     finished = sorted((study / "runs").glob("*/result.json"))
     for path in (study / "study.yaml", *(result.with_name(name) for result in finished for name in RECORD)):
-        write(out / path.relative_to(study), path.read_text(encoding="utf-8").replace(here, ""))
+        text = re.sub(r"(?m)^  folder: .*\n", "", path.read_text(encoding="utf-8"))  # where the command was given
+        write(out / path.relative_to(study), text.replace(here, ""))
     for failed in (study / "runs").glob("*/failed.json"):
         if not failed.with_name("result.json").exists():
             write_json(out / failed.relative_to(study), {"reason": read_json(failed).get("reason", "")})
@@ -55,7 +57,8 @@ def say(study: Path) -> None:
     for probe in sorted(probes):
         found = answer.answer(frame.read(study, probe))
         write(study / "answers" / f"{probe}.md", visible(tables.sentences(found)))
-    shutil.copy(study / "figures" / "comparisons.csv", study / "tables" / "comparisons.csv")
+    if (study / "figures" / "comparisons.csv").exists():  # a study of one head compares none
+        shutil.copy(study / "figures" / "comparisons.csv", study / "tables" / "comparisons.csv")
     shutil.rmtree(study / "figures")  # the page holds them, and `headstart report` draws them again
 
 
