@@ -115,7 +115,8 @@ ACTIVATIONS.register(Choice(name="softsign", help="x / (1 + |x|)", make="torch.n
 
 def test_a_part_of_ones_own_is_known_to_every_worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "own_parts.py").write_text(OWN)
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")]))
+    before = [path for path in (os.environ.get("PYTHONPATH"),) if path]  # an empty entry would be the current folder
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), *before]))
     file = written(tmp_path, plugins=["own_parts"], factors={"head.activation": ["softsign"]}, seeds=[0], base=QUICK)
     assert start(file, tmp_path / "out", quiet=True).wait() == InputError.exit_code
     assert start(file, tmp_path / "out", quiet=True, plugin=["own_parts"]).wait() == 0
