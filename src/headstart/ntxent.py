@@ -25,6 +25,7 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from headstart.engine.batch_statistics import ranks
 from headstart.records.errors import InputError
 
 CPU_TILE = 256, 1024  # rows, columns: 1 MB of float32, which stays in a core's cache between the operations on it
@@ -59,8 +60,8 @@ def nt_xent(z: Tensor, temperature: float = 0.5, group: dist.ProcessGroup | None
             f"nt_xent: z is {z.dtype} of shape {tuple(z.shape)}; it has to be floating point (2N, d), rows"
             " i and i + N the two views of picture i."
         )
-    ranks = _ranks(group)
-    if z.shape[0] * ranks < 4:
+    world = ranks(group)
+    if z.shape[0] * world < 4:
         raise InputError(
             f"nt_xent: the batch holds {z.shape[0] // 2} picture(s); the loss needs at least 2, because"
             " other pictures are the negatives."
@@ -76,15 +77,11 @@ def nt_xent(z: Tensor, temperature: float = 0.5, group: dist.ProcessGroup | None
         u = torch.nn.functional.normalize(z / torch.where(largest > 0, largest, 1.0), dim=1) * temperature**-0.5
         one, two = u.chunk(2)
         positives = (one * two).sum() * 2 / len(u)
-        if ranks > 1:
+        if world > 1:
             return _MeanLogSumExpOfRows.apply(u, group) - positives
         if 1 / temperature > SAFE_EXPONENT:
             return _MeanLogSumExpOfRows.apply(u, None) - positives
         return _MeanLogSumExpOfTriangle.apply(u) - positives
-
-
-def _ranks(group: dist.ProcessGroup | None) -> int:
-    return dist.get_world_size(group) if dist.is_available() and dist.is_initialized() else 1
 
 
 class _MeanLogSumExpOfTriangle(torch.autograd.Function):
@@ -181,13 +178,13 @@ def _products(u: Tensor, rows: slice, everyone: Tensor, offset: int) -> Tensor:
 
 
 def _rank(group: dist.ProcessGroup | None) -> int:
-    return dist.get_rank(group) if _ranks(group) > 1 else 0
+    return dist.get_rank(group) if ranks(group) > 1 else 0
 
 
 def _gather(rows: Tensor, group: dist.ProcessGroup | None) -> Tensor:
     """The ranks' rows one after the other. Not differentiable: the backward pass above accounts for it."""
-    if _ranks(group) == 1:
+    if ranks(group) == 1:
         return rows
-    parts = [torch.empty_like(rows) for _ in range(_ranks(group))]
+    parts = [torch.empty_like(rows) for _ in range(ranks(group))]
     dist.all_gather(parts, rows.contiguous(), group=group)
     return torch.cat(parts)

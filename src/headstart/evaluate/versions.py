@@ -115,13 +115,12 @@ def _folds(x: Tensor, y: Tensor, split_seed: int) -> Tensor:
 
 def _few(unit: Tensor, y: Tensor, split_seed: int) -> Tensor:
     """Logistic regression on a few pictures a class, asked about all others; the share of draws it is right in."""
-    counts = torch.bincount(y)
+    x, counts = 10 * unit, torch.bincount(y)
     right, asked = torch.zeros(len(y), dtype=torch.double), torch.zeros(len(y), dtype=torch.double)
     for draw in range(DRAWS):
         shuffled = order(split_seed, "versions/few", draw, len(y))
         by_class = shuffled[y[shuffled].argsort(stable=True)].split(counts.tolist())
         seen = torch.cat([part[: min(SHOTS, len(part) - 1)] for part in by_class])
-        x = 10 * unit
         weights, biases = logistic.lbfgs(x[seen][None], y[seen][None], len(counts), 0.1, max_iter=60)
         rest = torch.ones(len(y), dtype=torch.bool)
         rest[seen] = False

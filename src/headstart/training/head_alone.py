@@ -22,17 +22,15 @@ from headstart.records.config import Config
 from headstart.training import optimizers
 from headstart.training.loop import Epoch, Step, Training
 from headstart.training.step import SimCLR, loss_of
-from headstart.training.views import count_steps, draw_pairs
+from headstart.training.views import PICTURES_AT_ONCE, count_steps, pair_features
 
 STAGE = "head"
 SETS = 4
 """Pairs of views of every picture whose features are kept."""
-PICTURES_AT_ONCE = 64
 BYTES = 2**28
 """Of features that are kept; of a larger set, as many pictures as fit."""
 
 
-@torch.no_grad()
 def features_of_views(
     backbone: nn.Module,
     images: Images,
@@ -43,16 +41,13 @@ def features_of_views(
     quiet: bool = True,
 ) -> Tensor:
     """h of `SETS` pairs of augmented views: (SETS, n, 2, num_features) float32 on the device, f in evaluation mode."""
-    backbone.eval()
     sets: list[list[Tensor]] = [[] for _ in range(SETS)]
     with progress.stage("views for the head", SETS * len(pictures), 0, quiet) as bar:
         for s in range(SETS):
             for start in range(0, len(pictures), PICTURES_AT_ONCE):
                 chosen = pictures[start : start + PICTURES_AT_ONCE]
-                draws = draw_pairs(augment, images, chosen, generator(seed, "head-views", s, start))
-                views = augment.apply(images.batch(chosen)[0].to(compute.device), draws)
-                with compute.autocast():
-                    h = backbone(views.contiguous(memory_format=torch.channels_last)).float()
+                draws = generator(seed, "head-views", s, start)
+                h = pair_features(backbone, images, chosen, augment, compute, draws)
                 sets[s].append(torch.stack(h.chunk(2), dim=1))
                 bar.advance(len(chosen))
                 if s == start == 0:

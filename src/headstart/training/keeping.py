@@ -12,13 +12,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from headstart.augment import SimCLRAugment
 from headstart.engine.progress import say
 from headstart.engine.randomness import generator
 from headstart.evaluate import unlabelled, versions
 from headstart.report.verdict import kept_sentence
 from headstart.training.opened import OpenRun
-from headstart.training.views import augmenter, draw_pairs
+from headstart.training.views import augmenter, pair_features
 from headstart.training.views import mixed as mixed_order
 
 State = dict[str, Tensor]
@@ -86,23 +85,12 @@ def _by_pictures(run: OpenRun, network: nn.Module, states: list[State]) -> dict[
         network.load_state_dict(state)
         rank = unlabelled.rankme(torch.from_numpy(run.features(network, seen[:RANKED].numpy(), "train")))
         found = [
-            unlabelled.retrieval(_views(run, network, augment, held_out, generator(0, "held-out-views", k)))
-            for k in range(VIEW_PAIRS)
+            unlabelled.retrieval(pair_features(network, run.images, held_out, augment, run.compute, draws))
+            for draws in (generator(0, "held-out-views", k) for k in range(VIEW_PAIRS))
         ]
         figures.append(unlabelled.Figures(float(np.mean(found)), rank))
     best = unlabelled.chosen(figures)
     return {"best": best, "by": "pictures", "pictures": len(held_out), "versions": [vars(f) for f in figures]}
-
-
-@torch.no_grad()
-def _views(run: OpenRun, network: nn.Module, augment: SimCLRAugment, chosen: Tensor, draws: torch.Generator) -> Tensor:
-    """h (2n, num_features) of two augmented views of the chosen pictures."""
-    network.eval()
-    params = draw_pairs(augment, run.images, chosen, draws)
-    views = augment.apply(run.images.batch(chosen)[0].to(run.compute.device), params)
-    with run.compute.autocast():
-        parts = [network(part.contiguous(memory_format=torch.channels_last)) for part in views.split(64)]
-    return torch.cat(parts).float()
 
 
 def mixed(given: dict[str, Tensor], adapted: dict[str, Tensor], share: float) -> dict[str, Tensor]:

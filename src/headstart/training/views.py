@@ -10,14 +10,18 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from headstart.augment import Draw, SimCLRAugment
 from headstart.data.images import Images, gathered
 from headstart.engine import distributed
+from headstart.engine.device import Compute
 from headstart.engine.randomness import order
 from headstart.records.config import AugmentConfig
 from headstart.records.errors import InputError
+
+PICTURES_AT_ONCE = 64
+"""Pictures whose two views pass through a backbone together where only their features are wanted."""
 
 
 def augmenter(config: AugmentConfig, size: int, mean: Tensor | None, std: Tensor | None) -> SimCLRAugment:
@@ -114,3 +118,21 @@ def draw_pairs(augment: SimCLRAugment, images: Images, chosen: Tensor, draws: to
 def count_steps(n: int, batch_size: int, drop_last: bool = True) -> int:
     """Batches in n pictures."""
     return n // batch_size if drop_last else math.ceil(n / batch_size)
+
+
+@torch.no_grad()
+def pair_features(
+    backbone: nn.Module,
+    images: Images,
+    chosen: Tensor,
+    augment: SimCLRAugment,
+    compute: Compute,
+    draws: torch.Generator,
+) -> Tensor:
+    """h (2n, num_features) float32 of two augmented views of the chosen pictures, f in evaluation mode."""
+    backbone.eval()
+    params = draw_pairs(augment, images, chosen, draws)
+    views = augment.apply(images.batch(chosen)[0].to(compute.device), params)
+    with compute.autocast():
+        parts = views.split(2 * PICTURES_AT_ONCE)
+        return torch.cat([backbone(part.contiguous(memory_format=torch.channels_last)) for part in parts]).float()
