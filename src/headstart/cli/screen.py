@@ -16,7 +16,7 @@ from headstart.records.folder import RunFolder
 from headstart.records.names import PROBES
 from headstart.records.text import json_text, printable
 from headstart.report.labels import same_labels
-from headstart.report.verdict import before_simclr, kept_sentence, verdict
+from headstart.report.verdict import before_simclr, kept_sentence, no_better, verdict
 
 BEFORE = {"the untrained backbone": "untrained", "the given weights": "as given"}
 """The column's title."""
@@ -74,7 +74,7 @@ def _found(result: dict[str, Any]) -> str:
         classes = result["data"]["classes"]
         why = f"all labels are of one class, {classes[0]}" if len(classes) == 1 else "the pictures have no labels"
         return f"no probes: {why}"
-    worse = no_better(result)
+    worse = no_better(result["untrained"], result["probes"])
     if not worse:
         return "every probe is higher than before SimCLR (compare the intervals)"
     return f"by {', '.join(worse)} this backbone is no better than before SimCLR"
@@ -98,12 +98,7 @@ def print_evaluation(path: str | Path, console: Console | None = None) -> None:
         tell(f"{name} left out: {reason}", console)
     (first, judged), *others = found["backbones"].items()
     for name, column in others:
-        worse = [
-            probe
-            for probe, result in judged["probes"].items()
-            if probe in column["probes"] and result["accuracy"] <= column["probes"][probe]["accuracy"]
-        ]
-        if worse:
+        if worse := no_better(column["probes"], judged["probes"]):
             tell(f"by {', '.join(worse)} {first} is no better than {name}", console)
     tell(
         f"{len(found['backbones'])} backbones are judged in {path}; next: give other pictures with --data, or evaluate "
@@ -234,21 +229,11 @@ def print_exported(source: Any, out: Path) -> None:
     """Where a file is, that it was compared, and the model card's frank sentence."""
     console = Console(highlight=False)
     told = {} if isinstance(source, Path) else source.result
-    worse = no_better(told) if told else []
+    worse = no_better(told["untrained"], told["probes"]) if told else []
     if worse:
         tell(f"By {', '.join(worse)} this backbone is no better than before SimCLR.", console)
     card = "" if isinstance(source, Path) else f"; the model card: {source.folder.card}"
     tell(f"{out}: read back, it gives the same; next: load it as its metadata tell{card}", console)
-
-
-def no_better(result: dict[str, Any]) -> list[str]:
-    """The probes by which the backbone is no better than it was before SimCLR."""
-    before = result["untrained"]
-    return [
-        name
-        for name, probe in result["probes"].items()
-        if name in before and probe["accuracy"] <= before[name]["accuracy"]
-    ]
 
 
 def print_json(value: Any) -> None:

@@ -28,7 +28,7 @@ from headstart.report.html import (
 from headstart.report.labels import (
     name_of_head,
 )
-from headstart.report.verdict import before_simclr
+from headstart.report.verdict import before_simclr, no_better
 
 FEW_RUNS = 4
 
@@ -44,10 +44,9 @@ def no_gain(result: Mapping[str, Any], name: str) -> str:
     before, after = result.get("untrained") or {}, result.get("probes") or {}
     as_it_was = "untrained" if before_simclr(result) == "the untrained backbone" else "as given"
     lost = [
-        f"{PROBES.shown(probe)} ({100 * found['accuracy']:.1f} against "
+        f"{PROBES.shown(probe)} ({100 * after[probe]['accuracy']:.1f} against "
         f"{100 * before[probe]['accuracy']:.1f} % {as_it_was})"
-        for probe, found in after.items()
-        if "accuracy" in (before.get(probe) or {}) and found.get("accuracy", 1) <= before[probe]["accuracy"]
+        for probe in no_better(before, after)
     ]
     return f"With the {name} head, SimCLR gained nothing by {', '.join(lost)}." if lost else ""
 

@@ -46,6 +46,15 @@ def verdict(result: Mapping[str, Any]) -> str | None:
     return f"{'Better' if gain > 0 else 'Worse'} than {given}: {found}."
 
 
+def no_better(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
+    """The probes, in the order of `after`, by which a backbone is no better than one before or beside it."""
+    return [
+        probe
+        for probe, found in after.items()
+        if "accuracy" in (before.get(probe) or {}) and found.get("accuracy", 1) <= before[probe]["accuracy"]
+    ]
+
+
 def before_simclr(result: Mapping[str, Any]) -> str:
     """What the backbone was before SimCLR, in words."""
     weights = str((result.get("backbone") or {}).get("weights", "none"))
