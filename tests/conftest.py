@@ -21,7 +21,7 @@ NEEDS_DATA = "needs HEADSTART_DATA (the folder that holds data/ and reference/)"
 
 
 @pytest.fixture(autouse=True, scope="session")
-def _own_cache(tmp_path_factory: pytest.TempPathFactory):
+def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
     """Decoded pictures of tests never land in the person's own cache; bf16 and threads are the tests' own choice."""
     os.environ["HEADSTART_CACHE"] = str(tmp_path_factory.mktemp("cache"))
     import torch

@@ -11,8 +11,9 @@ import torchvision.transforms.functional as TF
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
+from torch import Tensor
 
-from headstart.augment import SimCLRAugment
+from headstart.augment import Draw, SimCLRAugment
 from headstart.records.errors import InputError
 
 # Everything is computed in float32 on [0, 1], as torchvision's tensor operations do; what differs is the
@@ -33,11 +34,11 @@ ATOL = {
 OFF = {"flip": 0.0, "jitter_p": 0.0, "grey_p": 0.0, "blur_p": 0.0}
 
 
-def generator(seed=0):
+def generator(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def some_pictures(n, height, width, seed=0):
+def some_pictures(n: int, height: int, width: int, seed: int = 0) -> Tensor:
     """Smooth shapes with noise and flat spots: grey pixels, black, white, ties between channels all occur."""
     g = generator(seed)
     coarse = torch.rand(n, 3, 5, 5, generator=g)
@@ -48,7 +49,7 @@ def some_pictures(n, height, width, seed=0):
     return (x * 255).round().to(torch.uint8)
 
 
-def reference(augment, picture, params, i):
+def reference(augment: SimCLRAugment, picture: Tensor, params: Draw, i: int) -> Tensor:
     """One view, operation by operation, by torchvision."""
     x = picture.float() / 255
     box = (int(v[i]) for v in (params.top, params.left, params.height, params.width))
@@ -68,13 +69,13 @@ def reference(augment, picture, params, i):
     return x
 
 
-def assert_like_torchvision(augment, pictures, params, atol):
+def assert_like_torchvision(augment: SimCLRAugment, pictures: Tensor, params: Draw, atol: float) -> None:
     views = augment.apply(pictures, params)
     expected = torch.stack([reference(augment, pictures[i % len(pictures)], params, i) for i in range(len(params))])
     torch.testing.assert_close(views, expected, rtol=0, atol=atol)
 
 
-def only(operation):
+def only(operation: int) -> SimCLRAugment:
     """Jitter with one operation at full strength."""
     strengths = [0.0] * 4
     strengths[operation] = (0.8, 0.8, 0.8, 0.5)[operation]
@@ -97,7 +98,7 @@ def only(operation):
     ],
 )
 @pytest.mark.parametrize("flip", [0.0, 1.0])
-def test_crop_and_flip(size, height, width, name, flip):
+def test_crop_and_flip(size: int, height: int, width: int, name: str, flip: float) -> None:
     augment = SimCLRAugment(size, **{**OFF, "flip": flip})
     pictures = some_pictures(8, height, width)
     assert_like_torchvision(augment, pictures, augment.draw(16, height, width, generator=generator()), ATOL[name])
@@ -118,13 +119,13 @@ def test_crop_and_flip(size, height, width, name, flip):
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_one_operation(augment, name):
+def test_one_operation(augment: SimCLRAugment, name: str) -> None:
     pictures = some_pictures(16, 32, 32)
     params = augment.draw(32, 32, 32, generator=generator())
     assert_like_torchvision(augment, pictures, params, ATOL["crop"] + ATOL[name])
 
 
-def test_hue_of_every_colour():
+def test_hue_of_every_colour() -> None:
     """All corners of the colour cube, its greys, and colours with two equal channels, each turned by each of
     many angles."""
     levels = torch.tensor([0, 1, 127, 254, 255], dtype=torch.uint8)
@@ -137,7 +138,7 @@ def test_hue_of_every_colour():
 
 
 @pytest.mark.parametrize(("size", "height", "width"), [(32, 32, 32), (24, 40, 56)])
-def test_all_operations_together(size, height, width):
+def test_all_operations_together(size: int, height: int, width: int) -> None:
     augment = SimCLRAugment(size, mean=(0.49, 0.48, 0.45), std=(0.25, 0.25, 0.25))
     pictures = some_pictures(64, height, width)
     params = augment.draw(128, height, width, generator=generator())
@@ -153,7 +154,7 @@ def test_all_operations_together(size, height, width):
     low=st.floats(0.01, 1),
 )
 @settings(deadline=None, max_examples=40)
-def test_any_shape(size, height, width, seed, low):
+def test_any_shape(size: int, height: int, width: int, seed: int, low: float) -> None:
     augment = SimCLRAugment(size, crop_scale=(low, 1.0))
     pictures = some_pictures(4, height, width, seed)
     params = augment.draw(8, height, width, generator=generator(seed))
@@ -167,7 +168,7 @@ def test_any_shape(size, height, width, seed, low):
 
 
 @pytest.mark.parametrize(("height", "width"), [(32, 32), (100, 20), (20, 100), (40, 64)])
-def test_boxes_follow_torchvisions_distribution(height, width):
+def test_boxes_follow_torchvisions_distribution(height: int, width: int) -> None:
     """Two-sample Kolmogorov-Smirnov on each coordinate; fixed seeds, so the outcome is fixed too. At 100 x 20
     most attempts fail and the central box is common."""
     n = 3000
@@ -182,7 +183,7 @@ def test_boxes_follow_torchvisions_distribution(height, width):
         assert stats.ks_2samp(product(ours).numpy(), product(theirs).numpy()).pvalue > 0.005
 
 
-def test_central_box_where_nothing_fits():
+def test_central_box_where_nothing_fits() -> None:
     augment = SimCLRAugment(8, crop_scale=(1.0, 1.0), crop_ratio=(3 / 4, 4 / 3))
     for height, width in ((10, 400), (400, 10)):
         torch.manual_seed(0)
@@ -192,7 +193,7 @@ def test_central_box_where_nothing_fits():
             assert field.tolist() == [value] * 5
 
 
-def test_colour_parameters_follow_torchvisions_distribution():
+def test_colour_parameters_follow_torchvisions_distribution() -> None:
     n = 6000
     params = SimCLRAugment(blur_sigma=(0.1, 2.0)).draw(n, 32, 32, generator=generator(3))
     for column, (low, high) in enumerate([(0.2, 1.8), (0.2, 1.8), (0.2, 1.8), (-0.2, 0.2)]):
@@ -210,7 +211,7 @@ def test_colour_parameters_follow_torchvisions_distribution():
     assert (strong[:, 3] == 0).all()
 
 
-def test_views_never_share_a_draw():
+def test_views_never_share_a_draw() -> None:
     params = SimCLRAugment().draw(2 * 500, 32, 32, generator=generator(5))
     assert len(torch.unique(params.factors, dim=0)) == 1000
     assert len(torch.unique(params.sigma)) > 990
@@ -221,7 +222,7 @@ def test_views_never_share_a_draw():
     assert len(torch.unique(views.flatten(1), dim=0)) == 12
 
 
-def test_a_row_of_a_draw_depends_on_its_position_only():
+def test_a_row_of_a_draw_depends_on_its_position_only() -> None:
     augment = SimCLRAugment()
     whole = augment.draw(50, 32, 40, generator=generator(7))
     part = augment.draw(20, torch.full((20,), 32), torch.full((20,), 40), generator=generator(7))
@@ -231,7 +232,7 @@ def test_a_row_of_a_draw_depends_on_its_position_only():
 
 @pytest.mark.parametrize(("size", "height", "width"), [(32, 32, 32), (16, 40, 24), (48, 40, 50)])
 @pytest.mark.parametrize("piece", [1, 3, 37, 64])
-def test_any_slice_gives_the_same_bytes(size, height, width, piece):
+def test_any_slice_gives_the_same_bytes(size: int, height: int, width: int, piece: int) -> None:
     """What a process applies to its share is what one process would have got, bit for bit."""
     augment = SimCLRAugment(size, mean=(0.5, 0.4, 0.3), std=(0.2, 0.2, 0.2))
     n = 70
@@ -244,7 +245,7 @@ def test_any_slice_gives_the_same_bytes(size, height, width, piece):
         assert torch.equal(augment.apply(pictures[index], params[rows]), whole[rows])
 
 
-def test_forward_draws_and_applies():
+def test_forward_draws_and_applies() -> None:
     augment = SimCLRAugment(16)
     pictures = some_pictures(5, 20, 24)
     for views in (1, 2, 3):
@@ -256,7 +257,7 @@ def test_forward_draws_and_applies():
         assert torch.equal(actual, expected)
 
 
-def test_padding_is_never_seen():
+def test_padding_is_never_seen() -> None:
     """Frames of different sizes: each as if it were alone, whatever lies outside it."""
     augment = SimCLRAugment(24)
     sizes = [(30, 40), (17, 50), (50, 12), (24, 24)]
@@ -273,7 +274,7 @@ def test_padding_is_never_seen():
         torch.testing.assert_close(views[i], expected, rtol=0, atol=ATOL["all"])
 
 
-def test_the_global_generator_serves_where_none_is_given():
+def test_the_global_generator_serves_where_none_is_given() -> None:
     torch.manual_seed(3)
     pictures = some_pictures(3, 32, 32)
     one = SimCLRAugment()(pictures)
@@ -282,14 +283,14 @@ def test_the_global_generator_serves_where_none_is_given():
     assert not torch.equal(SimCLRAugment()(pictures), one)
 
 
-def test_pictures_are_left_alone():
+def test_pictures_are_left_alone() -> None:
     pictures = some_pictures(4, 32, 32)
     before = pictures.clone()
     SimCLRAugment()(pictures, generator=generator())
     assert torch.equal(pictures, before)
 
 
-def test_kernel_is_a_tenth_of_the_side_made_odd():
+def test_kernel_is_a_tenth_of_the_side_made_odd() -> None:
     assert [SimCLRAugment(size).blur_kernel for size in (8, 32, 64, 96, 128, 224)] == [1, 3, 7, 9, 13, 23]
 
 
@@ -310,7 +311,14 @@ def test_kernel_is_a_tenth_of_the_side_made_odd():
         ({"mean": (0.5, 0.5), "std": (0.2, 0.2)}, "mean"),
     ],
 )
-def test_bad_options_are_refused(options, words):
+def test_bad_options_are_refused(
+    options: dict[str, float]
+    | dict[str, int]
+    | dict[str, tuple[float, float, float, float]]
+    | dict[str, tuple[float, float, float]]
+    | dict[str, tuple[float, float]],
+    words: str,
+) -> None:
     with pytest.raises(InputError, match=words):
         SimCLRAugment(**options)
 
@@ -318,18 +326,18 @@ def test_bad_options_are_refused(options, words):
 @pytest.mark.parametrize(
     "pictures", [torch.zeros(2, 3, 8, 8), torch.zeros(2, 1, 8, 8, dtype=torch.uint8), torch.zeros(3, 8, 8)]
 )
-def test_bad_pictures_are_refused(pictures):
+def test_bad_pictures_are_refused(pictures: Tensor) -> None:
     with pytest.raises(InputError, match="uint8"):
         SimCLRAugment(8)(pictures)
 
 
-def test_a_draw_that_does_not_fit_is_refused():
+def test_a_draw_that_does_not_fit_is_refused() -> None:
     augment = SimCLRAugment(8)
     with pytest.raises(InputError, match="multiple"):
         augment.apply(some_pictures(3, 8, 8), augment.draw(4, 8, 8))
 
 
-def test_views_are_the_same_within_autocast():
+def test_views_are_the_same_within_autocast() -> None:
     augment = SimCLRAugment(16)
     pictures, draw = some_pictures(4, 20, 20), augment.draw(8, 20, 20, generator=torch.Generator().manual_seed(0))
     with torch.autocast("cpu", torch.bfloat16):

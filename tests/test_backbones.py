@@ -1,13 +1,15 @@
 """Backbones: every torchvision network and timm by name, its stem, its weights, and how others load it."""
 
 import urllib.error
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 import torchvision
 from safetensors.torch import save_file
-from torch import nn
+from torch import Tensor, nn
 
 from headstart import backbones
 from headstart.backbones import networks
@@ -50,7 +52,7 @@ def seeded(seed: int = 0) -> torch.Generator:
 
 
 @pytest.mark.parametrize("name", FAMILIES)
-def test_a_torchvision_network_lacks_its_last_linear_alone(name):
+def test_a_torchvision_network_lacks_its_last_linear_alone(name: str) -> None:
     side = {"aux_logits": False, "init_weights": True} if name in ("googlenet", "inception_v3") else {}
     with torch.device("meta"):
         plain = torchvision.models.get_model(name, **side)
@@ -70,7 +72,7 @@ def test_a_torchvision_network_lacks_its_last_linear_alone(name):
     ("name", "num_features"),
     [("resnet18", 512), ("resnet34", 512), ("resnet50", 2048), ("vit_b_16", 768), ("convnext_tiny", 768)],
 )
-def test_num_features_of_the_common_ones(name, num_features):
+def test_num_features_of_the_common_ones(name: str, num_features: int) -> None:
     assert backbones.num_features(name) == num_features
 
 
@@ -80,7 +82,7 @@ def same_tensors(one: nn.Module, two: nn.Module) -> bool:
 
 
 @pytest.mark.parametrize("name", ["resnet18", "timm:resnet10t", "regnet_y_400mf"])
-def test_initial_weights_follow_from_the_generator_alone(name):
+def test_initial_weights_follow_from_the_generator_alone(name: str) -> None:
     before = torch.get_rng_state()
     one = backbones.build(name, generator=seeded(1))
     assert torch.equal(torch.get_rng_state(), before)
@@ -89,7 +91,7 @@ def test_initial_weights_follow_from_the_generator_alone(name):
     assert not same_tensors(one, backbones.build(name, generator=seeded(2)))
 
 
-def test_without_a_generator_it_is_torchs_own_network():
+def test_without_a_generator_it_is_torchs_own_network() -> None:
     torch.manual_seed(3)
     plain = torchvision.models.resnet18()
     torch.manual_seed(3)
@@ -99,7 +101,7 @@ def test_without_a_generator_it_is_torchs_own_network():
 
 
 @pytest.mark.parametrize("name", ["resnet18", "timm:resnet18"])
-def test_cifar_stem_keeps_the_picture_size(name):
+def test_cifar_stem_keeps_the_picture_size(name: str) -> None:
     backbone = backbones.build(name, stem="cifar", size=32)
     seen = []
     backbone.layer1.register_forward_hook(lambda module, inputs, output: seen.append(output.shape))
@@ -122,7 +124,9 @@ def test_cifar_stem_keeps_the_picture_size(name):
         ("timm:mobilenetv3_small_050", "imagenet", 32),
     ],
 )
-def test_loading_lines_load_the_file_in_plain_libraries(name, stem, size, tmp_path, monkeypatch):
+def test_loading_lines_load_the_file_in_plain_libraries(
+    name: str, stem: str, size: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     backbone = backbones.build(name, stem=stem, size=size, generator=seeded())
     monkeypatch.chdir(tmp_path)
     save_file(backbone.state_dict(), "backbone.safetensors")
@@ -136,7 +140,7 @@ def test_loading_lines_load_the_file_in_plain_libraries(name, stem, size, tmp_pa
     assert torch.equal(scope["backbone"].eval()(pictures), expected)
 
 
-def test_resnets_load_with_the_one_line_of_the_contract(tmp_path):
+def test_resnets_load_with_the_one_line_of_the_contract(tmp_path: Path) -> None:
     backbone = backbones.build("resnet34", generator=seeded())
     missing, unexpected = torchvision.models.resnet34().load_state_dict(backbone.state_dict(), strict=False)
     assert set(missing) == {"fc.weight", "fc.bias"}
@@ -164,21 +168,23 @@ def classifier() -> nn.Module:
     ],
     ids=["plain", "lightning", "ddp", "other ssl", "no classifier", "old"],
 )
-def test_weights_files_of_many_makes_load(classifier, tmp_path, wrap):
+def test_weights_files_of_many_makes_load(
+    classifier: nn.Module, tmp_path: Path, wrap: Callable[[dict[str, Tensor]], dict[str, Any]]
+) -> None:
     torch.save(wrap(classifier.state_dict()), tmp_path / "weights.pth")
     backbone = backbones.build("resnet18", weights=tmp_path / "weights.pth", generator=seeded())
     expected = {name: t for name, t in classifier.state_dict().items() if not name.startswith("fc.")}
     assert all(torch.equal(tensor, expected[name]) for name, tensor in backbone.state_dict().items())
 
 
-def test_safetensors_and_timm_classifiers_load(tmp_path):
+def test_safetensors_and_timm_classifiers_load(tmp_path: Path) -> None:
     plain = timm.create_model("resnet10t", num_classes=5)
     save_file(plain.state_dict(), tmp_path / "weights.safetensors")
     backbone = backbones.build("timm:resnet10t", weights=tmp_path / "weights.safetensors")
     assert all(torch.equal(tensor, plain.state_dict()[name]) for name, tensor in backbone.state_dict().items())
 
 
-def test_side_classifiers_are_left_out(tmp_path):
+def test_side_classifiers_are_left_out(tmp_path: Path) -> None:
     plain = torchvision.models.googlenet(aux_logits=True, init_weights=False)
     save_file(plain.state_dict(), tmp_path / "weights.safetensors")
     backbone = backbones.build("googlenet", weights=tmp_path / "weights.safetensors")
@@ -186,7 +192,7 @@ def test_side_classifiers_are_left_out(tmp_path):
     assert not any("aux" in name for name in backbone.state_dict())
 
 
-def test_a_vision_transformers_weights_are_interpolated_to_the_picture_size(tmp_path):
+def test_a_vision_transformers_weights_are_interpolated_to_the_picture_size(tmp_path: Path) -> None:
     plain = torchvision.models.vit_b_32(image_size=96)
     nn.init.constant_(plain.encoder.pos_embedding, 0.25)
     save_file(plain.state_dict(), tmp_path / "weights.safetensors")
@@ -204,7 +210,9 @@ def test_a_vision_transformers_weights_are_interpolated_to_the_picture_size(tmp_
         (lambda s: s.update({"conv1.weight": torch.ones(64, 3, 3, 3)}), r"shape: conv1.weight \(64, 3, 3, 3\) instead"),
     ],
 )
-def test_weights_that_do_not_fit_are_listed(classifier, tmp_path, edit, message):
+def test_weights_that_do_not_fit_are_listed(
+    classifier: nn.Module, tmp_path: Path, edit: Callable[[dict[str, Tensor]], object], message: str
+) -> None:
     state = dict(classifier.state_dict())
     edit(state)
     torch.save(state, tmp_path / "weights.pt")
@@ -212,13 +220,15 @@ def test_weights_that_do_not_fit_are_listed(classifier, tmp_path, edit, message)
         backbones.build("resnet18", weights=tmp_path / "weights.pt")
 
 
-def test_deeper_networks_weights_are_refused(tmp_path):
+def test_deeper_networks_weights_are_refused(tmp_path: Path) -> None:
     torch.save(torchvision.models.resnet34().state_dict(), tmp_path / "weights.pt")
     with pytest.raises(InputError, match=r"unknown: layer1\.2"):
         backbones.build("resnet18", weights=tmp_path / "weights.pt")
 
 
-def test_imagenet_weights_come_from_torchvisions_cache(classifier, tmp_path, monkeypatch):
+def test_imagenet_weights_come_from_torchvisions_cache(
+    classifier: nn.Module, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     torch.manual_seed(8)
     plain = torchvision.models.resnet18()
@@ -230,8 +240,10 @@ def test_imagenet_weights_come_from_torchvisions_cache(classifier, tmp_path, mon
 
 
 @pytest.mark.parametrize("error", [urllib.error.URLError("no route to host"), RuntimeError("invalid hash value")])
-def test_imagenet_weights_that_cannot_be_fetched_name_the_ways_out(tmp_path, monkeypatch, error):
-    def refuse(*args, **kwargs):
+def test_imagenet_weights_that_cannot_be_fetched_name_the_ways_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def refuse(*args: object, **kwargs: object) -> None:
         raise error
 
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
@@ -240,7 +252,7 @@ def test_imagenet_weights_that_cannot_be_fetched_name_the_ways_out(tmp_path, mon
         backbones.build("resnet18", weights="imagenet")
 
 
-def test_timm_weights_that_cannot_be_fetched_name_the_ways_out(tmp_path, monkeypatch):
+def test_timm_weights_that_cannot_be_fetched_name_the_ways_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import huggingface_hub.constants
 
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
@@ -267,14 +279,14 @@ def test_timm_weights_that_cannot_be_fetched_name_the_ways_out(tmp_path, monkeyp
         ({"name": "resnet18", "weights": "no-such-file.pt"}, "no-such-file.pt is not a file"),
     ],
 )
-def test_bad_input_is_one_sentence(options, message):
+def test_bad_input_is_one_sentence(options: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message) as caught:
         backbones.build(**options)
     assert "\n" not in str(caught.value)
 
 
-def test_without_timm_the_message_says_how_to_install_it(monkeypatch):
-    def missing(name):
+def test_without_timm_the_message_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(name: str) -> None:
         raise ImportError(name)
 
     monkeypatch.setattr(networks.importlib, "import_module", missing)

@@ -3,7 +3,9 @@
 import copy
 import math
 import os
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -13,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 from sklearn.decomposition import PCA
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from headstart.heads import ProjectionHead, head_statistics
@@ -50,8 +52,8 @@ def features() -> torch.Tensor:
 
 
 @pytest.fixture
-def head_of(autoencoder, features):
-    def make(init: str, **options) -> ProjectionHead:
+def head_of(autoencoder: dict[str, Tensor], features: Tensor) -> Callable[..., ProjectionHead]:
+    def make(init: str, **options: Any) -> ProjectionHead:
         options = {"hidden_dim": HIDDEN, "output_dim": OUT, "activation": "tanh", "generator": seeded()} | options
         return ProjectionHead.from_init(IN, init=init, autoencoder=autoencoder, features=features, **options)
 
@@ -61,7 +63,7 @@ def head_of(autoencoder, features):
 # ----------------------------------------------- what defines each init
 
 
-def test_random_is_the_default_init_of_linear():
+def test_random_is_the_default_init_of_linear() -> None:
     torch.manual_seed(11)
     plain = nn.Sequential(nn.Linear(IN, HIDDEN), nn.ReLU(), nn.Linear(HIDDEN, OUT))
     torch.manual_seed(11)
@@ -71,7 +73,7 @@ def test_random_is_the_default_init_of_linear():
     assert not head.frozen
 
 
-def test_autoencoder_is_the_embedding_layer_bit_for_bit(autoencoder, tmp_path):
+def test_autoencoder_is_the_embedding_layer_bit_for_bit(autoencoder: dict[str, Tensor], tmp_path: Path) -> None:
     save_file(autoencoder, tmp_path / "autoencoder.safetensors")
     head = ProjectionHead.from_autoencoder(tmp_path / "autoencoder.safetensors", output_dim=OUT, activation="sigmoid")
     assert torch.equal(head.first.weight, autoencoder["encoder.embedding.weight"])
@@ -82,7 +84,7 @@ def test_autoencoder_is_the_embedding_layer_bit_for_bit(autoencoder, tmp_path):
 
 
 @pytest.mark.parametrize(("in_features", "hidden_dim"), [(40, 24), (24, 40), (512, 256), (30, 30)])
-def test_orthogonal_is_orthogonal(in_features, hidden_dim):
+def test_orthogonal_is_orthogonal(in_features: int, hidden_dim: int) -> None:
     weight = ProjectionHead.from_init(
         in_features, init="orthogonal", hidden_dim=hidden_dim, generator=seeded()
     ).first.weight.double()
@@ -90,7 +92,7 @@ def test_orthogonal_is_orthogonal(in_features, hidden_dim):
     assert (short @ short.T - torch.eye(len(short))).abs().max() < 1e-6
 
 
-def test_orthogonal_is_drawn_uniformly():
+def test_orthogonal_is_drawn_uniformly() -> None:
     """The first entry of a uniformly drawn orthogonal matrix has mean 0 and variance 1/n; a QR without the sign fix
     gives it one sign."""
     g = seeded()
@@ -104,7 +106,9 @@ def test_orthogonal_is_drawn_uniformly():
     assert entries.square().mean().item() == pytest.approx(0.25, rel=0.2)
 
 
-def test_spectrum_keeps_the_singular_values_and_nothing_of_their_directions(head_of, autoencoder):
+def test_spectrum_keeps_the_singular_values_and_nothing_of_their_directions(
+    head_of: Callable[..., ProjectionHead], autoencoder: dict[str, Tensor]
+) -> None:
     head, source = head_of("spectrum"), autoencoder["encoder.embedding.weight"]
     values = torch.linalg.svdvals(source.double())
     assert torch.allclose(torch.linalg.svdvals(head.first.weight.double()), values, rtol=1e-5, atol=1e-7)
@@ -113,7 +117,9 @@ def test_spectrum_keeps_the_singular_values_and_nothing_of_their_directions(head
     assert abs(leading[0] @ leading[1]) < 0.6  # two random directions in 40 dimensions: 0.16 expected
 
 
-def test_shuffled_keeps_the_entries_and_changes_the_spectrum(head_of, autoencoder):
+def test_shuffled_keeps_the_entries_and_changes_the_spectrum(
+    head_of: Callable[..., ProjectionHead], autoencoder: dict[str, Tensor]
+) -> None:
     head, weight = head_of("shuffled"), autoencoder["encoder.embedding.weight"]
     assert torch.equal(head.first.weight.flatten().sort().values, weight.flatten().sort().values)
     assert torch.equal(head.first.bias.sort().values, autoencoder["encoder.embedding.bias"].sort().values)
@@ -122,7 +128,7 @@ def test_shuffled_keeps_the_entries_and_changes_the_spectrum(head_of, autoencode
     assert after[0] < 0.8 * before[0]
 
 
-def test_pca_is_scikit_learns_transform(head_of, features):
+def test_pca_is_scikit_learns_transform(head_of: Callable[..., ProjectionHead], features: Tensor) -> None:
     head = head_of("pca")
     pca = PCA(n_components=HIDDEN, svd_solver="full").fit(features.double().numpy())
     np.testing.assert_allclose(head.first.weight.detach().numpy(), pca.components_, atol=1e-5)
@@ -135,7 +141,9 @@ def test_pca_is_scikit_learns_transform(head_of, features):
 
 @pytest.mark.parametrize("init", INITS)
 @pytest.mark.parametrize("frozen", [True, False])
-def test_every_init_exists_frozen_and_trainable(head_of, init, frozen):
+def test_every_init_exists_frozen_and_trainable(
+    head_of: Callable[..., ProjectionHead], init: str, frozen: bool
+) -> None:
     head = head_of(init, frozen=frozen)
     assert head.frozen is frozen
     head(torch.randn(6, IN)).square().sum().backward()
@@ -145,7 +153,7 @@ def test_every_init_exists_frozen_and_trainable(head_of, init, frozen):
 
 
 @pytest.mark.parametrize("init", INITS)
-def test_layers_behind_the_first_do_not_depend_on_the_init(head_of, init):
+def test_layers_behind_the_first_do_not_depend_on_the_init(head_of: Callable[..., ProjectionHead], init: str) -> None:
     head, random = head_of(init, depth=4), head_of("random", depth=4)
     for name, tensor in head.state_dict().items():
         if not name.startswith("first."):
@@ -153,7 +161,7 @@ def test_layers_behind_the_first_do_not_depend_on_the_init(head_of, init):
 
 
 @pytest.mark.parametrize("init", INITS)
-def test_only_the_given_generator_is_drawn_from(head_of, init):
+def test_only_the_given_generator_is_drawn_from(head_of: Callable[..., ProjectionHead], init: str) -> None:
     before = torch.get_rng_state()
     one, two, other = head_of(init), head_of(init), head_of(init, generator=seeded(1))
     assert torch.equal(torch.get_rng_state(), before)
@@ -163,7 +171,7 @@ def test_only_the_given_generator_is_drawn_from(head_of, init):
 
 
 @pytest.mark.parametrize("activation", list(ACTIVATIONS))
-def test_every_activation_stands_between_first_and_output(activation):
+def test_every_activation_stands_between_first_and_output(activation: str) -> None:
     head = ProjectionHead(IN, HIDDEN, OUT, activation)
     x = torch.randn(5, IN)
     function = (lambda v: v) if activation == "identity" else getattr(F, activation)
@@ -178,7 +186,7 @@ def test_every_activation_stands_between_first_and_output(activation):
     batch_norm=st.booleans(),
 )
 @settings(max_examples=40, deadline=None)
-def test_any_sizes(in_features, hidden_dim, output_dim, depth, batch_norm):
+def test_any_sizes(in_features: int, hidden_dim: int, output_dim: int, depth: int, batch_norm: bool) -> None:
     if depth == 1:
         hidden_dim = output_dim
     head = ProjectionHead(in_features, hidden_dim, output_dim, "silu", depth=depth, batch_norm=batch_norm)
@@ -189,7 +197,7 @@ def test_any_sizes(in_features, hidden_dim, output_dim, depth, batch_norm):
     assert sum(isinstance(m, nn.BatchNorm1d) for m in head.modules()) == (depth - 1 if batch_norm else 0)
 
 
-def test_batch_norm_stands_before_the_activation():
+def test_batch_norm_stands_before_the_activation() -> None:
     head = ProjectionHead(IN, HIDDEN, OUT, "sigmoid", depth=3, batch_norm=True)
     x = torch.randn(16, IN)
     expected = F.sigmoid(F.batch_norm(head.first(x), None, None, training=True))
@@ -201,8 +209,10 @@ def test_batch_norm_stands_before_the_activation():
 
 
 @pytest.mark.parametrize("init", INITS)
-def test_match_scale_gives_every_init_the_output_scale_of_random(head_of, features, init):
-    def rms(head):
+def test_match_scale_gives_every_init_the_output_scale_of_random(
+    head_of: Callable[..., ProjectionHead], features: Tensor, init: str
+) -> None:
+    def rms(head: ProjectionHead) -> float:
         return head.first(features).square().mean().sqrt().item()
 
     assert rms(head_of(init, match_scale=True)) == pytest.approx(rms(head_of("random")), rel=1e-4)
@@ -213,7 +223,7 @@ def test_match_scale_gives_every_init_the_output_scale_of_random(head_of, featur
 
 
 @pytest.mark.parametrize("init", ["random", "autoencoder", "orthogonal", "spectrum", "shuffled"])
-def test_match_scale_without_features_matches_frobenius_norms(autoencoder, init):
+def test_match_scale_without_features_matches_frobenius_norms(autoencoder: dict[str, Tensor], init: str) -> None:
     norms = [
         ProjectionHead.from_init(
             IN, init=i, hidden_dim=HIDDEN, autoencoder=autoencoder, generator=seeded(), match_scale=True
@@ -226,7 +236,9 @@ def test_match_scale_without_features_matches_frobenius_norms(autoencoder, init)
 # ----------------------------------------------- the whole head at once
 
 
-def test_pretrained_all_keeps_the_decoders_inner_products_best(head_of, autoencoder):
+def test_pretrained_all_keeps_the_decoders_inner_products_best(
+    head_of: Callable[..., ProjectionHead], autoencoder: dict[str, Tensor]
+) -> None:
     head = head_of("autoencoder", pretrained="all")
     assert torch.equal(head.first.weight, autoencoder["encoder.embedding.weight"])
     decoder = autoencoder["decoder.hidden.weight"].double()
@@ -240,7 +252,7 @@ def test_pretrained_all_keeps_the_decoders_inner_products_best(head_of, autoenco
 
 
 @pytest.mark.parametrize("init", [name for name, init in HEAD_INITS.items() if init.from_embedding])
-def test_pretrained_all_is_controlled_like_the_first_layer(head_of, init):
+def test_pretrained_all_is_controlled_like_the_first_layer(head_of: Callable[..., ProjectionHead], init: str) -> None:
     full, control = head_of("autoencoder", pretrained="all").output, head_of(init, pretrained="all").output
     if init == "spectrum":
         assert torch.allclose(torch.linalg.svdvals(control.weight), torch.linalg.svdvals(full.weight), atol=1e-5)
@@ -255,14 +267,16 @@ def test_pretrained_all_is_controlled_like_the_first_layer(head_of, init):
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw", "lars"])
 @pytest.mark.parametrize("init", INITS)
-def test_a_frozen_layer_is_byte_identical_after_training_and_resume(head_of, init, optimizer):
+def test_a_frozen_layer_is_byte_identical_after_training_and_resume(
+    head_of: Callable[..., ProjectionHead], init: str, optimizer: str
+) -> None:
     config = ContrastiveConfig(optimizer=optimizer, weight_decay=0.1, decay_norms_and_biases=True)
     head = head_of(init)
     start = head.first.weight.numpy(force=True).tobytes(), head.first.bias.numpy(force=True).tobytes()
     trained = {id(p) for group in groups(head.named_parameters(), config) for p in group["params"]}
     assert trained == {id(head.output.weight), id(head.output.bias)}
 
-    def train(head, optimizer, steps):
+    def train(head: ProjectionHead, optimizer: torch.optim.Optimizer, steps: int) -> None:
         for _ in range(steps):
             for group in optimizer.param_groups:
                 group["lr"] = 0.05
@@ -291,7 +305,7 @@ def plain_nt_xent(z: torch.Tensor, temperature: float) -> torch.Tensor:
     return F.cross_entropy(logits, torch.arange(len(z)).roll(len(z) // 2))
 
 
-def test_head_statistics(head_of, features):
+def test_head_statistics(head_of: Callable[..., ProjectionHead], features: Tensor) -> None:
     head = head_of("autoencoder", activation="sigmoid")
     views = torch.randn(12, IN, generator=seeded(5))
     before = copy.deepcopy(head.state_dict())
@@ -315,7 +329,7 @@ def test_head_statistics(head_of, features):
     assert found["gradient_norm"] == pytest.approx(12 * h.grad.norm(dim=1).mean().item(), rel=1e-4)
 
 
-def test_dead_and_saturated_units_are_counted():
+def test_dead_and_saturated_units_are_counted() -> None:
     head = ProjectionHead(4, 4, 2, "relu")
     with torch.no_grad():
         head.first.weight.copy_(torch.eye(4))
@@ -331,7 +345,7 @@ def test_dead_and_saturated_units_are_counted():
     assert head_statistics(head, features)["hidden_flat"] == 0
 
 
-def test_statistics_leave_batch_norm_alone(features):
+def test_statistics_leave_batch_norm_alone(features: Tensor) -> None:
     head = ProjectionHead(IN, HIDDEN, OUT, batch_norm=True).eval()
     head_statistics(head, features)
     assert head.norms[0].num_batches_tracked == 0
@@ -360,13 +374,15 @@ def test_statistics_leave_batch_norm_alone(features):
         ({"init": "autoencoder", "pretrained": "all", "output_dim": 25}, "at most 24 outputs"),
     ],
 )
-def test_bad_input_is_one_sentence(autoencoder, features, options, message):
+def test_bad_input_is_one_sentence(
+    autoencoder: dict[str, Tensor], features: Tensor, options: dict[str, Any], message: str
+) -> None:
     options = {"autoencoder": autoencoder, "features": features, "hidden_dim": HIDDEN, "output_dim": OUT} | options
     with pytest.raises(InputError, match=message):
         ProjectionHead.from_init(IN, **options)
 
 
-def test_an_autoencoder_without_a_decoder_cannot_start_the_output_layer(autoencoder):
+def test_an_autoencoder_without_a_decoder_cannot_start_the_output_layer(autoencoder: dict[str, Tensor]) -> None:
     embedding = {name: tensor for name, tensor in autoencoder.items() if "embedding" in name}
     with pytest.raises(InputError, match="decoder"):
         ProjectionHead.from_autoencoder(embedding, output_dim=OUT, pretrained="all")
@@ -383,7 +399,7 @@ def published_runs() -> pd.DataFrame:
     return pd.concat([pd.read_csv(file, decimal=",") for file in files], ignore_index=True)
 
 
-def test_parameter_counts_of_all_published_runs():
+def test_parameter_counts_of_all_published_runs() -> None:
     from headstart import backbones
 
     runs = published_runs()

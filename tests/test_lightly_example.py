@@ -6,6 +6,8 @@ import subprocess
 import sys
 import types
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -21,7 +23,7 @@ EXAMPLES = Path(__file__).parent.parent / "examples"
 
 
 @pytest.fixture(scope="module")
-def pictures(tmp_path_factory) -> Path:
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("digits")
     digits = load_digits()
     for i in range(32):
@@ -30,7 +32,7 @@ def pictures(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def autoencoder(tmp_path_factory) -> Path:
+def autoencoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.manual_seed(0)
     path = tmp_path_factory.mktemp("autoencoder") / "autoencoder.safetensors"
     save_file({f"encoder.embedding.{n}": t for n, t in nn.Linear(512, 64).state_dict().items()}, path)
@@ -50,7 +52,7 @@ def run(script: Path, *arguments: Path) -> str:
     return done.stdout
 
 
-def test_the_lightly_example_trains(pictures, autoencoder):
+def test_the_lightly_example_trains(pictures: Path, autoencoder: Path) -> None:
     pytest.importorskip("lightly")
     lines = run(EXAMPLES / "lightly_loop.py", pictures, autoencoder).splitlines()
     losses = [float(line.rpartition(" ")[2]) for line in lines if line.startswith("epoch")]
@@ -58,7 +60,7 @@ def test_the_lightly_example_trains(pictures, autoencoder):
     assert all(0 < loss < 10 for loss in losses)
 
 
-def test_swapping_lightlys_head_for_ours_is_one_line(pictures, autoencoder, tmp_path):
+def test_swapping_lightlys_head_for_ours_is_one_line(pictures: Path, autoencoder: Path, tmp_path: Path) -> None:
     """The example with lightly's own head in that one line runs as well, so nothing else in it is ours."""
     pytest.importorskip("lightly")
     source = (EXAMPLES / "lightly_loop.py").read_text()
@@ -73,7 +75,7 @@ def test_swapping_lightlys_head_for_ours_is_one_line(pictures, autoencoder, tmp_
 
 @pytest.mark.parametrize("temperature", [0.1, 0.5, 1.0])
 @pytest.mark.parametrize("n", [2, 5, 64])
-def test_our_loss_and_its_gradient_are_lightlys(temperature, n):
+def test_our_loss_and_its_gradient_are_lightlys(temperature: float, n: int) -> None:
     losses = pytest.importorskip("lightly.loss")
     z = torch.randn(2 * n, 24, generator=torch.Generator().manual_seed(n), requires_grad=True)
     ours = nt_xent(z, temperature=temperature)
@@ -93,29 +95,29 @@ def solo_learns_loss(z: torch.Tensor, indexes: torch.Tensor, temperature: float)
 
 
 @pytest.fixture
-def solo(monkeypatch):
+def solo(monkeypatch: pytest.MonkeyPatch) -> None:
     """Stand-ins with the interface of solo-learn's BaseMethod and SimCLR; its registry release needs torch 1.9."""
 
     class BaseMethod(nn.Module):
-        def __init__(self, cfg):
+        def __init__(self, cfg: SimpleNamespace) -> None:
             super().__init__()
             self.backbone, self.features_dim = nn.Flatten(), 512
 
         @property
-        def learnable_params(self):
+        def learnable_params(self) -> list[dict[str, Any]]:
             return [{"name": "backbone", "params": list(self.backbone.parameters())}]
 
-        def training_step(self, batch, batch_idx):
+        def training_step(self, batch: Any, batch_idx: int) -> dict[str, Any]:
             _, views, _ = batch
             return {"loss": torch.tensor(0.25), "z": [self.projector(self.backbone(x)) for x in views]}
 
     class SimCLR(BaseMethod):
-        def __init__(self, cfg):
+        def __init__(self, cfg: SimpleNamespace) -> None:
             super().__init__(cfg)
             self.temperature = cfg.method_kwargs.temperature
             self.projector = nn.Linear(self.features_dim, cfg.method_kwargs.proj_output_dim)
 
-        def training_step(self, batch, batch_idx):
+        def training_step(self, batch: Any, batch_idx: int) -> None:
             raise AssertionError("solo-learn's own loss")
 
     modules = {
@@ -130,7 +132,7 @@ def solo(monkeypatch):
         monkeypatch.setitem(sys.modules, f"solo{name}", module)
 
 
-def test_the_solo_learn_example_takes_the_step_solo_learn_would(solo, autoencoder):
+def test_the_solo_learn_example_takes_the_step_solo_learn_would(solo: None, autoencoder: Path) -> None:
     method = runpy.run_path(str(EXAMPLES / "solo_learn_method.py"))["HeadstartSimCLR"]
     settings = types.SimpleNamespace(temperature=0.2, proj_output_dim=16, autoencoder=str(autoencoder))
     model = method(types.SimpleNamespace(method_kwargs=settings))

@@ -4,6 +4,8 @@ import math
 import os
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 import torch
@@ -11,13 +13,14 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import Tensor
 
 from headstart import ntxent
 from headstart.ntxent import nt_xent
 from headstart.records.errors import InputError
 
 
-def two_loops(z, temperature):
+def two_loops(z: Tensor, temperature: float) -> Tensor:
     """Equation 2, letter by letter."""
     n = len(z) // 2
     similarity = lambda a, b: a @ b / (a.norm() * b.norm())  # noqa: E731
@@ -29,7 +32,7 @@ def two_loops(z, temperature):
     return torch.stack(losses).mean()
 
 
-def matrix_form(z, temperature):
+def matrix_form(z: Tensor, temperature: float) -> Tensor:
     """The same as one matrix: fast enough to be the reference for many rows."""
     u = torch.nn.functional.normalize(z, dim=1)
     logits = (u @ u.T / temperature).fill_diagonal_(-math.inf)
@@ -37,19 +40,19 @@ def matrix_form(z, temperature):
     return torch.nn.functional.cross_entropy(logits, torch.arange(2 * n).roll(n))
 
 
-def value_and_gradient(function, z, *args):
+def value_and_gradient(function: Callable[..., Tensor], z: Tensor, *args: object) -> tuple[Tensor, Tensor]:
     z = z.clone().requires_grad_()
     loss = function(z, *args)
     (gradient,) = torch.autograd.grad(loss, z)
     return loss.detach(), gradient
 
 
-def random_z(rows, width, seed=0, dtype=torch.float64):
+def random_z(rows: int, width: int, seed: int = 0, dtype: torch.dtype = torch.float64) -> Tensor:
     return torch.randn(rows, width, generator=torch.Generator().manual_seed(seed), dtype=dtype)
 
 
 @pytest.fixture(params=["one block", "triangle", "rows"])
-def form(request, monkeypatch):
+def form(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """Makes every call take one form, with blocks small enough that a few rows need several, some of them
     partial."""
     if request.param != "one block":
@@ -61,7 +64,7 @@ def form(request, monkeypatch):
 
 @pytest.mark.parametrize(("n", "width"), [(2, 1), (2, 3), (3, 8), (8, 4), (13, 32)])
 @pytest.mark.parametrize("temperature", [0.07, 0.5, 2.0])
-def test_equals_equation_2(form, n, width, temperature):
+def test_equals_equation_2(form: str, n: int, width: int, temperature: float) -> None:
     z = random_z(2 * n, width, seed=n)
     loss, gradient = value_and_gradient(nt_xent, z, temperature)
     expected, expected_gradient = value_and_gradient(two_loops, z, temperature)
@@ -71,7 +74,7 @@ def test_equals_equation_2(form, n, width, temperature):
 
 @given(n=st.integers(2, 20), width=st.integers(1, 16), seed=st.integers(0, 10**6), temperature=st.floats(0.05, 5))
 @settings(deadline=None, max_examples=25)
-def test_forms_agree(n, width, seed, temperature):
+def test_forms_agree(n: int, width: int, seed: int, temperature: float) -> None:
     z = random_z(2 * n, width, seed)
     expected = value_and_gradient(matrix_form, z, temperature)
     with pytest.MonkeyPatch.context() as patch:
@@ -83,7 +86,7 @@ def test_forms_agree(n, width, seed, temperature):
 
 
 @pytest.mark.parametrize("exponent", [60.0, 0.0])
-def test_many_rows_with_the_real_block_sizes(exponent, monkeypatch):
+def test_many_rows_with_the_real_block_sizes(exponent: float, monkeypatch: pytest.MonkeyPatch) -> None:
     """A number of rows that none of the blocks divides; float64 to 1e-10, float32 to its own rounding."""
     monkeypatch.setattr(ntxent, "SAFE_EXPONENT", exponent)
     z = random_z(2 * 1500, 32)
@@ -99,7 +102,7 @@ def test_many_rows_with_the_real_block_sizes(exponent, monkeypatch):
 
 
 @pytest.mark.skipif(not os.path.exists("/proc/self/status"), reason="reads Linux's count of a process's memory")
-def test_memory_grows_with_rows_not_with_pairs_of_rows():
+def test_memory_grows_with_rows_not_with_pairs_of_rows() -> None:
     """4,096 pairs in a process of its own: one matrix of all products would take 268 MB, the loss gets by with 100."""
     code = """
 import re, torch
@@ -116,7 +119,7 @@ print(megabytes() - before)
     assert 5 < float(extra.stdout) < 100  # less than 5 would mean that nothing was measured
 
 
-def test_very_low_temperature_stays_finite(form):
+def test_very_low_temperature_stays_finite(form: str) -> None:
     """exp(1 / 0.005) is no float32; the maximum has to be subtracted."""
     z = random_z(12, 4)
     loss, gradient = value_and_gradient(nt_xent, z.float(), 0.005)
@@ -126,7 +129,7 @@ def test_very_low_temperature_stays_finite(form):
 
 
 @pytest.mark.parametrize("factor", [1e-30, 1e-3, 7.0, 1e30])
-def test_only_directions_count(form, factor):
+def test_only_directions_count(form: str, factor: float) -> None:
     """In float32, where the squares of these numbers overflow or vanish."""
     z = random_z(12, 5, dtype=torch.float32)
     rows = torch.ones(12, 1)
@@ -135,7 +138,7 @@ def test_only_directions_count(form, factor):
     torch.testing.assert_close(nt_xent(z * rows), nt_xent(z), rtol=1e-6, atol=0)
 
 
-def test_computes_in_float32_under_autocast_and_for_bfloat16(form):
+def test_computes_in_float32_under_autocast_and_for_bfloat16(form: str) -> None:
     z = random_z(12, 16, dtype=torch.float32).requires_grad_()
     expected = nt_xent(z)
     (gradient,) = torch.autograd.grad(expected, z)
@@ -153,7 +156,7 @@ def test_computes_in_float32_under_autocast_and_for_bfloat16(form):
     torch.testing.assert_close(loss, nt_xent(low.detach().float()), rtol=0, atol=0)
 
 
-def test_a_row_of_zeros_gives_finite_numbers(form):
+def test_a_row_of_zeros_gives_finite_numbers(form: str) -> None:
     z = random_z(8, 3)
     z[2] = 0
     loss, gradient = value_and_gradient(nt_xent, z)
@@ -172,18 +175,18 @@ def test_a_row_of_zeros_gives_finite_numbers(form):
         (torch.tensor([[1.0, 2], [3, math.inf], [1, 2], [3, 4]]), "not finite"),
     ],
 )
-def test_bad_input_is_refused(z, words):
+def test_bad_input_is_refused(z: Tensor, words: str) -> None:
     with pytest.raises(InputError, match=words):
         nt_xent(z)
 
 
 @pytest.mark.parametrize("temperature", [0.0, -1.0, math.nan, math.inf])
-def test_bad_temperature_is_refused(temperature):
+def test_bad_temperature_is_refused(temperature: float) -> None:
     with pytest.raises(InputError, match="temperature"):
         nt_xent(torch.randn(4, 4), temperature)
 
 
-def _one_rank(rank, ranks, path):
+def _one_rank(rank: int, ranks: int, path: Path) -> None:
     """What DistributedDataParallel does: each rank the loss of its share, the gradients averaged."""
     os.environ |= {"MASTER_ADDR": "127.0.0.1"}
     torch.set_num_threads(1)
@@ -204,7 +207,7 @@ def _one_rank(rank, ranks, path):
 
 
 @pytest.mark.parametrize("ranks", [2, 4])
-def test_ranks_equal_one_process(tmp_path, ranks):
+def test_ranks_equal_one_process(tmp_path: Path, ranks: int) -> None:
     pictures, weight = random_z(24, 6), random_z(6, 5, seed=1)
     torch.save((pictures, weight), tmp_path / "input.pt")
     mp.spawn(_one_rank, (ranks, str(tmp_path)), nprocs=ranks)

@@ -2,6 +2,8 @@
 
 import math
 import os
+from collections.abc import Callable
+from pathlib import Path
 
 import lightly.loss
 import pytest
@@ -10,6 +12,7 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import Tensor
 
 from headstart.barlow import barlow
 from headstart.records.errors import InputError
@@ -17,15 +20,15 @@ from headstart.sigreg import sigreg
 from headstart.vicreg import vicreg
 
 
-def random_z(rows, width, seed=0, dtype=torch.float64):
+def random_z(rows: int, width: int, seed: int = 0, dtype: torch.dtype = torch.float64) -> Tensor:
     return torch.randn(rows, width, generator=torch.Generator().manual_seed(seed), dtype=dtype)
 
 
-def unit_columns(width, count, seed=0):
+def unit_columns(width: int, count: int, seed: int = 0) -> Tensor:
     return torch.nn.functional.normalize(random_z(width, count, seed + 100), dim=0)
 
 
-def written_vicreg(z, invariance=25.0, variance=25.0, covariance=1.0):
+def written_vicreg(z: Tensor, invariance: float = 25.0, variance: float = 25.0, covariance: float = 1.0) -> Tensor:
     """Equations 1 to 6 of VICReg, index by index, with the constants of its authors' code."""
     views = z.chunk(2)
     n, d = views[0].shape
@@ -40,7 +43,7 @@ def written_vicreg(z, invariance=25.0, variance=25.0, covariance=1.0):
     return invariance / d * s + variance / 2 * (v[0] + v[1]) + covariance * (c[0] + c[1])
 
 
-def written_barlow(z, off_diagonal=5e-3):
+def written_barlow(z: Tensor, off_diagonal: float = 5e-3) -> Tensor:
     """Equations 1 and 2 of Barlow Twins, index by index; projections centred along the batch, as they say."""
     one, two = (view - view.mean(dim=0) for view in z.chunk(2))
     n, d = one.shape
@@ -54,7 +57,7 @@ def written_barlow(z, off_diagonal=5e-3):
     return loss
 
 
-def written_sigreg(z, directions, weight=0.05):
+def written_sigreg(z: Tensor, directions: Tensor, weight: float = 0.05) -> Tensor:
     """LeJEPA's two terms, direction by direction and knot by knot."""
     views = z.chunk(2)
     n, d = views[0].shape
@@ -85,7 +88,7 @@ WRITTEN = {
 }
 
 
-def value_and_gradient(function, z):
+def value_and_gradient(function: Callable[[Tensor], Tensor], z: Tensor) -> tuple[Tensor, Tensor]:
     z = z.clone().requires_grad_()
     loss = function(z)
     (gradient,) = torch.autograd.grad(loss, z)
@@ -94,13 +97,13 @@ def value_and_gradient(function, z):
 
 @pytest.mark.parametrize("name", OURS)
 @pytest.mark.parametrize(("n", "width", "scale"), [(2, 1, 1.0), (3, 4, 0.3), (13, 6, 1.0), (8, 5, 4.0)])
-def test_equals_its_papers_formula(name, n, width, scale):
+def test_equals_its_papers_formula(name: str, n: int, width: int, scale: float) -> None:
     z = scale * random_z(2 * n, width, seed=n)
     for ours, written in zip(value_and_gradient(OURS[name], z), value_and_gradient(WRITTEN[name], z), strict=True):
         torch.testing.assert_close(ours, written, rtol=1e-10, atol=1e-10)
 
 
-def _lightly_sigreg(z, directions):
+def _lightly_sigreg(z: Tensor, directions: Tensor) -> Tensor:
     loss = lightly.loss.LeJEPALoss()
     loss.sigreg._generate_unit_vectors = lambda *_, **__: directions
     one, two = z.chunk(2)
@@ -123,7 +126,7 @@ LIGHTLY = {
 
 
 @pytest.mark.parametrize("name", LIGHTLY)
-def test_equals_lightlys_class(name):
+def test_equals_lightlys_class(name: str) -> None:
     z = random_z(64, 12, seed=3)
     ours, theirs = (value_and_gradient(function, z) for function in LIGHTLY[name])
     for a, b in zip(ours, theirs, strict=True):
@@ -132,7 +135,7 @@ def test_equals_lightlys_class(name):
 
 @pytest.mark.parametrize("name", OURS)
 @given(n=st.integers(2, 12), width=st.integers(2, 8), seed=st.integers(0, 10**6))
-def test_order_of_pictures_and_names_of_views_do_not_matter(name, n, width, seed):
+def test_order_of_pictures_and_names_of_views_do_not_matter(name: str, n: int, width: int, seed: int) -> None:
     one, two = random_z(2 * n, width, seed).chunk(2)
     order = torch.randperm(n, generator=torch.Generator().manual_seed(seed))
     expected = OURS[name](torch.cat([one, two]))
@@ -141,7 +144,7 @@ def test_order_of_pictures_and_names_of_views_do_not_matter(name, n, width, seed
 
 
 @given(n=st.integers(3, 12), width=st.integers(1, 8), seed=st.integers(0, 10**6))
-def test_barlow_looks_at_neither_scale_nor_offset_of_a_feature(n, width, seed):
+def test_barlow_looks_at_neither_scale_nor_offset_of_a_feature(n: int, width: int, seed: int) -> None:
     z = random_z(2 * n, width, seed)
     scale, offset = random_z(2, width, seed + 1).exp(), random_z(2, width, seed + 2)
     moved = torch.cat([view * scale[i] + offset[i] for i, view in enumerate(z.chunk(2))])
@@ -149,13 +152,13 @@ def test_barlow_looks_at_neither_scale_nor_offset_of_a_feature(n, width, seed):
 
 
 @given(n=st.integers(2, 12), width=st.integers(1, 8), seed=st.integers(0, 10**6))
-def test_vicreg_looks_at_no_common_offset(n, width, seed):
+def test_vicreg_looks_at_no_common_offset(n: int, width: int, seed: int) -> None:
     z = random_z(2 * n, width, seed)
     torch.testing.assert_close(vicreg(z + random_z(1, width, seed + 1)), vicreg(z), rtol=1e-7, atol=1e-7)
 
 
 @given(n=st.integers(2, 12), width=st.integers(2, 8), seed=st.integers(0, 10**6))
-def test_sigreg_prefers_no_axis(n, width, seed):
+def test_sigreg_prefers_no_axis(n: int, width: int, seed: int) -> None:
     """Turning projections and directions alike changes nothing."""
     z, directions = random_z(2 * n, width, seed), unit_columns(width, 4, seed)
     turn = torch.linalg.qr(random_z(width, width, seed + 1)).Q
@@ -164,7 +167,7 @@ def test_sigreg_prefers_no_axis(n, width, seed):
     )
 
 
-def test_sigreg_knows_a_gaussian():
+def test_sigreg_knows_a_gaussian() -> None:
     z = random_z(8192, 16)
     gaussian = sigreg(z, weight=1.0, directions=64, generator=torch.Generator().manual_seed(0))
     assert gaussian < 1.5
@@ -173,7 +176,7 @@ def test_sigreg_knows_a_gaussian():
 
 
 @pytest.mark.parametrize("name", OURS)
-def test_computes_in_float32_under_autocast_and_for_bfloat16(name):
+def test_computes_in_float32_under_autocast_and_for_bfloat16(name: str) -> None:
     z = random_z(24, 16, dtype=torch.float32).requires_grad_()
     expected, gradient = value_and_gradient(OURS[name], z.detach())
     with torch.autocast("cpu", torch.bfloat16):
@@ -196,12 +199,12 @@ def test_computes_in_float32_under_autocast_and_for_bfloat16(name):
         (torch.zeros(4, 4, dtype=torch.int64), "floating point"),
     ],
 )
-def test_bad_input_is_refused(function, z, words):
+def test_bad_input_is_refused(function: Callable[[Tensor], Tensor], z: Tensor, words: str) -> None:
     with pytest.raises(InputError, match=words):
         function(z)
 
 
-def test_collapsed_features_give_finite_gradients():
+def test_collapsed_features_give_finite_gradients() -> None:
     z = torch.zeros(8, 3, dtype=torch.float64)
     for function in (vicreg, barlow, OURS["sigreg"]):
         loss, gradient = value_and_gradient(function, z)
@@ -209,7 +212,7 @@ def test_collapsed_features_give_finite_gradients():
         assert torch.isfinite(gradient).all()
 
 
-def _one_rank(rank, ranks, path):
+def _one_rank(rank: int, ranks: int, path: Path) -> None:
     """What DistributedDataParallel does: each rank the loss of its share, the gradients averaged."""
     os.environ |= {"MASTER_ADDR": "127.0.0.1"}
     torch.set_num_threads(1)
@@ -233,7 +236,7 @@ def _one_rank(rank, ranks, path):
 
 
 @pytest.mark.parametrize("ranks", [2, 4])
-def test_ranks_equal_one_process(tmp_path, ranks):
+def test_ranks_equal_one_process(tmp_path: Path, ranks: int) -> None:
     pictures, weight = random_z(24, 6), random_z(6, 5, seed=1)
     torch.save((pictures, weight), tmp_path / "input.pt")
     mp.spawn(_one_rank, (ranks, str(tmp_path)), nprocs=ranks)

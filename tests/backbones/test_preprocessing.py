@@ -2,7 +2,9 @@
 
 import json
 import urllib.error
+from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -42,14 +44,16 @@ pytest.importorskip("timm")
         ("timm:resnet18.tv_in1k", "pretrained", 224, (0.485, 0.456, 0.406), "bilinear", "timm:resnet18.tv_in1k"),
     ],
 )
-def test_the_library_says_what_its_weights_expect(name, weights, size, mean, interpolation, of):
+def test_the_library_says_what_its_weights_expect(
+    name: str, weights: str, size: int, mean: tuple[float, float, float], interpolation: str, of: str
+) -> None:
     found = backbones.expected(name, weights)
     assert found is not None
     assert (found.size, found.mean, found.interpolation) == (size, mean, interpolation)
     assert found.of.endswith(of) or of in found.of
 
 
-def test_auto_stops_where_time_would_run_away():
+def test_auto_stops_where_time_would_run_away() -> None:
     """DINOv2 was made at 518 px; a user who wants that says so."""
     dino = BackboneConfig(name="timm:vit_small_patch14_dinov2", weights="pretrained")
     for data, auto_size in ((DataConfig(statistics="backbone"), 224), (DataConfig(), None)):
@@ -58,14 +62,14 @@ def test_auto_stops_where_time_would_run_away():
     assert backbones.settled(Config(data=given, backbone=dino)).data.auto_size == 518
 
 
-def test_random_weights_expect_nothing():
+def test_random_weights_expect_nothing() -> None:
     assert backbones.expected("resnet18", "none") is None
     config = Config(data=DataConfig(statistics="backbone"))
     with pytest.raises(InputError, match=r"interpolation is backbone, but backbone\.weights is none"):
         backbones.settled(config)
 
 
-def test_a_file_that_does_not_say_is_taken_for_the_librarys(tmp_path):
+def test_a_file_that_does_not_say_is_taken_for_the_librarys(tmp_path: Path) -> None:
     torch.save(torchvision.models.resnet18().state_dict(), tmp_path / "weights.pth")
     found = backbones.expected("resnet18", tmp_path / "weights.pth")
     assert found.mean == (0.485, 0.456, 0.406)
@@ -82,7 +86,7 @@ def test_a_file_that_does_not_say_is_taken_for_the_librarys(tmp_path):
         {"size": "32", "mean": "__import__('os')", "std": "[]"},
     ],
 )
-def test_metadata_that_make_no_sense_are_refused(tmp_path, about):
+def test_metadata_that_make_no_sense_are_refused(tmp_path: Path, about: dict[str, str]) -> None:
     save_file({"w": torch.ones(1)}, tmp_path / "w.safetensors", about)
     with pytest.raises(InputError, match="metadata hold no size, mean and std"):
         backbones.expected("resnet18", tmp_path / "w.safetensors")
@@ -91,7 +95,7 @@ def test_metadata_that_make_no_sense_are_refused(tmp_path, about):
 # ------------------------------------------------------------------------------------------------------------- size
 
 
-def photos(folder, sides):
+def photos(folder: Path, sides: Sequence[int]) -> DataConfig:
     folder.mkdir()
     for i, side in enumerate(sides):
         Image.fromarray(np.full((side, side + 10, 3), i * 9, np.uint8)).save(folder / f"{i}.png")
@@ -108,7 +112,9 @@ def photos(folder, sides):
         ((70, 30, 20), None, 128),
     ],
 )
-def test_auto_takes_the_weights_size_where_the_pictures_have_it(tmp_path, sides, auto_size, size):
+def test_auto_takes_the_weights_size_where_the_pictures_have_it(
+    tmp_path: Path, sides: tuple[int, int, int], auto_size: int | None, size: int
+) -> None:
     data = replace(photos(tmp_path / "photos", sides), auto_size=auto_size)
     images = open_images(data)
     assert images.training_size("auto", auto_size) == size
@@ -117,14 +123,14 @@ def test_auto_takes_the_weights_size_where_the_pictures_have_it(tmp_path, sides,
     assert torch.equal(images.squashed(rows, size), again.squashed(rows, size)), "as embed will read them"
 
 
-def test_a_new_setting_leaves_the_hash_of_older_runs_alone():
+def test_a_new_setting_leaves_the_hash_of_older_runs_alone() -> None:
     config = Config()
     assert hash_of(config, "f") == hash_of(replace(config, data=replace(config.data, auto_size=None)), "f")
     assert hash_of(config, "f") != hash_of(replace(config, data=replace(config.data, auto_size=96)), "f")
 
 
 @pytest.mark.parametrize("resize", ["squash", "crop", "pad"])
-def test_pictures_are_interpolated_as_the_weights_expect(tmp_path, resize):
+def test_pictures_are_interpolated_as_the_weights_expect(tmp_path: Path, resize: str) -> None:
     data = replace(photos(tmp_path / "photos", [70] * 20), size=32, resize=resize, interpolation="backbone")
     lite = BackboneConfig(name="timm:tf_efficientnet_lite0", weights="pretrained")
     data = backbones.settled(Config(data=data, backbone=lite)).data
@@ -144,7 +150,7 @@ def test_pictures_are_interpolated_as_the_weights_expect(tmp_path, resize):
 
 
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory):
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run from scratch, one from its weights with its Z-score, and one with the pictures' own."""
     folder = tmp_path_factory.mktemp("runs")
     few = dict(autoencoder={"epochs": 1}, contrastive={"epochs": 1}, head={"init": "random", "frozen": False})
@@ -162,7 +168,7 @@ def runs(tmp_path_factory):
     return folder
 
 
-def test_a_run_from_given_weights_has_their_z_score_everywhere(runs, tmp_path):
+def test_a_run_from_given_weights_has_their_z_score_everywhere(runs: Path, tmp_path: Path) -> None:
     first, given, own = (load(runs / name) for name in ("first", "given", "own"))
     assert torch.allclose(given.mean, first.mean, atol=1e-6)
     assert torch.allclose(given.std, first.std, atol=1e-6)
@@ -179,10 +185,12 @@ def test_a_run_from_given_weights_has_their_z_score_everywhere(runs, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["resnet18", "timm:resnet18"])
-def test_weights_that_cannot_be_had_are_refused_before_anything_trains(tmp_path, monkeypatch, name):
+def test_weights_that_cannot_be_had_are_refused_before_anything_trains(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
     import huggingface_hub.constants
 
-    def refuse(*_, **__):
+    def refuse(*_: object, **__: object) -> None:
         raise urllib.error.URLError("no route to host")
 
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
@@ -194,13 +202,13 @@ def test_weights_that_cannot_be_had_are_refused_before_anything_trains(tmp_path,
     assert not (tmp_path / "run" / "config.yaml").exists()
 
 
-def test_evaluate_repeats_what_the_run_found(runs):
+def test_evaluate_repeats_what_the_run_found(runs: Path) -> None:
     path = foreign.evaluate(runs / "given", device="cpu", threads=1)
     found = json.loads(path.read_text())["backbones"]
     assert found["trained"]["probes"]["knn"] == load(runs / "given").result["probes"]["knn"]
 
 
-def test_evaluate_feeds_given_weights_as_they_expect(tmp_path, capfd):
+def test_evaluate_feeds_given_weights_as_they_expect(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     folder = tmp_path / "photos"
     rng = np.random.default_rng(0)
     for i in range(24):
@@ -214,7 +222,7 @@ def test_evaluate_feeds_given_weights_as_they_expect(tmp_path, capfd):
     assert "made at 224 px, these pictures are used at less" in said
 
 
-def test_one_line_says_how_pictures_are_made():
+def test_one_line_says_how_pictures_are_made() -> None:
     config = Config(
         data=DataConfig(statistics="backbone"), backbone=BackboneConfig(name="timm:tf_efficientnet_lite0", weights="x")
     )

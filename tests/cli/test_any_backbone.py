@@ -1,6 +1,7 @@
 """Any backbone from one command line: the autoencoder, and so the head, takes the width of its features."""
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -33,7 +34,9 @@ pytest.importorskip("timm")
         ("timm:mobilenetv3_small_050", "adamw", 1024),
     ],
 )
-def test_one_command_line_trains_it_with_a_head_of_its_width(tmp_path, name, optimizer, num_features):
+def test_one_command_line_trains_it_with_a_head_of_its_width(
+    tmp_path: Path, name: str, optimizer: str, num_features: int
+) -> None:
     options = f"""--data.limit 24 --data.size 32 --backbone.name {name} --autoencoder.epochs 1 --head.hidden-dim 16
         --head.output-dim 8 --contrastive.epochs 1 --contrastive.batch-size 8 --contrastive.optimizer {optimizer}
         --stages contrastive --precision float32 --threads 1"""
@@ -56,7 +59,9 @@ def test_one_command_line_trains_it_with_a_head_of_its_width(tmp_path, name, opt
     [("timm:test_vit", 1000, 20, 1e-3), ("timm:test_convnext", 600, 8, 2e-3)],
     ids=["vit", "convnext"],
 )
-def test_a_short_training_lifts_few_shot_accuracy_over_the_untrained_network(tmp_path, name, pictures, epochs, lr):
+def test_a_short_training_lifts_few_shot_accuracy_over_the_untrained_network(
+    tmp_path: Path, name: str, pictures: int, epochs: int, lr: float
+) -> None:
     """Small members of both families: 0.3 and 0.2 million parameters."""
     config = Config(
         data=DataConfig(sources=("digits",), limit=pictures),

@@ -220,6 +220,6 @@ def test_signal_saves_and_exits_75(tmp_path: Path, number: signal.Signals) -> No
 
 
 @pytest.mark.parametrize(("what", "some"), [("probes", "linear"), ("heads", "autoencoder"), ("data", "digits")])
-def test_list_says_what_can_be_named(capsys: pytest.CaptureFixture, what: str, some: str):
+def test_list_says_what_can_be_named(capsys: pytest.CaptureFixture[str], what: str, some: str) -> None:
     assert run("list", what, "--json") == 0
     assert some in {choice["name"] for choice in json.loads(capsys.readouterr().out)}

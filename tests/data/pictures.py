@@ -58,11 +58,11 @@ def labelled(source: Source) -> dict[str, str | None]:
     }
 
 
-def cifar_rows(n, seed):
+def cifar_rows(n: int, seed: int) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, 256, (n, 3072), dtype=np.uint8)
 
 
-def write_cifar10(root, protocol, per_batch=3):
+def write_cifar10(root: Path, protocol: int, per_batch: int = 3) -> Path:
     folder = root / "cifar-10-batches-py"
     for i, name in enumerate([*(f"data_batch_{k}" for k in range(1, 6)), "test_batch"]):
         content = {

@@ -6,8 +6,11 @@ import json
 import os
 import struct
 import zlib
+from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pytest
 from rich.console import Console
 
 from headstart.data import check, open_images
@@ -23,7 +26,7 @@ def a_bomb() -> bytes:
     return small[:16] + ihdr + struct.pack(">I", zlib.crc32(b"IHDR" + ihdr)) + small[33:]
 
 
-def seeded(root):
+def seeded(root: Path) -> dict[str, bytes]:
     """Two hundred good pictures and ten kinds of damage."""
     folder(root, [f"{'ab'[i % 2]}/{i}.png" for i in range(200)])
     good, jpeg = encoded(pixels(40, 40), "png"), encoded(pixels(40, 40), "jpeg")
@@ -44,7 +47,7 @@ def seeded(root):
     return [f"a/{name}" for name in [*damage, "pipe.png"]]
 
 
-def test_ten_kinds_of_damage_are_each_listed_with_a_reason(tmp_path):
+def test_ten_kinds_of_damage_are_each_listed_with_a_reason(tmp_path: Path) -> None:
     damaged = seeded(tmp_path)
     report = check.run(DataConfig(sources=(str(tmp_path),)))
     assert sorted(name for name, _ in report.unreadable) == sorted(damaged)
@@ -57,7 +60,7 @@ def test_ten_kinds_of_damage_are_each_listed_with_a_reason(tmp_path):
     assert json.loads(json.dumps(report.to_dict()))["unreadable"][0][0] == "a/bomb.png"
 
 
-def test_a_run_on_damaged_pictures_finishes_and_names_them(tmp_path):
+def test_a_run_on_damaged_pictures_finishes_and_names_them(tmp_path: Path) -> None:
     damaged = seeded(tmp_path / "photos")
     sources = [str(tmp_path / "photos")]
     config = small(data={"sources": sources, "limit": 64}, autoencoder={"epochs": 1}, contrastive={"epochs": 1})
@@ -70,7 +73,7 @@ def test_a_run_on_damaged_pictures_finishes_and_names_them(tmp_path):
     assert all(reason for _, reason in rows)
 
 
-def test_duplicates_leaks_and_conflicts(tmp_path):
+def test_duplicates_leaks_and_conflicts(tmp_path: Path) -> None:
     folder(tmp_path, [f"{s}/{c}/{i}{s}.png" for s in ("train", "test") for c in "ab" for i in range(3)])
     twin = tmp_path / "train/a/0train.png"
     put(tmp_path / "train/a/copy.png", twin.read_bytes())
@@ -87,7 +90,7 @@ def test_duplicates_leaks_and_conflicts(tmp_path):
     assert report.formats == {"PNG": 14, "BMP": 1}
 
 
-def test_the_table_shows_names_and_obeys_none(tmp_path):
+def test_the_table_shows_names_and_obeys_none(tmp_path: Path) -> None:
     folder(tmp_path, ["a/1.png", "b/2.png"])
     put(tmp_path / "a" / "\x1b[31mred[bold].png", b"junk")
     console = Console(width=120, record=True, file=io.StringIO())
@@ -98,7 +101,7 @@ def test_the_table_shows_names_and_obeys_none(tmp_path):
     assert "20 x 20: 2" in shown
 
 
-def test_sizes_and_the_training_size(tmp_path):
+def test_sizes_and_the_training_size(tmp_path: Path) -> None:
     folder(tmp_path / "same", [f"{i}.png" for i in range(3)], lambda i: (48, 48))
     assert check.run(DataConfig(sources=(str(tmp_path / "same"),))).training_size == 48
     folder(tmp_path / "mixed", [f"{i}.png" for i in range(3)], lambda i: (48, 48 + i // 2))
@@ -108,7 +111,7 @@ def test_sizes_and_the_training_size(tmp_path):
     assert report.unlabelled == 3
 
 
-def test_a_source_beyond_the_limit_would_not_start(tmp_path):
+def test_a_source_beyond_the_limit_would_not_start(tmp_path: Path) -> None:
     folder(tmp_path, [f"{i}.png" for i in range(20)])
     for i in range(11):
         put(tmp_path / f"broken{i}.png", b"junk")
@@ -116,20 +119,20 @@ def test_a_source_beyond_the_limit_would_not_start(tmp_path):
     assert check.run(DataConfig(sources=(str(tmp_path),), max_skipped=0.5)).starts
 
 
-def shown(root, **data):
+def shown(root: Path, **data: Any) -> str:
     console = Console(width=160, record=True, file=io.StringIO())
     console.print(check.run(DataConfig(sources=(str(root),), **data)).table())
     return console.export_text()
 
 
-def test_duplicates_are_named_on_the_screen(tmp_path):
+def test_duplicates_are_named_on_the_screen(tmp_path: Path) -> None:
     folder(tmp_path, ["a/1.png", "b/2.png"])
     for i in range(9):
         put(tmp_path / f"a/copy{i}.png", (tmp_path / "a/1.png").read_bytes())
     assert "a/1.png, a/copy0.png, a/copy1.png, a/copy2.png, a/copy3.png, a/copy4.png and 4 more" in shown(tmp_path)
 
 
-def test_what_is_odd_about_a_whole_set_is_named(tmp_path):
+def test_what_is_odd_about_a_whole_set_is_named(tmp_path: Path) -> None:
     for i in range(3):
         put(tmp_path / "blue" / f"x/{i}.png", encoded(pixels(20, 20, i) * np.array([1, 1, 0], np.uint8), "png"))
         put(tmp_path / "dark" / f"{i}.tif", encoded(np.full((8, 8), 4000 + i, np.uint16), "tiff"))
@@ -140,7 +143,7 @@ def test_what_is_odd_about_a_whole_set_is_named(tmp_path):
     assert "3 pictures of 16 bits hold no value above 4,095 (12 bits)" in shown(tmp_path / "dark")
 
 
-def test_other_files_are_counted(tmp_path):
+def test_other_files_are_counted(tmp_path: Path) -> None:
     folder(tmp_path, ["a/1.png", "b/2.png"])
     for name in ("a/x.jp2", "a/y.JP2", "b/z.ppm", "notes.txt"):
         put(tmp_path / name, b"")
@@ -149,7 +152,7 @@ def test_other_files_are_counted(tmp_path):
     assert "left out: 2 .jp2, 1 .ppm (pictures of kinds that are not read; convert them)" in report.taken
 
 
-def test_a_folder_named_like_a_set_is_spoken_of(tmp_path, monkeypatch):
+def test_a_folder_named_like_a_set_is_spoken_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(folder(tmp_path, ["digits/a/1.png", "cifar10/a/1.png"]))
     assert "the folder of that name is ./digits" in check.run(DataConfig(sources=("digits",))).taken[-1]
     report = check.run(DataConfig(sources=("cifar10",)))

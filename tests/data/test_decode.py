@@ -5,7 +5,9 @@ import io
 import os
 import struct
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -23,14 +25,14 @@ PICTURE = pixels(24, 36)
     ("kind", "options"),
     [("png", {}), ("bmp", {}), ("tiff", {}), ("tiff", {"compression": "tiff_lzw"}), ("webp", {"lossless": True})],
 )
-def test_lossless_formats_come_back_exactly(kind, options):
+def test_lossless_formats_come_back_exactly(kind: str, options: dict[str, Any]) -> None:
     assert np.array_equal(to_rgb(encoded(PICTURE, kind, **options)), PICTURE)
 
 
 @pytest.mark.parametrize(
     ("kind", "options"), [("jpeg", {"quality": 95}), ("webp", {"quality": 95}), ("avif", {"quality": 95})]
 )
-def test_lossy_formats_come_back_closely(kind, options):
+def test_lossy_formats_come_back_closely(kind: str, options: dict[str, int]) -> None:
     if kind == "avif" and not features.check("avif"):
         pytest.skip("this Pillow was built without AVIF")
     decoded = to_rgb(encoded(PICTURE, kind, **options))
@@ -38,26 +40,26 @@ def test_lossy_formats_come_back_closely(kind, options):
     assert np.abs(decoded.astype(int) - PICTURE).mean() < 8
 
 
-def test_heic_is_read_with_the_extra():
+def test_heic_is_read_with_the_extra() -> None:
     pytest.importorskip("pillow_heif")
     decoded = to_rgb(encoded(pixels(64, 96), "heif", quality=95))
     assert np.abs(decoded.astype(int) - pixels(64, 96)).mean() < 8
 
 
-def test_heic_without_the_extra_names_it(monkeypatch):
+def test_heic_without_the_extra_names_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(decode, "HEIF", False)
     with pytest.raises(UnreadableError, match=r"headstart\[heif\]"):
         to_rgb(b"\0\0\0\x18ftypheic" + bytes(40))
 
 
-def test_gif_gives_its_first_frame():
+def test_gif_gives_its_first_frame() -> None:
     frames = [Image.new("RGB", (8, 6), colour) for colour in ("red", "blue")]
     buffer = io.BytesIO()
     frames[0].save(buffer, "gif", save_all=True, append_images=frames[1:])
     assert (to_rgb(buffer.getvalue()) == (255, 0, 0)).all()
 
 
-def test_grey_palette_and_bilevel_become_rgb():
+def test_grey_palette_and_bilevel_become_rgb() -> None:
     grey = np.arange(256, dtype=np.uint8).reshape(16, 16)
     assert np.array_equal(to_rgb(encoded(grey, "png")), np.repeat(grey[..., None], 3, axis=2))
     palette = Image.new("P", (4, 4), 1)
@@ -68,7 +70,7 @@ def test_grey_palette_and_bilevel_become_rgb():
     assert set(np.unique(to_rgb(encoded(grey, "png", mode="1")))) <= {0, 255}
 
 
-def test_transparency_lies_over_white():
+def test_transparency_lies_over_white() -> None:
     rgba = np.zeros((4, 4, 4), np.uint8)
     rgba[..., 0], rgba[0, :, 3], rgba[1, :, 3] = 200, 255, 128
     seen = to_rgb(encoded(rgba, "png"))
@@ -78,7 +80,7 @@ def test_transparency_lies_over_white():
 
 
 @pytest.mark.parametrize("mode", ["L", "P", "RGB"])
-def test_a_transparent_colour_of_a_png_lies_over_white(mode):
+def test_a_transparent_colour_of_a_png_lies_over_white(mode: str) -> None:
     image = Image.new(mode, (4, 4), 0)
     if mode == "P":
         image.putpalette([9, 9, 9])
@@ -87,14 +89,14 @@ def test_a_transparent_colour_of_a_png_lies_over_white(mode):
     assert (to_rgb(buffer.getvalue()) == 255).all()
 
 
-def test_grey_with_alpha_lies_over_white():
+def test_grey_with_alpha_lies_over_white() -> None:
     la = Image.new("LA", (3, 3), (100, 0))
     buffer = io.BytesIO()
     la.save(buffer, "png")
     assert (to_rgb(buffer.getvalue()) == 255).all()
 
 
-def test_cmyk_has_the_right_colours():
+def test_cmyk_has_the_right_colours() -> None:
     cmyk = Image.new("CMYK", (16, 16), (0, 255, 255, 0))
     for kind in ("jpeg", "tiff"):
         buffer = io.BytesIO()
@@ -120,13 +122,13 @@ ALL_16_BIT = np.arange(65536, dtype=np.uint16).reshape(256, 256)
 SCALED = np.rint(ALL_16_BIT / 257).astype(np.uint8)
 
 
-def test_sixteen_bit_grey_is_value_over_257():
+def test_sixteen_bit_grey_is_value_over_257() -> None:
     assert np.array_equal(to_rgb(encoded(ALL_16_BIT, "png"))[..., 1], SCALED)
     assert np.array_equal(to_rgb(encoded(ALL_16_BIT, "tiff"))[..., 2], SCALED)
     assert np.array_equal(to_rgb(png16(ALL_16_BIT[..., None], 0))[..., 0], SCALED)
 
 
-def test_sixteen_bit_colour_is_value_over_257():
+def test_sixteen_bit_colour_is_value_over_257() -> None:
     colour = np.stack([ALL_16_BIT, ALL_16_BIT[::-1], ALL_16_BIT.T], axis=2)
     expected = np.stack([SCALED, SCALED[::-1], SCALED.T], axis=2)
     assert np.array_equal(to_rgb(png16(colour, 2)), expected)
@@ -134,7 +136,7 @@ def test_sixteen_bit_colour_is_value_over_257():
     assert np.array_equal(to_rgb(png16(opaque, 6)), expected)
 
 
-def test_sixteen_bit_transparency_lies_over_white():
+def test_sixteen_bit_transparency_lies_over_white() -> None:
     samples = np.zeros((2, 2, 2), np.uint16)
     samples[0, 0] = 255, 65535  # 255 / 257 is 1, though its high byte is 0
     samples[0, 1] = 0, 65535
@@ -145,7 +147,7 @@ def test_sixteen_bit_transparency_lies_over_white():
 
 
 @pytest.mark.parametrize("order", ["<", ">"])
-def test_sixteen_bit_colour_tiff_is_value_over_257(order):
+def test_sixteen_bit_colour_tiff_is_value_over_257(order: str) -> None:
     colour = np.stack([ALL_16_BIT, ALL_16_BIT[::-1], ALL_16_BIT.T], axis=2)
     data = colour.astype(f"{order}u2").tobytes()
     tags = [
@@ -169,7 +171,7 @@ def test_sixteen_bit_colour_tiff_is_value_over_257(order):
     assert np.array_equal(to_rgb(tiff), np.stack([SCALED, SCALED[::-1], SCALED.T], axis=2))
 
 
-def test_float_pictures_need_values_from_0_to_1():
+def test_float_pictures_need_values_from_0_to_1() -> None:
     ramp = np.linspace(0, 1, 64, dtype=np.float32).reshape(8, 8)
     assert np.array_equal(to_rgb(encoded(ramp, "tiff"))[..., 0], np.rint(ramp * 255).astype(np.uint8))
     with pytest.raises(UnreadableError, match="expected 0 to 1"):
@@ -178,7 +180,7 @@ def test_float_pictures_need_values_from_0_to_1():
 
 @pytest.mark.parametrize("kind", ["jpeg", "png", "webp", "tiff"])
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_exif_orientation_is_applied(kind, orientation):
+def test_exif_orientation_is_applied(kind: str, orientation: int) -> None:
     exif = Image.Exif()
     exif[0x0112] = orientation
     options = {"lossless": True} if kind == "webp" else {"quality": 95} if kind == "jpeg" else {}
@@ -190,7 +192,7 @@ def test_exif_orientation_is_applied(kind, orientation):
     assert np.abs(seen.astype(int) - expected).mean() < (6 if kind == "jpeg" else 0.01)
 
 
-def test_a_damaged_exif_block_costs_no_picture():
+def test_a_damaged_exif_block_costs_no_picture() -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
     data = encoded(PICTURE, "jpeg", exif=exif)
@@ -220,12 +222,12 @@ PNG = encoded(pixels(64, 64), "png")
         (encoded(pixels(64, 64), "tiff")[:-3000], "."),
     ],
 )
-def test_damage_has_a_reason(data, reason):
+def test_damage_has_a_reason(data: bytes, reason: str) -> None:
     with pytest.raises(UnreadableError, match=reason):
         to_rgb(data)
 
 
-def test_a_decompression_bomb_is_refused_by_its_header():
+def test_a_decompression_bomb_is_refused_by_its_header() -> None:
     bomb = encoded(np.zeros((1, 1), np.uint8), "png")
     ihdr = struct.pack(">II", 30000, 30000) + bomb[24:29]
     bomb = bomb[:16] + ihdr + struct.pack(">I", zlib.crc32(b"IHDR" + ihdr)) + bomb[33:]
@@ -233,14 +235,14 @@ def test_a_decompression_bomb_is_refused_by_its_header():
         to_rgb(bomb)
 
 
-def test_files_that_are_no_files_have_a_reason(tmp_path):
+def test_files_that_are_no_files_have_a_reason(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.jpg")
     for name, reason in (("pipe.jpg", "regular"), ("gone.jpg", "No such file"), (".", ".")):
         with pytest.raises(UnreadableError, match=reason):
             read_picture(str(tmp_path / name))
 
 
-def test_the_short_way_gives_pillows_pixels(monkeypatch):
+def test_the_short_way_gives_pillows_pixels(monkeypatch: pytest.MonkeyPatch) -> None:
     """Grey and colour, every subsampling, odd sizes; and whatever damage does to a file, the same verdict."""
     if decode._fast_jpeg is None:
         pytest.skip("this torchvision has no decoder")
@@ -257,7 +259,7 @@ def test_the_short_way_gives_pillows_pixels(monkeypatch):
                 damaged[at] = generator.integers(256)
             cases.append(bytes(damaged))
 
-    def verdicts():
+    def verdicts() -> Iterator[np.ndarray | None]:
         for data in cases:
             try:
                 yield to_rgb(data)
@@ -274,7 +276,7 @@ def test_the_short_way_gives_pillows_pixels(monkeypatch):
     assert decode._is_small_plain_jpeg(cases[0])
 
 
-def test_read_picture_gives_the_bytes_too(tmp_path):
+def test_read_picture_gives_the_bytes_too(tmp_path: Path) -> None:
     path = put(tmp_path / "with space é.png", encoded(PICTURE, "png"))
     seen, data = read_picture(str(path))
     assert np.array_equal(seen, PICTURE)
@@ -284,7 +286,7 @@ def test_read_picture_gives_the_bytes_too(tmp_path):
 # ----------------------------------------------------------------------------------------- what is no picture, and why
 
 
-def tiff(channels, bits, kind, order="<"):
+def tiff(channels: int, bits: int, kind: int, order: str = "<") -> bytes:
     """A TIFF header, with nothing behind it."""
     tags = [(256, 8), (257, 8), (258, bits), (259, 1), (262, 1), (277, channels), (339, kind)]
     body = struct.pack(f"{order}H", len(tags)) + b"".join(struct.pack(f"{order}HHIHH", t, 3, 1, v, 0) for t, v in tags)
@@ -309,13 +311,15 @@ def tiff(channels, bits, kind, order="<"):
         (encoded(np.full((4, 4), -5, np.int32), "tiff"), r"from -5 to -5; expected 0 to 65535 \(TIFF of 1 channel"),
     ],
 )
-def test_what_is_no_picture_is_named(data, reason):
+def test_what_is_no_picture_is_named(data: bytes, reason: str) -> None:
     with pytest.raises(UnreadableError, match=reason):
         to_rgb(data)
 
 
 @pytest.mark.parametrize("kind", ["EPS", "PDF", "PPM", "ICO", "TGA", "PCX", "SGI"])
-def test_only_our_formats_are_opened_and_no_program_is_started(tmp_path, monkeypatch, kind):
+def test_only_our_formats_are_opened_and_no_program_is_started(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
     monkeypatch.setattr("subprocess.Popen", lambda *a, **k: pytest.fail("a program was started"))
     buffer = io.BytesIO()
     Image.fromarray(PICTURE).save(buffer, kind)
@@ -323,7 +327,7 @@ def test_only_our_formats_are_opened_and_no_program_is_started(tmp_path, monkeyp
         read_picture(str(put(tmp_path / "holiday.png", buffer.getvalue())))
 
 
-def test_every_picture_is_opened_by_named_formats():
+def test_every_picture_is_opened_by_named_formats() -> None:
     """Pillow goes by content; without names it would try all its readers, and start Ghostscript for one."""
     root = Path(headstart.__file__).parent
     calls = [line for path in root.rglob("*.py") for line in path.read_text().splitlines() if "Image.open(" in line]
@@ -332,12 +336,14 @@ def test_every_picture_is_opened_by_named_formats():
 
 
 @pytest.mark.parametrize("error", [errno.EIO, errno.EMFILE, errno.ESTALE, errno.ENOMEM])
-def test_a_read_that_failed_for_a_passing_reason_is_tried_again(tmp_path, monkeypatch, error):
+def test_a_read_that_failed_for_a_passing_reason_is_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: int
+) -> None:
     path = str(put(tmp_path / "a.png", encoded(PICTURE, "png")))
     failures = iter([OSError(error, os.strerror(error))] * 2)
     real = os.open
 
-    def open_(name, *rest):
+    def open_(name: str, *rest: Any) -> Any:
         if name == path and (failure := next(failures, None)):
             raise failure
         return real(name, *rest)

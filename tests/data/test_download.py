@@ -12,11 +12,11 @@ from headstart.records.errors import InputError
 from tests.data.pictures import find, write_cifar10
 
 
-def test_download_fetches_and_unpacks_what_is_missing(tmp_path, monkeypatch):
+def test_download_fetches_and_unpacks_what_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The archive comes from a stand-in for the network; its md5 goes to torchvision, the unpacking is ours."""
     made = write_cifar10(tmp_path / "made", 2)
 
-    def fetch(url, root, filename, md5):
+    def fetch(url: str, root: str, filename: str, md5: str) -> None:
         assert url.endswith("cifar-10-python.tar.gz")
         assert len(md5) == 32
         Path(root).mkdir(parents=True, exist_ok=True)
@@ -26,7 +26,7 @@ def test_download_fetches_and_unpacks_what_is_missing(tmp_path, monkeypatch):
     monkeypatch.setattr("torchvision.datasets.utils.download_url", fetch)
     assert len(find(f"cifar10:{tmp_path}/there", download=True).names) == 18
 
-    def fail(url, root, filename, md5):
+    def fail(url: str, root: str, filename: str, md5: str) -> None:
         raise OSError("no network")
 
     monkeypatch.setattr("torchvision.datasets.utils.download_url", fail)
@@ -35,7 +35,7 @@ def test_download_fetches_and_unpacks_what_is_missing(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("member", ["../outside.txt", "/tmp/headstart-outside.txt", "link"])
-def test_an_archive_cannot_write_outside_its_folder(tmp_path, member):
+def test_an_archive_cannot_write_outside_its_folder(tmp_path: Path, member: str) -> None:
     with tarfile.open(tmp_path / "evil.tar", "w") as tar:
         info = tarfile.TarInfo(member)
         if member == "link":

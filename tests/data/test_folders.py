@@ -14,25 +14,25 @@ from headstart.records.errors import InputError
 from tests.data.pictures import find, folder, labelled, put
 
 
-def test_first_level_folders_are_classes_at_any_depth(tmp_path):
+def test_first_level_folders_are_classes_at_any_depth(tmp_path: Path) -> None:
     source = find(folder(tmp_path, ["dog/a.png", "cat/2024/05/b.png", "cat/c.PNG"]))
     assert labelled(source) == {"cat/2024/05/b.png": "cat", "cat/c.PNG": "cat", "dog/a.png": "dog"}
     assert source.classes == ["cat", "dog"]
     assert set(source.official) == {""}
 
 
-def test_pictures_at_the_top_mean_no_classes_unless_asked(tmp_path):
+def test_pictures_at_the_top_mean_no_classes_unless_asked(tmp_path: Path) -> None:
     root = folder(tmp_path, ["2023/a.png", "2024/b.png", "top.png"])
     assert labelled(find(root)) == {"2023/a.png": None, "2024/b.png": None, "top.png": None}
     assert labelled(find(root, labels="folders")) == {"2023/a.png": "2023", "2024/b.png": "2024", "top.png": None}
 
 
-def test_date_folders_are_no_classes_when_told_so(tmp_path):
+def test_date_folders_are_no_classes_when_told_so(tmp_path: Path) -> None:
     assert find(folder(tmp_path, ["2023/a.png", "2024/b.png"]), labels="none").classes == []
 
 
 @pytest.mark.parametrize("last", ["val", "test", "Validation"])
-def test_split_folders_are_the_official_split(tmp_path, last):
+def test_split_folders_are_the_official_split(tmp_path: Path, last: str) -> None:
     source = find(folder(tmp_path, ["train/cat/a.png", "train/dog/b.png", f"{last}/cat/c.png"]))
     assert dict(zip(source.names, source.official, strict=True)) == {
         "train/cat/a.png": "train",
@@ -42,26 +42,26 @@ def test_split_folders_are_the_official_split(tmp_path, last):
     assert source.classes == ["cat", "dog"]
 
 
-def test_a_stray_picture_beside_train_and_test_changes_nothing_else(tmp_path):
+def test_a_stray_picture_beside_train_and_test_changes_nothing_else(tmp_path: Path) -> None:
     source = find(folder(tmp_path, ["train/cat/a.png", "test/cat/b.png", "preview.png"]))
     assert labelled(source)["train/cat/a.png"] == "cat"
     assert labelled(source)["preview.png"] is None
 
 
-def test_a_class_called_train_is_a_class(tmp_path):
+def test_a_class_called_train_is_a_class(tmp_path: Path) -> None:
     source = find(folder(tmp_path, ["train/a.png", "bus/b.png"]))
     assert source.classes == ["bus", "train"]
     assert set(source.official) == {""}
 
 
-def test_hidden_files_other_files_and_resource_forks_are_not_pictures(tmp_path):
+def test_hidden_files_other_files_and_resource_forks_are_not_pictures(tmp_path: Path) -> None:
     folder(tmp_path, ["a/x.png", ".hidden/y.png", "__MACOSX/z.png"])
     put(tmp_path / "a" / "._x.png", b"fork")
     put(tmp_path / "a" / "notes.txt", b"")
     assert find(tmp_path).names == ["a/x.png"]
 
 
-def test_any_name_works(tmp_path):
+def test_any_name_works(tmp_path: Path) -> None:
     strange = ["a b/ü 漢字.png", "a b/=cmd.png", "a b/new\nline.png", "a b/%s{x}.png"]
     names = find(folder(tmp_path, strange)).names
     assert sorted(strange) == names
@@ -72,7 +72,7 @@ def test_any_name_works(tmp_path):
     "".join(images.names).encode()
 
 
-def test_links_are_followed_once_and_loops_end(tmp_path):
+def test_links_are_followed_once_and_loops_end(tmp_path: Path) -> None:
     root = folder(tmp_path / "root", ["cat/a.png"])
     outside = folder(tmp_path / "outside", ["b.png"])
     (root / "dog").symlink_to(outside)
@@ -83,18 +83,18 @@ def test_links_are_followed_once_and_loops_end(tmp_path):
 
 
 @given(st.permutations(["b/1.png", "a/2.png", "c/0.png", "a/1.png"]))
-def test_order_follows_names_alone(order):
+def test_order_follows_names_alone(order: list[str]) -> None:
     made = make("x", [Entry(n, n, n[0]) for n in order])
     assert made.names == ["a/1.png", "a/2.png", "b/1.png", "c/0.png"]
     assert made.labels.tolist() == [0, 0, 1, 2]
 
 
-def test_several_folders_are_told_apart(tmp_path):
+def test_several_folders_are_told_apart(tmp_path: Path) -> None:
     one, two = folder(tmp_path / "x/photos", ["a.png"]), folder(tmp_path / "y/photos", ["a.png"])
     assert find(one, two).names == ["photos-2/a.png", "photos/a.png"]
 
 
-def test_what_is_not_there_is_named(tmp_path):
+def test_what_is_not_there_is_named(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     put(tmp_path / "x.zip", b"")
     put(tmp_path / "x.rar", b"")

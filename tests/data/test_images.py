@@ -5,12 +5,17 @@ import os
 import shutil
 import signal
 import time
+from collections.abc import Callable
+from multiprocessing.context import ForkServerContext
+from multiprocessing.queues import Queue
 from pathlib import Path
+from typing import Any, BinaryIO
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch import Tensor
 from torchvision.transforms.functional import InterpolationMode, center_crop
 from torchvision.transforms.functional import resize as torchvision_resize
 
@@ -23,17 +28,17 @@ from tests.data.pictures import encoded, folder, pixels, put
 
 
 @pytest.fixture
-def own(tmp_path, monkeypatch) -> Path:
+def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A cache folder of this test's own."""
     monkeypatch.setenv("HEADSTART_CACHE", str(tmp_path / "cache"))
     return tmp_path / "cache"
 
 
-def opened(*sources, **data) -> Images:
+def opened(*sources: object, **data: Any) -> Images:
     return open_images(DataConfig(sources=tuple(str(s) for s in sources), **data))
 
 
-def many(root: Path, n: int = 40, size=lambda i: (20 + i % 3, 24)) -> Path:
+def many(root: Path, n: int = 40, size: Callable[[int], tuple[int, int]] = lambda i: (20 + i % 3, 24)) -> Path:
     return folder(root, [f"{'ab'[i % 2]}/{i:03d}.png" for i in range(n)], size)
 
 
@@ -49,7 +54,7 @@ def frames_are_right(images: Images, root: Path) -> bool:
     return True
 
 
-def test_batches_are_padded_at_the_right_and_bottom(tmp_path, own):
+def test_batches_are_padded_at_the_right_and_bottom(tmp_path: Path, own: Path) -> None:
     images = opened(many(tmp_path / "p"))
     frames, valid = images.batch([2, 0, 1])
     assert frames.dtype == torch.uint8
@@ -62,7 +67,7 @@ def test_batches_are_padded_at_the_right_and_bottom(tmp_path, own):
     assert images.batch(torch.tensor([1]))[0].shape == (1, 3, 22, 24)
 
 
-def test_squares_of_one_size_are_kept_as_they_are(tmp_path, own):
+def test_squares_of_one_size_are_kept_as_they_are(tmp_path: Path, own: Path) -> None:
     images = opened(many(tmp_path / "p", size=lambda i: (24, 24)))
     assert images.size == images.training_size("auto") == 24
     assert torch.equal(images.squashed([3, 1], 24), images.batch([3, 1])[0])
@@ -80,7 +85,9 @@ def plainly_squashed(path: Path, size: int) -> np.ndarray:
 
 @pytest.mark.parametrize("detail", [1.0, 0.0])
 @pytest.mark.parametrize("size", ["auto", 16])
-def test_squashed_is_torchvisions_resize_of_the_original(tmp_path, own, size, detail):
+def test_squashed_is_torchvisions_resize_of_the_original(
+    tmp_path: Path, own: Path, size: int | str, detail: float
+) -> None:
     """Byte for byte at the training size, also of pictures that are kept smaller than they were."""
     root = many(tmp_path / "p", 20, size=lambda i: [(300, 420), (90, 90), (128, 128), (31, 700)][i % 4])
     images = opened(root, size=size, detail=detail)
@@ -93,7 +100,7 @@ def test_squashed_is_torchvisions_resize_of_the_original(tmp_path, own, size, de
         assert all(np.array_equal(s, plainly_squashed(root / n, 40)) for n, s in zip(images.names, other, strict=True))
 
 
-def test_large_photographs_keep_what_the_smallest_crop_needs(tmp_path, own):
+def test_large_photographs_keep_what_the_smallest_crop_needs(tmp_path: Path, own: Path) -> None:
     root = many(tmp_path / "p", 20, size=lambda i: [(400, 600), (50, 3000), (60, 80)][i % 3])
     images = opened(root, size=32)
     valid = images.batch(range(len(images)))[1].numpy()
@@ -105,7 +112,7 @@ def test_large_photographs_keep_what_the_smallest_crop_needs(tmp_path, own):
     assert (opened(root, size=32, detail=0).batch(range(20))[1].numpy() == images.native).all()
 
 
-def test_a_wrong_guess_of_uniform_sizes_starts_over(tmp_path, own):
+def test_a_wrong_guess_of_uniform_sizes_starts_over(tmp_path: Path, own: Path) -> None:
     root = many(tmp_path / "p", size=lambda i: (24, 24) if i != 39 else (30, 24))
     images = opened(root)
     assert images.size is None
@@ -113,7 +120,9 @@ def test_a_wrong_guess_of_uniform_sizes_starts_over(tmp_path, own):
     assert frames_are_right(images, root)
 
 
-def test_bad_files_are_set_aside_with_their_reasons(tmp_path, own, capsys):
+def test_bad_files_are_set_aside_with_their_reasons(
+    tmp_path: Path, own: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     root = many(tmp_path / "p")
     put(root / "a/broken.png", b"junk")
     put(root / "b/cut.png", (root / "a/000.png").read_bytes()[:200])
@@ -125,7 +134,7 @@ def test_bad_files_are_set_aside_with_their_reasons(tmp_path, own, capsys):
     assert frames_are_right(images, root)
 
 
-def test_too_many_bad_files_refuse_to_start(tmp_path, own):
+def test_too_many_bad_files_refuse_to_start(tmp_path: Path, own: Path) -> None:
     root = many(tmp_path / "p")
     for i in range(10):
         put(root / f"a/broken{i}.png", b"junk")
@@ -138,14 +147,14 @@ def test_too_many_bad_files_refuse_to_start(tmp_path, own):
         opened(folder(tmp_path / "q", []) / put(tmp_path / "q/x.png", b"junk").name)
 
 
-def test_partly_labelled_sets_say_how_many(tmp_path, own, capsys):
+def test_partly_labelled_sets_say_how_many(tmp_path: Path, own: Path, capsys: pytest.CaptureFixture[str]) -> None:
     root = many(tmp_path / "p")
     put(tmp_path / "l.csv", b"name,label\na/000.png,x\nb/001.png,y\n")
     assert (opened(root, labels=str(tmp_path / "l.csv")).labels >= 0).sum() == 2
     assert "2 of 40 pictures have labels" in capsys.readouterr().err
 
 
-def test_the_fingerprint_is_of_the_content_not_the_place(tmp_path, own):
+def test_the_fingerprint_is_of_the_content_not_the_place(tmp_path: Path, own: Path) -> None:
     first = opened(many(tmp_path / "p")).fingerprint
     shutil.copytree(tmp_path / "p", tmp_path / "elsewhere", copy_function=shutil.copyfile)
     assert opened(tmp_path / "elsewhere").fingerprint == first
@@ -163,20 +172,20 @@ def the_file(own: Path) -> Path:
     return path
 
 
-def test_the_second_start_decodes_nothing(tmp_path, own, monkeypatch):
+def test_the_second_start_decodes_nothing(tmp_path: Path, own: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     root = many(tmp_path / "p")
     opened(root)
     monkeypatch.setattr("headstart.data.prepare.read_picture", lambda path: pytest.fail("decoded again"))
     assert len(opened(root)) == 40
 
 
-def test_pictures_are_gathered_block_by_block(tmp_path, own, monkeypatch):
+def test_pictures_are_gathered_block_by_block(tmp_path: Path, own: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("headstart.data.images.BLOCK", 7)
     images = opened(many(tmp_path / "p"), size=16)
     squashed = Squashed(images, np.arange(40)[::-1], 16)
     asked = []
 
-    def read(rows):
+    def read(rows: np.ndarray) -> Tensor:
         asked.append(len(rows))
         return squashed[rows]
 
@@ -186,7 +195,7 @@ def test_pictures_are_gathered_block_by_block(tmp_path, own, monkeypatch):
 
 
 @pytest.mark.parametrize("memory", [4.0, 0.0])
-def test_memory_and_memory_map_hold_the_same(tmp_path, own, memory):
+def test_memory_and_memory_map_hold_the_same(tmp_path: Path, own: Path, memory: float) -> None:
     root = many(tmp_path / "p")
     images = opened(root, memory_gib=memory)
     assert images.resident == (memory > 0)
@@ -202,7 +211,7 @@ def same_length_edit(path: Path) -> None:
     os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))  # as a careful copy does
 
 
-def test_a_changed_source_is_noticed(tmp_path, own):
+def test_a_changed_source_is_noticed(tmp_path: Path, own: Path) -> None:
     root = many(tmp_path / "p")
     put(root / "a/x.bmp", encoded(pixels(20, 24, 50), "bmp"))
     for change in (
@@ -221,7 +230,7 @@ def test_a_changed_source_is_noticed(tmp_path, own):
 
 @pytest.mark.parametrize("memory", [4.0, 0.0])
 @pytest.mark.parametrize("damage", ["empty", "cut", "longer", "header", "frame", "squashed", "index", "foreign"])
-def test_a_damaged_cache_is_never_believed(tmp_path, own, damage, memory):
+def test_a_damaged_cache_is_never_believed(tmp_path: Path, own: Path, damage: str, memory: float) -> None:
     root = many(tmp_path / "p")
     opened(root, memory_gib=memory)
     path = the_file(own)
@@ -242,7 +251,9 @@ def test_a_damaged_cache_is_never_believed(tmp_path, own, damage, memory):
     assert frames_are_right(opened(root, memory_gib=memory), root)
 
 
-def test_a_cache_folder_that_cannot_be_written_costs_only_the_cache(tmp_path, monkeypatch, capsys):
+def test_a_cache_folder_that_cannot_be_written_costs_only_the_cache(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     put(tmp_path / "file", b"")
     monkeypatch.setenv("HEADSTART_CACHE", str(tmp_path / "file"))
     root = many(tmp_path / "p")
@@ -256,20 +267,20 @@ def _only_open(root: str, cache_dir: str) -> None:
     opened(root, cache_dir=cache_dir, memory_gib=0)
 
 
-def _open_in_child(root: str, cache_dir: str, done) -> None:
+def _open_in_child(root: str, cache_dir: str, done: "Queue[str]") -> None:
     images = opened(root, cache_dir=cache_dir, memory_gib=0)
     done.put(images.fingerprint if frames_are_right(images, Path(root)) else "wrong")
 
 
 @pytest.fixture(scope="module")
-def children():
+def children() -> ForkServerContext:
     """A way to start processes that have everything imported already."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["headstart.data", "tests.data.test_images"])
     return context
 
 
-def test_processes_that_start_at_once_agree(tmp_path, own, children):
+def test_processes_that_start_at_once_agree(tmp_path: Path, own: Path, children: ForkServerContext) -> None:
     root = many(tmp_path / "p", 300)
     done = children.Queue()
     processes = [children.Process(target=_open_in_child, args=(str(root), str(own), done)) for _ in range(3)]
@@ -285,10 +296,10 @@ def test_processes_that_start_at_once_agree(tmp_path, own, children):
 class _Dying:
     """A file whose process is killed, as by `kill -9`, at its n-th write; counts them."""
 
-    def __init__(self, file, n: int) -> None:
+    def __init__(self, file: BinaryIO, n: int) -> None:
         self.file, self.left, self.written = file, n, 0
 
-    def write(self, data) -> int:
+    def write(self, data: bytes) -> int:
         if self.left == 0:
             self.file.flush()  # what an operating system may have on disk by then
             os.kill(os.getpid(), signal.SIGKILL)
@@ -296,7 +307,7 @@ class _Dying:
         self.written += 1
         return self.file.write(data)
 
-    def __getattr__(self, name: str):
+    def __getattr__(self, name: str) -> Any:
         return getattr(self.file, name)
 
 
@@ -304,7 +315,7 @@ def _writes(root: str, cache_dir: str, n: int) -> int:
     """Build the cache, dying at write n (never, for -1); how many writes it took."""
     whole, files = cache.write, []
 
-    def write(file, *rest) -> None:
+    def write(file: BinaryIO, *rest: Any) -> None:
         files.append(_Dying(file, n))
         whole(files[-1], *rest)
 
@@ -314,7 +325,7 @@ def _writes(root: str, cache_dir: str, n: int) -> int:
     return sum(file.written for file in files)
 
 
-def test_twenty_kills_while_the_cache_is_built(tmp_path, own, children):
+def test_twenty_kills_while_the_cache_is_built(tmp_path: Path, own: Path, children: ForkServerContext) -> None:
     root = many(tmp_path / "p", 60, size=lambda i: (100, 90 + i % 3))
     writes = _writes(str(root), str(own), -1)
     fingerprint = opened(root, memory_gib=0).fingerprint
@@ -333,7 +344,7 @@ def test_twenty_kills_while_the_cache_is_built(tmp_path, own, children):
     assert [p.name for p in own.glob(".*.tmp")] == []
 
 
-def test_real_photographs_are_what_pillow_sees(grocery, own):
+def test_real_photographs_are_what_pillow_sees(grocery: Path, own: Path) -> None:
     images = opened(grocery)
     assert (len(images), len(images.classes), images.skipped) == (989, 43, [])
     some = np.random.default_rng(0).choice(989, 20, replace=False)
@@ -350,11 +361,13 @@ def test_real_photographs_are_what_pillow_sees(grocery, own):
 # ------------------------------------------------------------------------------------- what may pass, and other people
 
 
-def test_what_cannot_be_read_now_is_not_kept_as_unreadable(tmp_path, own, monkeypatch, capsys):
+def test_what_cannot_be_read_now_is_not_kept_as_unreadable(
+    tmp_path: Path, own: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     root = many(tmp_path / "p")
     real = prepare.read_picture
 
-    def refused(path):
+    def refused(path: str) -> np.ndarray:
         if path.endswith("3.png"):
             raise NotNowError("cannot be read: Permission denied")
         return real(path)
@@ -371,13 +384,13 @@ def test_what_cannot_be_read_now_is_not_kept_as_unreadable(tmp_path, own, monkey
     assert len(list(own.glob("*.pictures"))) == 1
 
 
-def test_a_cache_file_of_somebody_else_is_let_be(tmp_path, own, monkeypatch):
+def test_a_cache_file_of_somebody_else_is_let_be(tmp_path: Path, own: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     root = many(tmp_path / "p")
     fingerprint = opened(root).fingerprint
     theirs = the_file(own)
     real = cache.read
 
-    def read(path, memory):
+    def read(path: str, memory: bool) -> Any:
         if path == theirs:
             raise PermissionError(13, "Permission denied")
         return real(path, memory)
@@ -390,7 +403,7 @@ def test_a_cache_file_of_somebody_else_is_let_be(tmp_path, own, monkeypatch):
     assert ours.exists()
 
 
-def test_only_its_owner_replaces_a_file_in_a_folder_for_everybody(tmp_path):
+def test_only_its_owner_replaces_a_file_in_a_folder_for_everybody(tmp_path: Path) -> None:
     put(tmp_path / "x", b"")
     owner = (tmp_path / "x").stat().st_uid
     assert prepare._replaceable(tmp_path / "x", owner + 1)
@@ -400,8 +413,10 @@ def test_only_its_owner_replaces_a_file_in_a_folder_for_everybody(tmp_path):
     assert prepare._replaceable(tmp_path / "gone", owner + 1)
 
 
-def test_without_a_home_there_is_no_cache(tmp_path, monkeypatch, capsys):
-    def nobody(path):
+def test_without_a_home_there_is_no_cache(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def nobody(path: Path) -> None:
         raise RuntimeError("Could not determine home directory.")
 
     monkeypatch.delenv("HEADSTART_CACHE")
@@ -414,7 +429,9 @@ def test_without_a_home_there_is_no_cache(tmp_path, monkeypatch, capsys):
 
 
 @pytest.mark.parametrize("kind", ["run", "study", "finetuned"])
-def test_runs_inside_data_are_left_out_and_said(tmp_path, own, capsys, kind):
+def test_runs_inside_data_are_left_out_and_said(
+    tmp_path: Path, own: Path, capsys: pytest.CaptureFixture[str], kind: str
+) -> None:
     root = many(tmp_path / "p")
     folder(root / "out", ["samples/pairs.png", "runs/one/samples/pairs.png"])
     for name in {"study": ("study.yaml",)}.get(kind, ("config.yaml", "metrics.jsonl")):
@@ -425,7 +442,7 @@ def test_runs_inside_data_are_left_out_and_said(tmp_path, own, capsys, kind):
     assert "left out: the pictures of runs and studies in out" in capsys.readouterr().err
 
 
-def test_a_run_in_the_very_folder_of_its_pictures_leaves_its_sheets_out(tmp_path, own):
+def test_a_run_in_the_very_folder_of_its_pictures_leaves_its_sheets_out(tmp_path: Path, own: Path) -> None:
     root = many(tmp_path / "p")
     folder(root, ["samples/pairs.png", "evaluations/x.png"])
     for name in ("config.yaml", "metrics.jsonl"):
@@ -433,7 +450,9 @@ def test_a_run_in_the_very_folder_of_its_pictures_leaves_its_sheets_out(tmp_path
     assert len(opened(root)) == 40
 
 
-def test_a_looping_link_and_a_closed_folder_cost_only_themselves(tmp_path, own, capsys):
+def test_a_looping_link_and_a_closed_folder_cost_only_themselves(
+    tmp_path: Path, own: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     root = many(tmp_path / "p")
     (root / "a" / "loop.png").symlink_to("loop.png")
     (root / "b" / "loop").symlink_to("loop")
@@ -448,7 +467,7 @@ def test_a_looping_link_and_a_closed_folder_cost_only_themselves(tmp_path, own, 
 
 
 @pytest.mark.parametrize("detail", [1.0, 0.0])
-def test_pictures_can_be_cropped_or_padded_instead_of_squashed(tmp_path, own, detail):
+def test_pictures_can_be_cropped_or_padded_instead_of_squashed(tmp_path: Path, own: Path, detail: float) -> None:
     root = many(tmp_path / "p", 20, size=lambda i: [(30, 42), (90, 47), (33, 33), (31, 70)][i % 4])
     squashed = opened(root, size=16, detail=detail)
     cropped, padded = (opened(root, size=16, detail=detail, resize=how) for how in ("crop", "pad"))

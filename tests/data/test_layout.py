@@ -1,5 +1,7 @@
 """Folders as other tools lay them out: what is a split, a class, a wrapper, and that it is said."""
 
+from pathlib import Path
+
 import pytest
 
 from headstart.data.layout import Folder, Layout
@@ -77,7 +79,7 @@ UNSPLIT = [
 
 
 @pytest.mark.parametrize("expected", SPLIT + UNSPLIT)
-def test_folders_are_what_people_mean_by_them(expected):
+def test_folders_are_what_people_mean_by_them(expected: str) -> None:
     assert said(" ".join(one.partition("=")[0] for one in expected.split(" "))) == expected
 
 
@@ -97,27 +99,27 @@ def test_folders_are_what_people_mean_by_them(expected):
         ("train/a test/a docs", "beside the split and no part of it, so free for training: docs/"),
     ],
 )
-def test_what_was_taken_for_something_is_said(folders, note):
+def test_what_was_taken_for_something_is_said(folders: str, note: str) -> None:
     assert note in layout(folders).notes
 
 
-def test_plain_folders_need_few_words():
+def test_plain_folders_need_few_words() -> None:
     assert layout("cat dog").notes == ["taken for classes: cat, dog"]
     assert layout(".").notes == []
 
 
-def test_folders_that_are_told_to_be_classes_are():
+def test_folders_that_are_told_to_be_classes_are() -> None:
     assert said("2023 2024", "folders") == "2023=-:2023 2024=-:2024"
     assert said("fold1 fold2", "folders") == "fold1=-:fold1 fold2=-:fold2"
     assert said("train/a test/a", "none") == "train/a=train:- test/a=test:-"
 
 
-def test_folds_with_a_split_in_each_are_refused_by_name():
+def test_folds_with_a_split_in_each_are_refused_by_name() -> None:
     with pytest.raises(InputError, match=r"2 folds with train and test in each; give one of them, such as fold1/"):
         layout("fold1/train/a fold1/test/a fold2/train/a fold2/test/a")
 
 
-def test_train_and_test_given_as_two_folders_are_the_official_split(tmp_path):
+def test_train_and_test_given_as_two_folders_are_the_official_split(tmp_path: Path) -> None:
     folder(tmp_path, ["train/a/1.png", "train/b/2.png", "test/a/3.png"])
     source = find(tmp_path / "train", tmp_path / "test")
     assert dict(zip(source.names, source.official, strict=True)) == {
@@ -128,7 +130,7 @@ def test_train_and_test_given_as_two_folders_are_the_official_split(tmp_path):
     assert source.classes == ["a", "b"]
 
 
-def test_junk_of_operating_systems_is_no_class(tmp_path):
+def test_junk_of_operating_systems_is_no_class(tmp_path: Path) -> None:
     folder(tmp_path, ["cat/a.png", "dog/b.png", "__MACOSX/cat/c.png", "@eaDir/d.png", ".Trash/e.png", "cat/._a.png"])
     for name in ("cat/.DS_Store", "Thumbs.db", "dog/desktop.ini"):
         (tmp_path / name).write_bytes(b"x")

@@ -1,6 +1,7 @@
 """Lists of pictures and tables of labels, as people write them."""
 
 import unicodedata
+from pathlib import Path
 
 import pytest
 
@@ -22,20 +23,20 @@ from tests.data.pictures import find, folder, labelled, put
         ("l.csv", 'path,label\n"b.png","a, b"\n', {"b.png": "a, b"}),
     ],
 )
-def test_lists(tmp_path, name, text, expected):
+def test_lists(tmp_path: Path, name: str, text: str, expected: dict[str, str | None]) -> None:
     folder(tmp_path, ["a.png", "b.png"])
     put(tmp_path / name, text.encode())
     assert labelled(find(tmp_path / name)) == expected
 
 
-def test_a_list_can_name_the_split_and_absolute_paths(tmp_path):
+def test_a_list_can_name_the_split_and_absolute_paths(tmp_path: Path) -> None:
     folder(tmp_path / "p", ["a.png", "b.png"])
     put(tmp_path / "l.csv", f"path,label,split\n{tmp_path}/p/a.png,x,train\np/b.png,y,test\n".encode())
     source = find(tmp_path / "l.csv")
     assert sorted(source.official) == ["test", "train"]
 
 
-def test_missing_pictures_of_a_list_are_set_aside(tmp_path):
+def test_missing_pictures_of_a_list_are_set_aside(tmp_path: Path) -> None:
     folder(tmp_path, ["a.png"])
     put(tmp_path / "l.txt", b"a.png\ngone.png\n")
     assert find(tmp_path / "l.txt").skipped == [("gone.png", "no such file")]
@@ -55,14 +56,14 @@ def test_missing_pictures_of_a_list_are_set_aside(tmp_path):
         (b'"a.png\n', "not a CSV table"),
     ],
 )
-def test_bad_lists_are_named_by_row(tmp_path, text, words):
+def test_bad_lists_are_named_by_row(tmp_path: Path, text: bytes, words: str) -> None:
     folder(tmp_path, ["a.png"])
     put(tmp_path / "l.csv", text)
     with pytest.raises(InputError, match=words):
         find(tmp_path / "l.csv")
 
 
-def test_a_label_file_gives_some_labels(tmp_path):
+def test_a_label_file_gives_some_labels(tmp_path: Path) -> None:
     name = unicodedata.normalize("NFD", "café.png")
     folder(tmp_path / "p", ["a.png", "x/b.png", "x/c.png", name])
     put(tmp_path / "labels.csv", "name,label\na.png,cat\nb.png,dog\ncafé.png,cat\nelsewhere.png,dog\n".encode())
@@ -70,7 +71,7 @@ def test_a_label_file_gives_some_labels(tmp_path):
     assert labelled(source) == {"a.png": "cat", "x/b.png": "dog", "x/c.png": None, name: "cat"}
 
 
-def test_bad_label_files_are_named(tmp_path):
+def test_bad_label_files_are_named(tmp_path: Path) -> None:
     folder(tmp_path / "p", ["a.png"])
     put(tmp_path / "names.csv", b"name\na.png\n")
     put(tmp_path / "others.csv", b"name,label\nz.png,cat\n")
@@ -83,7 +84,7 @@ def test_bad_label_files_are_named(tmp_path):
             find(tmp_path / "p", labels=str(tmp_path / labels))
 
 
-def test_names_in_our_tables_are_read_back(tmp_path):
+def test_names_in_our_tables_are_read_back(tmp_path: Path) -> None:
     """Names as `predict` and `select` write them are names that lists and `data.labels` understand."""
     names = [
         "می\u200cخواهم.png",

@@ -1,6 +1,7 @@
 """The named sets, in the exact files in which they are published."""
 
 import pickle
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from headstart.records.errors import InputError
 from tests.data.pictures import cifar_rows, encoded, find, pixels, put, write_cifar10
 
 
-def test_digits():
+def test_digits() -> None:
     images = open_images(DataConfig(sources=("digits",)))
     assert (len(images), images.size, len(images.classes)) == (1797, 32, 10)
     assert images.names[0] == "digits/00001.png"
@@ -24,7 +25,7 @@ def test_digits():
 
 
 @pytest.mark.parametrize("protocol", [0, 1, 2, 3, 4, 5])
-def test_cifar10_in_its_python_files(tmp_path, protocol):
+def test_cifar10_in_its_python_files(tmp_path: Path, protocol: int) -> None:
     write_cifar10(tmp_path, protocol)
     for root in (tmp_path, tmp_path / "cifar-10-batches-py"):
         images = open_images(DataConfig(sources=(f"cifar10:{root}",)))
@@ -35,7 +36,7 @@ def test_cifar10_in_its_python_files(tmp_path, protocol):
         assert images.labels[4] == 2
 
 
-def test_cifar_files_that_disagree_are_named(tmp_path):
+def test_cifar_files_that_disagree_are_named(tmp_path: Path) -> None:
     write_cifar10(tmp_path, 4)
     batch = tmp_path / "cifar-10-batches-py" / "data_batch_3"
     for content, words in [
@@ -49,7 +50,7 @@ def test_cifar_files_that_disagree_are_named(tmp_path):
             find(f"cifar10:{tmp_path}")
 
 
-def test_cifar100_has_its_fine_labels(tmp_path):
+def test_cifar100_has_its_fine_labels(tmp_path: Path) -> None:
     root = tmp_path / "cifar-100-python"
     for split, n in (("train", 4), ("test", 2)):
         content = {"data": cifar_rows(n, n), "fine_labels": [99 - i for i in range(n)], "coarse_labels": [0] * n}
@@ -60,7 +61,7 @@ def test_cifar100_has_its_fine_labels(tmp_path):
     assert source.names[-1] == "test/00002.png"
 
 
-def test_stl10_binary_with_and_without_its_unlabelled_part(tmp_path):
+def test_stl10_binary_with_and_without_its_unlabelled_part(tmp_path: Path) -> None:
     root = tmp_path / "stl10_binary"
     seen = {
         s: np.stack([pixels(96, 96, i + k) for i in range(3)]) for k, s in enumerate(("train", "test", "unlabeled"))
@@ -83,7 +84,7 @@ def test_stl10_binary_with_and_without_its_unlabelled_part(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["imagenette2", "imagenette2-320", "imagenette2-160"])
-def test_imagenette_of_every_size(tmp_path, name):
+def test_imagenette_of_every_size(tmp_path: Path, name: str) -> None:
     for i, split in enumerate(("train", "val")):
         put(tmp_path / name / split / "n01440764" / f"n01440764_{i}.JPEG", encoded(pixels(30, 40, i), "jpeg"))
         put(tmp_path / name / split / "n03888257" / f"n03888257_{i}.JPEG", encoded(pixels(30, 40, i + 5), "jpeg"))
@@ -93,7 +94,7 @@ def test_imagenette_of_every_size(tmp_path, name):
         assert source.official.tolist() == ["train", "train", "val", "val"]
 
 
-def test_aircraft_loses_its_banner(tmp_path):
+def test_aircraft_loses_its_banner(tmp_path: Path) -> None:
     data = tmp_path / "fgvc-aircraft-2013b" / "data"
     plane = pixels(60, 50)
     plane[-20:] = 255
@@ -125,7 +126,7 @@ def test_aircraft_loses_its_banner(tmp_path):
         ("fgvc-aircraft", "fgvc-aircraft-2013b/data/images_manufacturer_train.txt"),
     ],
 )
-def test_missing_files_say_which_where_and_how_to_get_them(tmp_path, name, looked_for):
+def test_missing_files_say_which_where_and_how_to_get_them(tmp_path: Path, name: str, looked_for: str) -> None:
     with pytest.raises(InputError) as caught:
         find(f"{name}:{tmp_path}")
     message = str(caught.value)
@@ -134,7 +135,7 @@ def test_missing_files_say_which_where_and_how_to_get_them(tmp_path, name, looke
     assert "http" in message
 
 
-def test_check_compares_published_checksums_but_reading_does_not(tmp_path):
+def test_check_compares_published_checksums_but_reading_does_not(tmp_path: Path) -> None:
     write_cifar10(tmp_path, 2)
     report = check.run(DataConfig(sources=(f"cifar10:{tmp_path}",)))
     assert len(report.altered) == 7

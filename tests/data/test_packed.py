@@ -4,6 +4,9 @@ import io
 import json
 import tarfile
 import zipfile
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow
@@ -11,6 +14,7 @@ import pytest
 from pyarrow import parquet
 
 from headstart.data import check, open_images
+from headstart.data.images import Images
 from headstart.records.config import DataConfig
 from headstart.records.errors import InputError
 from tests.data.pictures import encoded, find, labelled, pixels, put
@@ -18,7 +22,7 @@ from tests.data.pictures import encoded, find, labelled, pixels, put
 PICTURES = [encoded(pixels(20, 20, i), "png") for i in range(20)]
 
 
-def tar(path, members):
+def tar(path: Path, members: Iterable[tuple[str, bytes]]) -> Path:
     with tarfile.open(path, "w") as archive:
         for name, data in members:
             info = tarfile.TarInfo(name)
@@ -27,14 +31,14 @@ def tar(path, members):
     return path
 
 
-def zipped(path, members, compression=zipfile.ZIP_DEFLATED):
+def zipped(path: Path, members: Iterable[tuple[str, bytes]], compression: int = zipfile.ZIP_DEFLATED) -> Path:
     with zipfile.ZipFile(path, "w", compression) as archive:
         for name, data in members:
             archive.writestr(name, data)
     return path
 
 
-def hugging_face(path, rows, names=("cat", "dog")):
+def hugging_face(path: Path, rows: Sequence[tuple[bytes, int]], names: Sequence[str] = ("cat", "dog")) -> Path:
     """As `Dataset.to_parquet` writes images with class labels."""
     image = pyarrow.struct([("bytes", pyarrow.binary()), ("path", pyarrow.string())])
     features = {"image": {"_type": "Image"}, "label": {"names": list(names), "_type": "ClassLabel"}}
@@ -49,19 +53,19 @@ def hugging_face(path, rows, names=("cat", "dog")):
     return path
 
 
-def right(images, order=range(20)):
+def right(images: Images, order: Iterable[int] = range(20)) -> bool:
     """Every picture holds what was put there."""
     frames = images.batch(range(len(images)))[0].permute(0, 2, 3, 1).numpy()
     return all(np.array_equal(frame, pixels(20, 20, i)) for frame, i in zip(frames, order, strict=True))
 
 
-def opened(*sources, **data):
+def opened(*sources: object, **data: Any) -> Images:
     return open_images(DataConfig(sources=tuple(map(str, sources)), **data))
 
 
 @pytest.mark.parametrize("memory", [4.0, 0.0])
 @pytest.mark.parametrize("kind", ["tar", "stored.zip", "deflated.zip"])
-def test_an_archive_of_pictures_is_read_as_the_folder_it_was(tmp_path, kind, memory):
+def test_an_archive_of_pictures_is_read_as_the_folder_it_was(tmp_path: Path, kind: str, memory: float) -> None:
     members = [(f"Training/{'ab'[i % 2]}/{i:02d}.png", data) for i, data in enumerate(PICTURES)]
     members += [("Testing/a/99.png", PICTURES[0]), ("__MACOSX/Training/a/._0.png", b"x"), ("notes.txt", b"x")]
     path = tmp_path / f"p.{kind}"
@@ -76,7 +80,7 @@ def test_an_archive_of_pictures_is_read_as_the_folder_it_was(tmp_path, kind, mem
     assert not list(tmp_path.glob("Training"))
 
 
-def test_webdataset_shards(tmp_path):
+def test_webdataset_shards(tmp_path: Path) -> None:
     for shard in range(2):
         members = []
         for i in range(shard * 10, shard * 10 + 10):
@@ -94,7 +98,7 @@ def test_webdataset_shards(tmp_path):
     assert source.skipped[0][0] == "b.png"
 
 
-def test_a_truncated_shard_costs_only_what_is_missing(tmp_path):
+def test_a_truncated_shard_costs_only_what_is_missing(tmp_path: Path) -> None:
     path = tar(tmp_path / "p.tar", [(f"{i:02d}.png", data) for i, data in enumerate(PICTURES)])
     whole = path.read_bytes()
     path.write_bytes(whole[: len(whole) * 2 // 3])
@@ -111,7 +115,7 @@ def test_a_truncated_shard_costs_only_what_is_missing(tmp_path):
 
 
 @pytest.mark.parametrize("memory", [4.0, 0.0])
-def test_parquet_as_hugging_face_writes_it(tmp_path, memory):
+def test_parquet_as_hugging_face_writes_it(tmp_path: Path, memory: float) -> None:
     hugging_face(tmp_path / "data/train-00000-of-00002.parquet", [(PICTURES[i], i % 2) for i in range(9)])
     hugging_face(tmp_path / "data/train-00001-of-00002.parquet", [(PICTURES[i], i % 2) for i in range(9, 18)])
     hugging_face(tmp_path / "data/test-00000-of-00001.parquet", [(PICTURES[18], 0), (PICTURES[19], -1)])
@@ -122,7 +126,7 @@ def test_parquet_as_hugging_face_writes_it(tmp_path, memory):
     assert right(images, [18, 19, *range(18)])
 
 
-def test_parquet_that_lacks_something_is_named(tmp_path):
+def test_parquet_that_lacks_something_is_named(tmp_path: Path) -> None:
     rows = [(PICTURES[i], 0) for i in range(5)]
     source = hugging_face(tmp_path / "a.parquet", [*rows, (None, 1), (b"junk", 1)])
     report = check.run(DataConfig(sources=(str(source),)))
@@ -137,7 +141,7 @@ def test_parquet_that_lacks_something_is_named(tmp_path):
 
 
 @pytest.mark.parametrize("shape", ["nhwc", "nchw", "grey", "grey1"])
-def test_arrays(tmp_path, shape):
+def test_arrays(tmp_path: Path, shape: str) -> None:
     stack = np.stack([pixels(20, 20, i) for i in range(20)])
     given = {"nhwc": stack, "nchw": stack.transpose(0, 3, 1, 2), "grey": stack[..., 0], "grey1": stack[..., :1]}[shape]
     np.save(tmp_path / "p.npy", given)
@@ -148,7 +152,7 @@ def test_arrays(tmp_path, shape):
     assert images.size == 20
 
 
-def test_arrays_with_labels_and_parts(tmp_path):
+def test_arrays_with_labels_and_parts(tmp_path: Path) -> None:
     stack = np.stack([pixels(20, 20, i) for i in range(20)])
     labels = np.arange(20)[:, None] % 2
     parts = {"train_images": stack[:12], "train_labels": labels[:12], "val_images": stack[12:15]}

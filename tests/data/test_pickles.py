@@ -3,6 +3,7 @@
 import contextlib
 import os
 import pickle
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ from headstart.records.errors import InputError
 from tests.data.pictures import cifar_rows, put
 
 
-def test_a_pickle_as_python_2_wrote_it_is_read(tmp_path):
+def test_a_pickle_as_python_2_wrote_it_is_read(tmp_path: Path) -> None:
     """Byte strings, and an array whose bytes are a str: the opcodes of the published files, written by hand."""
     raw = cifar_rows(2, 0)
     array = (
@@ -30,10 +31,10 @@ def test_a_pickle_as_python_2_wrote_it_is_read(tmp_path):
 
 
 class _Evil:
-    def __init__(self, function, *arguments):
+    def __init__(self, function: Callable[..., object], *arguments: object) -> None:
         self.call = (function, arguments)
 
-    def __reduce__(self):
+    def __reduce__(self) -> tuple[Callable[..., object], tuple[object, ...]]:
         return self.call
 
 
@@ -51,7 +52,9 @@ class _Evil:
     ],
     ids=lambda p: type(p).__name__,
 )
-def test_a_pickle_that_asks_for_anything_else_is_refused(tmp_path, monkeypatch, payload):
+def test_a_pickle_that_asks_for_anything_else_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, payload: object
+) -> None:
     monkeypatch.chdir(tmp_path)
     for protocol in (0, 2, 4, 5):
         path = put(tmp_path / "data_batch_1", pickle.dumps(payload, protocol))
@@ -60,7 +63,7 @@ def test_a_pickle_that_asks_for_anything_else_is_refused(tmp_path, monkeypatch, 
     assert not (tmp_path / "OWNED").exists()
 
 
-def test_a_pickle_cannot_change_what_it_may_call(tmp_path):
+def test_a_pickle_cannot_change_what_it_may_call(tmp_path: Path) -> None:
     path = put(tmp_path / "x", b"\x80\x02c_codecs\nencode\n}X\x09\x00\x00\x00_functionK\x01sb.")
     with pytest.raises(InputError, match="refused"):
         pickles.read_pickle(path)
@@ -78,14 +81,14 @@ def test_a_pickle_cannot_change_what_it_may_call(tmp_path):
         b"\x80\x02K\x01.",
     ],
 )
-def test_a_damaged_pickle_is_bad_input(tmp_path, data):
+def test_a_damaged_pickle_is_bad_input(tmp_path: Path, data: bytes) -> None:
     with pytest.raises(InputError, match=r"damaged or no CIFAR file|refused") as caught:
         pickles.read_pickle(put(tmp_path / "x", data))
     assert str(tmp_path) in str(caught.value)
 
 
 @given(st.binary(max_size=60))
-def test_no_bytes_do_more_than_fail(tmp_path_factory, data):
+def test_no_bytes_do_more_than_fail(tmp_path_factory: pytest.TempPathFactory, data: bytes) -> None:
     path = put(tmp_path_factory.mktemp("p") / "x", b"\x80\x02" + data)
     with contextlib.suppress(InputError):
         assert isinstance(pickles.read_pickle(path), dict)

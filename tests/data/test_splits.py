@@ -1,6 +1,7 @@
 """Splits and statistics: stratified, seeded, saved, independent of order; the authors' numbers on CIFAR-10 (JPEG)."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -23,29 +24,29 @@ class Pictures:
     labels: np.ndarray
     official: np.ndarray
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.labels)
 
     @property
-    def order(self):
+    def order(self) -> np.ndarray:
         return np.arange(len(self))
 
 
-def pictures(**parts):
+def pictures(**parts: int) -> Pictures:
     """So many pictures of each official split, labels 0 to 9 in turn."""
     official = np.concatenate([np.full(n, "" if name == "none" else name, "U5") for name, n in parts.items()])
     return Pictures(np.arange(len(official)) % 10, official)
 
 
-def sizes(splits):
+def sizes(splits: Splits) -> tuple[int, int, int]:
     return len(splits.train), len(splits.val), len(splits.test)
 
 
-def of(images, splits):
+def of(images: Pictures, splits: Splits) -> list[set[str]]:
     return [set(images.official[part]) for part in (splits.train, splits.val, splits.test)]
 
 
-def test_without_an_official_split_it_is_70_10_20():
+def test_without_an_official_split_it_is_70_10_20() -> None:
     images = pictures(none=1797)
     splits = make(images, DataConfig())
     assert sizes(splits) == (1258, 180, 359)
@@ -66,7 +67,9 @@ def test_without_an_official_split_it_is_70_10_20():
         ({"train": 500, "none": 100, "test": 100}, "house", (540, 60, 100), None),
     ],
 )
-def test_official_splits(parts, style, expected, come_from):
+def test_official_splits(
+    parts: dict[str, int], style: str, expected: tuple[int, int, int], come_from: list[str] | None
+) -> None:
     images = pictures(**parts)
     splits = make(images, DataConfig(splits=style))
     assert sizes(splits) == expected
@@ -75,7 +78,7 @@ def test_official_splits(parts, style, expected, come_from):
     assert not set(splits.train) & (set(splits.val) | set(splits.test))
 
 
-def test_the_papers_aircraft_val_is_a_tenth_of_trainval():
+def test_the_papers_aircraft_val_is_a_tenth_of_trainval() -> None:
     images = pictures(train=300, val=200, test=100)
     splits = make(images, DataConfig(splits="paper"))
     assert sizes(splits) == (450, 50, 100)
@@ -83,23 +86,23 @@ def test_the_papers_aircraft_val_is_a_tenth_of_trainval():
     assert of(images, splits)[2] == {"test"}
 
 
-def test_the_papers_imagenette_val_is_part_of_its_test():
+def test_the_papers_imagenette_val_is_part_of_its_test() -> None:
     splits = make(pictures(train=500, val=100), DataConfig(splits="paper"))
     assert set(splits.val) < set(splits.test)
 
 
-def test_only_one_official_split_is_none():
+def test_only_one_official_split_is_none() -> None:
     assert sizes(make(pictures(train=100), DataConfig())) == (70, 10, 20)
 
 
-def test_the_seed_decides_and_the_training_seed_is_not_asked():
+def test_the_seed_decides_and_the_training_seed_is_not_asked() -> None:
     images = pictures(none=500)
     one, again, other = (make(images, DataConfig(split_seed=s)) for s in (0, 0, 1))
     assert np.array_equal(one.test, again.test)
     assert not np.array_equal(one.test, other.test)
 
 
-def test_the_split_does_not_depend_on_where_or_in_which_order_files_lie(tmp_path):
+def test_the_split_does_not_depend_on_where_or_in_which_order_files_lie(tmp_path: Path) -> None:
     names = [f"{'abc'[i % 3]}/{i}.png" for i in range(30)]
     first = open_images(DataConfig(sources=(str(folder(tmp_path / "one", names)),)))
     other = open_images(DataConfig(sources=(str(folder(tmp_path / "two", names[::-1])),)))
@@ -107,7 +110,7 @@ def test_the_split_does_not_depend_on_where_or_in_which_order_files_lie(tmp_path
     assert np.array_equal(make(first, DataConfig()).test, make(other, DataConfig()).test)
 
 
-def test_a_limit_is_class_balanced_and_leaves_the_test_split_alone():
+def test_a_limit_is_class_balanced_and_leaves_the_test_split_alone() -> None:
     labels = np.array([0] * 700 + [1] * 250 + [2] * 50)
     images = Pictures(np.concatenate([labels, labels[::4]]), np.array(["train"] * 1000 + ["test"] * 250))
     whole, some = make(images, DataConfig()), make(images, DataConfig(limit=120))
@@ -124,7 +127,7 @@ def test_a_limit_is_class_balanced_and_leaves_the_test_split_alone():
 
 @settings(deadline=None)
 @given(st.lists(st.integers(-1, 4), min_size=3, max_size=200), st.integers(0, 5), st.sampled_from([0.1, 0.125, 0.2]))
-def test_draws_are_stratified_and_complete(labels, seed, share):
+def test_draws_are_stratified_and_complete(labels: list[int], seed: int, share: float) -> None:
     labels = np.array(labels)
     pool = np.arange(len(labels))
     part, rest = draw(pool, labels, share, seed, "x")
@@ -138,13 +141,13 @@ def test_draws_are_stratified_and_complete(labels, seed, share):
     assert set(few) <= set(balanced(pool, labels, min(5, len(pool)), seed))
 
 
-def test_too_few_pictures_are_bad_input():
+def test_too_few_pictures_are_bad_input() -> None:
     with pytest.raises(InputError, match="too few"):
         make(pictures(none=2), DataConfig())
     assert sizes(make(pictures(none=3), DataConfig())) == (1, 1, 1)
 
 
-def test_splits_are_saved_and_damage_is_named(tmp_path):
+def test_splits_are_saved_and_damage_is_named(tmp_path: Path) -> None:
     splits = make(pictures(none=50), DataConfig())
     splits.save(tmp_path / "splits.npz")
     loaded = Splits.load(tmp_path / "splits.npz", 50)
@@ -162,7 +165,7 @@ def test_splits_are_saved_and_damage_is_named(tmp_path):
         Splits.load(tmp_path / "gone.npz", 50)
 
 
-def test_statistics_are_the_plain_ones(tmp_path):
+def test_statistics_are_the_plain_ones(tmp_path: Path) -> None:
     root = folder(
         tmp_path, [f"{'ab'[i % 2]}/{i}.png" for i in range(30)], lambda i: (200 + i, 270) if i % 2 else (30, 21)
     )
@@ -184,7 +187,7 @@ def test_statistics_are_the_plain_ones(tmp_path):
     assert np.allclose(std, np.mean([p.reshape(3, -1).std(1).numpy() for p in each], axis=0), atol=1e-9)
 
 
-def test_which_pictures_count(tmp_path):
+def test_which_pictures_count(tmp_path: Path) -> None:
     root = folder(tmp_path, [f"{s}/a/{i}.png" for s in ("train", "test") for i in range(20)])
     images = open_images(DataConfig(sources=(str(root),)))
     splits = make(images, DataConfig())
@@ -197,7 +200,7 @@ def test_which_pictures_count(tmp_path):
     assert np.array_equal(paper["test"], per_picture(images, splits.test))
 
 
-def test_cifar10_has_the_authors_statistics(cifar10):
+def test_cifar10_has_the_authors_statistics(cifar10: Path) -> None:
     """Design section 6: mean to 0.001, std to 0.004 (the copy is JPEG)."""
     data = DataConfig(sources=(str(cifar10),), splits="paper", statistics="paper")
     images = open_images(data)
@@ -217,7 +220,7 @@ def test_cifar10_has_the_authors_statistics(cifar10):
         ({"train": 5000, "test": 8000}, (4500, 500, 8000)),  # STL-10
     ],
 )
-def test_the_papers_splits_are_torchs_own(parts, expected):
+def test_the_papers_splits_are_torchs_own(parts: dict[str, int], expected: tuple[int, int, int]) -> None:
     """The very indices of `random_split` with the authors' seed over the official train part, and the official val."""
     images = pictures(**parts)
     splits = make(images, DataConfig(splits="paper"))
@@ -234,7 +237,7 @@ def test_the_papers_splits_are_torchs_own(parts, expected):
     assert not np.array_equal(make(images, DataConfig(splits="paper", split_seed=1)).train, splits.train)
 
 
-def test_aircraft_is_split_in_the_order_of_its_trainval_file(tmp_path):
+def test_aircraft_is_split_in_the_order_of_its_trainval_file(tmp_path: Path) -> None:
     data = tmp_path / "fgvc-aircraft-2013b" / "data"
     plane = encoded(pixels(40, 30), "jpeg")
     numbers = [f"{i:07d}" for i in range(40)]
@@ -256,7 +259,7 @@ def test_aircraft_is_split_in_the_order_of_its_trainval_file(tmp_path):
     assert {images.names[i][-11:-4] for i in splits.val} == set(val)
 
 
-def test_the_papers_imagenette_val_has_the_statistics_of_its_test(tmp_path):
+def test_the_papers_imagenette_val_has_the_statistics_of_its_test(tmp_path: Path) -> None:
     root = folder(tmp_path, [f"{s}/a/{i}.png" for s in ("train", "val") for i in range(20)])
     config = DataConfig(sources=(str(root),), splits="paper", statistics="paper")
     images = open_images(config)
@@ -266,7 +269,7 @@ def test_the_papers_imagenette_val_has_the_statistics_of_its_test(tmp_path):
     assert np.array_equal(found["train"], per_picture(images, np.flatnonzero(images.official == "train")))
 
 
-def test_a_constant_channel_can_be_divided_by(tmp_path, capsys):
+def test_a_constant_channel_can_be_divided_by(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for i in range(20):
         put(tmp_path / f"{i}.png", encoded(pixels(20, 20, i) * np.array([1, 1, 0], np.uint8), "png"))
     for kind in ("train", "paper"):
@@ -278,7 +281,7 @@ def test_a_constant_channel_can_be_divided_by(tmp_path, capsys):
     assert "blue is 0 in every pixel of every picture" in " ".join(capsys.readouterr().err.split())
 
 
-def test_a_test_split_without_labels_is_not_tested_on(tmp_path, capsys):
+def test_a_test_split_without_labels_is_not_tested_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     names = [f"train/{c}/{i}.png" for c in "ab" for i in range(20)] + [f"test/{i}.png" for i in range(10)]
     images = open_images(DataConfig(sources=(str(folder(tmp_path, names)),)))
     splits = make(images, DataConfig())

@@ -1,23 +1,25 @@
 """Tables as people and tools write them: every column is used or named, contradictions are refused."""
 
 import unicodedata
+from pathlib import Path
 
 import pytest
 
 from headstart.data import check
+from headstart.data.source import Source
 from headstart.records.config import DataConfig
 from headstart.records.errors import InputError
 from tests.data.pictures import find, folder, labelled, put
 
 
-def table(tmp_path, text, n=4, name="t.csv"):
+def table(tmp_path: Path, text: str, n: int = 4, name: str = "t.csv") -> Source:
     """The source that a table of p0.png, p1.png, ... names."""
     folder(tmp_path, [f"p{i}.png" for i in range(n)])
     put(tmp_path / name, text.encode())
     return find(tmp_path / name)
 
 
-def rows(header, *values):
+def rows(header: str, *values: object) -> str:
     return header + "\n" + "".join(f"p{i}.png,{value}\n" for i, value in enumerate(values))
 
 
@@ -25,12 +27,12 @@ def rows(header, *values):
     "header",
     ["path,species", "path,labels", "path,label_id", "image,Class Name", "file_name,dx", "img,y", "Filename,breed"],
 )
-def test_labels_under_any_usual_header(tmp_path, header):
+def test_labels_under_any_usual_header(tmp_path: Path, header: str) -> None:
     source = table(tmp_path, rows(header, "x", "y", "x", "y"))
     assert labelled(source) == {"p0.png": "x", "p1.png": "y", "p2.png": "x", "p3.png": "y"}
 
 
-def test_a_lone_column_that_repeats_is_the_label_and_that_is_said(tmp_path):
+def test_a_lone_column_that_repeats_is_the_label_and_that_is_said(tmp_path: Path) -> None:
     source = table(tmp_path, rows("path,plumage", "x", "y", "x", "y"))
     assert source.classes == ["x", "y"]
     assert source.notes == ("t.csv: column plumage taken for the label",)
@@ -47,11 +49,11 @@ def test_a_lone_column_that_repeats_is_the_label_and_that_is_said(tmp_path):
         (",path,label\n0,p0.png,x\n1,p1.png,y\n", "column number 1 not used"),
     ],
 )
-def test_columns_that_are_not_used_are_named(tmp_path, text, unused):
+def test_columns_that_are_not_used_are_named(tmp_path: Path, text: str, unused: str) -> None:
     assert f"t.csv: {unused}" in table(tmp_path, text).notes
 
 
-def test_one_column_a_class(tmp_path):
+def test_one_column_a_class(tmp_path: Path) -> None:
     source = table(tmp_path, rows("filename, cat, dog", "1,0", "0,1", "0,0", "1,1"))
     assert labelled(source) == {"p0.png": "cat", "p1.png": "dog", "p2.png": None, "p3.png": None}
     assert "t.csv: columns cat, dog taken for one class a column" in source.notes
@@ -68,13 +70,13 @@ def test_one_column_a_class(tmp_path):
         ("Usage", ["Training", "PublicTest", "PrivateTest", ""], ["train", "test", "test", ""]),
     ],
 )
-def test_splits_under_any_usual_header(tmp_path, header, values, official):
+def test_splits_under_any_usual_header(tmp_path: Path, header: str, values: list[str], official: list[str]) -> None:
     source = table(tmp_path, rows(f"path,label,{header}", *(f"x,{value}" for value in values)))
     assert source.official.tolist() == official
     assert source.classes == ["x"]
 
 
-def test_comments_and_other_separators(tmp_path):
+def test_comments_and_other_separators(tmp_path: Path) -> None:
     text = "# exported in May\npath|label\np0.png|x\n# half way\np1.png|y\n"
     assert labelled(table(tmp_path, text)) == {"p0.png": "x", "p1.png": "y"}
     assert table(tmp_path, text).notes == ("t.csv: 2 comment lines passed over",)
@@ -83,7 +85,7 @@ def test_comments_and_other_separators(tmp_path):
 
 
 @pytest.mark.parametrize("none", ["NA", "None", "nan", "null", "N/A", ""])
-def test_what_means_no_label_is_no_class(tmp_path, none):
+def test_what_means_no_label_is_no_class(tmp_path: Path, none: str) -> None:
     source = table(tmp_path, rows("path,label", "x", none, "y", none))
     assert labelled(source) == {"p0.png": "x", "p1.png": None, "p2.png": "y", "p3.png": None}
     assert not none or f"t.csv: 2 labels {none} taken for none" in source.notes
@@ -97,12 +99,12 @@ def test_what_means_no_label_is_no_class(tmp_path, none):
         "path,label\np0.png,x\np0.png,NA\n",
     ],
 )
-def test_rows_that_disagree_are_refused(tmp_path, text):
+def test_rows_that_disagree_are_refused(tmp_path: Path, text: str) -> None:
     with pytest.raises(InputError, match=r"row 3 lists p0\.png again, with another label or split: .* in row 2"):
         table(tmp_path, text)
 
 
-def test_label_files_that_disagree_are_refused(tmp_path):
+def test_label_files_that_disagree_are_refused(tmp_path: Path) -> None:
     folder(tmp_path / "p", ["a.png", "x/b.png"])
     for again in ("a.png,dog", "./a.png,dog", "a,dog"):
         path = put(tmp_path / "l.csv", f"name,label\na.png,cat\n{again}\n".encode())
@@ -114,7 +116,7 @@ def test_label_files_that_disagree_are_refused(tmp_path):
     assert source.notes[-1] == "l.csv: 1 of 4 names are no picture of DATA"
 
 
-def test_a_label_file_may_hold_the_split(tmp_path):
+def test_a_label_file_may_hold_the_split(tmp_path: Path) -> None:
     folder(tmp_path / "p", ["a.png", "b.png"])
     path = put(tmp_path / "l.csv", b"name,label,split\na.png,cat,train\nb.png,dog,test\n")
     assert find(tmp_path / "p", labels=str(path)).official.tolist() == ["train", "test"]
@@ -125,14 +127,14 @@ def test_a_label_file_may_hold_the_split(tmp_path):
 
 
 @pytest.mark.parametrize(("listed", "on_disk"), [("NFC", "NFD"), ("NFD", "NFC")])
-def test_names_composed_in_another_way(tmp_path, listed, on_disk):
+def test_names_composed_in_another_way(tmp_path: Path, listed: str, on_disk: str) -> None:
     folder(tmp_path, [unicodedata.normalize(on_disk, "é/ü.png")])
     put(tmp_path / "l.csv", f"path,label\n{unicodedata.normalize(listed, 'é/ü.png')},x\n".encode())
     source = find(tmp_path / "l.csv")
     assert (source.classes, len(source.names), source.skipped) == (["x"], 1, [])
 
 
-def test_windows_paths_and_names_that_begin_with_a_tilde(tmp_path, monkeypatch):
+def test_windows_paths_and_names_that_begin_with_a_tilde(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     folder(tmp_path, ["d/a.png", "~$doc.png", "~x/b.png", "home/c.png"])
     put(tmp_path / "l.txt", b"d\\a.png\n~$doc.png\n~x/b.png\n~/c.png\n")
@@ -141,7 +143,7 @@ def test_windows_paths_and_names_that_begin_with_a_tilde(tmp_path, monkeypatch):
     assert len(source.names) == 4
 
 
-def test_every_line_is_set_aside_by_itself(tmp_path):
+def test_every_line_is_set_aside_by_itself(tmp_path: Path) -> None:
     folder(tmp_path, ["a.png"])
     (tmp_path / "loop.png").symlink_to("loop.png")
     lines = [
@@ -165,7 +167,7 @@ def test_every_line_is_set_aside_by_itself(tmp_path):
     assert reasons["/dev/"] == "not a regular file"
 
 
-def test_a_list_of_pictures_that_are_not_there_says_where_it_looked(tmp_path):
+def test_a_list_of_pictures_that_are_not_there_says_where_it_looked(tmp_path: Path) -> None:
     put(tmp_path / "l.txt", b"d/p1.png 0\nd/p2.png 1\n")
     with pytest.raises(InputError) as caught:
         find(tmp_path / "l.txt")

@@ -6,12 +6,13 @@ import fractions
 import io
 import pickle
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import save_file
-from torch import nn
+from torch import Tensor, nn
 
 from headstart.engine.importers import autoencoder_state, read_tensors
 from headstart.heads import ProjectionHead
@@ -52,7 +53,7 @@ def pythae_state(kind: str) -> dict[str, torch.Tensor]:
 
 
 @pytest.mark.parametrize("kind", ["AE", "VAE"])
-def test_a_pythae_models_embedding_layer_starts_a_head(kind):
+def test_a_pythae_models_embedding_layer_starts_a_head(kind: str) -> None:
     state = pythae_state(kind)
     head = ProjectionHead.from_autoencoder(PYTHAE / kind, output_dim=8, activation="tanh")
     h = torch.randn(7, 512)
@@ -62,7 +63,7 @@ def test_a_pythae_models_embedding_layer_starts_a_head(kind):
     assert head.first.weight.shape == (6, 512)
 
 
-def test_a_pythae_models_layers_get_our_names():
+def test_a_pythae_models_layers_get_our_names() -> None:
     state, theirs = autoencoder_state(PYTHAE / "AE"), pythae_state("AE")
     assert {name.rpartition(".")[0] for name in state} == OURS
     assert torch.equal(state["decoder.hidden.weight"], theirs["decoder.layers.0.0.weight"])
@@ -71,7 +72,7 @@ def test_a_pythae_models_layers_get_our_names():
     assert head.output.weight.shape == (4, 6)
 
 
-def test_a_pickled_encoder_beside_the_weights_is_never_opened(tmp_path):
+def test_a_pickled_encoder_beside_the_weights_is_never_opened(tmp_path: Path) -> None:
     (tmp_path / "model.pt").write_bytes((PYTHAE / "AE" / "model.pt").read_bytes())
     (tmp_path / "encoder.pkl").write_bytes(pickle.dumps(Bomb(tmp_path / "ran")))
     assert "encoder.embedding.weight" in autoencoder_state(tmp_path)
@@ -81,7 +82,7 @@ def test_a_pickled_encoder_beside_the_weights_is_never_opened(tmp_path):
 # ------------------------------------------------------------------------------------------------------------ Lightning
 
 
-def test_a_real_lightning_checkpoint_with_the_authors_names(tmp_path):
+def test_a_real_lightning_checkpoint_with_the_authors_names(tmp_path: Path) -> None:
     lightning = pytest.importorskip("pytorch_lightning")
 
     class AEModule(lightning.LightningModule):
@@ -90,10 +91,10 @@ def test_a_real_lightning_checkpoint_with_the_authors_names(tmp_path):
             self.save_hyperparameters(ignore=["model"], logger=False)
             self.model = model
 
-        def training_step(self, batch, index):
+        def training_step(self, batch: Tensor, index: int) -> Tensor:
             return (self.model["encoder"]["embedding"](batch) ** 2).mean()
 
-        def configure_optimizers(self):
+        def configure_optimizers(self) -> torch.optim.Optimizer:
             return torch.optim.Adam(self.parameters(), lr=1e-4)
 
     model = nn.ModuleDict(
@@ -119,7 +120,7 @@ def mlp(inputs: int, outputs: int) -> nn.ModuleList:
     return nn.ModuleList([nn.Sequential(nn.Linear(inputs, outputs), nn.ReLU())])
 
 
-def test_options_that_are_plain_attributes_are_read_past(tmp_path):
+def test_options_that_are_plain_attributes_are_read_past(tmp_path: Path) -> None:
     torch.save({"state_dict": authors_state(), "args": argparse.Namespace(lr=1)}, tmp_path / "epoch=98.ckpt")
     assert autoencoder_state(tmp_path / "epoch=98.ckpt").keys() >= {"encoder.embedding.weight"}
 
@@ -132,7 +133,7 @@ def test_options_that_are_plain_attributes_are_read_past(tmp_path):
         ({"args": argparse.Namespace(root=Path("photos"))}, "pathlib"),
     ],
 )
-def test_hyperparameters_that_need_code_are_named(tmp_path, extra, named):
+def test_hyperparameters_that_need_code_are_named(tmp_path: Path, extra: dict[str, object], named: str) -> None:
     torch.save({"state_dict": authors_state(), "hyper_parameters": extra}, tmp_path / "epoch=98.ckpt")
     with pytest.raises(InputError, match=rf"refused: reading it would mean running pickled code \(.*{named}"):
         autoencoder_state(tmp_path / "epoch=98.ckpt")
@@ -143,7 +144,7 @@ def test_hyperparameters_that_need_code_are_named(tmp_path, extra, named):
 
 @pytest.mark.parametrize("wrapper", [None, "state_dict", "model_state_dict", "model"])
 @pytest.mark.parametrize("prefix", ["", "model.", "net.autoencoder."])
-def test_wrapped_and_prefixed_state_dicts(tmp_path, wrapper, prefix):
+def test_wrapped_and_prefixed_state_dicts(tmp_path: Path, wrapper: str | None, prefix: str) -> None:
     state = authors_state(prefix) | {"another.model.weight": torch.ones(3)}
     torch.save({wrapper: state, "epoch": 3} if wrapper else state, tmp_path / "weights.pt")
     found = autoencoder_state(tmp_path / "weights.pt")
@@ -152,7 +153,7 @@ def test_wrapped_and_prefixed_state_dicts(tmp_path, wrapper, prefix):
         assert not any("another" in name for name in found)
 
 
-def test_a_run_folder_and_its_file_give_the_same(tmp_path):
+def test_a_run_folder_and_its_file_give_the_same(tmp_path: Path) -> None:
     state = {name.replace("layers.0.0", "hidden"): tensor for name, tensor in authors_state("").items()}
     save_file(state, tmp_path / "autoencoder.safetensors", metadata={"kind": "mlp"})
     one, two = autoencoder_state(tmp_path), autoencoder_state(tmp_path / "autoencoder.safetensors")
@@ -160,7 +161,7 @@ def test_a_run_folder_and_its_file_give_the_same(tmp_path):
     assert torch.equal(one["encoder.hidden.weight"], state["encoder.hidden.weight"])
 
 
-def test_a_lone_linear_layer(tmp_path):
+def test_a_lone_linear_layer(tmp_path: Path) -> None:
     layer = nn.Linear(512, LATENT)
     torch.save(layer.state_dict(), tmp_path / "layer.pt")
     h = torch.randn(3, 512)
@@ -168,13 +169,13 @@ def test_a_lone_linear_layer(tmp_path):
         assert torch.equal(ProjectionHead.from_autoencoder(source, output_dim=8).first(h), layer(h))
 
 
-def test_a_layer_without_bias_gets_zeros():
+def test_a_layer_without_bias_gets_zeros() -> None:
     layer = nn.Linear(20, 6, bias=False)
     h = torch.randn(3, 20)
     assert torch.equal(ProjectionHead.from_autoencoder(layer, output_dim=4).first(h), layer(h))
 
 
-def test_half_precision_is_widened_exactly(tmp_path):
+def test_half_precision_is_widened_exactly(tmp_path: Path) -> None:
     state = {name: tensor.bfloat16() for name, tensor in authors_state().items()}
     save_file(state, tmp_path / "weights.safetensors")
     found = autoencoder_state(tmp_path / "weights.safetensors")["encoder.embedding.weight"]
@@ -191,12 +192,12 @@ class Bomb:
     def __init__(self, target: Path) -> None:
         self.target = str(target)
 
-    def __reduce__(self):
+    def __reduce__(self) -> tuple[Callable[[Path], None], tuple[Path]]:
         return Path.touch, (Path(self.target),)
 
 
 @pytest.mark.parametrize("legacy", [True, False], ids=["legacy", "zip"])
-def test_a_file_that_runs_code_is_refused_and_does_not_run_it(tmp_path, legacy):
+def test_a_file_that_runs_code_is_refused_and_does_not_run_it(tmp_path: Path, legacy: bool) -> None:
     path = tmp_path / "model.pt"
     contents = {"state_dict": authors_state(), "callbacks": Bomb(tmp_path / "ran")}
     torch.save(contents, path, _use_new_zipfile_serialization=not legacy)
@@ -207,20 +208,20 @@ def test_a_file_that_runs_code_is_refused_and_does_not_run_it(tmp_path, legacy):
     assert (tmp_path / "ran").exists()
 
 
-def test_a_bare_pickle_is_refused_and_does_not_run(tmp_path):
+def test_a_bare_pickle_is_refused_and_does_not_run(tmp_path: Path) -> None:
     (tmp_path / "weights.ckpt").write_bytes(pickle.dumps(Bomb(tmp_path / "ran")))
     with pytest.raises(InputError):
         autoencoder_state(tmp_path / "weights.ckpt")
     assert not (tmp_path / "ran").exists()
 
 
-def test_a_torchscript_archive_is_refused(tmp_path):
+def test_a_torchscript_archive_is_refused(tmp_path: Path) -> None:
     torch.jit.save(torch.jit.trace(nn.Linear(3, 2), torch.ones(1, 3)), tmp_path / "script.pt")
     with pytest.raises(InputError, match="TorchScript"):
         read_tensors(tmp_path / "script.pt")
 
 
-def test_a_small_file_that_claims_a_huge_tensor_is_refused(tmp_path):
+def test_a_small_file_that_claims_a_huge_tensor_is_refused(tmp_path: Path) -> None:
     state = authors_state()
     state["model.encoder.embedding.weight"] = torch.ones(1).expand(10**6, 10**6)
     torch.save(state, tmp_path / "weights.pt")
@@ -229,7 +230,7 @@ def test_a_small_file_that_claims_a_huge_tensor_is_refused(tmp_path):
         autoencoder_state(tmp_path / "weights.pt")
 
 
-def test_sparse_tensors_are_refused(tmp_path):
+def test_sparse_tensors_are_refused(tmp_path: Path) -> None:
     torch.save({"encoder.embedding.weight": torch.eye(3).to_sparse()}, tmp_path / "weights.pt")
     with pytest.raises(InputError):
         autoencoder_state(tmp_path / "weights.pt")
@@ -263,14 +264,14 @@ def damaged_files() -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize("name", list(damaged_files()))
-def test_damaged_files_are_named(tmp_path, name):
+def test_damaged_files_are_named(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_bytes(damaged_files()[name])
     with pytest.raises(InputError, match=name) as caught:
         autoencoder_state(tmp_path / name)
     assert "\n" not in str(caught.value)
 
 
-def test_a_file_is_what_it_holds_not_what_it_is_called(tmp_path):
+def test_a_file_is_what_it_holds_not_what_it_is_called(tmp_path: Path) -> None:
     state = authors_state()
     torch.save(state, tmp_path / "model.safetensors")
     save_file(state, tmp_path / "model.bin")
@@ -279,7 +280,7 @@ def test_a_file_is_what_it_holds_not_what_it_is_called(tmp_path):
         assert torch.equal(read_tensors(tmp_path / name)[next(iter(state))], next(iter(state.values())))
 
 
-def test_references_to_references_are_read_once(tmp_path):
+def test_references_to_references_are_read_once(tmp_path: Path) -> None:
     nested: dict = {"weight": torch.ones(2, 3)}
     for _ in range(60):
         nested = {"a": nested, "b": nested}
@@ -297,7 +298,7 @@ def test_references_to_references_are_read_once(tmp_path):
     ],
     ids=["meta", "quantised", "nested"],
 )
-def test_tensors_without_plain_values_are_refused(tmp_path, tensor):
+def test_tensors_without_plain_values_are_refused(tmp_path: Path, tensor: Tensor) -> None:
     torch.save({"encoder.embedding.weight": tensor}, tmp_path / "weights.pt")
     with pytest.raises(InputError, match=r"weights\.pt"):
         autoencoder_state(tmp_path / "weights.pt")
@@ -320,12 +321,12 @@ def test_tensors_without_plain_values_are_refused(tmp_path, tensor):
         ({"encoder.embedding.weight": torch.ones(3, 2, dtype=torch.int64)}, "int64 and float32"),
     ],
 )
-def test_unfitting_tensors_are_one_sentence(tensors, message):
+def test_unfitting_tensors_are_one_sentence(tensors: dict[str, Tensor], message: str) -> None:
     with pytest.raises(InputError, match=message):
         autoencoder_state(tensors)
 
 
-def test_missing_files_and_folders(tmp_path):
+def test_missing_files_and_folders(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="is not a file"):
         autoencoder_state(tmp_path / "gone.pt")
     with pytest.raises(InputError, match="holds no autoencoder"):

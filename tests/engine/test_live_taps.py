@@ -8,25 +8,26 @@ import torch
 import torchvision
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import nn
+from torch import Tensor, nn
+from torchvision.models import ResNet
 
 from headstart.engine import live_taps
 from headstart.engine.live_taps import LiveConv2d
 
 
-def cifar_stem(network):
+def cifar_stem(network: ResNet) -> ResNet:
     network.conv1 = nn.Conv2d(3, 64, 3, 1, 1, bias=False)
     network.maxpool = nn.Identity()
     return network
 
 
-def build(name):
+def build(name: str) -> nn.Module:
     torch.manual_seed(0)
     network = getattr(torchvision.models, name.removesuffix("-cifar"))(num_classes=5)
     return cifar_stem(network) if name.endswith("-cifar") else network
 
 
-def outputs_and_gradients(network, x):
+def outputs_and_gradients(network: nn.Module, x: Tensor) -> list[Tensor]:
     x = x.clone().requires_grad_()
     out = network(x)
     probe = torch.linspace(-1, 1, out.numel(), dtype=out.dtype).view_as(out)
@@ -34,14 +35,14 @@ def outputs_and_gradients(network, x):
     return [out.detach(), *torch.autograd.grad((out * probe).mean(), [x, *parameters])]
 
 
-def assert_same(network, x, size, atol=1e-9, rtol=1e-9):
+def assert_same(network: nn.Module, x: Tensor, size: int, atol: float = 1e-9, rtol: float = 1e-9) -> nn.Module:
     live = live_taps.apply(copy.deepcopy(network), size)
     for a, b in zip(outputs_and_gradients(live, x), outputs_and_gradients(network, x), strict=True):
         torch.testing.assert_close(a, b, rtol=rtol, atol=atol)
     return live
 
 
-def count(network):
+def count(network: nn.Module) -> int:
     return sum(type(m) is LiveConv2d for m in network.modules())
 
 
@@ -59,7 +60,9 @@ def count(network):
 )
 @pytest.mark.parametrize("channels_last", [False, True])
 @pytest.mark.parametrize("everywhere", [False, True], ids=["", "small maps in any precision"])
-def test_networks(name, size, changed, channels_last, everywhere, monkeypatch):
+def test_networks(
+    name: str, size: int, changed: int | None, channels_last: bool, everywhere: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(live_taps.small_maps, "applies", lambda input: everywhere)
     network = build(name).double()
     network.eval() if changed is None else network.train()  # batch norm over maps of one pixel amplifies roundings
@@ -73,7 +76,7 @@ def test_networks(name, size, changed, channels_last, everywhere, monkeypatch):
 
 @settings(deadline=None, max_examples=150)
 @given(data=st.data())
-def test_any_convolution(data):
+def test_any_convolution(data: st.DataObject) -> None:
     """Any kernel, stride, padding, dilation and groups, at the size it was prepared for and at another."""
     draw = lambda low, high: data.draw(st.integers(low, high))  # noqa: E731
     groups = data.draw(st.sampled_from([1, 1, 2, 4]))
@@ -98,7 +101,7 @@ def test_any_convolution(data):
             torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-9)
 
 
-def test_every_multiplication_counted_is_needed():
+def test_every_multiplication_counted_is_needed() -> None:
     """At 2 x 2 a 3 x 3 kernel has 16 products of 36, at 1 x 1 one of 9; at 4 x 4 no tap is dead."""
     conv = nn.Conv2d(8, 4, 3, padding=1)
     assert live_taps.products(conv, 2, 2) == 16 * 32
@@ -109,11 +112,11 @@ def test_every_multiplication_counted_is_needed():
     assert live_taps.products(nn.Conv2d(8, 4, 3, padding="same"), 2, 2) == 36 * 32
 
 
-def test_networks_without_dead_taps_or_small_maps_stay_as_they_are():
+def test_networks_without_dead_taps_or_small_maps_stay_as_they_are() -> None:
     assert count(live_taps.apply(build("resnet18-cifar"), 64)) == 0
 
 
-def test_another_size_at_run_time():
+def test_another_size_at_run_time() -> None:
     network = build("resnet18").double().eval()
     live = live_taps.apply(copy.deepcopy(network), 32)
     for size in (32, 48, 64, 96, 33):
@@ -121,7 +124,7 @@ def test_another_size_at_run_time():
         torch.testing.assert_close(live(x), network(x), rtol=1e-9, atol=1e-9)
 
 
-def test_parameters_stay_the_full_ones():
+def test_parameters_stay_the_full_ones() -> None:
     network = build("resnet18")
     live = live_taps.apply(copy.deepcopy(network), 32)
     assert list(live.state_dict()) == list(network.state_dict())
@@ -140,7 +143,7 @@ def test_parameters_stay_the_full_ones():
     assert torch.equal(again.eval()(x), live.eval()(x))
 
 
-def test_frozen_layers_and_no_gradient():
+def test_frozen_layers_and_no_gradient() -> None:
     network = build("resnet18").double().eval()
     for parameter in network.layer4.parameters():
         parameter.requires_grad_(False)
@@ -150,7 +153,7 @@ def test_frozen_layers_and_no_gradient():
         assert torch.equal(live(x), live(x))
 
 
-def test_bfloat16_autocast_rounds_no_more_than_the_plain_convolution():
+def test_bfloat16_autocast_rounds_no_more_than_the_plain_convolution() -> None:
     """Both against float32: the error of the skipping form is that of bfloat16 itself. Weight gradients are float32."""
     torch.manual_seed(0)
     conv = nn.Conv2d(64, 64, 3, padding=1, bias=True).to(memory_format=torch.channels_last)

@@ -11,7 +11,7 @@ from headstart.engine import small_maps
 
 @settings(deadline=None, max_examples=100)
 @given(data=st.data())
-def test_any_convolution(data):
+def test_any_convolution(data: st.DataObject) -> None:
     pair = st.tuples(st.integers(1, 3), st.integers(1, 3))
     kernel, stride = data.draw(pair), data.draw(pair)
     padding = data.draw(st.tuples(st.integers(0, 2), st.integers(0, 2)))
@@ -30,7 +30,7 @@ def test_any_convolution(data):
 
 
 @pytest.mark.parametrize("limit", [1, 5_000, 2**22])
-def test_parts_of_a_batch_add_up(limit, monkeypatch):
+def test_parts_of_a_batch_add_up(limit: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(small_maps, "PATCHES", limit)
     x, grad = torch.randn(7, 8, 4, 4).double(), torch.randn(7, 6, 4, 4).double()
     found = small_maps.weight_gradient(x, grad, (3, 3), (1, 1), (1, 1))
@@ -38,7 +38,7 @@ def test_parts_of_a_batch_add_up(limit, monkeypatch):
     torch.testing.assert_close(found, wanted, rtol=1e-12, atol=1e-12)
 
 
-def test_bfloat16_rounds_no_more_than_the_library():
+def test_bfloat16_rounds_no_more_than_the_library() -> None:
     x, grad = torch.randn(64, 32, 4, 4).bfloat16(), torch.randn(64, 16, 4, 4).bfloat16()
     exact = torch.nn.grad.conv2d_weight(x.double(), (16, 32, 3, 3), grad.double(), padding=1)
     library = torch.nn.grad.conv2d_weight(x, (16, 32, 3, 3), grad, padding=1)
@@ -46,7 +46,7 @@ def test_bfloat16_rounds_no_more_than_the_library():
     assert (ours - exact).norm() <= 1.2 * (library - exact).norm()
 
 
-def test_only_where_it_was_measured_to_pay():
+def test_only_where_it_was_measured_to_pay() -> None:
     conv = nn.Conv2d(4, 4, 3, padding=1)
     assert small_maps.pays(conv, 4, 4)
     assert not small_maps.pays(conv, 5, 4)

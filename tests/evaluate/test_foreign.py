@@ -1,6 +1,9 @@
 """`headstart evaluate`: runs, networks by name and state-dict files, in one file beside what they must beat."""
 
 import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -25,16 +28,16 @@ from headstart.training import run as pretraining
 
 
 @pytest.fixture(autouse=True)
-def no_imagenet(monkeypatch):
+def no_imagenet(monkeypatch: pytest.MonkeyPatch) -> None:
     """A machine without a connection."""
 
-    def refuse(name):
+    def refuse(name: str) -> None:
         raise InputError(f"backbone.weights imagenet of {name} cannot be fetched")
 
     monkeypatch.setattr(weights, "_torchvision_weights", refuse)
 
 
-def draw_pictures(root, colours, side, train, test):
+def draw_pictures(root: Path, colours: Sequence[str], side: int, train: int, test: int) -> Path:
     """Noise in which one colour is stronger."""
     rng = np.random.default_rng(0)
     for split, n in (("train", train), ("test", test)):
@@ -49,12 +52,12 @@ def draw_pictures(root, colours, side, train, test):
 
 
 @pytest.fixture(scope="module")
-def photos(tmp_path_factory):
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return draw_pictures(tmp_path_factory.mktemp("photos"), ("blue", "green", "red"), 24, 20, 10)
 
 
 @pytest.fixture(scope="module")
-def run(photos, tmp_path_factory):
+def run(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     config = Config(
         data=DataConfig(sources=(str(photos),)),
         backbone=BackboneConfig(name="resnet18"),
@@ -68,11 +71,11 @@ def run(photos, tmp_path_factory):
     return pretraining.run(config, tmp_path_factory.mktemp("runs") / "one", quiet=True)
 
 
-def read(path):
+def read(path: Path) -> Any:
     return json.loads(path.read_text())
 
 
-def test_a_run_on_its_own_pictures_repeats_its_result(run):
+def test_a_run_on_its_own_pictures_repeats_its_result(run: Path) -> None:
     before = (run / "result.json").read_bytes()
     path = foreign.evaluate(run, device="cpu", threads=1)
     assert path.parent == run / "evaluations"
@@ -87,7 +90,7 @@ def test_a_run_on_its_own_pictures_repeats_its_result(run):
     assert found["config_hash"] == result["config_hash"]
 
 
-def test_a_run_on_other_pictures(run, tmp_path):
+def test_a_run_on_other_pictures(run: Path, tmp_path: Path) -> None:
     others = draw_pictures(tmp_path / "others", ("one", "two"), 16, 12, 12)
     path = foreign.evaluate(run, data=[str(others)], name="../self!", device="cpu", threads=1)
     assert path == run / "evaluations" / "self.json"
@@ -98,7 +101,7 @@ def test_a_run_on_other_pictures(run, tmp_path):
     assert {"paper", "linear", "knn"} <= set(found["backbones"]["trained"]["probes"])
 
 
-def test_a_run_whose_pictures_have_changed(run, photos):
+def test_a_run_whose_pictures_have_changed(run: Path, photos: Path) -> None:
     extra = photos / "train" / "red" / "new.png"
     Image.new("RGB", (24, 24)).save(extra)
     try:
@@ -108,7 +111,7 @@ def test_a_run_whose_pictures_have_changed(run, photos):
         extra.unlink()
 
 
-def test_a_network_by_name_beside_the_librarys(photos, tmp_path, monkeypatch):
+def test_a_network_by_name_beside_the_librarys(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     torch.manual_seed(1)
     fetched = torchvision.models.resnet18().state_dict()
     monkeypatch.setattr(weights, "_torchvision_weights", lambda name: fetched)
@@ -127,7 +130,7 @@ def test_a_network_by_name_beside_the_librarys(photos, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("kind", ["plain.pt", "wrapped.pt", "cifar.safetensors"])
-def test_a_state_dict_file_is_recognised(photos, tmp_path, kind):
+def test_a_state_dict_file_is_recognised(photos: Path, tmp_path: Path, kind: str) -> None:
     torch.manual_seed(2)
     network = torchvision.models.resnet18()
     if kind.startswith("cifar"):
@@ -155,7 +158,7 @@ def test_a_state_dict_file_is_recognised(photos, tmp_path, kind):
         assert found["backbones"]["wrapped"] != found["backbones"]["random"]
 
 
-def test_wide_resnets_are_not_taken_for_plain_ones(tmp_path):
+def test_wide_resnets_are_not_taken_for_plain_ones(tmp_path: Path) -> None:
     for name in ("resnet50", "wide_resnet50_2", "resnext50_32x4d"):
         with torch.device("meta"):
             shapes = {k: v.shape for k, v in torchvision.models.get_model(name).state_dict().items()}
@@ -164,7 +167,7 @@ def test_wide_resnets_are_not_taken_for_plain_ones(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["torchvision:resnet18", "timm:resnet18", "timm:vit_tiny_patch16_224"])
-def test_nothing_is_fetched_unasked(photos, tmp_path, monkeypatch, name):
+def test_nothing_is_fetched_unasked(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     pytest.importorskip("timm")
     monkeypatch.setattr("socket.socket.connect", lambda *_: pytest.fail("spoke to a server"))
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
@@ -172,7 +175,7 @@ def test_nothing_is_fetched_unasked(photos, tmp_path, monkeypatch, name):
     assert "--fetch" in read(path)["left_out"]["pretrained"]
 
 
-def test_weights_on_this_machine_are_a_reference(tmp_path, monkeypatch):
+def test_weights_on_this_machine_are_a_reference(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     assert not backbones.cached("resnet18")
     file = tmp_path / "hub" / "checkpoints" / torchvision.models.ResNet18_Weights.DEFAULT.url.rpartition("/")[2]
@@ -183,23 +186,23 @@ def test_weights_on_this_machine_are_a_reference(tmp_path, monkeypatch):
 
 
 class TestBadInput:
-    def complains(self, match, *arguments, **options):
+    def complains(self, match: str, *arguments: Any, **options: Any) -> None:
         with pytest.raises(InputError, match=match):
             foreign.evaluate(*arguments, device="cpu", threads=1, **options)
 
-    def test_without_data(self, tmp_path):
+    def test_without_data(self, tmp_path: Path) -> None:
         self.complains("--data", "torchvision:resnet18", out=tmp_path / "r.json")
 
-    def test_without_out(self, photos):
+    def test_without_out(self, photos: Path) -> None:
         self.complains("--out", "torchvision:resnet18", data=[str(photos)])
 
-    def test_an_unknown_network(self, photos, tmp_path):
+    def test_an_unknown_network(self, photos: Path, tmp_path: Path) -> None:
         self.complains("resnet18", "torchvision:resnet81", data=[str(photos)], out=tmp_path / "r.json")
 
-    def test_neither_run_nor_file(self, photos, tmp_path):
+    def test_neither_run_nor_file(self, photos: Path, tmp_path: Path) -> None:
         self.complains("not a file", tmp_path / "nothing", data=[str(photos)], out=tmp_path / "r.json")
 
-    def test_a_file_of_another_network(self, photos, tmp_path):
+    def test_a_file_of_another_network(self, photos: Path, tmp_path: Path) -> None:
         torch.save({"layer.weight": torch.ones(2)}, tmp_path / "x.pt")
         self.complains(
             "torchvision:NAME or timm:NAME, with --weights",
@@ -208,10 +211,10 @@ class TestBadInput:
             out=tmp_path / "r.json",
         )
 
-    def test_imagenet_weights_that_cannot_be_had(self, photos, tmp_path):
+    def test_imagenet_weights_that_cannot_be_had(self, photos: Path, tmp_path: Path) -> None:
         self.complains(
             "cannot be fetched", "torchvision:resnet18", data=[str(photos)], out=tmp_path / "r.json", weights="imagenet"
         )
 
-    def test_a_folder_that_is_no_run(self, tmp_path):
+    def test_a_folder_that_is_no_run(self, tmp_path: Path) -> None:
         self.complains("no finished run", tmp_path)

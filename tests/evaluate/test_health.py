@@ -1,13 +1,18 @@
 """Real trainings on the digits: healthy ones draw no warning, and each way of going wrong is called by its name."""
 
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from headstart import data, objectives
 from headstart.data import splits as splitting
+from headstart.data.images import Images
+from headstart.data.splits import Splits
 from headstart.engine.checkpoint import Checkpoints
 from headstart.engine.device import Compute
 from headstart.engine.observer import EpochEnd
@@ -26,12 +31,12 @@ CONFIG = Config(
 
 
 @pytest.fixture(scope="module")
-def digits():
+def digits() -> tuple[Images, Splits]:
     images = data.open_images(CONFIG.data)
     return images, splitting.make(images, CONFIG.data)
 
 
-def network(seed, width=16):
+def network(seed: int, width: int = 16) -> nn.Sequential:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return nn.Sequential(
@@ -49,7 +54,7 @@ def network(seed, width=16):
         )
 
 
-def head(seed=0, activation="relu", init="random", frozen=False):
+def head(seed: int = 0, activation: str = "relu", init: str = "random", frozen: bool = False) -> ProjectionHead:
     return ProjectionHead.from_init(
         64,
         init=init,
@@ -63,7 +68,14 @@ def head(seed=0, activation="relu", init="random", frozen=False):
     )
 
 
-def train(digits, tmp_path, head, seed=0, observers=(), **settings):
+def train(
+    digits: tuple[Images, Splits],
+    tmp_path: Path,
+    head: ProjectionHead,
+    seed: int = 0,
+    observers: Sequence[Callable[[EpochEnd], object]] = (),
+    **settings: Any,
+) -> tuple[Any, ...]:
     """A real training; returns what Health said and recorded, the log, and the trained backbone."""
     images, splits = digits
     config = replace(CONFIG, seed=seed, contrastive=replace(CONFIG.contrastive, **settings))
@@ -89,7 +101,7 @@ ACTIVATIONS = ("relu", "tanh", "sigmoid", "silu", "gelu")
 
 
 @pytest.mark.parametrize("seed", range(10))
-def test_healthy_trainings_draw_no_warning(digits, tmp_path, seed):
+def test_healthy_trainings_draw_no_warning(digits: tuple[Images, Splits], tmp_path: Path, seed: int) -> None:
     made = head(seed, ACTIVATIONS[seed % 5], ("random", "orthogonal")[seed % 2], frozen=seed >= 5)
     said, health, log, _ = train(digits, tmp_path, made, seed)
     assert said == []
@@ -98,12 +110,12 @@ def test_healthy_trainings_draw_no_warning(digits, tmp_path, seed):
     assert "warning" not in log[-1]
 
 
-def named(said):
+def named(said: Sequence[str]) -> list[str]:
     return [name for line in said for name in ("diverging", "collapsing", "stopped learning") if name in line]
 
 
-def test_no_negatives(digits, tmp_path, monkeypatch):
-    def alignment_alone(z, temperature, group=None):
+def test_no_negatives(digits: tuple[Images, Splits], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def alignment_alone(z: Tensor, temperature: float, group: object = None) -> Tensor:
         first, second = nn.functional.normalize(z, dim=1).chunk(2)
         return -(first * second).sum(1).mean() / temperature
 
@@ -114,7 +126,7 @@ def test_no_negatives(digits, tmp_path, monkeypatch):
     assert "negatives" in said[0], "what usually helps"
 
 
-def test_dead_activation(digits, tmp_path):
+def test_dead_activation(digits: tuple[Images, Splits], tmp_path: Path) -> None:
     dead = head()
     with torch.no_grad():
         dead.first.bias.fill_(-1e3)
@@ -123,32 +135,34 @@ def test_dead_activation(digits, tmp_path):
     assert health.history[-1]["spread"] < 1e-6
 
 
-def test_far_too_high_learning_rate(digits, tmp_path):
+def test_far_too_high_learning_rate(digits: tuple[Images, Splits], tmp_path: Path) -> None:
     said, _, _, _ = train(digits, tmp_path, head(), lr=30.0, epochs=6)
     assert named(said) == ["diverging"]
     assert "--contrastive.lr" in said[0]
 
 
-def test_too_high_learning_rate_that_collapses(digits, tmp_path):
+def test_too_high_learning_rate_that_collapses(digits: tuple[Images, Splits], tmp_path: Path) -> None:
     said, _, _, _ = train(digits, tmp_path, head(), lr=3.0, epochs=8)
     assert named(said) == ["collapsing"]
 
 
-def test_a_loss_that_comes_back_up():
+def test_a_loss_that_comes_back_up() -> None:
     health = Health(lambda _: None)
     for epoch, loss in enumerate([4.8, 4.4, 4.1, 4.0, 3.9, 4.5, 4.8, 4.8], start=1):
         health.epoch_end(event(epoch, loss))
     assert health.said == ["diverging"]
 
 
-def test_a_learning_rate_too_low_to_learn(digits, tmp_path):
+def test_a_learning_rate_too_low_to_learn(digits: tuple[Images, Splits], tmp_path: Path) -> None:
     images, splits = digits
     few = images, replace(splits, train=splits.train[:128])
     said, _, _, _ = train(few, tmp_path, head(), lr=1e-9, epochs=80)
     assert named(said) == ["stopped learning"]
 
 
-def event(epoch, loss, epochs=8, lr=0.1, scale=1.0, spread=True):
+def event(
+    epoch: int, loss: float, epochs: int = 8, lr: float = 0.1, scale: float = 1.0, spread: bool = True
+) -> EpochEnd:
     g = torch.Generator().manual_seed(epoch)
     z = torch.randn(32, 8, generator=g) if spread else torch.ones(32, 8)
     return EpochEnd(
@@ -163,7 +177,7 @@ def event(epoch, loss, epochs=8, lr=0.1, scale=1.0, spread=True):
     )
 
 
-def test_values_that_are_not_finite():
+def test_values_that_are_not_finite() -> None:
     said = []
     health = Health(said.append)
     figures = health.epoch_end(event(1, 4.8, scale=float("inf")))
@@ -171,7 +185,7 @@ def test_values_that_are_not_finite():
     assert figures == {"warning": "diverging"}
 
 
-def test_each_warning_comes_once_and_a_resumed_run_remembers():
+def test_each_warning_comes_once_and_a_resumed_run_remembers() -> None:
     said = []
     health = Health(said.append)
     for epoch in range(1, 6):
@@ -184,7 +198,7 @@ def test_each_warning_comes_once_and_a_resumed_run_remembers():
     assert len(again.history) == 8
 
 
-def test_stopped_learning_needs_a_high_learning_rate():
+def test_stopped_learning_needs_a_high_learning_rate() -> None:
     for lr, expected in ((0.1, ["stopped learning"]), (0.04, [])):
         health = Health(lambda _: None)
         health.epoch_end(event(1, 5.0, lr=0.1))
@@ -194,7 +208,7 @@ def test_stopped_learning_needs_a_high_learning_rate():
 
 
 class TestOnlineProbe:
-    def test_sees_progress(self, digits, tmp_path):
+    def test_sees_progress(self, digits: tuple[Images, Splits], tmp_path: Path) -> None:
         images, _ = digits
         probe = OnlineProbe(images.labels, 10)
         _, _, log, _ = train(digits, tmp_path, head(activation="tanh"), observers=[probe])
@@ -203,7 +217,7 @@ class TestOnlineProbe:
         assert max(accuracy[-3:]) > 0.25, "ten classes"
         assert max(accuracy[-3:]) > accuracy[0]
 
-    def test_changes_nothing_in_the_training(self, digits, tmp_path):
+    def test_changes_nothing_in_the_training(self, digits: tuple[Images, Splits], tmp_path: Path) -> None:
         images, _ = digits
         torch.manual_seed(7)
         _, _, _, without = train(digits, tmp_path, head(), epochs=2)
@@ -214,7 +228,7 @@ class TestOnlineProbe:
         for a, b in zip(without.state_dict().values(), beside.state_dict().values(), strict=True):
             assert torch.equal(a, b)
 
-    def test_is_a_plain_classifier_with_adam(self, digits):
+    def test_is_a_plain_classifier_with_adam(self, digits: tuple[Images, Splits]) -> None:
         images, _ = digits
         probe = OnlineProbe(images.labels, 10)
         linear = nn.Linear(6, 10)
@@ -234,7 +248,7 @@ class TestOnlineProbe:
         torch.testing.assert_close(probe.weights[:-1].T, linear.weight)
         torch.testing.assert_close(probe.weights[-1], linear.bias)
 
-    def test_without_labels(self, digits):
+    def test_without_labels(self, digits: tuple[Images, Splits]) -> None:
         images, _ = digits
         probe = OnlineProbe(images.labels * 0 - 1, 10)
         probe.step(torch.randn(20, 6), torch.arange(10))
@@ -242,7 +256,7 @@ class TestOnlineProbe:
         assert bool(probe.weights.isfinite().all())
         assert not probe.weights.any(), "nothing to learn from"
 
-    def test_resumes_to_the_byte(self, digits):
+    def test_resumes_to_the_byte(self, digits: tuple[Images, Splits]) -> None:
         images, _ = digits
         batches = [torch.randn(20, 6, generator=torch.Generator().manual_seed(i)) for i in range(6)]
         through, halted, resumed = (OnlineProbe(images.labels, 10) for _ in range(3))

@@ -20,7 +20,9 @@ def clusters(n: int, groups: int = 4) -> tuple[np.ndarray, np.ndarray]:
 
 
 @pytest.mark.parametrize("n", [40, 300])
-def test_groups_stay_together_whether_placed_as_landmarks_or_among_them(n: int, monkeypatch):
+def test_groups_stay_together_whether_placed_as_landmarks_or_among_them(
+    n: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(mapping, "LANDMARKS", 100)
     features, group = clusters(n)
     places = positions(features)
@@ -34,12 +36,12 @@ def test_groups_stay_together_whether_placed_as_landmarks_or_among_them(n: int, 
 
 
 @pytest.mark.parametrize("n", [1, 2, 5])
-def test_few_or_equal_pictures_have_places_too(n: int):
+def test_few_or_equal_pictures_have_places_too(n: int) -> None:
     assert np.isfinite(positions(np.random.default_rng(0).normal(size=(n, 8)))).all()
     assert np.isfinite(positions(np.ones((n + 10, 8)))).all()
 
 
-def test_files_of_a_labelled_set(run: Run, photos: Path, tmp_path: Path):
+def test_files_of_a_labelled_set(run: Run, photos: Path, tmp_path: Path) -> None:
     images = run.open_images(photos)
     indices = np.arange(0, len(images), 2)
     write_map(tmp_path, run.embed(images)[indices], images, indices)
@@ -53,7 +55,7 @@ def test_files_of_a_labelled_set(run: Run, photos: Path, tmp_path: Path):
         assert (tmp_path / name).stat().st_size < 600_000  # what a report puts into its page
 
 
-def test_a_set_without_labels_has_no_map_of_labels(run: Run, photos: Path, tmp_path: Path):
+def test_a_set_without_labels_has_no_map_of_labels(run: Run, photos: Path, tmp_path: Path) -> None:
     images = run.open_images(photos / "ring")
     write_map(tmp_path, run.embed(images), images, np.arange(len(images)))
     assert sorted(p.name for p in tmp_path.iterdir()) == ["map.csv", "map.png"]

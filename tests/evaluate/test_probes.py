@@ -1,5 +1,8 @@
 """The probes against scikit-learn, plain transcriptions, chance, and the authors' counts."""
 
+from collections.abc import Iterable
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -7,7 +10,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import precision_recall_fscore_support
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.preprocessing import StandardScaler, normalize
-from torch import nn
+from torch import Tensor, nn
 
 from headstart.engine.randomness import order
 from headstart.evaluate import logistic, probes
@@ -15,9 +18,18 @@ from headstart.records.names import PROBES
 from headstart.statistics import t_interval, wilson
 
 SPLITS = ("train", "val", "test")
+Arrays = dict[str, np.ndarray]  # by split
+Problem = tuple[Arrays, Arrays, dict[str, list[str]], list[str]]  # features, labels, names, classes
 
 
-def problem(seed=0, sizes=(1500, 300, 1000), classes=5, width=24, noise=2.0, labelled=1.0):
+def problem(
+    seed: int = 0,
+    sizes: tuple[int, int, int] = (1500, 300, 1000),
+    classes: int = 5,
+    width: int = 24,
+    noise: float = 2.0,
+    labelled: float = 1.0,
+) -> Problem:
     """Overlapping classes in correlated, shifted, positive features, as a backbone's h has."""
     rng = np.random.default_rng(seed)
     centres = rng.normal(size=(classes, width))
@@ -32,12 +44,12 @@ def problem(seed=0, sizes=(1500, 300, 1000), classes=5, width=24, noise=2.0, lab
     return features, labels, names, [f"class {c}" for c in range(classes)]
 
 
-def standardised(features):
+def standardised(features: Arrays) -> Arrays:
     scaler = StandardScaler().fit(features["train"].astype(float))
     return {split: scaler.transform(features[split].astype(float)) for split in SPLITS}
 
 
-def sklearn_linear(x, labels, rows):
+def sklearn_linear(x: Arrays, labels: Arrays, rows: np.ndarray) -> tuple[np.ndarray, float]:
     """Test predictions of scikit-learn's logistic regression fitted on `rows`, C chosen on val."""
     fits = [
         LogisticRegression(C=C, tol=1e-8, max_iter=20000).fit(x["train"][rows], labels["train"][rows])
@@ -48,7 +60,7 @@ def sklearn_linear(x, labels, rows):
 
 
 class TestAgainstReference:
-    def test_linear_is_scikit_learns(self):
+    def test_linear_is_scikit_learns(self) -> None:
         features, labels, names, classes = problem()
         result = probes.run(features, labels, names, classes, which=["linear"])["linear"]
         predicted, C = sklearn_linear(standardised(features), labels, np.arange(len(labels["train"])))
@@ -60,7 +72,7 @@ class TestAgainstReference:
         assert result["per_class"]["class 2"] == confusion[2, 2] / confusion[2].sum()
 
     @pytest.mark.parametrize("seed", [1, 2, 3])
-    def test_linear_agrees_to_a_thousandth_on_wide_separable_features(self, seed):
+    def test_linear_agrees_to_a_thousandth_on_wide_separable_features(self, seed: int) -> None:
         features, labels, names, classes = problem(seed, (600, 200, 1000), classes=12, width=200, noise=1.0)
         result = probes.run(features, labels, names, classes, which=["linear"])["linear"]
         predicted, C = sklearn_linear(standardised(features), labels, np.arange(600))
@@ -68,7 +80,7 @@ class TestAgainstReference:
         assert result["accuracy"] == pytest.approx((predicted == labels["test"]).mean(), abs=1e-3)
 
     @pytest.mark.parametrize("which", ["linear", "knn", "few_shot_5", "paper"])
-    def test_macro_figures_are_scikit_learns(self, which):
+    def test_macro_figures_are_scikit_learns(self, which: str) -> None:
         features, labels, names, classes = problem(noise=4.0, sizes=(300, 100, 60))
         result = probes.run(features, labels, names, classes, which=[which])[which]
         assert set(result["macro"]) == {"precision", "recall", "f1"}
@@ -82,17 +94,19 @@ class TestAgainstReference:
             assert list(result["macro"].values()) == pytest.approx(expected[:3], abs=1e-12)
 
     @pytest.mark.parametrize(("true", "predicted"), [([0, 1, 1], [0, 0, 0]), ([2, 2], [2, 2]), ([0, 1, 3], [2, 2, 3])])
-    def test_macro_figures_leave_out_classes_that_never_occur(self, true, predicted):
+    def test_macro_figures_leave_out_classes_that_never_occur(self, true: list[int], predicted: list[int]) -> None:
         confusion = probes._confusion(torch.tensor(true), torch.tensor(predicted), 6)
         expected = precision_recall_fscore_support(true, predicted, average="macro", zero_division=0)
         assert list(probes._macro(confusion).values()) == pytest.approx(expected[:3], abs=1e-12)
 
     @pytest.mark.parametrize("broken", ["float32", "both", "neither"])
-    def test_a_decomposition_that_does_not_converge_is_done_another_way(self, broken, monkeypatch):
+    def test_a_decomposition_that_does_not_converge_is_done_another_way(
+        self, broken: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         real, x = torch.linalg.eigh, torch.randn(60, 40, generator=torch.Generator().manual_seed(0))
         x[:, 10:30] = 0  # features that never vary, as dead units give
 
-        def eigh(matrix):
+        def eigh(matrix: Tensor) -> Any:
             if broken == "both" or (broken == "float32" and matrix.dtype == torch.float32):
                 raise torch.linalg.LinAlgError("linalg.eigh: The algorithm failed to converge")
             return real(matrix)
@@ -104,7 +118,7 @@ class TestAgainstReference:
         torch.testing.assert_close((x @ directions).square().mean(0), mean_squares, rtol=1e-4, atol=1e-6)
         assert mean_squares.diff().min() >= -1e-6
 
-    def test_weights_are_the_minimum(self):
+    def test_weights_are_the_minimum(self) -> None:
         features, labels, _, classes = problem()
         x, y = standardised(features)["train"], labels["train"]
         xt, yt = torch.from_numpy(x).float(), torch.from_numpy(y)
@@ -118,7 +132,7 @@ class TestAgainstReference:
             centred = biases[0].numpy() - biases[0].numpy().mean()
             np.testing.assert_allclose(centred, reference.intercept_ - reference.intercept_.mean(), atol=1e-3)
 
-    def test_knn_is_scikit_learns(self):
+    def test_knn_is_scikit_learns(self) -> None:
         features, labels, names, classes = problem()
         result = probes.run(features, labels, names, classes, which=["knn"])["knn"]
         reference = KNeighborsClassifier(
@@ -127,7 +141,7 @@ class TestAgainstReference:
         assert result["correct"] == (reference.predict(features["test"]) == labels["test"]).sum()
         assert (result["k"], result["temperature"]) == (20, 0.1)
 
-    def test_knn_in_blocks_is_a_plain_loop(self):
+    def test_knn_in_blocks_is_a_plain_loop(self) -> None:
         features, labels, names, classes = problem(4, (60, 0, 40), classes=13)
         result = probes.run(features, labels, names, classes, which=["knn"])["knn"]
         bank, queries = normalize(features["train"]), normalize(features["test"])
@@ -143,7 +157,7 @@ class TestAgainstReference:
         assert result["top5"] == pytest.approx(top5 / 40)
 
     @pytest.mark.parametrize("shots", [1, 5])
-    def test_few_shot_is_a_plain_reference(self, shots):
+    def test_few_shot_is_a_plain_reference(self, shots: int) -> None:
         features, labels, names, classes = problem()
         result = probes.run(features, labels, names, classes, which=[f"few_shot_{shots}"])[f"few_shot_{shots}"]
         y = labels["train"]
@@ -161,7 +175,7 @@ class TestAgainstReference:
         assert result["n_test"] == 1000
 
     @pytest.mark.parametrize(("name", "share"), [("linear_1pct", 0.01), ("linear_10pct", 0.1)])
-    def test_linear_with_fewer_labels_is_a_plain_reference(self, name, share):
+    def test_linear_with_fewer_labels_is_a_plain_reference(self, name: str, share: float) -> None:
         features, labels, names, classes = problem()
         result = probes.run(features, labels, names, classes, which=[name])[name]
         x, y = standardised(features), labels["train"]
@@ -177,7 +191,7 @@ class TestAgainstReference:
         assert result["C"] == chosen
         assert result["draws"] == pytest.approx(accuracies, abs=1e-3)
 
-    def test_single_draw_intervals_are_wilsons(self):
+    def test_single_draw_intervals_are_wilsons(self) -> None:
         features, labels, names, classes = problem()
         for result in probes.run(features, labels, names, classes, which=["paper", "linear", "knn"]).values():
             assert result["accuracy"] == result["correct"] / result["n_test"]
@@ -187,14 +201,14 @@ class TestAgainstReference:
 class Transcription(nn.Module):
     """The authors' probe in plain torch: nn.Linear, SGD, ReduceLROnPlateau, checkpoint of lowest val loss."""
 
-    def __init__(self, weights, biases):
+    def __init__(self, weights: Tensor, biases: Tensor) -> None:
         super().__init__()
         self.linear = nn.Linear(*weights.shape)
         with torch.no_grad():
             self.linear.weight.copy_(weights.T)
             self.linear.bias.copy_(biases)
 
-    def fit(self, x, y, x_val, y_val, epochs, patience=10):
+    def fit(self, x: Tensor, y: Tensor, x_val: Tensor, y_val: Tensor, epochs: int, patience: int = 10) -> None:
         loss_of = nn.CrossEntropyLoss()
         optimizer = torch.optim.SGD(self.parameters(), lr=1e-3)
         schedule = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, patience=patience)
@@ -219,7 +233,7 @@ class Transcription(nn.Module):
 
 class TestPaper:
     @staticmethod
-    def both(features, labels):
+    def both(features: Arrays, labels: Arrays) -> tuple[Transcription, logistic.SgdFit]:
         n = len(labels["test"])
         train, val, test = probes.paper_split(n, 0)
         x, y = torch.from_numpy(features["test"]).double(), torch.from_numpy(labels["test"])
@@ -241,7 +255,7 @@ class TestPaper:
     @pytest.mark.parametrize(
         ("scale", "n", "falls", "early"), [(1, 1003, True, False), (3, 203, False, True), (6, 203, True, False)]
     )
-    def test_equals_a_plain_torch_transcription(self, scale, n, falls, early):
+    def test_equals_a_plain_torch_transcription(self, scale: int, n: int, falls: bool, early: bool) -> None:
         """Many steps; the lowest val loss before the end; large features.
 
         In float64, where a thousand steps agree on every kind of CPU; the run itself is float32, and only close.
@@ -258,7 +272,7 @@ class TestPaper:
         assert (plain.rates[-1] < 1e-3, plain.best_epoch < 50) == (falls, early)
         assert plain.steps == 50 * result["steps_per_epoch"]
 
-    def test_counts_of_ten_thousand_random_features(self):
+    def test_counts_of_ten_thousand_random_features(self) -> None:
         rng = np.random.default_rng(0)
         features = {"test": rng.normal(size=(10_000, 512)).astype(np.float32)}
         labels = {"test": rng.integers(0, 10, 10_000)}
@@ -269,7 +283,7 @@ class TestPaper:
         assert low < 0.1 < high
 
     @pytest.mark.parametrize(("n", "steps", "judged"), [(8000, 175, 1600), (3925, 86, 785), (3333, 73, 666)])
-    def test_counts_of_the_authors_rows(self, n, steps, judged):
+    def test_counts_of_the_authors_rows(self, n: int, steps: int, judged: int) -> None:
         """STL10, Imagenette and FGVCAircraft: steps an epoch and judged pictures follow from their CSVs."""
         features = {"test": np.random.default_rng(0).normal(size=(n, 4)).astype(np.float32)}
         labels, names = {"test": np.arange(n) % 3}, {"test": [f"{i}.png" for i in range(n)]}
@@ -277,7 +291,7 @@ class TestPaper:
         assert (result["steps_per_epoch"], result["n_test"]) == (steps, judged)
 
 
-def test_random_labels_give_chance():
+def test_random_labels_give_chance() -> None:
     inside = dict.fromkeys(PROBES, 0)
     for seed in range(20):
         features, labels, names, classes = problem(seed, (1200, 100, 400), classes=4, width=12)
@@ -290,7 +304,7 @@ def test_random_labels_give_chance():
     assert all(count >= 17 for count in inside.values()), inside
 
 
-def test_order_of_pictures_changes_nothing():
+def test_order_of_pictures_changes_nothing() -> None:
     features, labels, names, classes = problem(sizes=(300, 60, 200), labelled=0.9)
     expected = probes.run(features, labels, names, classes)
     rng = np.random.default_rng(1)
@@ -305,7 +319,7 @@ def test_order_of_pictures_changes_nothing():
     assert set(expected) == set(PROBES)
 
 
-def test_seeds_decide_what_they_say():
+def test_seeds_decide_what_they_say() -> None:
     features, labels, names, classes = problem(sizes=(300, 60, 200))
     expected = probes.run(features, labels, names, classes)
     other_training = probes.run(features, labels, names, classes, seed=1)
@@ -319,7 +333,7 @@ def test_seeds_decide_what_they_say():
     assert other_split["linear"] == expected["linear"]
 
 
-def test_fewer_labels_are_part_of_more():
+def test_fewer_labels_are_part_of_more() -> None:
     y = torch.from_numpy(problem()[1]["train"])
     one, five = (probes.label_draws(y, lambda n, k=k: min(k, n), 0) for k in (1, 5))
     assert one.shape == (8, 5)
@@ -329,18 +343,25 @@ def test_fewer_labels_are_part_of_more():
 
 
 class TestAwkwardLabels:
-    def left_out(self, features, labels, names, classes, which=PROBES):
+    def left_out(
+        self,
+        features: Arrays,
+        labels: Arrays,
+        names: dict[str, list[str]],
+        classes: list[str],
+        which: Iterable[str] = PROBES,
+    ) -> tuple[dict[str, Any], list[str]]:
         said = []
         results = probes.run(features, labels, names, classes, which=which, say=said.append)
         return results, said
 
-    def test_no_labels(self):
+    def test_no_labels(self) -> None:
         features, labels, names, _ = problem(sizes=(40, 10, 30), labelled=0.0)
         results, said = self.left_out(features, labels, names, [])
         assert results == {}
         assert said == [f"probe {name} left out: no picture of the test split has a label" for name in PROBES]
 
-    def test_labels_in_the_test_split_alone(self):
+    def test_labels_in_the_test_split_alone(self) -> None:
         features, labels, names, classes = problem(sizes=(40, 10, 100))
         labels["train"][:] = -1
         results, said = self.left_out(features, labels, names, classes)
@@ -348,7 +369,7 @@ class TestAwkwardLabels:
         assert len(said) == 6
         assert "no picture of the train split has a label" in said[0]
 
-    def test_a_class_without_labelled_training_pictures_counts_as_wrong(self):
+    def test_a_class_without_labelled_training_pictures_counts_as_wrong(self) -> None:
         features, labels, names, classes = problem()
         labels["train"][labels["train"] == 3] = -1
         results, said = self.left_out(features, labels, names, classes)
@@ -358,20 +379,20 @@ class TestAwkwardLabels:
                 assert result["per_class"]["class 3"] == 0
                 assert result["n_test"] == 1000
 
-    def test_a_class_absent_from_the_test_split(self):
+    def test_a_class_absent_from_the_test_split(self) -> None:
         features, labels, names, classes = problem()
         labels["test"][labels["test"] == 3] = -1
         results, _ = self.left_out(features, labels, names, classes)
         assert all(result["per_class"]["class 3"] is None for result in results.values())
 
-    def test_one_class(self):
+    def test_one_class(self) -> None:
         features, labels, names, _ = problem(sizes=(40, 10, 100))
         labels = {split: np.zeros_like(y) for split, y in labels.items()}
         results, said = self.left_out(features, labels, names, ["only"])
         assert results == {}
         assert len(said) == 7
 
-    def test_one_labelled_picture_a_class(self):
+    def test_one_labelled_picture_a_class(self) -> None:
         features, labels, names, classes = problem()
         for c in range(5):
             labels["train"][np.flatnonzero(labels["train"] == c)[1:]] = -1
@@ -381,34 +402,34 @@ class TestAwkwardLabels:
         assert all("eight draws would be one" in line for line in said)
         assert len(said) == 4
 
-    def test_val_without_labels(self):
+    def test_val_without_labels(self) -> None:
         features, labels, names, classes = problem(sizes=(100, 0, 50))
         results, said = self.left_out(features, labels, names, classes)
         assert said == []
         assert results["linear"]["C"] == probes.C_WITHOUT_VAL
         assert results["linear"]["C_chosen_on"] != "val"
 
-    def test_a_test_split_too_small_for_the_paper(self):
+    def test_a_test_split_too_small_for_the_paper(self) -> None:
         features, labels, names, classes = problem(sizes=(100, 20, 2))
         results, said = self.left_out(features, labels, names, classes)
         assert "paper" not in results
         assert "only 2 labelled pictures" in said[0]
 
-    def test_constant_and_dead_features(self):
+    def test_constant_and_dead_features(self) -> None:
         features, labels, names, classes = problem(sizes=(100, 20, 50))
         features = {split: np.zeros_like(x) for split, x in features.items()}
         results, said = self.left_out(features, labels, names, classes)
         assert said == []
         assert all(0 <= result["accuracy"] <= result["majority"] for result in results.values())
 
-    def test_features_that_are_not_finite(self):
+    def test_features_that_are_not_finite(self) -> None:
         features, labels, names, classes = problem(sizes=(100, 20, 50))
         features["test"][3, 2] = np.nan
         results, said = self.left_out(features, labels, names, classes)
         assert results == {}
         assert "not finite" in said[0]
 
-    def test_huge_features(self):
+    def test_huge_features(self) -> None:
         features, labels, names, classes = problem(sizes=(100, 20, 50))
         features = {split: x * 1e30 for split, x in features.items()}
         results, said = self.left_out(features, labels, names, classes)
@@ -416,7 +437,7 @@ class TestAwkwardLabels:
         assert set(results) == set(PROBES) - {"paper"}
 
 
-def test_more_than_ten_classes_have_top5_and_more_than_thirty_no_confusion_matrix():
+def test_more_than_ten_classes_have_top5_and_more_than_thirty_no_confusion_matrix() -> None:
     features, labels, names, classes = problem(sizes=(800, 100, 200), classes=31)
     results = probes.run(features, labels, names, classes)
     for result in results.values():

@@ -8,7 +8,7 @@ import torch
 from headstart.evaluate.unlabelled import Figures, chosen, rankme, retrieval
 
 
-def test_retrieval_is_a_plain_loop():
+def test_retrieval_is_a_plain_loop() -> None:
     h = torch.randn(24, 5, generator=torch.Generator().manual_seed(0))
     right = 0
     for i in range(12):
@@ -18,7 +18,7 @@ def test_retrieval_is_a_plain_loop():
     assert retrieval(torch.cat([h[:12], 3 * h[:12]])) == 1
 
 
-def test_rankme_counts_directions():
+def test_rankme_counts_directions() -> None:
     directions = torch.linalg.qr(torch.randn(40, 40, dtype=torch.float64)).Q
     rows = torch.cat([directions[:6], -directions[:6]])
     assert rankme(rows) == pytest.approx(6)
@@ -40,12 +40,12 @@ def test_rankme_counts_directions():
         (0.40, 100, False),
     ],
 )
-def test_views_have_to_be_found_more_often_and_the_rank_has_to_hold(retrieved, rank, kept):
+def test_views_have_to_be_found_more_often_and_the_rank_has_to_hold(retrieved: float, rank: int, kept: bool) -> None:
     given = Figures(retrieval=0.60, rankme=100)
     assert chosen([given, Figures(retrieved, rank)]) == int(kept)
 
 
-def test_of_two_that_may_be_kept_the_one_whose_rank_moved_less():
+def test_of_two_that_may_be_kept_the_one_whose_rank_moved_less() -> None:
     given = Figures(0.60, 100)
     assert chosen([given, Figures(0.72, 103), Figures(0.85, 104.5)]) == 1
     assert chosen([given, Figures(0.63, 100), Figures(0.69, 102)]) == 2

@@ -15,7 +15,7 @@ def problem(noise: float, n: int = 120, classes: int = 4, seed: int = 0) -> tupl
     return features.astype(np.float32), labels
 
 
-def test_knn_is_a_plain_loop_without_the_picture_itself():
+def test_knn_is_a_plain_loop_without_the_picture_itself() -> None:
     features, labels = problem(0.5, n=60)
     unit = features / np.linalg.norm(features, axis=1, keepdims=True)
     for i, right in enumerate(versions.judge(features, labels, 0).right["knn"]):
@@ -26,7 +26,7 @@ def test_knn_is_a_plain_loop_without_the_picture_itself():
         assert right == (votes.argmax() == labels[i])
 
 
-def test_linear_is_close_to_scikit_learns_cross_validation():
+def test_linear_is_close_to_scikit_learns_cross_validation() -> None:
     features, labels = problem(0.6, n=400)
     ours = versions.judge(features, labels, 0).accuracy["linear"]
     z = (features - features.mean(axis=0)) / features.std(axis=0, ddof=1)
@@ -43,7 +43,7 @@ def test_linear_is_close_to_scikit_learns_cross_validation():
     assert ours == pytest.approx(theirs, abs=0.04)
 
 
-def test_labels_without_meaning_are_guessed_no_better_than_chance():
+def test_labels_without_meaning_are_guessed_no_better_than_chance() -> None:
     """A judge that saw what it is asked about would be right far more often."""
     features, labels = problem(0.0, n=300)
     features = np.random.default_rng(1).normal(size=features.shape).astype(np.float32)
@@ -51,7 +51,7 @@ def test_labels_without_meaning_are_guessed_no_better_than_chance():
         assert accuracy < 0.35, name
 
 
-def test_a_clear_gain_is_kept_and_noise_is_not():
+def test_a_clear_gain_is_kept_and_noise_is_not() -> None:
     labels = problem(1.0)[1]
     given, better, worse = (versions.judge(problem(noise, seed=0)[0], labels, 0) for noise in (0.6, 0.25, 1.5))
     assert versions.chosen([given, worse, better]) == 2
@@ -62,7 +62,7 @@ def test_a_clear_gain_is_kept_and_noise_is_not():
         assert abs(lead) < 4 * error
 
 
-def test_who_is_asked():
+def test_who_is_asked() -> None:
     assert list(versions.judged(np.array([-1, 0, 0, 1, 1, 2, -1]), 0)) == [1, 2, 3, 4]  # 2 has one picture
     assert list(versions.judged(np.array([0, 0, 0, -1]), 0)) == []  # one class
     assert list(versions.judged(np.array([-1, -1]), 0)) == []

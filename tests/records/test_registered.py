@@ -55,7 +55,7 @@ def made_up(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     return
 
 
-def _said(capsys: pytest.CaptureFixture, *arguments: str) -> str:
+def _said(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
     with pytest.raises(SystemExit) as ended:
         main(list(arguments))
     assert ended.value.code == 0
@@ -63,7 +63,7 @@ def _said(capsys: pytest.CaptureFixture, *arguments: str) -> str:
 
 
 def test_a_made_up_init_probe_and_set_are_found_everywhere(
-    made_up: None, tmp_path: Path, capsys: pytest.CaptureFixture
+    made_up: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     options = _said(capsys, "pretrain", "--help")
     assert ",doubled}" in options.replace("\n", "").replace(" ", "").replace("│", "")

@@ -1,7 +1,7 @@
 """Matched runs: what is paired, what is decided, what is said, and how often it is wrong."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import product
 from pathlib import Path
 
@@ -196,7 +196,7 @@ def test_holm_runs_within_a_family_and_scope(said: answer.Answer) -> None:
 # ------------------------------------------------------------------------------------------------------ small studies
 
 
-def test_two_runs_of_one_seed_settle_nothing(make_run, tmp_path: Path) -> None:
+def test_two_runs_of_one_seed_settle_nothing(make_run: Callable[..., Path], tmp_path: Path) -> None:
     make_run(tmp_path / "runs" / "ae", accuracy=0.80)
     make_run(tmp_path / "runs" / "mlp", init="random", frozen=False, accuracy=0.75)
     found = answer.answer(frame.read(tmp_path))
@@ -209,7 +209,9 @@ def test_two_runs_of_one_seed_settle_nothing(make_run, tmp_path: Path) -> None:
     assert np.isnan(comparison.decision.test.interval).all()
 
 
-def _study(make_run, tmp_path: Path, heads: dict[tuple[str, bool], float], seeds: int) -> answer.Answer:
+def _study(
+    make_run: Callable[..., Path], tmp_path: Path, heads: dict[tuple[str, bool], float], seeds: int
+) -> answer.Answer:
     rng = np.random.default_rng(11)
     for (init, frozen), accuracy in heads.items():
         for seed in range(seeds):
@@ -224,7 +226,7 @@ def _study(make_run, tmp_path: Path, heads: dict[tuple[str, bool], float], seeds
     return answer.answer(frame.read(tmp_path))
 
 
-def test_frozen_controls_answer_the_question(make_run, tmp_path: Path) -> None:
+def test_frozen_controls_answer_the_question(make_run: Callable[..., Path], tmp_path: Path) -> None:
     heads = {("autoencoder", True): 0.9, ("random", False): 0.7, ("orthogonal", True): 0.9, ("random", True): 0.6}
     found = _study(make_run, tmp_path, heads, seeds=6)
     assert found.headline.startswith("Frozen autoencoder beats trainable random by ")
@@ -235,7 +237,7 @@ def test_frozen_controls_answer_the_question(make_run, tmp_path: Path) -> None:
     assert "one seed" not in text
 
 
-def test_another_autoencoder_or_schedule_makes_another_head(make_run, tmp_path: Path) -> None:
+def test_another_autoencoder_or_schedule_makes_another_head(make_run: Callable[..., Path], tmp_path: Path) -> None:
     changes = {
         "plain": ("", ""),
         "features": ("'on': pixels", "'on': features"),
@@ -263,7 +265,7 @@ def test_another_autoencoder_or_schedule_makes_another_head(make_run, tmp_path: 
     assert len({figures.look(head) for two in heads for head in two}) == 3
 
 
-def test_a_released_head_is_no_control(make_run, tmp_path: Path) -> None:
+def test_a_released_head_is_no_control(make_run: Callable[..., Path], tmp_path: Path) -> None:
     for seed in range(5):
         make_run(tmp_path / "runs" / f"a{seed}", seed=seed)
         other = make_run(tmp_path / "runs" / f"o{seed}", init="orthogonal", seed=seed, accuracy=0.5)
@@ -274,7 +276,7 @@ def test_a_released_head_is_no_control(make_run, tmp_path: Path) -> None:
     assert "every frozen control" not in caveats
 
 
-def test_a_control_autoencoder_is_a_head_of_its_own(make_run, tmp_path: Path) -> None:
+def test_a_control_autoencoder_is_a_head_of_its_own(make_run: Callable[..., Path], tmp_path: Path) -> None:
     for seed in range(5):
         make_run(tmp_path / "runs" / f"own{seed}", seed=seed, accuracy=0.9)
         other = make_run(tmp_path / "runs" / f"noise{seed}", seed=seed, accuracy=0.5)
@@ -285,7 +287,7 @@ def test_a_control_autoencoder_is_a_head_of_its_own(make_run, tmp_path: Path) ->
     assert found.headline.startswith("Frozen autoencoder beats frozen autoencoder (from noise) by 40.0 points")
 
 
-def test_an_autoencoder_file_a_seed_is_one_head(make_run, tmp_path: Path) -> None:
+def test_an_autoencoder_file_a_seed_is_one_head(make_run: Callable[..., Path], tmp_path: Path) -> None:
     for seed in range(2):
         run = make_run(tmp_path / "runs" / f"own{seed}", seed=seed)
         text = (run / "config.yaml").read_text()
@@ -293,7 +295,7 @@ def test_an_autoencoder_file_a_seed_is_one_head(make_run, tmp_path: Path) -> Non
     assert frame.read(tmp_path).heads == ["autoencoder-frozen"]
 
 
-def test_runs_on_other_pictures_are_not_matched(make_run, tmp_path: Path) -> None:
+def test_runs_on_other_pictures_are_not_matched(make_run: Callable[..., Path], tmp_path: Path) -> None:
     for seed in range(5):
         make_run(tmp_path / "runs" / f"a{seed}", seed=seed)
         other = make_run(tmp_path / "runs" / f"r{seed}", init="random", frozen=False, seed=seed)
@@ -308,13 +310,13 @@ def test_runs_on_other_pictures_are_not_matched(make_run, tmp_path: Path) -> Non
     assert "4 of 10 probed runs are in no comparison" in text
 
 
-def test_sets_are_called_as_the_study_calls_them(make_run, tmp_path: Path) -> None:
+def test_sets_are_called_as_the_study_calls_them(make_run: Callable[..., Path], tmp_path: Path) -> None:
     for label in ("cats", "dogs"):
         make_run(tmp_path / "runs" / f"data={label},init=random,seed=0", set_name="train")
     assert frame.read(tmp_path).sets == ["cats", "dogs"]
 
 
-def test_an_unfinished_study_says_so(make_run, tmp_path: Path) -> None:
+def test_an_unfinished_study_says_so(make_run: Callable[..., Path], tmp_path: Path) -> None:
     for init, frozen in (("autoencoder", True), ("random", False)):
         make_run(
             tmp_path / "runs" / f"data=digits,init={init},frozen={str(frozen).lower()},seed=0", init=init, frozen=frozen
@@ -334,19 +336,19 @@ def test_an_unfinished_study_says_so(make_run, tmp_path: Path) -> None:
     assert "study.yaml names autoencoder-frozen against pca-frozen, which no two matched runs allow" in text
 
 
-def test_a_set_that_has_only_begun_does_not_hide_the_answer(make_run, tmp_path: Path) -> None:
+def test_a_set_that_has_only_begun_does_not_hide_the_answer(make_run: Callable[..., Path], tmp_path: Path) -> None:
     _study(make_run, tmp_path, {("autoencoder", True): 0.9, ("random", False): 0.6}, seeds=5)
     make_run(tmp_path / "runs" / "photos", set_name="photos")
     found = answer.answer(frame.read(tmp_path))
     assert found.headline.startswith("Frozen autoencoder beats trainable random on digits by ")
 
 
-def test_under_five_clusters_are_called_too_few(make_run, tmp_path: Path) -> None:
+def test_under_five_clusters_are_called_too_few(make_run: Callable[..., Path], tmp_path: Path) -> None:
     found = _study(make_run, tmp_path, {("autoencoder", True): 0.9, ("random", False): 0.6}, seeds=4)
     assert found.headline.endswith("; 4 seeds are too few to settle it.")
 
 
-def test_runs_with_other_settings_are_not_matched(make_run, tmp_path: Path) -> None:
+def test_runs_with_other_settings_are_not_matched(make_run: Callable[..., Path], tmp_path: Path) -> None:
     make_run(tmp_path / "runs" / "a")
     other = make_run(tmp_path / "runs" / "b", init="random", frozen=False)
     config = (other / "config.yaml").read_text()
@@ -356,7 +358,7 @@ def test_runs_with_other_settings_are_not_matched(make_run, tmp_path: Path) -> N
     assert found.headline.startswith("No two heads can be compared yet: 2 probed runs")
 
 
-def test_factors_are_compared_within_a_head(make_run, tmp_path: Path) -> None:
+def test_factors_are_compared_within_a_head(make_run: Callable[..., Path], tmp_path: Path) -> None:
     for activation, seed in product(("relu", "tanh"), range(3)):
         make_run(tmp_path / "runs" / f"{activation}{seed}", activation=activation, seed=seed)
     (comparison,) = answer.answer(frame.read(tmp_path)).comparisons

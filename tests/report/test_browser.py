@@ -4,7 +4,7 @@ Needs Playwright's Python package and a Chromium; skipped without them.
 """
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +62,7 @@ def test_a_study_of_765_runs(browser: Any, authors_report: Path, width: int, sch
 
 
 @pytest.mark.parametrize("width", [1280, 390])
-def test_a_single_run(browser: Any, make_run, tmp_path: Path, width: int) -> None:
+def test_a_single_run(browser: Any, make_run: Callable[..., Path], tmp_path: Path, width: int) -> None:
     page, noise = _open(browser, write_report(make_run(tmp_path / "run")), width, "light")
     assert noise == []
     assert _overflow(page) <= 0

@@ -211,7 +211,7 @@ BAD = {
 
 
 @pytest.mark.parametrize("case", BAD)
-def test_a_malformed_table_ends_in_one_sentence(tmp_path: Path, case: str, capsys: pytest.CaptureFixture) -> None:
+def test_a_malformed_table_ends_in_one_sentence(tmp_path: Path, case: str, capsys: pytest.CaptureFixture[str]) -> None:
     content, words = BAD[case]
     path = tmp_path / "runs.csv"
     path.write_text(content)
@@ -224,7 +224,7 @@ def test_a_malformed_table_ends_in_one_sentence(tmp_path: Path, case: str, capsy
     assert len(said.strip().splitlines()) == 1
 
 
-def test_the_command_writes_its_page_and_json(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+def test_the_command_writes_its_page_and_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = _as_file(_runs(sets=2), tmp_path / "runs.csv")
     with pytest.raises(SystemExit) as ended:
         main(["compare", str(path), "--metric", "accuracy", "--by", "method", "--out", str(tmp_path / "o"), "--json"])

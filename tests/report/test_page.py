@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -63,7 +64,7 @@ def test_every_figure_is_described_and_lies_beside_the_page(page: str, authors: 
             assert file.stat().st_size > 100
 
 
-def test_a_run_has_a_page_of_its_own(make_run, tmp_path: Path) -> None:
+def test_a_run_has_a_page_of_its_own(make_run: Callable[..., Path], tmp_path: Path) -> None:
     out = write_report(make_run(tmp_path / "run"))
     page = out.read_text(encoding="utf-8")
     assert out == tmp_path / "run" / "report.html"
@@ -83,7 +84,7 @@ def test_a_run_has_a_page_of_its_own(make_run, tmp_path: Path) -> None:
     assert {f.name for f in (tmp_path / "run" / "tables").iterdir()} >= {f"table{i}.csv" for i in range(2, 7)}
 
 
-def test_a_run_without_labels_and_an_autoencoder_run_have_pages(make_run, tmp_path: Path) -> None:
+def test_a_run_without_labels_and_an_autoencoder_run_have_pages(make_run: Callable[..., Path], tmp_path: Path) -> None:
     page = write_report(make_run(tmp_path / "unlabelled", probes=())).read_text(encoding="utf-8")
     assert "It was not probed" in page
     run = make_run(tmp_path / "autoencoder")
@@ -93,7 +94,7 @@ def test_a_run_without_labels_and_an_autoencoder_run_have_pages(make_run, tmp_pa
     assert "mean squared error of 0.01000" in write_report(run).read_text(encoding="utf-8")
 
 
-def test_two_runs_are_shown_side_by_side(make_run, tmp_path: Path) -> None:
+def test_two_runs_are_shown_side_by_side(make_run: Callable[..., Path], tmp_path: Path) -> None:
     make_run(tmp_path / "runs" / "autoencoder-frozen", accuracy=0.35)
     make_run(tmp_path / "runs" / "random-trainable", init="random", frozen=False, accuracy=0.30)
     (tmp_path / "study.yaml").write_text("compare: [head]\nseeds: [0]\n")
@@ -107,7 +108,7 @@ def test_two_runs_are_shown_side_by_side(make_run, tmp_path: Path) -> None:
         assert words in text
 
 
-def test_hostile_names_stay_text(make_run, tmp_path: Path) -> None:
+def test_hostile_names_stay_text(make_run: Callable[..., Path], tmp_path: Path) -> None:
     evil = "<img src=x onerror=alert(1)>"
     make_run(tmp_path / "runs" / evil, set_name="=cmd()<script>alert(2)<", seed=1)
     make_run(tmp_path / "runs" / "b", set_name="=cmd()<script>alert(2)<", init="random", frozen=False, seed=1)
@@ -127,7 +128,7 @@ def test_hostile_names_stay_text(make_run, tmp_path: Path) -> None:
     assert not re.search(r"^=cmd", (tmp_path / "tables" / "table2.csv").read_text(), re.MULTILINE)
 
 
-def test_failed_and_unprobed_runs_are_counted(make_run, tmp_path: Path) -> None:
+def test_failed_and_unprobed_runs_are_counted(make_run: Callable[..., Path], tmp_path: Path) -> None:
     make_run(tmp_path / "runs" / "a")
     make_run(tmp_path / "runs" / "b", init="random", frozen=False)
     make_run(tmp_path / "runs" / "c", init="pca", probes=())
@@ -139,7 +140,7 @@ def test_failed_and_unprobed_runs_are_counted(make_run, tmp_path: Path) -> None:
     assert "out of memory" in page
 
 
-def test_early_accuracy_is_read_after_a_tenth_of_the_training(make_run, tmp_path: Path) -> None:
+def test_early_accuracy_is_read_after_a_tenth_of_the_training(make_run: Callable[..., Path], tmp_path: Path) -> None:
     make_run(tmp_path / "runs" / "a", epochs=40, accuracy=0.8)
     runs = frame.read(tmp_path).runs
     assert runs["early"].tolist() == pytest.approx([0.8 * 4 / 40])
@@ -154,13 +155,15 @@ def test_early_accuracy_is_read_after_a_tenth_of_the_training(make_run, tmp_path
         (lambda run: (run / "config.yaml").write_text("a: [\n"), r"config\.yaml, line \d+ is not plain YAML"),
     ],
 )
-def test_damage_is_named(damage, message: str, make_run, tmp_path: Path) -> None:
+def test_damage_is_named(
+    damage: Callable[[Path], object], message: str, make_run: Callable[..., Path], tmp_path: Path
+) -> None:
     damage(make_run(tmp_path / "runs" / "a"))
     with pytest.raises(InputError, match=message):
         write_report(tmp_path)
 
 
-def test_wrong_folders_and_probes_are_named(make_run, tmp_path: Path) -> None:
+def test_wrong_folders_and_probes_are_named(make_run: Callable[..., Path], tmp_path: Path) -> None:
     with pytest.raises(InputError, match="is not a folder"):
         write_report(tmp_path / "nowhere")
     with pytest.raises(InputError, match="neither result"):

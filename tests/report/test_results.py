@@ -3,6 +3,7 @@
 import importlib.util
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
@@ -30,7 +31,9 @@ def test_the_committed_records_say_what_is_committed() -> None:
 
 
 @pytest.mark.parametrize("probe", ["linear", "nothing"])
-def test_what_cannot_be_collected_leaves_nothing_behind(script, make_run, tmp_path: Path, probe: str) -> None:
+def test_what_cannot_be_collected_leaves_nothing_behind(
+    script: ModuleType, make_run: Callable[..., Path], tmp_path: Path, probe: str
+) -> None:
     (tmp_path / "study").mkdir()
     if probe == "nothing":
         make_run(tmp_path / "study" / "runs" / "a")
@@ -40,7 +43,11 @@ def test_what_cannot_be_collected_leaves_nothing_behind(script, make_run, tmp_pa
 
 
 def test_what_is_said_follows_from_the_records(
-    script, make_run, tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+    script: ModuleType,
+    make_run: Callable[..., Path],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.chdir(tmp_path)
     for seed in range(3):

@@ -32,7 +32,9 @@ def _study(make_run: Callable[..., Path], path: Path, setting: str, seeds: int =
 
 
 @pytest.mark.parametrize("setting", CHANGES)
-def test_every_setting_is_compared_in_matched_pairs(make_run, tmp_path: Path, setting: str) -> None:
+def test_every_setting_is_compared_in_matched_pairs(
+    make_run: Callable[..., Path], tmp_path: Path, setting: str
+) -> None:
     _study(make_run, tmp_path, setting)
     *_, better, worse = CHANGES[setting]
     found = answer.answer(frame.read(tmp_path))
@@ -43,7 +45,7 @@ def test_every_setting_is_compared_in_matched_pairs(make_run, tmp_path: Path, se
 
 
 @pytest.mark.parametrize("setting", [name for name in CHANGES if name != "data.normalize"])
-def test_nothing_is_averaged_over_what_is_no_head(make_run, tmp_path: Path, setting: str) -> None:
+def test_nothing_is_averaged_over_what_is_no_head(make_run: Callable[..., Path], tmp_path: Path, setting: str) -> None:
     _study(make_run, tmp_path, setting, seeds=2)
     *_, one, other = CHANGES[setting]
     study = frame.read(tmp_path)
@@ -56,13 +58,13 @@ def test_nothing_is_averaged_over_what_is_no_head(make_run, tmp_path: Path, sett
     assert f"Runs differ in {setting}: each value stands as a data set of its own" in said
 
 
-def test_means_over_normalization_are_said(make_run, tmp_path: Path) -> None:
+def test_means_over_normalization_are_said(make_run: Callable[..., Path], tmp_path: Path) -> None:
     _study(make_run, tmp_path, "data.normalize", seeds=2)
     assert any("with and without Z-score" in said for said in answer.answer(frame.read(tmp_path)).caveats)
 
 
 @pytest.mark.parametrize("entry", ["seed", "head.depth", "autoencoder.kind", "no.such", "data.sources", "threads"])
-def test_what_cannot_be_compared_is_refused(make_run, tmp_path: Path, entry: str) -> None:
+def test_what_cannot_be_compared_is_refused(make_run: Callable[..., Path], tmp_path: Path, entry: str) -> None:
     make_run(tmp_path / "runs" / "a")
     (tmp_path / "study.yaml").write_text(yaml.safe_dump({"compare": [entry]}))
     with pytest.raises(InputError, match=r"compare holds .* it must hold pairs of heads"):
@@ -79,7 +81,7 @@ def test_what_cannot_be_compared_is_refused(make_run, tmp_path: Path, entry: str
     ],
 )
 def test_linear_decides_unless_the_study_is_the_papers(
-    make_run, tmp_path: Path, splits: str, set_name: str, decides: str
+    make_run: Callable[..., Path], tmp_path: Path, splits: str, set_name: str, decides: str
 ) -> None:
     make_run(tmp_path / "runs" / "a", set_name=set_name)
     config = tmp_path / "runs" / "a" / "config.yaml"
@@ -89,7 +91,7 @@ def test_linear_decides_unless_the_study_is_the_papers(
 
 @pytest.mark.parametrize(("set_name", "there"), [("cifar10", True), ("digits", False)])
 def test_the_papers_tables_are_on_the_page_of_its_sets_alone(
-    make_run, tmp_path: Path, set_name: str, there: bool
+    make_run: Callable[..., Path], tmp_path: Path, set_name: str, there: bool
 ) -> None:
     for seed in range(5):
         make_run(tmp_path / "runs" / f"r{seed}", seed=seed, set_name=set_name)
@@ -98,7 +100,7 @@ def test_the_papers_tables_are_on_the_page_of_its_sets_alone(
     assert (tmp_path / "tables" / "table3.csv").exists()
 
 
-def test_probes_that_took_the_same_labels_are_one_row(make_run, tmp_path: Path) -> None:
+def test_probes_that_took_the_same_labels_are_one_row(make_run: Callable[..., Path], tmp_path: Path) -> None:
     run = make_run(tmp_path / "run", probes=("linear", "linear_1pct", "linear_10pct", "few_shot_1"))
     result = json.loads((run / "result.json").read_text())
     for key in ("probes", "untrained"):

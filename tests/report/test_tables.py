@@ -4,6 +4,7 @@ import csv
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -165,7 +166,7 @@ def test_tables_follow_altered_exports(
     assert len(found[2]) > found[2].groupby(["dataset", "projector"], observed=True).ngroups, "no tie was drawn"
 
 
-def test_other_heads_have_names_of_their_own(make_run, tmp_path: Path) -> None:
+def test_other_heads_have_names_of_their_own(make_run: Callable[..., Path], tmp_path: Path) -> None:
     for init, frozen in (("autoencoder", True), ("random", False), ("orthogonal", True), ("pca", False)):
         make_run(tmp_path / "runs" / f"{init}-{frozen}", init=init, frozen=frozen, activation="gelu")
     found = tables.tidy(frame.read(tmp_path).runs)
@@ -175,13 +176,13 @@ def test_other_heads_have_names_of_their_own(make_run, tmp_path: Path) -> None:
     assert found[3].loc[found[3]["row"] == "std. dev.", "value"].isna().all(), "one run has no spread"
 
 
-def test_probe_chooses_the_accuracy(make_run, tmp_path: Path) -> None:
+def test_probe_chooses_the_accuracy(make_run: Callable[..., Path], tmp_path: Path) -> None:
     make_run(tmp_path / "runs" / "a", accuracy=0.8, probes=("linear", "knn"))
     assert frame.read(tmp_path).probe == "linear"
     assert tables.tidy(frame.read(tmp_path, "knn").runs)[2]["value"].tolist() == [80.0]
 
 
-def test_the_report_never_imports_torch(make_run, tmp_path: Path) -> None:
+def test_the_report_never_imports_torch(make_run: Callable[..., Path], tmp_path: Path) -> None:
     make_run(tmp_path / "run")
     code = (
         "import sys; from headstart.report import write_report; write_report(sys.argv[1]); "

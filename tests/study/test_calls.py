@@ -14,6 +14,7 @@ from headstart import backbones, study
 from headstart.autoencoders import Autoencoder
 from headstart.heads import ProjectionHead
 from headstart.records.claim import Claim
+from headstart.records.config import Config
 from headstart.records.errors import InputError
 from headstart.study import calls, shared
 from headstart.study.file import presets
@@ -92,7 +93,7 @@ AUTOENCODER_COLUMNS = {
 }
 
 
-def key(config) -> tuple:
+def key(config: Config) -> tuple:
     return (
         config.data.sources[0],
         config.head.init,
@@ -120,7 +121,7 @@ def paper() -> list[study.Planned]:
     return study.expand(study.load("paper"))
 
 
-def test_paper_plans_15_autoencoders_and_765_runs(paper) -> None:
+def test_paper_plans_15_autoencoders_and_765_runs(paper: study.Plan) -> None:
     plan = study.plan("paper", calibrate=False)
     assert (len(plan.runs), plan.autoencoders) == (765, 15)
     assert len({run.name for run in plan.runs}) == 765
@@ -128,7 +129,7 @@ def test_paper_plans_15_autoencoders_and_765_runs(paper) -> None:
     assert (len(one.runs), one.autoencoders) == (153, 3)
 
 
-def test_each_run_of_paper_is_its_row_of_the_csv(paper, reference: Path) -> None:
+def test_each_run_of_paper_is_its_row_of_the_csv(paper: study.Plan, reference: Path) -> None:
     stated = rows(reference / "simclr-train.csv") + rows(reference / "simclr-train-ae-nonfrozen.csv")
     assert len(stated) == 765
     by_key = {key(run.config): run.config for run in paper}
@@ -143,7 +144,9 @@ def test_each_run_of_paper_is_its_row_of_the_csv(paper, reference: Path) -> None
     assert len(seen) == 765
 
 
-def test_each_autoencoder_of_paper_is_its_row_and_starts_the_heads_that_the_rows_say(paper, reference: Path) -> None:
+def test_each_autoencoder_of_paper_is_its_row_and_starts_the_heads_that_the_rows_say(
+    paper: study.Plan, reference: Path
+) -> None:
     stated = {row["model_ckpt"]: row for row in rows(reference / "ae-train.csv")}
     needed = {digest: run.config for digest, run in shared.autoencoders_of(paper).items()}
     assert len(stated) == len(needed) == 15
@@ -166,7 +169,7 @@ def test_each_autoencoder_of_paper_is_its_row_and_starts_the_heads_that_the_rows
     assert heads == 360 + 45
 
 
-def test_models_of_paper_have_the_parameters_of_the_rows(paper, reference: Path) -> None:
+def test_models_of_paper_have_the_parameters_of_the_rows(paper: study.Plan, reference: Path) -> None:
     backbone = backbones.build("resnet34", size=32)
     in_backbone = sum(p.numel() for p in backbone.parameters())
     sources = {d: Autoencoder(3 * 8 * 8, backbone.num_features, d) for d in (128, 256, 512)}  # type: ignore[arg-type]

@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -18,7 +19,7 @@ from tests.study.tiny import TINY, assert_same, half_done, processes_of, results
 QUICK = {**TINY["base"], "head": {"init": "random"}, "contrastive": {"epochs": 1, "batch_size": 16}}
 
 
-def test_two_workers_do_the_same_and_train_each_autoencoder_once(tmp_path: Path, uninterrupted) -> None:
+def test_two_workers_do_the_same_and_train_each_autoencoder_once(tmp_path: Path, uninterrupted: dict[str, Any]) -> None:
     summary = study.run(written(tmp_path), tmp_path / "out", workers=2, quiet=True)
     assert summary.exit_code == 0
     assert_same(results(tmp_path / "out"), uninterrupted)
@@ -33,7 +34,7 @@ def test_two_workers_do_the_same_and_train_each_autoencoder_once(tmp_path: Path,
     assert len(list((tmp_path / "out" / "untrained").iterdir())) == 2
 
 
-def test_a_signal_stops_resumably(tmp_path: Path, uninterrupted) -> None:
+def test_a_signal_stops_resumably(tmp_path: Path, uninterrupted: dict[str, Any]) -> None:
     file, out = written(tmp_path), tmp_path / "out"
     process = start(file, out, workers=1, quiet=True)
     wait_for(lambda: half_done(out))
@@ -46,7 +47,7 @@ def test_a_signal_stops_resumably(tmp_path: Path, uninterrupted) -> None:
 
 
 @pytest.mark.soak
-def test_a_killed_worker_is_replaced(tmp_path: Path, uninterrupted) -> None:
+def test_a_killed_worker_is_replaced(tmp_path: Path, uninterrupted: dict[str, Any]) -> None:
     file, out = written(tmp_path), tmp_path / "out"
     process = start(file, out, workers=1, quiet=True)
     wait_for(lambda: half_done(out))

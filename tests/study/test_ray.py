@@ -10,6 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -23,7 +24,9 @@ NEEDS_RAY = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="
 
 
 @NEEDS_RAY
-def test_ray_does_the_same_survives_a_killed_worker_and_tells_failures(tmp_path: Path, uninterrupted) -> None:
+def test_ray_does_the_same_survives_a_killed_worker_and_tells_failures(
+    tmp_path: Path, uninterrupted: dict[str, Any]
+) -> None:
     """One cluster for three claims: same results; a killed worker's run is retried and resumes; a run that fails
     every time ends as failed with its reason and the study exits 1."""
     factors = {"head.init": ["random", "autoencoder"], "contrastive.temperature": [0.5, 1e-30]}

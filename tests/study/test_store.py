@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 from pathlib import Path
+from threading import Barrier
 
 import pytest
 
@@ -43,7 +44,7 @@ def test_one_of_many_takes_over_from_a_dead_process(tmp_path: Path) -> None:
         assert Claim(tmp_path).holder() is None
         barrier, tried, taken = threading.Barrier(8), threading.Barrier(8), []
 
-        def take(barrier=barrier, tried=tried, taken=taken) -> None:
+        def take(barrier: Barrier = barrier, tried: Barrier = tried, taken: list[int] = taken) -> None:
             barrier.wait()
             with Claim(tmp_path).held() as mine:
                 if mine:
@@ -80,7 +81,9 @@ def test_a_half_written_claim_is_taken_over(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("now", ["another's", "half written", "gone"])
-def test_a_holder_that_stood_still_gives_way_to_its_successor(tmp_path: Path, monkeypatch, now: str) -> None:
+def test_a_holder_that_stood_still_gives_way_to_its_successor(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, now: str
+) -> None:
     monkeypatch.setattr("headstart.records.claim.BEAT_SECONDS", 0.01)
     lost, beats = threading.Event(), tmp_path / ".claim"
     successor = json.dumps({**identity(), "host": "machine-b", "token": "theirs"})

@@ -8,6 +8,7 @@ import sys
 import threading
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import yaml
@@ -15,6 +16,7 @@ import yaml
 from headstart import study
 from headstart.records import files
 from headstart.records.claim import identity
+from headstart.records.config import Config
 from headstart.records.errors import InputError, Interrupted, RunError
 from headstart.records.files import read_json
 from headstart.records.folder import RunFolder
@@ -25,12 +27,12 @@ from tests.study.tiny import TINY, assert_same, results, written
 ROOT = Path(__file__).parents[2]
 
 
-def test_a_run_of_a_study_tells_its_autoencoders_error(uninterrupted) -> None:
+def test_a_run_of_a_study_tells_its_autoencoders_error(uninterrupted: dict[str, Any]) -> None:
     for name, (result, _, _) in uninterrupted.items():
         assert (result["autoencoder"] is not None) == ("autoencoder" in name)
 
 
-def test_records_keep_no_weights_and_grow_again(tmp_path: Path, uninterrupted) -> None:
+def test_records_keep_no_weights_and_grow_again(tmp_path: Path, uninterrupted: dict[str, Any]) -> None:
     out = tmp_path / "out"
     summary = study.run(written(tmp_path, seeds=[0]), out, workers=0, keep="records", quiet=True)
     assert summary.done == 2
@@ -84,12 +86,12 @@ def test_a_failing_autoencoder_fails_its_runs_alone(tmp_path: Path) -> None:
     assert any("its autoencoder failed" in reason for reason in reasons.values())
 
 
-def test_an_unexpected_error_is_a_failure_with_its_traceback(tmp_path: Path, monkeypatch) -> None:
+def test_an_unexpected_error_is_a_failure_with_its_traceback(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from headstart.training import run as pretraining
 
     real = pretraining.run
 
-    def broken(config, out, **more):
+    def broken(config: Config, out: Path, **more: Any) -> object:
         if config.head.init == "random":
             raise ZeroDivisionError("in the middle")
         return real(config, out, **more)
@@ -115,7 +117,7 @@ def test_a_device_that_is_not_there_fails_no_run(tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
-def test_max_seconds_stops_resumably(tmp_path: Path, uninterrupted) -> None:
+def test_max_seconds_stops_resumably(tmp_path: Path, uninterrupted: dict[str, Any]) -> None:
     file, out = written(tmp_path), tmp_path / "out"
     with pytest.raises(Interrupted):
         study.run(file, out, workers=0, quiet=True, max_seconds=0.0)
@@ -147,7 +149,7 @@ POINTS = (
 )
 
 
-def test_killed_at_any_point_it_ends_as_if_it_had_not_been(tmp_path: Path, uninterrupted) -> None:
+def test_killed_at_any_point_it_ends_as_if_it_had_not_been(tmp_path: Path, uninterrupted: dict[str, Any]) -> None:
     """One after another in one folder, each restarted by the next."""
     file = written(tmp_path, seeds=[0])
     command = [sys.executable, "-P", "-m", "tests.study.killed", file, tmp_path / "out", *POINTS]

@@ -4,7 +4,9 @@ import copy
 import json
 import math
 import struct
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -57,25 +59,35 @@ def feature_splits() -> tuple[Tensor, Tensor, Tensor]:
     return tuple(0.7 + torch.randn(n, 8, generator=seeded(n)) @ mix for n in (230, 45, 46))
 
 
-def build(kind: str = "mlp", on: str = "pixels", seed: int = 0, **options) -> tuple[Autoencoder, AutoencoderConfig]:
+def build(
+    kind: str = "mlp", on: str = "pixels", seed: int = 0, **options: Any
+) -> tuple[Autoencoder, AutoencoderConfig]:
     options = {"epochs": 3, "batch_size": 20, "lr": 1e-3} | options
     config = AutoencoderConfig(kind=kind, on=on, **options)
     return autoencoders.build(config, D if on == "pixels" else H, H, LATENT, seeded(seed)), config
 
 
-def train(model, data, config, folder: Path, compute=FLOAT32, log=lambda **line: None, **options) -> TrainedAutoencoder:
+def train(
+    model: Autoencoder,
+    data: Sequence[Tensor],
+    config: AutoencoderConfig,
+    folder: Path,
+    compute: Compute = FLOAT32,
+    log: Callable[..., None] = lambda **line: None,
+    **options: Any,
+) -> TrainedAutoencoder:
     options = {"seed": 5, "checkpoints": checkpoints(folder), "quiet": True} | options
     return ae.train(model, data, config, compute=compute, log=log, **options)
 
 
-def checkpoints(folder: Path, **options) -> Checkpoints:
+def checkpoints(folder: Path, **options: Any) -> Checkpoints:
     return Checkpoints(folder / "checkpoint.pt", Metrics(folder / "metrics.jsonl"), **options)
 
 
 # -------------------------------------------------------------------------------------------- the paper's model
 
 
-def test_the_papers_layers_names_and_parameter_count():
+def test_the_papers_layers_names_and_parameter_count() -> None:
     model = Autoencoder(3072, 512, 128)
     shapes = {name: tuple(value.shape) for name, value in model.state_dict().items()}
     assert shapes == {
@@ -91,7 +103,7 @@ def test_the_papers_layers_names_and_parameter_count():
     assert model.embedding is model.encoder.embedding
 
 
-def test_forward_is_linear_relu_embedding_linear_relu_linear_sigmoid():
+def test_forward_is_linear_relu_embedding_linear_relu_linear_sigmoid() -> None:
     model, _ = build()
     x = torch.rand(7, 3, SIDE, SIDE, generator=seeded())
     w = model.state_dict()
@@ -102,7 +114,7 @@ def test_forward_is_linear_relu_embedding_linear_relu_linear_sigmoid():
     assert torch.equal(model(x), y)
 
 
-def test_initial_weights_follow_the_generator_and_leave_the_global_one_alone():
+def test_initial_weights_follow_the_generator_and_leave_the_global_one_alone() -> None:
     before = torch.get_rng_state()
     first, again, other = build(seed=1)[0], build(seed=1)[0], build(seed=2)[0]
     assert torch.equal(torch.get_rng_state(), before)
@@ -112,7 +124,7 @@ def test_initial_weights_follow_the_generator_and_leave_the_global_one_alone():
 
 
 @pytest.mark.parametrize("kind", ["mlp", "conv"])
-def test_initial_weights_are_distributed_as_torchs_own(kind):
+def test_initial_weights_are_distributed_as_torchs_own(kind: str) -> None:
     ours = Autoencoder(D, 256, 128, kind, generator=seeded()).state_dict()
     torch.manual_seed(0)
     for name, value in Autoencoder(D, 256, 128, kind).state_dict().items():
@@ -124,7 +136,7 @@ def test_initial_weights_are_distributed_as_torchs_own(kind):
 # ------------------------------------------------------------------------------------------------ its training
 
 
-def plain_loop(model: Autoencoder, data, config: AutoencoderConfig, seed: int) -> dict:
+def plain_loop(model: Autoencoder, data: Sequence[Tensor], config: AutoencoderConfig, seed: int) -> dict:
     """The paper's 3.3 and the authors' Lightning loop, transcribed in plain torch."""
     layers = nn.Sequential(
         nn.Linear(D, H), nn.ReLU(), nn.Linear(H, LATENT), nn.Linear(LATENT, H), nn.ReLU(), nn.Linear(H, D), nn.Sigmoid()
@@ -159,7 +171,7 @@ def plain_loop(model: Autoencoder, data, config: AutoencoderConfig, seed: int) -
     }
 
 
-def test_training_is_the_plain_loop(splits, tmp_path):
+def test_training_is_the_plain_loop(splits: tuple[Tensor, Tensor, Tensor], tmp_path: Path) -> None:
     # A learning rate so large that the validation loss jumps: the plateau rule and the best checkpoint both matter.
     model, config = build(epochs=14, lr=0.05, patience=0, factor=0.5)
     expected = plain_loop(model, splits, config, seed=5)
@@ -175,14 +187,14 @@ def test_training_is_the_plain_loop(splits, tmp_path):
         torch.testing.assert_close(ours, plain, rtol=1e-3, atol=1e-3)
 
 
-def test_it_learns_more_than_the_mean_picture(splits, tmp_path):
+def test_it_learns_more_than_the_mean_picture(splits: tuple[Tensor, Tensor, Tensor], tmp_path: Path) -> None:
     model, config = build(epochs=40)
     test = splits[2].float() / 255
     mean_picture = (test - (splits[0].float() / 255).mean(0)).square().mean()
     assert train(model, splits, config, tmp_path).test_mse < mean_picture / 4
 
 
-def test_bfloat16_learns_as_much(splits, tmp_path):
+def test_bfloat16_learns_as_much(splits: tuple[Tensor, Tensor, Tensor], tmp_path: Path) -> None:
     model, config = build(epochs=25)
     rounded = train(copy.deepcopy(model), splits, config, tmp_path / "bfloat16", compute=BFLOAT16)
     exact = train(model, splits, config, tmp_path / "float32")
@@ -190,7 +202,7 @@ def test_bfloat16_learns_as_much(splits, tmp_path):
     assert all(value.dtype == torch.float32 for value in rounded.model.state_dict().values())
 
 
-def test_history_and_log_have_a_line_an_epoch(splits, tmp_path):
+def test_history_and_log_have_a_line_an_epoch(splits: tuple[Tensor, Tensor, Tensor], tmp_path: Path) -> None:
     model, config = build(epochs=2)
     lines = []
     found = train(model, splits, config, tmp_path, log=lambda **line: lines.append(line))
@@ -201,7 +213,9 @@ def test_history_and_log_have_a_line_an_epoch(splits, tmp_path):
     assert [{name: line[name] for name in found.history[0]} for line in lines] == found.history
 
 
-def test_normalised_pictures_are_reconstructed_in_their_own_range(splits, tmp_path):
+def test_normalised_pictures_are_reconstructed_in_their_own_range(
+    splits: tuple[Tensor, Tensor, Tensor], tmp_path: Path
+) -> None:
     mean, std = torch.tensor([0.4, 0.5, 0.6]), torch.tensor([0.2, 0.25, 0.3])
     model, config = build(normalize=True, epochs=30)
     found = train(model, splits, config, tmp_path, mean=mean, std=std)
@@ -221,27 +235,33 @@ def test_normalised_pictures_are_reconstructed_in_their_own_range(splits, tmp_pa
         assert shown[:, channel].max() <= math.ceil(high)
 
 
-def test_normalising_needs_mean_and_std(splits, tmp_path):
+def test_normalising_needs_mean_and_std(splits: tuple[Tensor, Tensor, Tensor], tmp_path: Path) -> None:
     model, config = build(normalize=True)
     with pytest.raises(InputError, match="mean and std"):
         train(model, splits, config, tmp_path)
 
 
 @pytest.mark.parametrize(("empty", "name"), [(0, "training"), (1, "validation"), (2, "test")])
-def test_an_empty_split_is_refused(splits, tmp_path, empty, name):
+def test_an_empty_split_is_refused(
+    splits: tuple[Tensor, Tensor, Tensor], tmp_path: Path, empty: int, name: str
+) -> None:
     data = [part[:0] if i == empty else part for i, part in enumerate(splits)]
     with pytest.raises(InputError, match=f"{name} split"):
         train(*build()[:1], data, build()[1], tmp_path)
 
 
-def test_a_loss_that_is_no_number_ends_the_run_and_says_where(feature_splits, tmp_path):
+def test_a_loss_that_is_no_number_ends_the_run_and_says_where(
+    feature_splits: tuple[Tensor, Tensor, Tensor], tmp_path: Path
+) -> None:
     model, config = build(on="features", epochs=2)
     model.embedding.weight.data[:] = 1e30  # squares to infinity
     with pytest.raises(RunError, match=r"loss is not finite \(epoch 1, step 1, learning rate 0.001\)"):
         train(model, feature_splits, config, tmp_path)
 
 
-def test_weights_lost_in_the_last_step_of_an_epoch_are_noticed(splits, tmp_path):
+def test_weights_lost_in_the_last_step_of_an_epoch_are_noticed(
+    splits: tuple[Tensor, Tensor, Tensor], tmp_path: Path
+) -> None:
     model, config = build(epochs=2, batch_size=1000, lr=1e38)
     with pytest.raises(RunError, match="epoch 1, step 1, learning rate"):
         train(model, splits, config, tmp_path)
@@ -264,7 +284,14 @@ class StopsAfter(Checkpoints):
 
 @pytest.mark.parametrize("compute", [FLOAT32, BFLOAT16], ids=["float32", "bfloat16"])
 @pytest.mark.parametrize(("kind", "on"), COMBINATIONS)
-def test_resume_is_exact_to_the_byte(kind, on, compute, splits, feature_splits, tmp_path):
+def test_resume_is_exact_to_the_byte(
+    kind: str,
+    on: str,
+    compute: Compute,
+    splits: tuple[Tensor, Tensor, Tensor],
+    feature_splits: tuple[Tensor, Tensor, Tensor],
+    tmp_path: Path,
+) -> None:
     data = splits if on == "pixels" else feature_splits
     whole = train(*_started(kind, on, data), tmp_path / "whole", compute=compute)
 
@@ -282,12 +309,12 @@ def test_resume_is_exact_to_the_byte(kind, on, compute, splits, feature_splits, 
     assert [line["epoch"] for line in resumed.metrics.lines] == [1, 2, 3]
 
 
-def _started(kind, on, data):
+def _started(kind: str, on: str, data: Sequence[Tensor]) -> tuple[Autoencoder, Sequence[Tensor], AutoencoderConfig]:
     model, config = build(kind, on)
     return model, data, config
 
 
-def test_resume_from_the_last_step_of_an_epoch(splits, tmp_path):
+def test_resume_from_the_last_step_of_an_epoch(splits: tuple[Tensor, Tensor, Tensor], tmp_path: Path) -> None:
     whole = train(*_started("mlp", "pixels", splits), tmp_path / "whole")
 
     with pytest.raises(Interrupted):
@@ -301,7 +328,13 @@ def test_resume_from_the_last_step_of_an_epoch(splits, tmp_path):
 
 
 @pytest.mark.parametrize(("kind", "on"), COMBINATIONS)
-def test_every_kind_learns_and_has_an_embedding_layer(kind, on, splits, feature_splits, tmp_path):
+def test_every_kind_learns_and_has_an_embedding_layer(
+    kind: str,
+    on: str,
+    splits: tuple[Tensor, Tensor, Tensor],
+    feature_splits: tuple[Tensor, Tensor, Tensor],
+    tmp_path: Path,
+) -> None:
     data = splits if on == "pixels" else feature_splits
     model, config = build(kind, on, epochs=20, lr=3e-3)
     assert (model.embedding.in_features, model.embedding.out_features) == (H, LATENT)
@@ -313,24 +346,24 @@ def test_every_kind_learns_and_has_an_embedding_layer(kind, on, splits, feature_
 
 
 @pytest.mark.parametrize("side", [1, 5, 8, 30, 33])
-def test_convolutions_fit_every_side(side):
+def test_convolutions_fit_every_side(side: int) -> None:
     model = Autoencoder(3 * side * side, H, LATENT, "conv")
     assert model(torch.rand(2, 3, side, side)).shape == (2, 3 * side * side)
 
 
-def test_convolutions_on_features_are_refused():
+def test_convolutions_on_features_are_refused() -> None:
     with pytest.raises(InputError, match="conv"):
         build("conv", "features")
 
 
-def test_noise_is_of_the_input_not_of_the_target():
+def test_noise_is_of_the_input_not_of_the_target() -> None:
     model, _ = build("denoising")
     x = torch.rand(6, D, generator=seeded())
     noisy = x + autoencoders.NOISE["pixels"] * torch.randn(x.shape, generator=seeded(4))
     assert model.loss(x, seeded(4)).item() == pytest.approx(F.mse_loss(model(noisy), x).item())
 
 
-def test_variational_gradient_is_the_evidence_bounds():
+def test_variational_gradient_is_the_evidence_bounds() -> None:
     """Up to one factor, which Adam does not see; the bound's decoder variance is the one that maximises it."""
     model, _ = build("variational")
     x = torch.rand(6, D, generator=seeded())
@@ -347,7 +380,9 @@ def test_variational_gradient_is_the_evidence_bounds():
         torch.testing.assert_close(ours, factor * theirs, rtol=1e-3, atol=1e-7)
 
 
-def test_on_features_the_embedding_layer_reads_h_itself(feature_splits, tmp_path):
+def test_on_features_the_embedding_layer_reads_h_itself(
+    feature_splits: tuple[Tensor, Tensor, Tensor], tmp_path: Path
+) -> None:
     model, config = build(on="features", epochs=60)
     found = train(model, feature_splits, config, tmp_path).model
     h = feature_splits[2]
@@ -361,7 +396,7 @@ def test_on_features_the_embedding_layer_reads_h_itself(feature_splits, tmp_path
     assert 0.1 < code.std() < 10
 
 
-def test_folding_the_standardisation_changes_nothing(feature_splits):
+def test_folding_the_standardisation_changes_nothing(feature_splits: tuple[Tensor, Tensor, Tensor]) -> None:
     model, _ = build("deep", "features")
     standardise = ae.Standardise.of(feature_splits[0])
     with torch.no_grad():
@@ -370,7 +405,7 @@ def test_folding_the_standardisation_changes_nothing(feature_splits):
         torch.testing.assert_close(model(feature_splits[1]), expected, rtol=1e-4, atol=1e-5)
 
 
-def test_constant_features_are_no_division_by_zero():
+def test_constant_features_are_no_division_by_zero() -> None:
     standardise = ae.Standardise.of(torch.full((5, H), 3.0))
     assert torch.equal(standardise(torch.full((2, H), 3.0)), torch.zeros(2, H))
 
@@ -379,7 +414,7 @@ def test_constant_features_are_no_division_by_zero():
 
 
 @pytest.mark.parametrize(("kind", "on"), COMBINATIONS)
-def test_a_saved_autoencoder_is_read_back(kind, on, tmp_path):
+def test_a_saved_autoencoder_is_read_back(kind: str, on: str, tmp_path: Path) -> None:
     model, _ = build(kind, on)
     autoencoders.save(model, tmp_path / "a.safetensors", test_mse=0.5)
     loaded = autoencoders.load(tmp_path / "a.safetensors")
@@ -389,7 +424,7 @@ def test_a_saved_autoencoder_is_read_back(kind, on, tmp_path):
     assert loaded.embedding.weight.requires_grad
 
 
-def test_reconstructions_are_pictures(splits, tmp_path):
+def test_reconstructions_are_pictures(splits: tuple[Tensor, Tensor, Tensor], tmp_path: Path) -> None:
     model, config = build(epochs=30)
     found = train(model, splits, config, tmp_path).model
     shown = autoencoders.reconstruct(found, splits[2])
@@ -401,7 +436,7 @@ def test_reconstructions_are_pictures(splits, tmp_path):
         autoencoders.reconstruct(found, pictures(1, 0, side=9))
 
 
-def test_an_embedding_layer_alone_is_enough(tmp_path):
+def test_an_embedding_layer_alone_is_enough(tmp_path: Path) -> None:
     layer = {"encoder.embedding.weight": torch.randn(4, 6), "encoder.embedding.bias": torch.randn(4)}
     save_file(layer | {"encoder.layers.0.weight": torch.randn(2, 2)}, tmp_path / "a.safetensors")
     loaded = autoencoders.load(tmp_path / "a.safetensors")
@@ -411,7 +446,7 @@ def test_an_embedding_layer_alone_is_enough(tmp_path):
     assert torch.equal(autoencoders.load(tmp_path / "b.safetensors").embedding.bias, layer["encoder.embedding.bias"])
 
 
-def test_the_papers_keys_without_metadata_make_an_mlp(tmp_path):
+def test_the_papers_keys_without_metadata_make_an_mlp(tmp_path: Path) -> None:
     model, _ = build()
     save_file(model.state_dict(), tmp_path / "a.safetensors")
     loaded = autoencoders.load(tmp_path / "a.safetensors")
@@ -420,7 +455,7 @@ def test_the_papers_keys_without_metadata_make_an_mlp(tmp_path):
 
 
 @pytest.fixture
-def saved(tmp_path) -> Path:
+def saved(tmp_path: Path) -> Path:
     path = tmp_path / "a.safetensors"
     autoencoders.save(build()[0], path)
     return path
@@ -458,14 +493,16 @@ def resaved(path: Path, change: dict[str, Tensor | None], **metadata: str) -> Pa
         ({}, {"mean": "0.5 0.5 0.5"}, "three numbers"),
     ],
 )
-def test_a_file_that_is_not_what_it_says_is_refused(saved, change, metadata, message):
+def test_a_file_that_is_not_what_it_says_is_refused(
+    saved: Path, change: dict[str, Tensor | None], metadata: dict[str, str], message: str
+) -> None:
     with pytest.raises(InputError, match=message) as caught:
         autoencoders.load(resaved(saved, change, **metadata))
     assert str(saved) in str(caught.value)
 
 
 @pytest.mark.parametrize("keep", [0, 4, 8, 100, -1])
-def test_a_truncated_file_is_refused(saved, keep):
+def test_a_truncated_file_is_refused(saved: Path, keep: int) -> None:
     saved.write_bytes(saved.read_bytes()[:keep])
     with pytest.raises(InputError, match=r"a\.safetensors"):
         autoencoders.load(saved)
@@ -483,14 +520,14 @@ def test_a_truncated_file_is_refused(saved, keep):
         ),
     ],
 )
-def test_a_hostile_header_is_refused(tmp_path, header):
+def test_a_hostile_header_is_refused(tmp_path: Path, header: bytes) -> None:
     path = tmp_path / "a.safetensors"
     path.write_bytes(header + b"\0" * 16)
     with pytest.raises(InputError, match=r"a\.safetensors"):
         autoencoders.load(path)
 
 
-def test_a_missing_file_and_a_folder_are_refused(tmp_path):
+def test_a_missing_file_and_a_folder_are_refused(tmp_path: Path) -> None:
     for path in (tmp_path / "none.safetensors", tmp_path):
         with pytest.raises(InputError, match=str(path)):
             autoencoders.load(path)

@@ -1,6 +1,7 @@
 """Optimisers: who is decayed, LARS against its formula, and the learning rate as a function of the step."""
 
 import copy
+from collections.abc import Iterable
 
 import numpy as np
 import pytest
@@ -23,7 +24,7 @@ def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:
         group["lr"] = lr
 
 
-def test_norms_and_biases_are_decayed_only_when_asked():
+def test_norms_and_biases_are_decayed_only_when_asked() -> None:
     model = network()
     names = {id(p): name for name, p in model.named_parameters()}
     matrices, vectors = groups(model.named_parameters(), ContrastiveConfig(weight_decay=0.01))
@@ -34,7 +35,7 @@ def test_norms_and_biases_are_decayed_only_when_asked():
     assert [g["weight_decay"] for g in groups(model.named_parameters(), config)] == [0.01, 0.01]
 
 
-def test_frozen_parameters_are_in_no_group():
+def test_frozen_parameters_are_in_no_group() -> None:
     model = network()
     model[0].requires_grad_(False)
     found = {id(p) for g in groups(model.named_parameters(), ContrastiveConfig()) for p in g["params"]}
@@ -45,7 +46,7 @@ def test_frozen_parameters_are_in_no_group():
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
 @pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
-def test_the_fused_step_is_the_plain_one(optimizer, memory_format):
+def test_the_fused_step_is_the_plain_one(optimizer: str, memory_format: torch.memory_format) -> None:
     """Also where a weight is channels_last and its gradient is not."""
     config = ContrastiveConfig(optimizer=optimizer, weight_decay=0.1)
     models = [network().to(memory_format=memory_format) for _ in range(2)]
@@ -68,7 +69,7 @@ def test_the_fused_step_is_the_plain_one(optimizer, memory_format):
         assert torch.allclose(one, two, rtol=1e-4, atol=1e-6)
 
 
-def test_lars_is_its_formula():
+def test_lars_is_its_formula() -> None:
     """v <- m v + lr trust |w| / |g + d w| (g + d w); w <- w - v (SimCLR's published optimiser), plain for vectors."""
     config = ContrastiveConfig(optimizer="lars", weight_decay=0.3, momentum=0.8)
     layer = nn.Linear(4, 3)
@@ -91,7 +92,7 @@ def test_lars_is_its_formula():
         np.testing.assert_allclose(layer.bias.detach().numpy(), b, rtol=1e-4, atol=1e-3)
 
 
-def test_lars_moves_zero_weights_and_leaves_what_has_no_gradient():
+def test_lars_moves_zero_weights_and_leaves_what_has_no_gradient() -> None:
     weight, other = nn.Parameter(torch.zeros(2, 2)), nn.Parameter(torch.ones(2, 2))
     optimizer = build([("weight", weight), ("other", other)], ContrastiveConfig(optimizer="lars"))
     set_lr(optimizer, 0.1)
@@ -102,10 +103,10 @@ def test_lars_moves_zero_weights_and_leaves_what_has_no_gradient():
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw", "lars"])
-def test_every_optimizer_goes_on_bit_for_bit_from_its_state(optimizer):
+def test_every_optimizer_goes_on_bit_for_bit_from_its_state(optimizer: str) -> None:
     config = ContrastiveConfig(optimizer=optimizer)
 
-    def train(model, opt, steps):
+    def train(model: nn.Module, opt: torch.optim.Optimizer, steps: Iterable[int]) -> None:
         for step in steps:
             set_lr(opt, 0.1 / (step + 1))
             opt.zero_grad()
@@ -128,7 +129,7 @@ def test_every_optimizer_goes_on_bit_for_bit_from_its_state(optimizer):
 # -------------------------------------------------------------------------------------------------- the learning rate
 
 
-def test_the_papers_schedule_is_torchs_cosine_once_an_epoch():
+def test_the_papers_schedule_is_torchs_cosine_once_an_epoch() -> None:
     """Paper 3.5: CosineAnnealingLR, T_max 150, eta_min lr/50, stepped once an epoch, no warm-up."""
     config = ContrastiveConfig(epochs=150, lr=1.5, schedule="epoch", warmup_epochs=0, final_lr_fraction=1 / 50)
     optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.5)
@@ -148,7 +149,9 @@ def test_the_papers_schedule_is_torchs_cosine_once_an_epoch():
     floor=st.floats(0, 1),
     schedule=st.sampled_from(["step", "epoch"]),
 )
-def test_the_rate_rises_to_the_peak_and_falls_to_the_floor(epochs, steps, warmup, floor, schedule):
+def test_the_rate_rises_to_the_peak_and_falls_to_the_floor(
+    epochs: int, steps: int, warmup: float, floor: float, schedule: str
+) -> None:
     config = ContrastiveConfig(epochs=epochs, lr=2.0, warmup_epochs=warmup, final_lr_fraction=floor, schedule=schedule)
     rates = [learning_rate(config, step, steps) for step in range(epochs * steps)]
     assert all(0 <= rate <= 2.0 + 1e-12 for rate in rates)
@@ -161,14 +164,14 @@ def test_the_rate_rises_to_the_peak_and_falls_to_the_floor(epochs, steps, warmup
         assert min(rates[top:]) >= 2.0 * floor - 1e-9
 
 
-def test_warm_up_is_linear_and_ends_at_the_peak():
+def test_warm_up_is_linear_and_ends_at_the_peak() -> None:
     config = ContrastiveConfig(epochs=10, lr=1.0, warmup_epochs=2)
     assert [learning_rate(config, step, 5) for step in range(10)] == pytest.approx([(i + 1) / 10 for i in range(10)])
     assert learning_rate(config, 10, 5) == 1.0
     assert learning_rate(config, 49, 5) == pytest.approx(0.02, abs=2e-3)
 
 
-def test_the_default_peak_follows_the_batch():
+def test_the_default_peak_follows_the_batch() -> None:
     assert peak_learning_rate(ContrastiveConfig(), 1280) == pytest.approx(1.5)  # the authors' CIFAR10 runs
     assert peak_learning_rate(ContrastiveConfig(optimizer="lars"), 4096) == pytest.approx(4.8)
     assert peak_learning_rate(ContrastiveConfig(optimizer="adamw"), 256) == pytest.approx(1e-3)

@@ -308,7 +308,7 @@ def test_an_autoencoder_under_other_names_is_taken_whole(finished: RunFolder, tm
     assert (folder.samples / "reconstructions.png").exists()
 
 
-def test_what_a_network_cannot_become_is_said_before_training(tmp_path: Path, monkeypatch) -> None:
+def test_what_a_network_cannot_become_is_said_before_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     said = []
     monkeypatch.setattr(opening, "say", said.append)
     monkeypatch.setattr(pretraining.contrastive, "train", lambda *_, **__: pytest.fail("; ".join(said)))

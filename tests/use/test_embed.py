@@ -15,7 +15,9 @@ from headstart.use.embed import embed
 from headstart.use.load import Run
 
 
-def test_npz_holds_names_embeddings_labels_and_classes(run: Run, photos: Path, tmp_path: Path, monkeypatch):
+def test_npz_holds_names_embeddings_labels_and_classes(
+    run: Run, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(embedding, "BLOCK", 16)  # several blocks, the last one smaller
     n = embed(run, photos, tmp_path / "all.npz", quiet=True).pictures
     with np.load(tmp_path / "all.npz", allow_pickle=False) as file:
@@ -31,7 +33,7 @@ def test_npz_holds_names_embeddings_labels_and_classes(run: Run, photos: Path, t
     assert os.listdir(tmp_path) == ["all.npz"]
 
 
-def test_parquet_holds_a_row_a_picture(run: Run, photos: Path, tmp_path: Path):
+def test_parquet_holds_a_row_a_picture(run: Run, photos: Path, tmp_path: Path) -> None:
     pytest.importorskip("pyarrow")
     import pandas as pd
 
@@ -45,14 +47,14 @@ def test_parquet_holds_a_row_a_picture(run: Run, photos: Path, tmp_path: Path):
         np.testing.assert_array_equal(np.stack(table["embedding"].tolist()), file["embeddings"])
 
 
-def test_pictures_without_labels_have_minus_one(run: Run, photos: Path, tmp_path: Path):
+def test_pictures_without_labels_have_minus_one(run: Run, photos: Path, tmp_path: Path) -> None:
     embed(run, photos / "ring", tmp_path / "ring.npz", quiet=True)
     with np.load(tmp_path / "ring.npz") as file:
         assert set(file["labels"].tolist()) == {-1}
         assert file["classes"].size == 0
 
 
-def test_another_ending_is_refused(run: Run, photos: Path, tmp_path: Path):
+def test_another_ending_is_refused(run: Run, photos: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"\.npz or \.parquet"):
         embed(run, photos, tmp_path / "all.csv")
 
@@ -70,7 +72,7 @@ embed.embed(headstart.load(sys.argv[1]), sys.argv[2], sys.argv[3], quiet=True)
 """
 
 
-def test_a_stopped_call_leaves_the_old_file_and_no_half_one(run: Run, photos: Path, tmp_path: Path):
+def test_a_stopped_call_leaves_the_old_file_and_no_half_one(run: Run, photos: Path, tmp_path: Path) -> None:
     processes = {}
     for number in (signal.SIGINT, signal.SIGTERM):
         folder = tmp_path / number.name

@@ -8,11 +8,14 @@ from collections.abc import Callable
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from torch import nn
 
-from headstart.engine.device import choose
+from headstart.data.images import Images
+from headstart.engine.device import Compute, choose
 from headstart.evaluate import features
 from headstart.records.errors import InputError
 from headstart.use.embed import embed
@@ -27,7 +30,7 @@ ENDINGS = [".npz", pytest.param(".parquet", marks=NO_PYARROW)]
 
 
 @pytest.fixture(scope="module")
-def compute():
+def compute() -> Compute:
     return choose("cpu", "float32", threads=1)
 
 
@@ -43,7 +46,7 @@ def embedded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     counts: list[int] = []
     real = features.extract
 
-    def counting(backbone, images, indices, **more):
+    def counting(backbone: nn.Module, images: Images, indices: np.ndarray, **more: Any) -> Any:
         counts.append(len(indices))
         return real(backbone, images, indices, **more)
 
@@ -52,7 +55,9 @@ def embedded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 
 @pytest.mark.parametrize("ending", ENDINGS)
-def test_a_file_stands_for_the_run_and_its_pictures(run: Run, photos: Path, compute, tmp_path: Path, ending: str):
+def test_a_file_stands_for_the_run_and_its_pictures(
+    run: Run, photos: Path, compute: Compute, tmp_path: Path, ending: str
+) -> None:
     file = tmp_path / f"all{ending}"
     embed(run, photos, file, compute=compute, quiet=True)
     images = run.open_images(photos)
@@ -70,7 +75,9 @@ def test_a_file_stands_for_the_run_and_its_pictures(run: Run, photos: Path, comp
 
 
 @pytest.mark.parametrize("ending", ENDINGS)
-def test_only_what_is_new_is_embedded(run: Run, mine: Path, compute, tmp_path: Path, embedded, ending: str):
+def test_only_what_is_new_is_embedded(
+    run: Run, mine: Path, compute: Compute, tmp_path: Path, embedded: list[int], ending: str
+) -> None:
     """Content decides: a new picture, a changed one, one under another name, one that is gone."""
     file = tmp_path / f"all{ending}"
     assert embed(run, mine, file, compute=compute, quiet=True).new == 60
@@ -91,7 +98,9 @@ def test_only_what_is_new_is_embedded(run: Run, mine: Path, compute, tmp_path: P
     assert embed(run, mine, file, compute=compute, quiet=True).new == 0
 
 
-def test_what_another_backbone_made_is_made_again(run: Run, photos: Path, compute, tmp_path: Path, capsys):
+def test_what_another_backbone_made_is_made_again(
+    run: Run, photos: Path, compute: Compute, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     file = tmp_path / "all.npz"
     embed(run, photos, file, compute=compute, quiet=True)
     for change in ({"weights": "x"}, {"size": 64}, {"mean": [0.1, 0.2, 0.3]}):
@@ -138,7 +147,9 @@ def _without(name: str) -> Callable[[Path], None]:
         (lambda file: file.write_bytes(b""), "damaged or no"),
     ],
 )
-def test_a_spoilt_file_is_named(run: Run, photos: Path, compute, tmp_path: Path, spoil, words: str):
+def test_a_spoilt_file_is_named(
+    run: Run, photos: Path, compute: Compute, tmp_path: Path, spoil: Callable[[Path], object], words: str
+) -> None:
     file = tmp_path / "all.npz"
     embed(run, photos / "ring", file, compute=compute, quiet=True)
     spoil(file)
@@ -147,7 +158,9 @@ def test_a_spoilt_file_is_named(run: Run, photos: Path, compute, tmp_path: Path,
     assert "all.npz" in str(refusal.value)
 
 
-def test_a_picture_that_changed_since_is_not_shown_as_what_it_was(run: Run, mine: Path, compute, tmp_path: Path):
+def test_a_picture_that_changed_since_is_not_shown_as_what_it_was(
+    run: Run, mine: Path, compute: Compute, tmp_path: Path
+) -> None:
     file = tmp_path / "all.npz"
     embed(run, mine, file, compute=compute, quiet=True)
     within = read(file, compute)
@@ -161,7 +174,7 @@ def test_a_picture_that_changed_since_is_not_shown_as_what_it_was(run: Run, mine
         read(file, compute).picture(at)
 
 
-def test_data_beside_a_file_is_refused(run: Run, photos: Path, compute, tmp_path: Path):
+def test_data_beside_a_file_is_refused(run: Run, photos: Path, compute: Compute, tmp_path: Path) -> None:
     file = tmp_path / "all.npz"
     embed(run, photos, file, compute=compute, quiet=True)
     with pytest.raises(InputError, match="holds embeddings already"):
@@ -170,7 +183,7 @@ def test_data_beside_a_file_is_refused(run: Run, photos: Path, compute, tmp_path
         opened(file, (), replace(run.reading, labels="none"))
 
 
-def test_the_map_is_one_page_and_tables(run: Run, photos: Path, compute, tmp_path: Path):
+def test_the_map_is_one_page_and_tables(run: Run, photos: Path, compute: Compute, tmp_path: Path) -> None:
     """What is on it is what was embedded; no name can end the script element."""
     within = of_images(run, run.open_images(photos), compute)
     within = replace(within, names=["</script><b>.png", *within.names[1:]])

@@ -5,11 +5,13 @@ import subprocess
 import sys
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from safetensors import safe_open
+from torch import Tensor
 
 from headstart import backbones
 from headstart.engine.device import choose
@@ -53,7 +55,9 @@ def loading_lines(file: Path) -> str:
         return opened.metadata()["loading"]
 
 
-def test_load_into_plain_code_with_the_same_features(run, pictures, wanted, tmp_path):
+def test_load_into_plain_code_with_the_same_features(
+    run: Run, pictures: Tensor, wanted: Tensor, tmp_path: Path
+) -> None:
     pytest.importorskip("timm")
     files = [
         export(run, library, tmp_path / f"{library}{suffix}")
@@ -67,7 +71,7 @@ def test_load_into_plain_code_with_the_same_features(run, pictures, wanted, tmp_
         np.testing.assert_allclose(np.load(tmp_path / f"{file.name}.npy"), wanted, atol=1e-5)
 
 
-def test_a_torchvision_state_dict_misses_only_the_classifier(run, tmp_path):
+def test_a_torchvision_state_dict_misses_only_the_classifier(run: Run, tmp_path: Path) -> None:
     import torchvision
     from safetensors.torch import load_file
 
@@ -77,7 +81,7 @@ def test_a_torchvision_state_dict_misses_only_the_classifier(run, tmp_path):
     assert result.unexpected_keys == []
 
 
-def test_onnx_gives_the_same_features_at_any_batch(run, pictures, wanted, tmp_path):
+def test_onnx_gives_the_same_features_at_any_batch(run: Run, pictures: Tensor, wanted: Tensor, tmp_path: Path) -> None:
     runtime = pytest.importorskip("onnxruntime")
     pytest.importorskip("onnxscript")
     file = export(run, "onnx", tmp_path / "plain.onnx")
@@ -92,10 +96,10 @@ def test_onnx_gives_the_same_features_at_any_batch(run, pictures, wanted, tmp_pa
     assert list(tmp_path.iterdir()) == [file]  # weights inside, nothing beside it
 
 
-def test_what_gives_other_features_is_not_kept(run, tmp_path, monkeypatch):
+def test_what_gives_other_features_is_not_kept(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     real = exporting._state_dict_file
 
-    def damaged(tensors, suffix, about):
+    def damaged(tensors: dict[str, Tensor], suffix: str, about: Any) -> bytes:
         return real({**tensors, "conv1.weight": tensors["conv1.weight"] * 1.01}, suffix, about)
 
     monkeypatch.setattr(exporting, "_state_dict_file", damaged)
@@ -112,19 +116,19 @@ def test_what_gives_other_features_is_not_kept(run, tmp_path, monkeypatch):
         ("resnet18", "coreml", "one of torchvision, timm, onnx"),
     ],
 )
-def test_a_network_without_a_counterpart_is_refused_in_one_sentence(name, format, word):
+def test_a_network_without_a_counterpart_is_refused_in_one_sentence(name: str, format: str, word: str) -> None:
     with pytest.raises(InputError, match=word) as refusal:
         check_exportable(name, format)
     assert "\n" not in str(refusal.value)
 
 
-def test_a_wrong_ending_is_refused(run, tmp_path):
+def test_a_wrong_ending_is_refused(run: Run, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"\.onnx"):
         export(run, "onnx", tmp_path / "plain.pt")
 
 
 @pytest.mark.parametrize("name", ["resnet18", "resnet50", "densenet121"])
-def test_twins_share_parameters_and_arithmetic(name):
+def test_twins_share_parameters_and_arithmetic(name: str) -> None:
     pytest.importorskip("timm")
     assert "timm" in exportable(name)
     assert "torchvision" in exportable(f"timm:{name}")
@@ -137,7 +141,7 @@ def test_twins_share_parameters_and_arithmetic(name):
         assert (theirs(x) - wanted).abs().max() <= 1e-5 * wanted.abs().max()
 
 
-def test_the_card_says_what_it_is_how_it_does_and_how_to_load_it(run, tmp_path):
+def test_the_card_says_what_it_is_how_it_does_and_how_to_load_it(run: Run, tmp_path: Path) -> None:
     export(run, "torchvision", tmp_path / "plain.safetensors")
     card = run.folder.card.read_text()
     for word in (
@@ -154,7 +158,7 @@ def test_the_card_says_what_it_is_how_it_does_and_how_to_load_it(run, tmp_path):
     assert f"{accuracy:.3f}" in card
 
 
-def test_a_classifier_loads_into_plain_code_with_the_same_scores(run, photos, tmp_path):
+def test_a_classifier_loads_into_plain_code_with_the_same_scores(run: Run, photos: Path, tmp_path: Path) -> None:
     from_labels = tmp_path / "classifier"
     settings = FinetuneSettings(epochs=1, lr=1e-3, layer_decay=1, compare=False)
     finetune(run, photos, from_labels, settings, compute=choose("cpu", "float32", threads=1), quiet=True)

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ from safetensors.torch import load_file
 
 from headstart import statistics
 from headstart.engine.checkpoint import Checkpoints, _read_one
-from headstart.engine.device import choose
+from headstart.engine.device import Compute, choose
 from headstart.records.errors import InputError, Interrupted
 from headstart.use.classifier import Classifier, load_classifier, probabilities
 from headstart.use.finetune import draw_labels, finetune, fold_of
@@ -29,12 +30,12 @@ SMALL = FinetuneSettings(epochs=2, batch_size=16, lr=1e-3, layer_decay=0.75)
 
 
 @pytest.fixture(scope="module")
-def compute():
+def compute() -> Compute:
     return choose("cpu", "float32", threads=1)
 
 
 @pytest.fixture(scope="module")
-def classifier(run: Run, photos: Path, compute, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def classifier(run: Run, photos: Path, compute: Compute, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("classifier")
     finetune(run, photos, folder, SMALL, compute=compute, quiet=True)
     return folder
@@ -48,7 +49,7 @@ def assert_same_weights(one: Path, other: Path) -> None:
         assert torch.equal(a[name], b[name]), name
 
 
-def test_both_starts_are_compared_with_intervals(classifier: Path, run: Run, photos: Path):
+def test_both_starts_are_compared_with_intervals(classifier: Path, run: Run, photos: Path) -> None:
     record = json.loads((classifier / "finetune.json").read_text())
     assert [row["start"] for row in record["rows"]] == ["adapted", "scratch"]
     for row in record["rows"]:
@@ -60,7 +61,9 @@ def test_both_starts_are_compared_with_intervals(classifier: Path, run: Run, pho
     assert not (classifier / "checkpoint.pt").exists()
 
 
-def test_the_reported_accuracy_is_that_of_the_saved_classifier(classifier: Path, run: Run, photos: Path, compute):
+def test_the_reported_accuracy_is_that_of_the_saved_classifier(
+    classifier: Path, run: Run, photos: Path, compute: Compute
+) -> None:
     from headstart.data import splits as splitting
 
     images = run.open_images(photos)
@@ -70,14 +73,16 @@ def test_the_reported_accuracy_is_that_of_the_saved_classifier(classifier: Path,
     assert int((p.argmax(1).numpy() == images.labels[test]).sum()) == about["rows"][0]["correct"]
 
 
-def test_the_same_seed_gives_the_same_weights(classifier: Path, run: Run, photos: Path, compute, tmp_path: Path):
+def test_the_same_seed_gives_the_same_weights(
+    classifier: Path, run: Run, photos: Path, compute: Compute, tmp_path: Path
+) -> None:
     finetune(run, photos, tmp_path, replace(SMALL, compare=False), compute=compute, quiet=True)
     assert_same_weights(tmp_path, classifier)
 
 
 def test_a_stopped_training_goes_on_to_the_same_weights(
-    classifier: Path, run: Run, photos: Path, compute, tmp_path: Path, monkeypatch
-):
+    classifier: Path, run: Run, photos: Path, compute: Compute, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     stops = {3, 11}  # in the middle of the first start's first epoch, and within the second start
     seen = 0
 
@@ -96,7 +101,9 @@ def test_a_stopped_training_goes_on_to_the_same_weights(
     assert (tmp_path / "finetune.json").read_text() == (classifier / "finetune.json").read_text()
 
 
-def test_other_settings_do_not_continue_a_begun_training(run: Run, photos: Path, compute, tmp_path: Path, monkeypatch):
+def test_other_settings_do_not_continue_a_begun_training(
+    run: Run, photos: Path, compute: Compute, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(Checkpoints, "stop_requested", lambda self: True)
     with pytest.raises(Interrupted):
         finetune(run, photos, tmp_path, SMALL, compute=compute, quiet=True)
@@ -104,7 +111,9 @@ def test_other_settings_do_not_continue_a_begun_training(run: Run, photos: Path,
         finetune(run, photos, tmp_path, replace(SMALL, seed=1), compute=compute, quiet=True)
 
 
-def test_overwrite_goes_on_with_what_it_has_begun(run: Run, photos: Path, compute, tmp_path: Path, monkeypatch):
+def test_overwrite_goes_on_with_what_it_has_begun(
+    run: Run, photos: Path, compute: Compute, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(Checkpoints, "stop_requested", lambda self: True)
     steps = []
     for seed in (0, 0, 1):
@@ -114,14 +123,16 @@ def test_overwrite_goes_on_with_what_it_has_begun(run: Run, photos: Path, comput
     assert steps == [1, 2, 1]
 
 
-def test_all_starts_are_treated_alike(run: Run, photos: Path, compute, tmp_path: Path, monkeypatch):
+def test_all_starts_are_treated_alike(
+    run: Run, photos: Path, compute: Compute, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Every start tries the same rates and decays on the same pictures; names say which weights it began with."""
     weights = replace(run.config.backbone, weights=str(run.folder.backbone))
     given = replace(run, config=replace(run.config, backbone=weights))
     fits: dict[str, list[Fit]] = {}
     real = Fitter.fit
 
-    def fit(self, fit, keep):
+    def fit(self, fit: Any, keep: Any) -> Any:
         fits.setdefault(fit.start, []).append(fit)
         return real(self, fit, keep)
 
@@ -139,7 +150,9 @@ def test_all_starts_are_treated_alike(run: Run, photos: Path, compute, tmp_path:
     assert torch.equal(given.random_backbone().conv1.weight, run.untrained_backbone().conv1.weight)
 
 
-def test_few_labels_are_cross_validated_and_then_all_trained_on(run: Run, photos: Path, compute, tmp_path: Path):
+def test_few_labels_are_cross_validated_and_then_all_trained_on(
+    run: Run, photos: Path, compute: Compute, tmp_path: Path
+) -> None:
     settings = replace(SMALL, epochs=1, final=True, compare=False)
     found = finetune(run, photos, tmp_path, settings, compute=compute, quiet=True)
     (row,) = found.rows
@@ -154,7 +167,7 @@ def test_few_labels_are_cross_validated_and_then_all_trained_on(run: Run, photos
     assert predict(tmp_path, photos, tmp_path / "p.csv", compute=compute, quiet=True).pictures == 60
 
 
-def test_folds_are_equally_large_and_spread_every_class():
+def test_folds_are_equally_large_and_spread_every_class() -> None:
     labels = np.repeat([0, 1, 2], [7, 11, 4])
     folds = fold_of(labels, 0)
     assert sorted(np.bincount(folds).tolist()) == [4, 4, 4, 5, 5]
@@ -163,7 +176,9 @@ def test_folds_are_equally_large_and_spread_every_class():
         assert counts.max() - counts.min() <= 1
 
 
-def test_pictures_unlike_all_training_pictures_are_marked(classifier: Path, photos: Path, compute, tmp_path: Path):
+def test_pictures_unlike_all_training_pictures_are_marked(
+    classifier: Path, photos: Path, compute: Compute, tmp_path: Path
+) -> None:
     odd = tmp_path / "odd"
     odd.mkdir()
     Image.effect_noise((40, 40), 200).convert("RGB").save(odd / "noise.png")
@@ -187,12 +202,12 @@ def test_pictures_unlike_all_training_pictures_are_marked(classifier: Path, phot
         (tmp_path / "seen.npz").rename(classifier / "seen.npz")
 
 
-def test_a_finished_folder_is_refused_with_both_ways_out(classifier: Path, run: Run, photos: Path):
+def test_a_finished_folder_is_refused_with_both_ways_out(classifier: Path, run: Run, photos: Path) -> None:
     with pytest.raises(InputError, match=r"--overwrite.*--out"):
         finetune(run, photos, classifier)
 
 
-def test_unlabelled_pictures_are_refused(run: Run, photos: Path, tmp_path: Path):
+def test_unlabelled_pictures_are_refused(run: Run, photos: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="label"):
         finetune(run, photos / "ring", tmp_path)
 
@@ -201,12 +216,12 @@ def test_unlabelled_pictures_are_refused(run: Run, photos: Path, tmp_path: Path)
     ("setting", "value"),
     [("labels", 0), ("labels", 1.5), ("lr", -1), ("layer_decay", 0), ("epochs", 0), ("patience", 0), ("per_class", 0)],
 )
-def test_settings_out_of_range_are_named(setting: str, value: float):
+def test_settings_out_of_range_are_named(setting: str, value: float) -> None:
     with pytest.raises(InputError, match=f"{setting.replace('_', '-')} is {value}"):
         FinetuneSettings(**{setting: value})
 
 
-def test_few_labels_are_balanced_and_reach_every_class():
+def test_few_labels_are_balanced_and_reach_every_class() -> None:
     labels = np.repeat(np.arange(5), 40)
     train = np.arange(0, 200, 2)
     assert np.bincount(labels[draw_labels(train, labels, FinetuneSettings(labels=0.01))]).tolist() == [1] * 5
@@ -217,7 +232,7 @@ def test_few_labels_are_balanced_and_reach_every_class():
     assert np.bincount(labels[draw_labels(train, labels, FinetuneSettings(per_class=3))]).tolist() == [3] * 5
 
 
-def test_rates_fall_block_by_block_towards_the_input(run: Run):
+def test_rates_fall_block_by_block_towards_the_input(run: Run) -> None:
     model = Classifier(run.backbone, 3)
     grouped = groups(model, 0.01, 0.5)
     rates = {name: group["rate"] for (name, _), group in zip(model.named_parameters(), grouped, strict=True)}
@@ -244,13 +259,13 @@ def test_rates_fall_block_by_block_towards_the_input(run: Run):
         ("classifier.bias", "classifier"),
     ],
 )
-def test_blocks_by_name(name: str, block: str):
+def test_blocks_by_name(name: str, block: str) -> None:
     assert block_of(name) == block
 
 
 def test_predictions_are_safe_rows_of_the_most_probable_class(
-    classifier: Path, run: Run, photos: Path, compute, tmp_path: Path
-):
+    classifier: Path, run: Run, photos: Path, compute: Compute, tmp_path: Path
+) -> None:
     found = predict(classifier, photos, tmp_path / "p.csv", compute=compute, batch_size=7, quiet=True)
     rows = list(csv.DictReader((tmp_path / "p.csv").open(newline="")))
     images = run.open_images(photos)
@@ -265,7 +280,7 @@ def test_predictions_are_safe_rows_of_the_most_probable_class(
     assert not any(row["label"].startswith("=") for row in rows)
 
 
-def test_a_folder_without_a_classifier_is_named(run: Run, photos: Path, tmp_path: Path):
+def test_a_folder_without_a_classifier_is_named(run: Run, photos: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"finetune\.json"):
         predict(run.folder.path, photos, tmp_path / "p.csv")
 
@@ -280,7 +295,7 @@ assert not any(name.startswith("headstart") for name in sys.modules)
 """
 
 
-def test_the_classifier_is_a_plain_torchvision_network(classifier: Path, tmp_path: Path):
+def test_the_classifier_is_a_plain_torchvision_network(classifier: Path, tmp_path: Path) -> None:
     with safe_open(classifier / "classifier.safetensors", "pt") as file:
         about = file.metadata()
     assert "fc.weight" in load_file(classifier / "classifier.safetensors")

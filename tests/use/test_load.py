@@ -18,7 +18,7 @@ from headstart.training.run import run as pretrain
 from headstart.use.load import Run, load
 
 
-def test_the_backbone_is_what_was_trained(run: Run):
+def test_the_backbone_is_what_was_trained(run: Run) -> None:
     from safetensors.torch import load_file
 
     stored = load_file(run.folder.backbone)
@@ -29,7 +29,7 @@ def test_the_backbone_is_what_was_trained(run: Run):
     assert not torch.equal(untrained["conv1.weight"], stored["conv1.weight"])
 
 
-def test_embed_takes_folders_files_pictures_and_tensors(run: Run, photos: Path):
+def test_embed_takes_folders_files_pictures_and_tensors(run: Run, photos: Path) -> None:
     compute = choose("cpu", "float32", threads=1)
     images = run.open_images(photos)
     h = run.embed(photos, compute=compute)
@@ -45,13 +45,13 @@ def test_embed_takes_folders_files_pictures_and_tensors(run: Run, photos: Path):
     np.testing.assert_allclose(run.embed(files, compute=compute), h[rows], atol=1e-4)
 
 
-def test_embed_refuses_a_named_file_without_a_row(run: Run, photos: Path, tmp_path: Path):
+def test_embed_refuses_a_named_file_without_a_row(run: Run, photos: Path, tmp_path: Path) -> None:
     (tmp_path / "broken.png").write_bytes(b"no picture")
     with pytest.raises(InputError, match=r"broken\.png cannot be read"):
         run.embed([photos / "ring" / "03.png", tmp_path / "broken.png"])
 
 
-def test_other_pictures_do_not_need_the_runs_list_of_labels(run: Run, photos: Path, tmp_path: Path):
+def test_other_pictures_do_not_need_the_runs_list_of_labels(run: Run, photos: Path, tmp_path: Path) -> None:
     labels = tmp_path / "labels.csv"
     labels.write_text("name,label\n" + "".join(f"{name},a\n" for name in run.open_images(photos).names))
 
@@ -60,14 +60,14 @@ def test_other_pictures_do_not_need_the_runs_list_of_labels(run: Run, photos: Pa
     assert listed.open_images(photos / "ring").classes == []
 
 
-def test_what_is_no_finished_run_is_named(run: Run, tmp_path: Path):
+def test_what_is_no_finished_run_is_named(run: Run, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"result\.json"):
         headstart.load(tmp_path)
     with pytest.raises(InputError, match="no such folder"):
         headstart.load(tmp_path / "nowhere")
 
 
-def test_a_run_without_a_backbone_says_what_to_do(tmp_path: Path):
+def test_a_run_without_a_backbone_says_what_to_do(tmp_path: Path) -> None:
     from tests.runs import small, until
 
     only = load(pretrain(until(small(), "autoencoder"), tmp_path / "only", quiet=True))
@@ -75,7 +75,7 @@ def test_a_run_without_a_backbone_says_what_to_do(tmp_path: Path):
         _ = only.backbone
 
 
-def test_pictures_in_memory_are_those_on_disk(run: Run, photos: Path):
+def test_pictures_in_memory_are_those_on_disk(run: Run, photos: Path) -> None:
     compute = choose("cpu", "float32", threads=1)
     images = run.open_images(photos)
     rows = [images.names.index(f"ring/{name}") for name in ("03.png", "04.png")]
@@ -117,7 +117,7 @@ def test_pictures_in_memory_are_those_on_disk(run: Run, photos: Path):
         ([Image.new("RGB", (9, 9)), np.zeros((32, 32, 3), np.uint8)], "all of one kind"),
     ],
 )
-def test_pictures_that_could_be_mistaken_are_refused(run: Run, pictures: object, words: str):
+def test_pictures_that_could_be_mistaken_are_refused(run: Run, pictures: object, words: str) -> None:
     for use in (run.embed, run.preprocess):
         with pytest.raises(InputError, match=words):
             use(pictures)
@@ -125,7 +125,7 @@ def test_pictures_that_could_be_mistaken_are_refused(run: Run, pictures: object,
 
 def test_labels_hold_for_the_pictures_however_their_path_is_written(
     run: Run, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
+) -> None:
     """By where they lie, through a link, from another working folder, and by content in a copy."""
     flat = tmp_path / "flat"
     flat.mkdir()

@@ -31,7 +31,7 @@ points = st.builds(
 
 @settings(max_examples=30, deadline=None)
 @given(points, points, st.integers(1, 12))
-def test_nearest_is_the_sorted_cosine(queries, bank, top):
+def test_nearest_is_the_sorted_cosine(queries: np.ndarray, bank: np.ndarray, top: int) -> None:
     bank = bank[:, : min(queries.shape[1], bank.shape[1])]
     queries = queries[:, : bank.shape[1]]
     lengths = np.linalg.norm(queries, axis=1)[:, None] * np.linalg.norm(bank, axis=1)[None]
@@ -44,7 +44,7 @@ def test_nearest_is_the_sorted_cosine(queries, bank, top):
 
 @settings(max_examples=30, deadline=None)
 @given(points, st.floats(0.2, 0.99))
-def test_pairs_and_loneliness_against_the_whole_matrix(features, threshold):
+def test_pairs_and_loneliness_against_the_whole_matrix(features: np.ndarray, threshold: float) -> None:
     unit = normalized(features)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(neighbours, "BLOCK_ENTRIES", 3 * len(unit))  # three rows a block
@@ -64,7 +64,7 @@ def test_pairs_and_loneliness_against_the_whole_matrix(features, threshold):
 
 @settings(max_examples=30, deadline=None)
 @given(points, st.data())
-def test_each_choice_is_the_farthest_from_all_before(features, data):
+def test_each_choice_is_the_farthest_from_all_before(features: np.ndarray, data: st.DataObject) -> None:
     unit = normalized(features)
     n = data.draw(st.integers(1, len(unit)))
     chosen = farthest(unit, n, np.array([], dtype=int))
@@ -75,7 +75,7 @@ def test_each_choice_is_the_farthest_from_all_before(features, data):
         assert closest[chosen[k]] <= closest[rest].min() + 1e-6
 
 
-def test_labelled_pictures_count_as_covered():
+def test_labelled_pictures_count_as_covered() -> None:
     clusters = normalized(np.array([[1, 0, 0], [1, 0.1, 0], [0, 1, 0], [0, 1, 0.1], [0, 0, 1]], dtype=np.float32))
     assert farthest(clusters, 1, np.array([0, 4])) in ([2], [3])
     assert set(farthest(clusters, 3, np.array([0, 4]))) == {1, 2, 3}
@@ -86,7 +86,7 @@ def within(run: Run, photos: Path) -> Embeddings:
     return of_images(run, run.open_images(photos))
 
 
-def test_a_picture_finds_its_twin_and_not_itself(within: Embeddings, photos: Path, tmp_path: Path):
+def test_a_picture_finds_its_twin_and_not_itself(within: Embeddings, photos: Path, tmp_path: Path) -> None:
     query = photos / "ring" / "01.png"
     (answer,) = search(within, query, top=5, out=tmp_path / "sheet.png")
     found = [(match.name, match.similarity) for match in answer.found]
@@ -100,7 +100,9 @@ def test_a_picture_finds_its_twin_and_not_itself(within: Embeddings, photos: Pat
 
 
 @pytest.mark.parametrize(("ending", "format"), [("jpg", "JPEG"), ("JPEG", "JPEG"), ("png", "PNG")])
-def test_a_sheet_is_what_its_name_says(within: Embeddings, photos: Path, tmp_path: Path, ending: str, format: str):
+def test_a_sheet_is_what_its_name_says(
+    within: Embeddings, photos: Path, tmp_path: Path, ending: str, format: str
+) -> None:
     sheet = tmp_path / f"sheet.{ending}"
     search(within, photos / "ring" / "01.png", top=2, out=sheet)
     with Image.open(sheet) as picture:
@@ -109,13 +111,13 @@ def test_a_sheet_is_what_its_name_says(within: Embeddings, photos: Path, tmp_pat
         search(within, photos / "ring" / "01.png", out=tmp_path / "sheet.gif")
 
 
-def test_a_foreign_query_finds_its_copy(within: Embeddings, photos: Path, tmp_path: Path):
+def test_a_foreign_query_finds_its_copy(within: Embeddings, photos: Path, tmp_path: Path) -> None:
     query = tmp_path / "-copy.png"
     query.write_bytes((photos / "=disc" / "03.png").read_bytes())
     assert search(within, query, top=1)[0].found[0].name == "=disc/03.png"
 
 
-def test_every_picture_of_a_folder_is_a_query(within: Embeddings, photos: Path, tmp_path: Path):
+def test_every_picture_of_a_folder_is_a_query(within: Embeddings, photos: Path, tmp_path: Path) -> None:
     found = search(within, photos / "ring", top=3, out=tmp_path / "sheet.png")
     assert [one.query for one in found] == sorted(path.name for path in (photos / "ring").iterdir())
     for one in found:
@@ -130,19 +132,19 @@ def test_every_picture_of_a_folder_is_a_query(within: Embeddings, photos: Path, 
     arrays(np.float32, st.tuples(st.integers(1, 4), st.integers(1, 12)), elements=st.sampled_from([0, 0.25, 0.5])),
     st.integers(1, 14),
 )
-def test_the_highest_are_those_of_a_stable_sort(similarity, top):
+def test_the_highest_are_those_of_a_stable_sort(similarity: np.ndarray, top: int) -> None:
     wanted = np.argsort(-similarity, axis=1, kind="stable")[:, :top]
     np.testing.assert_array_equal(highest(similarity, top), wanted)
 
 
-def test_a_missing_query_is_named(within: Embeddings, photos: Path):
+def test_a_missing_query_is_named(within: Embeddings, photos: Path) -> None:
     with pytest.raises(InputError, match=r"nowhere\.png"):
         search(within, "nowhere.png")
     with pytest.raises(InputError, match="--top is 0"):
         search(within, photos / "ring" / "01.png", top=0)
 
 
-def test_selection_as_lists_and_sheets(within: Embeddings, photos: Path, tmp_path: Path):
+def test_selection_as_lists_and_sheets(within: Embeddings, photos: Path, tmp_path: Path) -> None:
     found = select(within, 6, out=tmp_path)
     assert ("ring/twin of 01.png", "ring/01.png") in [pair[:2] for pair in found.duplicates]
     assert len(found.outliers) == len(found.label_next) == len(set(found.label_next)) == 6
@@ -165,7 +167,7 @@ def test_selection_as_lists_and_sheets(within: Embeddings, photos: Path, tmp_pat
     assert select(within, 6) == found
 
 
-def test_a_wrong_label_is_named_with_a_better_one(run: Run, photos: Path, tmp_path: Path):
+def test_a_wrong_label_is_named_with_a_better_one(run: Run, photos: Path, tmp_path: Path) -> None:
     labels = {name: name.split("/")[0] for name in run.open_images(photos).names}
     labels["ring/twin of 01.png"] = "=disc"
     (tmp_path / "labels.csv").write_text(table(("name", "label"), list(labels.items())))
@@ -180,7 +182,7 @@ def test_a_wrong_label_is_named_with_a_better_one(run: Run, photos: Path, tmp_pa
     assert (tmp_path / "chosen" / "label-errors.png").exists()
 
 
-def test_selection_chooses_among_the_unlabelled(run: Run, photos: Path, tmp_path: Path):
+def test_selection_chooses_among_the_unlabelled(run: Run, photos: Path, tmp_path: Path) -> None:
     labels = tmp_path / "labels.csv"
     labels.write_text("name,label\n" + "".join(f"=disc/{i:02d}.png,disc\n" for i in range(20)))
     images = run.open_images(photos, replace(run.reading, labels=str(labels)))
@@ -188,6 +190,6 @@ def test_selection_chooses_among_the_unlabelled(run: Run, photos: Path, tmp_path
 
 
 @pytest.mark.parametrize("n", [0, 61])
-def test_a_number_out_of_range_is_refused(within: Embeddings, photos: Path, n: int):
+def test_a_number_out_of_range_is_refused(within: Embeddings, photos: Path, n: int) -> None:
     with pytest.raises(InputError, match=f"-n is {n}"):
         select(within, n)

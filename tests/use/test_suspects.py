@@ -17,7 +17,7 @@ def points() -> tuple[np.ndarray, np.ndarray]:
     return (centres[labels] + draws.normal(0, 0.35, (180, 24))).astype(np.float32), labels
 
 
-def test_flipped_labels_come_first(points):
+def test_flipped_labels_come_first(points: tuple[np.ndarray, np.ndarray]) -> None:
     features, truth = points
     flipped = np.random.default_rng(1).permutation(180)[:12]
     labels = truth.copy()
@@ -30,7 +30,7 @@ def test_flipped_labels_come_first(points):
     np.testing.assert_array_equal(suspicion(features, labels, 3).order, found.order)
 
 
-def test_nobody_judges_itself(points):
+def test_nobody_judges_itself(points: tuple[np.ndarray, np.ndarray]) -> None:
     """A picture's own label changes neither what its probe nor what its neighbours say of it."""
     features, truth = points
     labels = truth.copy()
@@ -45,12 +45,14 @@ def test_nobody_judges_itself(points):
 @pytest.mark.parametrize(
     ("labels", "classes"), [([0] * 20, 1), ([0] * 19 + [1], 2), ([0, 1], 2), (list(range(12)), 12)]
 )
-def test_too_few_labels_are_not_judged(labels, classes):
+def test_too_few_labels_are_not_judged(labels: list[int], classes: int) -> None:
     features = np.random.default_rng(0).normal(size=(len(labels), 8)).astype(np.float32)
     assert suspicion(features, np.array(labels), classes) is None
 
 
-def test_groups_are_found_and_numbered_by_size(points, monkeypatch):
+def test_groups_are_found_and_numbered_by_size(
+    points: tuple[np.ndarray, np.ndarray], monkeypatch: pytest.MonkeyPatch
+) -> None:
     features, truth = points
     keep = np.concatenate(
         [np.flatnonzero(truth == 0), np.flatnonzero(truth == 1)[:40], np.flatnonzero(truth == 2)[:20]]
@@ -65,9 +67,9 @@ def test_groups_are_found_and_numbered_by_size(points, monkeypatch):
 
 
 @pytest.mark.parametrize("n", [0, 1, 9])
-def test_a_handful_has_no_groups(n):
+def test_a_handful_has_no_groups(n: int) -> None:
     assert clusters(np.ones((n, 4), np.float32)).tolist() == [-1] * n
 
 
-def test_identical_pictures_are_one_group():
+def test_identical_pictures_are_one_group() -> None:
     assert set(clusters(np.ones((30, 4), np.float32)).tolist()) <= {0, -1}
