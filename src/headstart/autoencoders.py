@@ -7,9 +7,10 @@ Names of sizes: D values of a picture or of h, H hidden features (the backbone's
 """
 
 import math
+from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
-from typing import get_args
+from typing import cast, get_args
 
 import safetensors
 import torch
@@ -17,13 +18,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from headstart.engine.importers import autoencoder_state
+from headstart.engine.randomness import seeded
 from headstart.engine.weights import save as write_weights
 from headstart.records.config import AutoencoderConfig
 from headstart.records.errors import InputError
 from headstart.records.folder import RunFolder
-from headstart.records.names import AUTOENCODER_KINDS
+from headstart.records.names import AUTOENCODER_KINDS, Choice
 
-KINDS = tuple(AUTOENCODER_KINDS)
 SOURCES = get_args(AutoencoderConfig.__annotations__["on"])
 
 NOISE = {"pixels": 0.1, "features": 0.4}
@@ -41,11 +42,13 @@ class Encoder(nn.Module):
     reads.
     """
 
-    def __init__(self, hidden: nn.Module, embedding: nn.Linear, log_variance: nn.Linear | None = None) -> None:
+    log_variance: nn.Linear | None
+
+    def __init__(self, hidden: nn.Module, embedding: nn.Linear) -> None:
         super().__init__()
         self.hidden = hidden
         self.embedding = embedding
-        self.log_variance = log_variance
+        self.log_variance = None
 
     def hidden_activations(self, x: Tensor) -> Tensor:
         """What the embedding layer reads, (N, H)."""
@@ -73,20 +76,20 @@ class Decoder(nn.Module):
 
 
 class Autoencoder(nn.Module):
-    """An autoencoder; the default is the paper's (3.2, 3.3).
+    """An autoencoder; this class is the paper's (3.2, 3.3), and those derived from it are the other kinds.
 
     Args:
         in_features: D, 3 S S for pictures of side S, or the length of h.
         hidden_features: H, the backbone's `num_features`, so that the embedding layer fits a head on it.
         latent_dim: d, the head's `hidden_dim`.
-        kind: `mlp` (the paper's); `deep`, one more layer of 2 H features on each side; `conv`, three stride-2
-            convolutions; `denoising`, `mlp` that reads noisy input; `variational`, `mlp` whose embedding layer gives
-            the mean of a Gaussian code.
         on: `pixels`, or `features`: then the encoder is the embedding layer alone, Linear(D, d), and D should be H.
         generator: of the initial weights, which follow each layer's own default distribution. None: torch's global
             one, as in any other module.
     """
 
+    kind = "mlp"
+    draws = False
+    """Whether the loss draws noise."""
     mean: Tensor
     std: Tensor
 
@@ -95,25 +98,31 @@ class Autoencoder(nn.Module):
         in_features: int,
         hidden_features: int,
         latent_dim: int,
-        kind: str = "mlp",
         on: str = "pixels",
         generator: torch.Generator | None = None,
     ) -> None:
         super().__init__()
-        D, H, d = in_features, hidden_features, latent_dim
-        self.kind, self.on = kind, on
-        self.in_features, self.hidden_features, self.latent_dim = D, H, d
+        self.on = on
+        self.in_features, self.hidden_features, self.latent_dim = in_features, hidden_features, latent_dim
         with torch.device("meta") if generator else nullcontext():
-            hidden, output = _outer_layers(kind, on, D, H)
-            width = D if on == "features" else H
-            log_variance = nn.Linear(width, d) if kind == "variational" else None
-            self.encoder = Encoder(hidden, nn.Linear(width, d), log_variance)
-            self.decoder = Decoder(nn.Linear(d, H), output, bounded=on == "pixels")
+            self.encoder, self.decoder = self.layers()
         if generator:
             self.to_empty(device="cpu")
             _initialise(self, generator)
         self.register_buffer("mean", torch.zeros(3, device="cpu"), persistent=False)
         self.register_buffer("std", torch.ones(3, device="cpu"), persistent=False)
+
+    def layers(self) -> tuple[Encoder, Decoder]:
+        """Both halves: the embedding layer between the `outer_layers`."""
+        D, H, d = self.in_features, self.hidden_features, self.latent_dim
+        hidden, output = self.outer_layers(D, H)
+        on_features = self.on == "features"
+        encoder = Encoder(nn.Identity() if on_features else hidden, nn.Linear(D if on_features else H, d))
+        return encoder, Decoder(nn.Linear(d, H), output, bounded=self.on == "pixels")
+
+    def outer_layers(self, D: int, H: int) -> tuple[nn.Module, nn.Module]:
+        """(N, D) -> (N, H) before the embedding layer, and (N, H) -> (N, D) after the decoder's hidden layer."""
+        return nn.Linear(D, H), nn.Linear(H, D)
 
     @property
     def embedding(self) -> nn.Linear:
@@ -122,31 +131,12 @@ class Autoencoder(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, D) or (N, 3, S, S) -> reconstruction (N, D), float32."""
-        return self.decoder(self.encoder(x.flatten(1)))
+        reconstruction: Tensor = self.decoder(self.encoder(x.flatten(1)))
+        return reconstruction
 
     def loss(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """Mean squared error (Equation 4) of x (N, D), scalar; the generator draws the noise of the kinds that need it.
-
-        `variational` adds its KL term, weighted so that the gradient is the evidence bound's whose Gaussian decoder
-        has the variance that fits best, the batch's mean squared error (Rybkin et al. 2021). With unit variance
-        pictures in [0, 1] would not be worth a single bit of code.
-        """
-        if self.kind == "denoising":
-            return F.mse_loss(self(x + NOISE[self.on] * _noise(x, generator)), x)
-        if self.encoder.log_variance is not None:
-            features = self.encoder.hidden_activations(x)
-            mean = self.encoder.embedding(features).float()
-            log_variance = self.encoder.log_variance(features).float()
-            z = mean + (log_variance / 2).exp() * _noise(mean, generator)
-            kl = (mean.square() + log_variance.exp() - 1 - log_variance).sum(1).mean() / 2
-            mse = F.mse_loss(self.decoder(z), x)
-            return mse + mse.detach() * 2 * kl / self.in_features
+        """Mean squared error (Equation 4) of x (N, D), scalar; a kind that `draws` takes its noise from `generator`."""
         return F.mse_loss(self(x), x)
-
-    @property
-    def draws(self) -> bool:
-        """Whether the loss draws noise."""
-        return self.kind in ("denoising", "variational")
 
     def prepare(self, batch: Tensor) -> Tensor:
         """uint8 pictures (N, 3, S, S) -> (N, D) float32 in [0, 1], or Z-scored; features pass as they are."""
@@ -165,6 +155,63 @@ class Autoencoder(nn.Module):
         self.mean = torch.as_tensor(mean, dtype=torch.float32, device=self.mean.device)
         self.std = torch.as_tensor(std, dtype=torch.float32, device=self.std.device)
         self.normalized = True
+
+
+class Deep(Autoencoder):
+    """One more layer of 2 H features on each side."""
+
+    def outer_layers(self, D: int, H: int) -> tuple[nn.Module, nn.Module]:
+        """Two layers each, with a ReLU between them."""
+        hidden = nn.Sequential(nn.Linear(D, 2 * H), nn.ReLU(), nn.Linear(2 * H, H))
+        return hidden, nn.Sequential(nn.Linear(H, 2 * H), nn.ReLU(), nn.Linear(2 * H, D))
+
+
+class Convolutional(Autoencoder):
+    """Three stride-2 convolutions on each side."""
+
+    def outer_layers(self, D: int, H: int) -> tuple[nn.Module, nn.Module]:
+        """Raises InputError on features, which have no rows and columns."""
+        if self.on == "features":
+            raise InputError("autoencoder.kind is conv, which reads pictures; with autoencoder.on features use another")
+        return _convolutions(D, H)
+
+
+class Denoising(Autoencoder):
+    """Reads noisy input, reconstructs it without the noise."""
+
+    draws = True
+
+    def loss(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """Mean squared error of x (N, D) and what is made of x with Gaussian noise, scalar."""
+        return F.mse_loss(self(x + NOISE[self.on] * _noise(x, generator)), x)
+
+
+class Variational(Autoencoder):
+    """The embedding layer gives the mean of a Gaussian code."""
+
+    draws = True
+
+    def layers(self) -> tuple[Encoder, Decoder]:
+        """With a layer beside the embedding layer for the code's log variance."""
+        encoder, decoder = super().layers()
+        encoder.log_variance = nn.Linear(encoder.embedding.in_features, self.latent_dim)
+        return encoder, decoder
+
+    def loss(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """Mean squared error and KL term of x (N, D), scalar.
+
+        The KL term is weighted so that the gradient is the evidence bound's whose Gaussian decoder has the variance
+        that fits best, the batch's mean squared error (Rybkin et al. 2021). With unit variance pictures in [0, 1]
+        would not be worth a single bit of code.
+        """
+        assert self.encoder.log_variance is not None
+        features = self.encoder.hidden_activations(x)
+        mean = self.encoder.embedding(features).float()
+        log_variance = self.encoder.log_variance(features).float()
+        z = mean + (log_variance / 2).exp() * _noise(mean, generator)
+        kl = (mean.square() + log_variance.exp() - 1 - log_variance).sum(1).mean() / 2
+        mse = F.mse_loss(self.decoder(z), x)
+        return mse + mse.detach() * 2 * kl / self.in_features
 
 
 class EmbeddingOnly(nn.Module):
@@ -189,21 +236,47 @@ def build(
 
     Raises InputError for a convolutional one on features, which have no rows and columns.
     """
-    return Autoencoder(in_features, hidden_features, latent_dim, config.kind, config.on, generator)
+    return of_kind(config.kind, in_features, hidden_features, latent_dim, config.on, generator)
 
 
-def _outer_layers(kind: str, on: str, D: int, H: int) -> tuple[nn.Module, nn.Module]:
-    """The layers before the embedding's input and after the decoder's hidden layer."""
-    if kind == "conv":
-        if on == "features":
-            raise InputError("autoencoder.kind is conv, which reads pictures; with autoencoder.on features use another")
-        return _convolutions(D, H)
-    hidden: nn.Module = nn.Linear(D, H)
-    output: nn.Module = nn.Linear(H, D)
-    if kind == "deep":
-        hidden = nn.Sequential(nn.Linear(D, 2 * H), nn.ReLU(), nn.Linear(2 * H, H))
-        output = nn.Sequential(nn.Linear(H, 2 * H), nn.ReLU(), nn.Linear(2 * H, D))
-    return (nn.Identity() if on == "features" else hidden), output
+def of_kind(
+    kind: str,
+    in_features: int,
+    hidden_features: int,
+    latent_dim: int,
+    on: str = "pixels",
+    generator: torch.Generator | None = None,
+) -> Autoencoder:
+    """An untrained autoencoder of a registered kind; the rest as for `Autoencoder`."""
+    make = AUTOENCODER_KINDS.known(kind).made()
+    model: Autoencoder = make(in_features, hidden_features, latent_dim, on, generator)
+    model.kind = kind
+    return model
+
+
+def register(name: str, build: Callable[[int, int, int, str], Autoencoder], help: str = "") -> None:
+    """Let `autoencoder.kind` be `name`, here and in every study, from now on.
+
+    Args:
+        build: (in_features, hidden_features, latent_dim, on) -> an `Autoencoder`, such as a class derived from it;
+            what it draws from torch's global generator follows from the run's seed.
+        help: one line for `headstart list autoencoders`.
+
+    Raises InputError for a name that is taken; a run raises it where `build` makes something else.
+    """
+
+    def make(D: int, H: int, d: int, on: str, generator: torch.Generator | None = None) -> Autoencoder:
+        model = seeded(generator, lambda: build(D, H, d, on))
+        layer = getattr(getattr(model, "encoder", None), "embedding", None)
+        width = D if on == "features" else H
+        if not isinstance(model, Autoencoder) or getattr(layer, "weight", torch.empty(0)).shape != (d, width):
+            raise InputError(
+                f"autoencoder.kind {name}: its build must give a headstart.autoencoders.Autoencoder whose "
+                f"encoder.embedding is a Linear layer of {width} features into {d}"
+            )
+        return model
+
+    AUTOENCODER_KINDS.register(Choice(name=name, help=help or "a kind of your own", make=make))
 
 
 def _convolutions(D: int, H: int) -> tuple[nn.Module, nn.Module]:
@@ -333,8 +406,18 @@ def assemble(path: str | Path, weights: dict[str, Tensor], metadata: dict[str, s
             f"{path} is not the {kind} autoencoder it says it is: {name} has shape {found.get(name, 'none')}, "
             f"expected {expected.get(name, 'none')}"
         )
+    if any(buffer.is_meta for buffer in model.buffers()):  # a constant of a kind of one's own, which no file holds
+        model = _really(cast(Autoencoder, model))
     model.load_state_dict({name: value.float() for name, value in weights.items()}, assign=True)
     return model.eval()
+
+
+def _really(outline: Autoencoder) -> Autoencoder:
+    """An autoencoder with memory in place of one without."""
+    made = of_kind(outline.kind, outline.in_features, outline.hidden_features, outline.latent_dim, outline.on)
+    if outline.normalized:
+        made.normalize_with(outline.mean, outline.std)
+    return made
 
 
 _MLP_KEYS = {
@@ -358,8 +441,8 @@ def read(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 
 def _shaped_as_said(path: str | Path, kind: str, weights: dict[str, Tensor], metadata: dict[str, str]) -> Autoencoder:
     """The empty autoencoder of the file's kind and sizes, without memory for weights yet."""
-    if kind not in KINDS:
-        raise InputError(f"{path} is of kind {kind!r}; known kinds are {', '.join(KINDS)}")
+    if kind not in AUTOENCODER_KINDS:
+        raise InputError(f"{path} is of kind {kind!r}; known kinds are {', '.join(AUTOENCODER_KINDS)}")
     if "kind" not in metadata:
         hidden, D = weights["encoder.hidden.weight"].shape
         metadata = metadata | {"on": "pixels", "in_features": f"{D}", "hidden_features": f"{hidden}"}
@@ -376,7 +459,7 @@ def _shaped_as_said(path: str | Path, kind: str, weights: dict[str, Tensor], met
     if kind == "conv" and on == "features":
         raise InputError(f"{path} is damaged: a conv autoencoder cannot be one of features")
     with torch.device("meta"):
-        model = Autoencoder(D, H, d, kind, on)
+        model = of_kind(kind, D, H, d, on)
     if "mean" in metadata or "std" in metadata:
         try:
             mean, std = ([float(v) for v in metadata[name].split()] for name in ("mean", "std"))

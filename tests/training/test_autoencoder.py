@@ -22,6 +22,7 @@ from headstart.engine.device import Compute
 from headstart.records.config import AutoencoderConfig
 from headstart.records.errors import InputError, Interrupted, RunError
 from headstart.records.folder import Metrics
+from headstart.records.names import AUTOENCODER_KINDS
 from headstart.training import autoencoder as ae
 from headstart.training.autoencoder import TrainedAutoencoder
 
@@ -30,7 +31,7 @@ BFLOAT16 = Compute(torch.device("cpu"), torch.bfloat16)
 SIDE, H, LATENT = 8, 64, 16
 D = 3 * SIDE * SIDE
 COMBINATIONS = [
-    (kind, on) for kind in autoencoders.KINDS for on in autoencoders.SOURCES if (kind, on) != ("conv", "features")
+    (kind, on) for kind in AUTOENCODER_KINDS for on in autoencoders.SOURCES if (kind, on) != ("conv", "features")
 ]
 
 
@@ -125,9 +126,9 @@ def test_initial_weights_follow_the_generator_and_leave_the_global_one_alone() -
 
 @pytest.mark.parametrize("kind", ["mlp", "conv"])
 def test_initial_weights_are_distributed_as_torchs_own(kind: str) -> None:
-    ours = Autoencoder(D, 256, 128, kind, generator=seeded()).state_dict()
+    ours = autoencoders.of_kind(kind, D, 256, 128, generator=seeded()).state_dict()
     torch.manual_seed(0)
-    for name, value in Autoencoder(D, 256, 128, kind).state_dict().items():
+    for name, value in autoencoders.of_kind(kind, D, 256, 128).state_dict().items():
         if value.numel() > 500:
             assert ours[name].abs().max().item() == pytest.approx(value.abs().max().item(), rel=0.02), name
             assert ours[name].std().item() == pytest.approx(value.std().item(), rel=0.05), name
@@ -157,7 +158,8 @@ def plain_loop(model: Autoencoder, data: Sequence[Tensor], config: AutoencoderCo
             optimizer.zero_grad()
             F.mse_loss(layers(train[batch]), train[batch]).backward()
             optimizer.step()
-        val_losses.append(mean_over_batches(val))
+        with torch.no_grad():
+            val_losses.append(F.mse_loss(layers(val), val).item())  # every picture counts alike
         scheduler.step(val_losses[-1])
         if val_losses[-1] < best:
             best, best_epoch, weights = val_losses[-1], epoch + 1, copy.deepcopy(layers.state_dict())
@@ -347,7 +349,7 @@ def test_every_kind_learns_and_has_an_embedding_layer(
 
 @pytest.mark.parametrize("side", [1, 5, 8, 30, 33])
 def test_convolutions_fit_every_side(side: int) -> None:
-    model = Autoencoder(3 * side * side, H, LATENT, "conv")
+    model = autoencoders.of_kind("conv", 3 * side * side, H, LATENT)
     assert model(torch.rand(2, 3, side, side)).shape == (2, 3 * side * side)
 
 
@@ -531,3 +533,63 @@ def test_a_missing_file_and_a_folder_are_refused(tmp_path: Path) -> None:
     for path in (tmp_path / "none.safetensors", tmp_path):
         with pytest.raises(InputError, match=str(path)):
             autoencoders.load(path)
+
+
+# ------------------------------------------------------------------------------------------------ a kind of one's own
+
+
+class Halved(Autoencoder):
+    """Made of layers that torch.nn does not draw alone: a norm and a constant that no file holds."""
+
+    def __init__(self, in_features: int, hidden_features: int, latent_dim: int, on: str) -> None:
+        super().__init__(in_features, hidden_features, latent_dim, on)
+        self.norm = nn.LayerNorm(in_features)
+        self.register_buffer("scale", torch.full((), 0.5), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(self.norm(x.flatten(1)) * self.scale)
+
+
+@pytest.fixture
+def halved(monkeypatch: pytest.MonkeyPatch) -> str:
+    monkeypatch.setattr(AUTOENCODER_KINDS, "_choices", dict(AUTOENCODER_KINDS))
+    autoencoders.register("halved", Halved, "a test's")
+    return "halved"
+
+
+def test_a_registered_kind_is_drawn_from_the_generator_trained_saved_and_loaded(
+    halved: str, splits: tuple[Tensor, Tensor, Tensor], tmp_path: Path
+) -> None:
+    before = torch.get_rng_state()
+    (model, config), (again, _) = build(halved, seed=5), build(halved, seed=5)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert torch.equal(model.embedding.weight, again.embedding.weight)
+    assert not torch.equal(model.embedding.weight, build(halved, seed=6)[0].embedding.weight)
+    found = train(model, splits, config, tmp_path)
+    autoencoders.save(found.model, tmp_path / "own.safetensors")
+    loaded = autoencoders.load(tmp_path / "own.safetensors")
+    assert isinstance(loaded, Halved)
+    x = torch.rand(4, D, generator=seeded())
+    assert torch.equal(loaded(x), found.model(x))
+
+
+def test_a_kind_that_is_no_autoencoder_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(AUTOENCODER_KINDS, "_choices", dict(AUTOENCODER_KINDS))
+    autoencoders.register("odd", lambda D, H, d, on: nn.Linear(D, d))  # type: ignore[arg-type, return-value]
+    with pytest.raises(InputError, match=r"autoencoder.kind odd: its build must give .* 64 features into 16"):
+        build("odd")
+
+
+def test_validation_weighs_pictures_and_the_test_split_batches(tmp_path: Path) -> None:
+    """45 pictures in batches of 20: a last batch of five hard ones is a ninth of the one and a third of the other."""
+    model, config = build(epochs=1, lr=1e-9)
+    grey = torch.full((45, 3, SIDE, SIDE), 128, dtype=torch.uint8)
+    grey[40:] = 255
+    found = train(model, (grey, grey, grey), config, tmp_path)
+    x = grey.flatten(1) / 255
+    with torch.no_grad():
+        errors = (found.model(x) - x).square().mean(1)
+    assert found.val_mse == pytest.approx(errors.mean().item(), rel=1e-5)
+    batches = [errors[:20].mean(), errors[20:40].mean(), errors[40:].mean()]
+    assert found.test_mse == pytest.approx(torch.stack(batches).mean().item(), rel=1e-5)
+    assert found.test_mse > 2 * found.val_mse

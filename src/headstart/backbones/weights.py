@@ -5,7 +5,7 @@ Comes in: a network's name and `backbone.weights`. Goes out: the network with th
 
 import importlib
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -24,6 +24,7 @@ from headstart.backbones.networks import (
 )
 from headstart.engine import state_dicts
 from headstart.engine.importers import read_metadata, read_tensors
+from headstart.engine.randomness import seeded
 from headstart.records.errors import InputError
 from headstart.records.folder import RunFolder
 
@@ -64,7 +65,7 @@ def build(
         InputError: unknown name, a stem or size the network cannot have, weights that cannot be fetched or do not fit.
     """
     _check_words(name, stem, weights)
-    backbone = _seeded(generator, lambda: network(name, stem, size, fetched=weights in FETCHED))
+    backbone = seeded(generator, lambda: network(name, stem, size, fetched=weights in FETCHED))
     if size is not None:
         check_size(name, stem, size)
     if weights in FETCHED and not name.startswith(TIMM):
@@ -131,16 +132,6 @@ def recognise(tensors: Mapping[str, Tensor], family: str = "") -> tuple[str, str
 
 
 # ----------------------------------------------------------------------------------------------------------- parts
-
-
-def _seeded(generator: Generator | None, make: Callable[[], nn.Module]) -> nn.Module:
-    """`make()` with every draw following from `generator`."""
-    if generator is None:
-        return make()
-    seed = int(torch.randint(2**63 - 1, (), generator=generator))
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seed)
-        return make()
 
 
 def _torchvision_weights(name: str) -> dict[str, Tensor]:

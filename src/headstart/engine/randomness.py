@@ -5,9 +5,13 @@ sub-batch and any number of processes. Nothing in Headstart touches a global gen
 """
 
 import hashlib
+from collections.abc import Callable
+from typing import TypeVar
 
 import numpy as np
 import torch
+
+T = TypeVar("T")
 
 
 def _key(seed: int, stream: str, position: tuple[int, ...]) -> int:
@@ -28,3 +32,16 @@ def numpy_generator(seed: int, stream: str, *position: int) -> np.random.Generat
 def order(seed: int, stream: str, epoch: int, n: int) -> torch.Tensor:
     """A permutation of range(n) for one epoch, int64 (n,)."""
     return torch.randperm(n, generator=generator(seed, stream, epoch))
+
+
+def seeded(source: torch.Generator | None, make: Callable[[], T]) -> T:
+    """`make()`, whose draws from torch's global generator follow from `source` and leave that one as it was.
+
+    None: they are the global generator's own, which moves on.
+    """
+    if source is None:
+        return make()
+    seed = int(torch.randint(2**63 - 1, (), generator=source))
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        return make()

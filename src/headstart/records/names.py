@@ -377,12 +377,17 @@ SETS = Names(
 
 AUTOENCODER_KINDS = Names(
     "autoencoder.kind",
-    Choice(name="mlp", help="the paper's: one hidden layer, one embedding layer"),
-    Choice(name="deep", help="more hidden layers"),
-    Choice(name="conv", help="convolutions in place of the hidden layer"),
-    Choice(name="denoising", help="mlp that reconstructs from noisy pictures"),
-    Choice(name="variational", help="mlp whose embedding is a distribution"),
+    Choice(
+        name="mlp",
+        help="the paper's: one hidden layer, one embedding layer",
+        make="headstart.autoencoders:Autoencoder",
+    ),
+    Choice(name="deep", help="more hidden layers", make="headstart.autoencoders:Deep"),
+    Choice(name="conv", help="convolutions in place of the hidden layer", make="headstart.autoencoders:Convolutional"),
+    Choice(name="denoising", help="mlp that reconstructs from noisy pictures", make="headstart.autoencoders:Denoising"),
+    Choice(name="variational", help="mlp whose embedding is a distribution", make="headstart.autoencoders:Variational"),
 )
+"""Networks (in_features, hidden_features, latent_dim, on, generator) -> an `Autoencoder`."""
 
 STEMS = Names(
     "backbone.stem",

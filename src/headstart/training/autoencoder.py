@@ -33,7 +33,7 @@ class TrainedAutoencoder:
         model: with the weights of the best epoch, on the CPU, in evaluation mode.
         test_mse: mean over the test split's batches of the mean squared error, in float32. In units of the values in
             [0, 1] (of the Z-scored values when normalised); on features a share of their variance.
-        val_mse: the same of the validation split, at the best epoch.
+        val_mse: mean over the validation split's pictures, at the best epoch.
         best_epoch: from 1.
         history: one dict an epoch: epoch, loss, val_loss, lr (the one it was trained with).
     """
@@ -89,7 +89,7 @@ def train(
     training = Autoencoding(model, config, train_data, val_data, seed, compute)
     Loop(training, checkpoints, log, quiet).run(checkpoints.load(STAGE))
     model.load_state_dict(training.best["weights"])
-    test_mse = _mse(model, test_data, config.batch_size)
+    test_mse = _mean_over_batches(_errors(model, test_data), config.batch_size)
     if standardise:
         standardise.fold_into(model)
     return TrainedAutoencoder(
@@ -146,8 +146,8 @@ class Autoencoding(Training):
         return Step(loss.detach(), self.optimizer.param_groups[0]["lr"], len(x))
 
     def validate(self) -> float:
-        """Mean squared error on the validation split."""
-        return _mse(self.model, self.val_data, self.config.batch_size)
+        """Mean squared error on the validation split, every picture counting alike."""
+        return _errors(self.model, self.val_data).mean().item()
 
     def end_epoch(self, epoch: Epoch) -> dict[str, Any]:
         """Keep the best weights, adapt the learning rate."""
@@ -186,13 +186,18 @@ def _near(data: Rows, device: torch.device) -> Rows:
 
 
 @torch.no_grad()
-def _mse(model: Autoencoder, data: Rows, batch_size: int) -> float:
-    """Mean over batches of the mean squared reconstruction error, in float32."""
+def _errors(model: Autoencoder, data: Rows) -> Tensor:
+    """Mean squared reconstruction error of each picture, computed in float32, as float64 (N,) on the CPU."""
     errors = []
     for batch in data.split(EVALUATION_BATCH):
         x = model.prepare(batch.to(model.embedding.weight.device))
         errors.append((model(x) - x).square().mean(1))
-    return torch.stack([batch.mean() for batch in torch.cat(errors).cpu().double().split(batch_size)]).mean().item()
+    return torch.cat(errors).cpu().double()
+
+
+def _mean_over_batches(errors: Tensor, batch_size: int) -> float:
+    """As the authors report the test split: a smaller last batch counts as much as the others."""
+    return torch.stack([batch.mean() for batch in errors.split(batch_size)]).mean().item()
 
 
 @dataclass(frozen=True)

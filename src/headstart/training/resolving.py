@@ -180,8 +180,8 @@ def _check_autoencoder(config: Config, splits: Splits, size: int) -> None:
         return
     autoencoding.check_splits(splits.train, splits.val, splits.test)
     with torch.device("meta"):
-        autoencoders.Autoencoder(
-            width if settings.on == "features" else 3 * size * size, width, latent, settings.kind, settings.on
+        autoencoders.of_kind(
+            settings.kind, width if settings.on == "features" else 3 * size * size, width, latent, settings.on
         )
 
 
