@@ -32,6 +32,7 @@ LISTED: dict[str, names.Names[Any]] = {
     "probes": names.PROBES,
     "data": names.SETS,
     "heads": names.HEAD_INITS,
+    "head-kinds": names.HEAD_KINDS,
     "activations": names.ACTIVATIONS,
     "autoencoders": names.AUTOENCODER_KINDS,
     "stems": names.STEMS,

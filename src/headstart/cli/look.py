@@ -42,7 +42,7 @@ def check(
 
 
 def list_(what: Positional[Annotated[str, arg(metavar="WHAT")]], *, json: bool = False) -> int:
-    """What can be named: backbones, probes, data, presets, heads, activations, autoencoders, optimizers, formats.
+    """What can be named: backbones, probes, data, presets, heads, head-kinds, activations, autoencoders, formats ...
 
     Args:
         what: one of these.

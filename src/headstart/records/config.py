@@ -24,12 +24,14 @@ from headstart.records.names import (
     ActivationName,
     AutoencoderKind,
     HeadInitName,
+    HeadKind,
     LoggerName,
     ObjectiveName,
     OptimizerName,
     ProbeName,
     Stem,
 )
+from headstart.records.unhashed import NOT_HASHED, YOUNGER
 from headstart.records.validation import (
     Amount,
     Count,
@@ -142,6 +144,8 @@ class AutoencoderConfig:
 class HeadConfig:
     """The projection head g, and where its first layer comes from (paper 3.4)."""
 
+    kind: HeadKind = "mlp"
+    """`mlp` is the paper's; `attention` is its future work."""
     init: HeadInitName = "autoencoder"
     frozen: bool = True
     """Keep the first layer as it starts. The paper's `mlp` is init random, not frozen."""
@@ -151,9 +155,13 @@ class HeadConfig:
     output_dim: Count = 128
     """dim(z)."""
     depth: Literal[1, 2, 3, 4] = 2
-    """Linear layers, 1 to 4; 2 is the paper's."""
+    """Linear layers of an mlp, 1 to 4; 2 is the paper's."""
     batch_norm: bool = False
-    """Batch norm after every layer but the last."""
+    """Batch norm after every layer of an mlp but the last."""
+    tokens: Count = 8
+    """Of kind attention: parts into which h is cut."""
+    blocks: Literal[1, 2] = 1
+    """Of kind attention: transformer blocks."""
     match_scale: bool = False
     """Rescale the first layer so that every init starts at the output scale of `random`."""
     pretrained: Literal["first", "all"] = "first"
@@ -328,39 +336,6 @@ class Config:
 
 
 SECTIONS = tuple(f.name for f in fields(Config) if dataclasses.is_dataclass(f.default_factory))
-
-NOT_HASHED = {
-    "device",
-    "threads",
-    "loggers",
-    "stages",
-    "checkpoint",
-    "data.sources",
-    "data.download",
-    "data.memory_gib",
-    "data.cache_dir",
-}
-"""Where and how a run is computed and stored, not what it computes."""
-
-YOUNGER: dict[str, Any] = {
-    "augment.colour": "always",
-    "contrastive.frozen_share": 0.0,
-    "contrastive.head_epochs": 0,
-    "contrastive.head_lr": None,
-    "contrastive.interpolate": [],
-    "contrastive.norms": "batch",
-    "contrastive.objective": "nt_xent",
-    "data.auto_size": None,
-    "data.interpolation": "bilinear",
-    "data.resize": "squash",
-    "vicreg.invariance": 25.0,
-    "vicreg.variance": 25.0,
-    "vicreg.covariance": 1.0,
-    "barlow.off_diagonal": 5e-3,
-    "sigreg.weight": 0.05,
-    "sigreg.directions": 1024,
-}
-"""Settings that came after the hash, with their defaults: left out while they have them, so older runs keep theirs."""
 
 _CONFIG = TypeAdapter(Config)
 

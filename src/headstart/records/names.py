@@ -6,42 +6,10 @@ line below (or call `REGISTRY.register(...)` while the program runs) and write t
 a registry is the order in which people read it.
 """
 
-import importlib
-import re
-from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
+from typing import TYPE_CHECKING
 
-from headstart.records.errors import InputError
-
-
-@dataclass(frozen=True, kw_only=True)
-class Choice:
-    """Something that a user chooses by name.
-
-    Attributes:
-        name: as options and files have it: small letters, digits, `_` and `-`.
-        help: one line.
-        label: as figures, tables and sentences have it; the name where empty.
-        make: what implements it, or where: `"module:function"`. What it is called with is the registry's own.
-    """
-
-    name: str
-    help: str
-    label: str = ""
-    make: Callable[..., Any] | str = ""
-
-    @property
-    def shown(self) -> str:
-        """How people read it."""
-        return self.label or self.name
-
-    def made(self) -> Any:
-        """What implements it, imported now."""
-        if not isinstance(self.make, str):
-            return self.make
-        module, _, name = self.make.partition(":")
-        return getattr(importlib.import_module(module), name)
+from headstart.records.registry import Choice, Chosen, Names
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,92 +64,7 @@ class NamedSet(Choice):
     mirrored: bool = True
 
 
-C = TypeVar("C", bound=Choice)
-
-
-class _PlainText(type):
-    def __instancecheck__(cls, value: object) -> bool:
-        return isinstance(value, str)
-
-
-class Chosen(str, metaclass=_PlainText):
-    """The type of a setting that holds a name of `registry`: `init: HeadInitName`. A value is a plain str."""
-
-    registry: ClassVar["Names[Any]"]
-
-    @classmethod
-    def __get_pydantic_core_schema__(cls, source: Any, handler: Any) -> Any:
-        from pydantic_core import core_schema  # noqa: PLC0415 - only settings need it
-
-        return core_schema.no_info_after_validator_function(cls._known, core_schema.str_schema())
-
-    @classmethod
-    def __get_pydantic_json_schema__(cls, schema: Any, handler: Any) -> dict[str, Any]:
-        return {"type": "string", "enum": list(cls.registry)}
-
-    @classmethod
-    def _known(cls, name: str) -> str:
-        if name not in cls.registry:
-            raise ValueError(cls.registry.right)
-        return name
-
-
-class Names(Mapping[str, C], Generic[C]):
-    """The choices of one kind: a mapping from name to choice, in reading order.
-
-    Args:
-        what: the option that chooses, such as `head.init`; it stands in error sentences.
-    """
-
-    def __init__(self, what: str, *choices: C) -> None:
-        self.what = what
-        self.type: Any = _PlainText("Chosen", (Chosen,), {"registry": self})
-        self._choices: dict[str, C] = {}
-        for choice in choices:
-            self.register(choice)
-
-    def register(self, choice: C) -> None:
-        """Add a choice; raises InputError for a name that is taken, or that options and files cannot hold."""
-        if not re.fullmatch(r"[a-z][a-z0-9_-]*", choice.name):
-            raise InputError(
-                f"{self.what} {choice.name!r} cannot be registered; a name is small letters, digits, _ and -"
-            )
-        if choice.name in self._choices:
-            raise InputError(f"{self.what} {choice.name} is registered already; give another name")
-        self._choices[choice.name] = choice
-
-    @property
-    def right(self) -> str:
-        """What a value must be, for a sentence."""
-        return f"one of {', '.join(self)}"
-
-    def known(self, name: str) -> C:
-        """The choice of that name; raises InputError naming the option, the value and what there is."""
-        if name not in self._choices:
-            raise InputError(f"{self.what} is {name!r}; it must be {self.right}")
-        return self._choices[name]
-
-    def shown(self, name: str) -> str:
-        """How people read a name; a name that a record holds and nobody registered is shown as it is."""
-        return self._choices[name].shown if name in self._choices else name
-
-    def place(self, name: str) -> int:
-        """Where a name stands in reading order; unregistered ones stand last."""
-        return list(self).index(name) if name in self._choices else len(self)
-
-    def lines(self) -> str:
-        """`name: help`, a line each, for an option's help."""
-        return "\n".join(f"{name}: {choice.help}" for name, choice in self.items())
-
-    def __getitem__(self, name: str) -> C:
-        return self._choices[name]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._choices)
-
-    def __len__(self) -> int:
-        return len(self._choices)
-
+__all__ = ["Choice", "Chosen", "Names"]
 
 # -------------------------------------------------------------------------------------------------------- what there is
 
@@ -190,7 +73,7 @@ HEAD_INITS = Names(
     HeadInit(
         name="random",
         help="the layer's own default init (trainable: the paper's mlp)",
-        make="headstart.heads:as_given",
+        make="headstart.heads.starts:as_given",
         colour=("#c44e00", "#ff9257"),
         shape="square",
         distance=0,
@@ -198,7 +81,7 @@ HEAD_INITS = Names(
     HeadInit(
         name="autoencoder",
         help="a pretrained autoencoder's embedding layer (frozen: the paper's ae)",
-        make="headstart.heads:as_given",
+        make="headstart.heads.starts:as_given",
         from_embedding=True,
         colour=("#0067b0", "#62b5f5"),
         shape="circle",
@@ -207,7 +90,7 @@ HEAD_INITS = Names(
     HeadInit(
         name="orthogonal",
         help="a random (semi-)orthogonal matrix: full-rank geometry alone",
-        make="headstart.heads:orthogonal",
+        make="headstart.heads.starts:orthogonal",
         colour=("#00805c", "#41cf9f"),
         shape="triangle",
         distance=2,
@@ -215,7 +98,7 @@ HEAD_INITS = Names(
     HeadInit(
         name="spectrum",
         help="the embedding layer's singular values in random bases: its spectrum without its directions",
-        make="headstart.heads:spectrum",
+        make="headstart.heads.starts:spectrum",
         from_embedding=True,
         colour=("#a8457f", "#eca4d0"),
         shape="diamond",
@@ -224,7 +107,7 @@ HEAD_INITS = Names(
     HeadInit(
         name="shuffled",
         help="the embedding layer's entries, permuted: its distribution without spectrum or directions",
-        make="headstart.heads:shuffled",
+        make="headstart.heads.starts:shuffled",
         from_embedding=True,
         colour=("#806600", "#e3c74a"),
         shape="down",
@@ -233,12 +116,24 @@ HEAD_INITS = Names(
     HeadInit(
         name="pca",
         help="principal directions of the backbone's features before SimCLR: the data without an autoencoder",
-        make="headstart.heads:pca",
+        make="headstart.heads.starts:pca",
         colour=("#4d4d4d", "#b9b9b9"),
         shape="hexagon",
         distance=1,
     ),
 )
+
+HEAD_KINDS = Names(
+    "head.kind",
+    Choice(name="mlp", help="the paper's: Linear, activation, Linear", make="headstart.heads.kinds:mlp"),
+    Choice(
+        name="attention",
+        help="the first layer gives a token for each part of h, transformer blocks exchange, a last layer reads their "
+        "sum",
+        make="headstart.heads.attention:of",
+    ),
+)
+"""Networks (in_features, settings, generator) -> a module from h to z; docs/heads.md."""
 
 ACTIVATIONS = Names(
     "head.activation",
@@ -380,12 +275,22 @@ AUTOENCODER_KINDS = Names(
     Choice(
         name="mlp",
         help="the paper's: one hidden layer, one embedding layer",
-        make="headstart.autoencoders:Autoencoder",
+        make="headstart.autoencoders.networks:Autoencoder",
     ),
-    Choice(name="deep", help="more hidden layers", make="headstart.autoencoders:Deep"),
-    Choice(name="conv", help="convolutions in place of the hidden layer", make="headstart.autoencoders:Convolutional"),
-    Choice(name="denoising", help="mlp that reconstructs from noisy pictures", make="headstart.autoencoders:Denoising"),
-    Choice(name="variational", help="mlp whose embedding is a distribution", make="headstart.autoencoders:Variational"),
+    Choice(name="deep", help="more hidden layers", make="headstart.autoencoders.kinds:Deep"),
+    Choice(
+        name="conv", help="convolutions in place of the hidden layer", make="headstart.autoencoders.kinds:Convolutional"
+    ),
+    Choice(
+        name="denoising",
+        help="mlp that reconstructs from noisy pictures",
+        make="headstart.autoencoders.kinds:Denoising",
+    ),
+    Choice(
+        name="variational",
+        help="mlp whose embedding is a distribution",
+        make="headstart.autoencoders.kinds:Variational",
+    ),
 )
 """Networks (in_features, hidden_features, latent_dim, on, generator) -> an `Autoencoder`."""
 
@@ -438,6 +343,7 @@ FORMATS = Names(
 
 if TYPE_CHECKING:
     HeadInitName = str
+    HeadKind = str
     ActivationName = str
     ProbeName = str
     AutoencoderKind = str
@@ -449,4 +355,4 @@ if TYPE_CHECKING:
 else:
     HeadInitName, ActivationName, ProbeName = HEAD_INITS.type, ACTIVATIONS.type, PROBES.type
     AutoencoderKind, Stem, OptimizerName, Format = AUTOENCODER_KINDS.type, STEMS.type, OPTIMIZERS.type, FORMATS.type
-    LoggerName, ObjectiveName = LOGGERS.type, OBJECTIVES.type
+    LoggerName, ObjectiveName, HeadKind = LOGGERS.type, OBJECTIVES.type, HEAD_KINDS.type

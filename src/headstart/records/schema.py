@@ -89,6 +89,7 @@ class Head(TypedDict):
     activation: Text
     hidden_dim: Whole
     output_dim: Whole
+    kind: NotRequired[Text]
     depth: NotRequired[Whole]
     batch_norm: NotRequired[Flag]
     unfreeze_at: NotRequired[Number | None]

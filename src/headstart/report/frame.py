@@ -289,7 +289,12 @@ def _first_layer(result: Mapping[str, Any], config: Mapping[str, Any], dataset: 
 def _head_parameters(result: Mapping[str, Any]) -> int | None:
     """Weights and biases of the head that SimCLR trains; None for heads whose sizes the result does not tell."""
     head, features = result["head"], (result.get("backbone") or {}).get("num_features")
-    if features is None or head.get("depth", 2) != 2 or head.get("batch_norm", False):
+    if (
+        features is None
+        or head.get("kind", "mlp") != "mlp"
+        or head.get("depth", 2) != 2
+        or head.get("batch_norm", False)
+    ):
         return None
     first, last = (features + 1) * head["hidden_dim"], (head["hidden_dim"] + 1) * head["output_dim"]
     return last if head["frozen"] and head.get("unfreeze_at") is None else first + last

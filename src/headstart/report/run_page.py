@@ -99,7 +99,9 @@ def _run_counts(study: Records, result: Mapping[str, Any]) -> list[str]:
     said.append(str((result.get("backbone") or {}).get("name", "")))
     if result["stage"] != "autoencoder":
         state = "frozen" if head["frozen"] else "trainable"
-        said.append(f"head: {state} {head['init']}, {head['activation']}, {head['hidden_dim']} to {head['output_dim']}")
+        kind = "" if head.get("kind", "mlp") == "mlp" else f" {head['kind']}"
+        sizes = f"{head['hidden_dim']} to {head['output_dim']}"
+        said.append(f"head:{kind} {state} {head['init']}, {head['activation']}, {sizes}")
     return [s for s in said if s]
 
 

@@ -13,7 +13,7 @@ from headstart.data import catalog
 from headstart.engine import live_taps
 from headstart.engine.device import choose
 from headstart.evaluate import probes
-from headstart.heads import ProjectionHead
+from headstart.heads import of_kind
 from headstart.records.config import Config
 from headstart.records.names import SETS
 from headstart.study.file import Planned
@@ -107,7 +107,7 @@ def seconds_of_pair(config: Config, side: int) -> float:
     )
     backbone = backbones.build(config.backbone.name, stem=config.backbone.stem, size=side)
     live_taps.apply(backbone, side)
-    head = ProjectionHead(backbone.num_features, config.head.hidden_dim, config.head.output_dim)  # type: ignore[arg-type]
+    head = of_kind(backbone.num_features, config.head)  # type: ignore[arg-type]
     model = SimCLR(backbone, head, config.contrastive.passes)
     model = model.to(compute.device).to(memory_format=torch.channels_last).train()
     augment = augmenter(config.augment, side, None, None).to(compute.device)

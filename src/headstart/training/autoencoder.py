@@ -1,7 +1,7 @@
 """Training the autoencoder whose embedding layer starts the projection head (paper 3.3).
 
 Comes in: the pictures of the three splits, or the features h of a backbone. Goes out: the autoencoder of the lowest
-validation loss and its mean squared error on the test split. The networks themselves stand in autoencoders.py.
+validation loss and its mean squared error on the test split. The networks themselves stand in autoencoders/.
 """
 
 import math

@@ -5,10 +5,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from headstart import heads
 from headstart.autoencoders import Autoencoder, EmbeddingOnly
 from headstart.engine.progress import say
 from headstart.engine.randomness import generator
-from headstart.heads import ProjectionHead, head_statistics
 from headstart.training.opened import OpenRun
 from headstart.training.step import running_statistics_kept, stochastic_layers
 from headstart.training.views import augmenter, draw_pairs, mixed
@@ -22,29 +22,26 @@ HEAD_FEATURES = 4096
 
 def build(
     run: OpenRun, backbone: nn.Module, embedding: Autoencoder | EmbeddingOnly | None
-) -> tuple[ProjectionHead, dict[str, Any]]:
+) -> tuple[nn.Module, dict[str, Any]]:
     """g, and what it does to the untrained backbone's features at step 0."""
     settings, chosen = run.config.head, mixed(run.splits.train, run.config.seed)
     features = torch.from_numpy(run.features(backbone, chosen[:HEAD_FEATURES].numpy(), "train"))
-    head = ProjectionHead.from_init(
-        features.shape[1],
+    draws = generator(run.config.seed, "head")
+    head = heads.of_kind(features.shape[1], settings, draws)
+    heads.start(
+        head,
         init=settings.init,
-        hidden_dim=settings.hidden_dim,
-        output_dim=settings.output_dim,
-        activation=settings.activation,
         frozen=settings.frozen,
         autoencoder=embedding,
         features=features,
-        generator=generator(run.config.seed, "head"),
-        depth=settings.depth,
-        batch_norm=settings.batch_norm,
+        generator=draws,
         match_scale=settings.match_scale,
         pretrained=settings.pretrained,
     )
     if settings.init == "random" and settings.frozen and run.writes:
         say("the first layer is random and frozen: a control, not the paper's mlp (that is --head.no-frozen)")
     views = _first_views(run, backbone, chosen[:HEAD_PAIRS])
-    return head, head_statistics(head, features, views, run.config.contrastive.temperature)
+    return head, heads.head_statistics(head, features, views, run.config.contrastive.temperature)
 
 
 def _first_views(run: OpenRun, backbone: nn.Module, chosen: Tensor) -> Tensor:

@@ -17,7 +17,7 @@ from headstart.data.named import set_of
 from headstart.data.splits import Splits
 from headstart.engine.device import Compute
 from headstart.engine.progress import say
-from headstart.heads import ProjectionHead, check_directions, check_pretrained
+from headstart.heads import check_directions, check_kind
 from headstart.records.config import AugmentConfig, Config, ContrastiveConfig
 from headstart.records.errors import InputError
 from headstart.records.names import SETS
@@ -186,9 +186,7 @@ def _check_autoencoder(config: Config, splits: Splits, size: int) -> None:
 
 
 def _check_head(config: Config, n_train: int) -> None:
-    head = config.head
-    with torch.device("meta"):
-        ProjectionHead(1, head.hidden_dim, head.output_dim, head.activation, head.depth, head.batch_norm)
-    check_pretrained(head.pretrained, head.init, head.depth)
+    head, width = config.head, backbones.num_features(config.backbone.name)
+    check_kind(width, head)
     if head.init == "pca":
-        check_directions(head.hidden_dim, min(n_train, HEAD_FEATURES), backbones.num_features(config.backbone.name))
+        check_directions(head.hidden_dim, min(n_train, HEAD_FEATURES), width)

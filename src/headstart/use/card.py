@@ -100,6 +100,7 @@ def _training(run: Run) -> str:
         "pretrained": "the library's pretrained weights",
     }
     trained = "frozen" if head.frozen else "trained along"
+    kind = "" if head.kind == "mlp" else f"{head.kind}, "
     rows = [
         ("data", f"{_data_name(data)}, fingerprint {data['fingerprint']}"),
         ("pictures", f"{data['train']} train, {data['val']} validation, {data['test']} test"),
@@ -107,7 +108,7 @@ def _training(run: Run) -> str:
         ("started from", starts.get(weights, f"weights from {weights}")),
         (
             "projection head",
-            f"first layer {head.init}, {trained}; {head.hidden_dim} to {head.output_dim}, {head.activation}",
+            f"{kind}first layer {head.init}, {trained}; {head.hidden_dim} to {head.output_dim}, {head.activation}",
         ),
         (
             "SimCLR",

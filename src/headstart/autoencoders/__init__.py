@@ -1,0 +1,26 @@
+"""The autoencoders whose embedding layer can start the projection head (paper 3.2): networks, kinds, files.
+
+How they are trained stands in training/autoencoder.py.
+"""
+
+from headstart.autoencoders.building import build, of_kind, register
+from headstart.autoencoders.files import SOURCES, assemble, find, load, read, save
+from headstart.autoencoders.kinds import NOISE
+from headstart.autoencoders.networks import EVALUATION_BATCH, Autoencoder, EmbeddingOnly, reconstruct
+
+__all__ = [
+    "EVALUATION_BATCH",
+    "NOISE",
+    "SOURCES",
+    "Autoencoder",
+    "EmbeddingOnly",
+    "assemble",
+    "build",
+    "find",
+    "load",
+    "of_kind",
+    "read",
+    "reconstruct",
+    "register",
+    "save",
+]
