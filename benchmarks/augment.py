@@ -10,6 +10,7 @@ import itertools
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch.utils.data import DataLoader
@@ -23,7 +24,7 @@ WARM = 8
 """Batches that are already waiting when a round begins are not counted."""
 
 
-def from_loader(loader: DataLoader, batches: int) -> common.Way:
+def from_loader(loader: DataLoader[Any], batches: int) -> common.Way:
     """Seconds per pair in the loader's steady state."""
 
     def way() -> float:

@@ -1,6 +1,7 @@
 """The authors' way of SimCLR, written plainly: PIL transforms in a DataLoader, two float32 passes, a broadcast loss."""
 
 from pathlib import Path
+from typing import Any
 
 import torch
 import torchvision
@@ -27,7 +28,7 @@ def transform(size: int) -> T.Compose:
     )
 
 
-class Pairs(Dataset):
+class Pairs(Dataset[Any]):
     """Two views of each file; with `in_memory` the files are decoded once before."""
 
     def __init__(self, folder: Path, size: int, in_memory: bool = False) -> None:
@@ -46,7 +47,7 @@ class Pairs(Dataset):
         return self.transform(picture), self.transform(picture)
 
 
-def loader(dataset: Dataset, batch_size: int, workers: int) -> DataLoader:
+def loader(dataset: Dataset[Any], batch_size: int, workers: int) -> DataLoader[Any]:
     """As their settings have it."""
     return DataLoader(
         dataset, batch_size, shuffle=True, num_workers=workers, drop_last=True, persistent_workers=workers > 0
@@ -56,7 +57,7 @@ def loader(dataset: Dataset, batch_size: int, workers: int) -> DataLoader:
 def network(hidden_dim: int = 256, output_dim: int = 128) -> nn.Module:
     """ResNet-34 whose classifier is the projection head."""
     backbone = torchvision.models.resnet34()
-    backbone.fc = nn.Sequential(nn.Linear(512, hidden_dim), nn.ReLU(), nn.Linear(hidden_dim, output_dim))  # type: ignore[assignment]
+    backbone.fc = nn.Sequential(nn.Linear(512, hidden_dim), nn.ReLU(), nn.Linear(hidden_dim, output_dim))
     return backbone
 
 

@@ -10,6 +10,7 @@ import tempfile
 import time
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import torch
 import torchvision.transforms.functional as TF
@@ -29,7 +30,7 @@ from headstart.training import autoencoder
 BATCH = 100
 
 
-class Files(Dataset):
+class Files(Dataset[Any]):
     """JPEG files as float tensors."""
 
     def __init__(self, files: list[Path]) -> None:

@@ -24,7 +24,7 @@ AUTHORS = {128: 0.00597, 256: 0.00498, 512: 0.00430}
 
 
 def train_one(
-    latent_dim: int, parts: tuple, settings: AutoencoderConfig, compute: device.Compute, folder: Path
+    latent_dim: int, parts: tuple[Any, ...], settings: AutoencoderConfig, compute: device.Compute, folder: Path
 ) -> dict[str, Any]:
     """Train at one latent size; leaves FOLDER/LATENT.safetensors and FOLDER/LATENT.json."""
     record = folder / f"{latent_dim}.json"

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -87,7 +88,7 @@ def rates(name: str, draws: int, seed: int = 0) -> tuple[float, float]:
     return wrong / draws, covered / draws
 
 
-def _decided(pairings: list[Pairing], values: np.ndarray) -> list:
+def _decided(pairings: list[Pairing], values: np.ndarray) -> list[Any]:
     return corrected(pairings, [test(p, values, None, POINTS) for p in pairings])
 
 

@@ -2,6 +2,7 @@
 
 import contextlib
 from pathlib import Path
+from typing import Any
 
 import torch
 import torchvision
@@ -25,11 +26,11 @@ class SimCLR(nn.Module):
         return self.projection_head(self.backbone(x).flatten(start_dim=1))
 
 
-class Views(Dataset):
+class Views(Dataset[Any]):
     """Files through lightly's SimCLRTransform (it warns where a folder has no classes, so plain files here)."""
 
     def __init__(self, folder: Path, size: int) -> None:
-        from lightly.transforms import SimCLRTransform
+        from lightly.transforms.simclr_transform import SimCLRTransform
         from PIL import Image
 
         self.files, self.open = sorted(folder.rglob("*.jpg")), Image.open
@@ -44,7 +45,7 @@ class Views(Dataset):
         return self.transform(self.open(self.files[index]).convert("RGB"))  # type: ignore[return-value]
 
 
-def loader(folder: Path, size: int, batch_size: int, workers: int) -> DataLoader:
+def loader(folder: Path, size: int, batch_size: int, workers: int) -> DataLoader[Any]:
     """As the example has it."""
     return DataLoader(
         Views(folder, size),

@@ -16,9 +16,9 @@ from headstart.data import Images
 from headstart.data import splits as splitting
 from headstart.engine.device import Compute, choose
 from headstart.evaluate import features
+from headstart.evaluate.neighbours import nearest
 from headstart.statistics import clustered
 from headstart.use.load import Run
-from headstart.use.search import nearest
 
 TOP = 10
 

@@ -62,7 +62,7 @@ def model_of(setting: Setting) -> SimCLR:
     head = ProjectionHead(width, hidden_dim=256, output_dim=128)
     head.first.requires_grad_(False)
     model = SimCLR(live_taps.apply(backbone, setting.size), head).to(setting.device)
-    return model.to(memory_format=torch.channels_last).train()  # type: ignore[call-overload,no-any-return]
+    return model.to(memory_format=torch.channels_last).train()
 
 
 def headstart_step(setting: Setting, mode: str | None = None) -> common.Way:
@@ -129,7 +129,7 @@ def rung(
     """Seconds per pair of the authors' network with parts of Headstart's step, compiled in torch.compile's `mode`."""
     model, x = authors.network().to(setting.device), setting.views()
     if channels_last:
-        model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        model = model.to(memory_format=torch.channels_last)
         x = x.contiguous(memory_format=torch.channels_last)
     if live:
         live_taps.apply(model, setting.size)

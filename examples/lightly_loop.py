@@ -6,7 +6,7 @@ import torch
 import torchvision
 from lightly.data import LightlyDataset
 from lightly.loss import NTXentLoss
-from lightly.transforms import SimCLRTransform
+from lightly.transforms.simclr_transform import SimCLRTransform
 
 from headstart.heads import ProjectionHead
 

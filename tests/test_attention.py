@@ -1,6 +1,7 @@
 """The attention head: the paper's head at step 0, whatever its first layer starts from, and more of it afterwards."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -22,14 +23,14 @@ def seeded(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def made(generator: torch.Generator | None = None, **options: object) -> AttentionHead:
+def made(generator: torch.Generator | None = None, **options: object) -> Any:
     settings: dict[str, object] = {"kind": "attention", "hidden_dim": HIDDEN, "output_dim": OUT, "activation": "tanh"}
     head = heads.of_kind(IN, HeadConfig(**{**settings, **options}), generator or seeded())  # type: ignore[arg-type]
     assert isinstance(head, AttentionHead)
     return head
 
 
-def moved(head: nn.Module) -> nn.Module:
+def moved(head: Any) -> Any:
     """As after some training: no layer is zero any more."""
     g = seeded(5)
     with torch.no_grad():
@@ -51,7 +52,7 @@ def test_at_step_0_it_is_the_papers_head_with_the_same_two_layers(blocks: int, t
 
 def test_its_attention_is_torchs() -> None:
     """A block whose weights are given to nn.TransformerEncoderLayer computes the same."""
-    block = moved(made(activation="relu")).blocks[0]  # type: ignore[union-attr, index]
+    block = moved(made(activation="relu")).blocks[0]
     theirs = nn.TransformerEncoderLayer(
         HIDDEN, nhead=block.heads, dim_feedforward=2 * HIDDEN, dropout=0, norm_first=True, batch_first=True
     )
@@ -75,7 +76,7 @@ def test_it_is_drawn_from_its_generator_alone() -> None:
     assert torch.equal(torch.get_rng_state(), before)
     for name, value in first.state_dict().items():
         assert torch.equal(value, again.state_dict()[name])
-    assert not torch.equal(first.blocks[0].qkv.weight, other.blocks[0].qkv.weight)  # type: ignore[union-attr]
+    assert not torch.equal(first.blocks[0].qkv.weight, other.blocks[0].qkv.weight)
 
 
 @pytest.mark.parametrize("init", list(HEAD_INITS))
@@ -107,7 +108,7 @@ def test_the_whole_head_may_start_from_the_autoencoder() -> None:
     source = Autoencoder(20, IN, HIDDEN, generator=seeded(3))
     head = made()
     heads.start(head, init="autoencoder", autoencoder=source, pretrained="all")
-    plain = ProjectionHead.from_autoencoder(source, output_dim=OUT, pretrained="all")
+    plain: Any = ProjectionHead.from_autoencoder(source, output_dim=OUT, pretrained="all")
     assert torch.equal(head.output.weight, plain.output.weight)
 
 

@@ -3,6 +3,7 @@ distributions of the parameters against torchvision's own draws, and the indepen
 neighbours."""
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -31,7 +32,7 @@ ATOL = {
     "normalise": 1e-5,  # divided by a std of 0.2
     "all": 2e-5,  # roundings of one step seen by the next, hue and contrast enlarging them
 }
-OFF = {"flip": 0.0, "jitter_p": 0.0, "grey_p": 0.0, "blur_p": 0.0}
+OFF: dict[str, Any] = {"flip": 0.0, "jitter_p": 0.0, "grey_p": 0.0, "blur_p": 0.0}
 
 
 def generator(seed: int = 0) -> torch.Generator:
@@ -64,7 +65,7 @@ def reference(augment: SimCLRAugment, picture: Tensor, params: Draw, i: int) -> 
         x = TF.rgb_to_grayscale(x, 3)
     if params.blur[i]:
         x = TF.gaussian_blur(x, augment.blur_kernel, float(params.sigma[i]))
-    if augment.mean is not None:
+    if augment.mean is not None and augment.std is not None:
         x = TF.normalize(x, augment.mean.tolist(), augment.std.tolist())
     return x
 
@@ -79,9 +80,8 @@ def only(operation: int) -> SimCLRAugment:
     """Jitter with one operation at full strength."""
     strengths = [0.0] * 4
     strengths[operation] = (0.8, 0.8, 0.8, 0.5)[operation]
-    return SimCLRAugment(
-        **{**OFF, "jitter_p": 1.0}, jitter=tuple(strengths), crop_scale=(1.0, 1.0), crop_ratio=(1.0, 1.0)
-    )
+    a, b, c, d = strengths
+    return SimCLRAugment(**{**OFF, "jitter_p": 1.0}, jitter=(a, b, c, d), crop_scale=(1.0, 1.0), crop_ratio=(1.0, 1.0))
 
 
 @pytest.mark.parametrize(

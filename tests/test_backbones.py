@@ -1,5 +1,6 @@
 """Backbones: every torchvision network and timm by name, its stem, its weights, and how others load it."""
 
+import importlib
 import urllib.error
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +13,6 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from headstart import backbones
-from headstart.backbones import networks
 from headstart.records.errors import InputError
 
 FAMILIES = (
@@ -56,7 +56,7 @@ def test_a_torchvision_network_lacks_its_last_linear_alone(name: str) -> None:
     side = {"aux_logits": False, "init_weights": True} if name in ("googlenet", "inception_v3") else {}
     with torch.device("meta"):
         plain = torchvision.models.get_model(name, **side)
-        backbone = backbones.build(name)
+        backbone: Any = backbones.build(name)
     missing, unexpected = plain.load_state_dict(backbone.state_dict(), strict=False, assign=True)
     last = backbones.last_linear_name(name)
     assert set(missing) <= {f"{last}.weight", f"{last}.bias"}
@@ -102,7 +102,7 @@ def test_without_a_generator_it_is_torchs_own_network() -> None:
 
 @pytest.mark.parametrize("name", ["resnet18", "timm:resnet18"])
 def test_cifar_stem_keeps_the_picture_size(name: str) -> None:
-    backbone = backbones.build(name, stem="cifar", size=32)
+    backbone: Any = backbones.build(name, stem="cifar", size=32)
     seen = []
     backbone.layer1.register_forward_hook(lambda module, inputs, output: seen.append(output.shape))
     assert backbone.eval()(torch.rand(2, 3, 32, 32)).shape == (2, 512)
@@ -132,7 +132,7 @@ def test_loading_lines_load_the_file_in_plain_libraries(
     save_file(backbone.state_dict(), "backbone.safetensors")
     lines = backbones.loading_lines(name, stem=stem, size=size)
     assert "headstart" not in lines
-    scope: dict = {}
+    scope: dict[str, Any] = {}
     exec(lines, scope)
     pictures = torch.rand(2, 3, size, size)
     expected = backbone.eval()(pictures)
@@ -185,18 +185,18 @@ def test_safetensors_and_timm_classifiers_load(tmp_path: Path) -> None:
 
 
 def test_side_classifiers_are_left_out(tmp_path: Path) -> None:
-    plain = torchvision.models.googlenet(aux_logits=True, init_weights=False)
+    plain: Any = torchvision.models.googlenet(aux_logits=True, init_weights=False)
     save_file(plain.state_dict(), tmp_path / "weights.safetensors")
-    backbone = backbones.build("googlenet", weights=tmp_path / "weights.safetensors")
+    backbone: Any = backbones.build("googlenet", weights=tmp_path / "weights.safetensors")
     assert torch.equal(backbone.conv1.conv.weight, plain.conv1.conv.weight)
     assert not any("aux" in name for name in backbone.state_dict())
 
 
 def test_a_vision_transformers_weights_are_interpolated_to_the_picture_size(tmp_path: Path) -> None:
-    plain = torchvision.models.vit_b_32(image_size=96)
+    plain: Any = torchvision.models.vit_b_32(image_size=96)
     nn.init.constant_(plain.encoder.pos_embedding, 0.25)
     save_file(plain.state_dict(), tmp_path / "weights.safetensors")
-    backbone = backbones.build("vit_b_32", size=64, weights=tmp_path / "weights.safetensors")
+    backbone: Any = backbones.build("vit_b_32", size=64, weights=tmp_path / "weights.safetensors")
     position = backbone.encoder.pos_embedding
     assert position.shape == (1, 5, 768)
     assert torch.allclose(position, torch.tensor(0.25))
@@ -289,6 +289,6 @@ def test_without_timm_the_message_says_how_to_install_it(monkeypatch: pytest.Mon
     def missing(name: str) -> None:
         raise ImportError(name)
 
-    monkeypatch.setattr(networks.importlib, "import_module", missing)
+    monkeypatch.setattr(importlib, "import_module", missing)
     with pytest.raises(InputError, match=r"headstart\[timm\]"):
         backbones.build("timm:resnet18")

@@ -54,10 +54,15 @@ def features() -> torch.Tensor:
 @pytest.fixture
 def head_of(autoencoder: dict[str, Tensor], features: Tensor) -> Callable[..., ProjectionHead]:
     def make(init: str, **options: Any) -> ProjectionHead:
-        options = {"hidden_dim": HIDDEN, "output_dim": OUT, "activation": "tanh", "generator": seeded()} | options
-        return ProjectionHead.from_init(IN, init=init, autoencoder=autoencoder, features=features, **options)
+        given: Any = {"hidden_dim": HIDDEN, "output_dim": OUT, "activation": "tanh", "generator": seeded()} | options
+        return ProjectionHead.from_init(IN, init=init, autoencoder=autoencoder, features=features, **given)
 
     return make
+
+
+def output_of(head: ProjectionHead) -> nn.Linear:
+    assert isinstance(head.output, nn.Linear)
+    return head.output
 
 
 # ----------------------------------------------- what defines each init
@@ -244,16 +249,17 @@ def test_pretrained_all_keeps_the_decoders_inner_products_best(
     decoder = autoencoder["decoder.hidden.weight"].double()
     left, values, right = torch.linalg.svd(decoder, full_matrices=False)
     best = right[:OUT].T * values[:OUT].square() @ right[:OUT]  # of rank OUT (Eckart, Young)
-    output = head.output.weight.detach().double()
+    last = output_of(head)
+    output = last.weight.detach().double()
     assert torch.allclose(output.T @ output, best, atol=1e-5)
     expected_bias = left[:, :OUT].T @ autoencoder["decoder.hidden.bias"].double()
-    assert torch.allclose(head.output.bias.detach().double(), expected_bias, atol=1e-5)
-    assert head.output.weight.requires_grad
+    assert torch.allclose(last.bias.detach().double(), expected_bias, atol=1e-5)
+    assert last.weight.requires_grad
 
 
 @pytest.mark.parametrize("init", [name for name, init in HEAD_INITS.items() if init.from_embedding])
 def test_pretrained_all_is_controlled_like_the_first_layer(head_of: Callable[..., ProjectionHead], init: str) -> None:
-    full, control = head_of("autoencoder", pretrained="all").output, head_of(init, pretrained="all").output
+    full, control = output_of(head_of("autoencoder", pretrained="all")), output_of(head_of(init, pretrained="all"))
     if init == "spectrum":
         assert torch.allclose(torch.linalg.svdvals(control.weight), torch.linalg.svdvals(full.weight), atol=1e-5)
     assert torch.equal(control.bias.sort().values, full.bias.sort().values)
@@ -293,7 +299,7 @@ def test_a_frozen_layer_is_byte_identical_after_training_and_resume(
     train(resumed, second, 5)
     end = resumed.first.weight.numpy(force=True).tobytes(), resumed.first.bias.numpy(force=True).tobytes()
     assert end == start
-    assert not torch.equal(resumed.output.weight, head_of(init).output.weight)
+    assert not torch.equal(output_of(resumed).weight, output_of(head_of(init)).weight)
 
 
 # ---------------------------------------------------------------------------------------------------------- statistics
@@ -325,6 +331,7 @@ def test_head_statistics(head_of: Callable[..., ProjectionHead], features: Tenso
     h = views.clone().requires_grad_()
     loss = plain_nt_xent(head(h), 0.2)
     loss.backward()
+    assert h.grad is not None
     assert found["loss"] == pytest.approx(loss.item(), rel=1e-5)
     assert found["gradient_norm"] == pytest.approx(12 * h.grad.norm(dim=1).mean().item(), rel=1e-4)
 
@@ -377,9 +384,9 @@ def test_statistics_leave_batch_norm_alone(features: Tensor) -> None:
 def test_bad_input_is_one_sentence(
     autoencoder: dict[str, Tensor], features: Tensor, options: dict[str, Any], message: str
 ) -> None:
-    options = {"autoencoder": autoencoder, "features": features, "hidden_dim": HIDDEN, "output_dim": OUT} | options
+    given: Any = {"autoencoder": autoencoder, "features": features, "hidden_dim": HIDDEN, "output_dim": OUT} | options
     with pytest.raises(InputError, match=message):
-        ProjectionHead.from_init(IN, **options)
+        ProjectionHead.from_init(IN, **given)
 
 
 def test_an_autoencoder_without_a_decoder_cannot_start_the_output_layer(autoencoder: dict[str, Tensor]) -> None:

@@ -81,8 +81,8 @@ def test_our_loss_and_its_gradient_are_lightlys(temperature: float, n: int) -> N
     ours = nt_xent(z, temperature=temperature)
     theirs = losses.NTXentLoss(temperature=temperature)(*z.chunk(2))
     assert ours.item() == pytest.approx(theirs.item(), rel=1e-5)
-    gradients = [torch.autograd.grad(loss, z)[0] for loss in (ours, theirs)]
-    assert torch.allclose(*gradients, rtol=1e-3, atol=1e-6)
+    one, other = (torch.autograd.grad(loss, z)[0] for loss in (ours, theirs))
+    assert torch.allclose(one, other, rtol=1e-3, atol=1e-6)
 
 
 def solo_learns_loss(z: torch.Tensor, indexes: torch.Tensor, temperature: float) -> torch.Tensor:
@@ -99,6 +99,8 @@ def solo(monkeypatch: pytest.MonkeyPatch) -> None:
     """Stand-ins with the interface of solo-learn's BaseMethod and SimCLR; its registry release needs torch 1.9."""
 
     class BaseMethod(nn.Module):
+        projector: nn.Module
+
         def __init__(self, cfg: SimpleNamespace) -> None:
             super().__init__()
             self.backbone, self.features_dim = nn.Flatten(), 512
@@ -117,10 +119,10 @@ def solo(monkeypatch: pytest.MonkeyPatch) -> None:
             self.temperature = cfg.method_kwargs.temperature
             self.projector = nn.Linear(self.features_dim, cfg.method_kwargs.proj_output_dim)
 
-        def training_step(self, batch: Any, batch_idx: int) -> None:
+        def training_step(self, batch: Any, batch_idx: int) -> dict[str, Any]:
             raise AssertionError("solo-learn's own loss")
 
-    modules = {
+    modules: dict[str, dict[str, object]] = {
         "": {},
         ".methods": {},
         ".methods.base": {"BaseMethod": BaseMethod},

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
+from torch.multiprocessing.spawn import spawn
 
 from headstart import ntxent
 from headstart.ntxent import nt_xent
@@ -152,6 +152,7 @@ def test_computes_in_float32_under_autocast_and_for_bfloat16(form: str) -> None:
     low = z.bfloat16().requires_grad_()
     loss = nt_xent(low)
     loss.backward()
+    assert low.grad is not None
     assert low.grad.dtype == torch.bfloat16
     torch.testing.assert_close(loss, nt_xent(low.detach().float()), rtol=0, atol=0)
 
@@ -210,7 +211,7 @@ def _one_rank(rank: int, ranks: int, path: Path) -> None:
 def test_ranks_equal_one_process(tmp_path: Path, ranks: int) -> None:
     pictures, weight = random_z(24, 6), random_z(6, 5, seed=1)
     torch.save((pictures, weight), tmp_path / "input.pt")
-    mp.spawn(_one_rank, (ranks, str(tmp_path)), nprocs=ranks)
+    spawn(_one_rank, (ranks, str(tmp_path)), nprocs=ranks)
     loss, gradient = torch.load(tmp_path / f"output{ranks}.pt")
     expected, expected_gradient = value_and_gradient(lambda w: matrix_form(pictures @ w, 0.2), weight)
     torch.testing.assert_close(loss, expected, rtol=0, atol=1e-9)

@@ -2,17 +2,18 @@
 
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 
 import lightly.loss
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
+from torch.multiprocessing.spawn import spawn
 
 from headstart.barlow import barlow
 from headstart.records.errors import InputError
@@ -28,17 +29,21 @@ def unit_columns(width: int, count: int, seed: int = 0) -> Tensor:
     return torch.nn.functional.normalize(random_z(width, count, seed + 100), dim=0)
 
 
+def total(parts: Iterable[Tensor]) -> Tensor:
+    return torch.stack(list(parts)).sum(0)
+
+
 def written_vicreg(z: Tensor, invariance: float = 25.0, variance: float = 25.0, covariance: float = 1.0) -> Tensor:
     """Equations 1 to 6 of VICReg, index by index, with the constants of its authors' code."""
     views = z.chunk(2)
     n, d = views[0].shape
-    s = sum(((views[0][i] - views[1][i]) ** 2).sum() for i in range(n)) / n
+    s = total(((views[0][i] - views[1][i]) ** 2).sum() for i in range(n)) / n
     v, c = [], []
     for view in views:
-        mean = sum(view[i] for i in range(n)) / n
-        cov = sum(torch.outer(view[i] - mean, view[i] - mean) for i in range(n)) / (n - 1)
+        mean = total(view[i] for i in range(n)) / n
+        cov = total(torch.outer(view[i] - mean, view[i] - mean) for i in range(n)) / (n - 1)
         zero = z.new_zeros(())
-        v.append(sum(torch.maximum(zero, 1 - torch.sqrt(cov[j, j] + 1e-4)) for j in range(d)) / d)
+        v.append(total(torch.maximum(zero, 1 - torch.sqrt(cov[j, j] + 1e-4)) for j in range(d)) / d)
         c.append(sum((cov[i, j] ** 2 for i in range(d) for j in range(d) if i != j), zero) / d)
     return invariance / d * s + variance / 2 * (v[0] + v[1]) + covariance * (c[0] + c[1])
 
@@ -50,9 +55,9 @@ def written_barlow(z: Tensor, off_diagonal: float = 5e-3) -> Tensor:
     loss = z.new_zeros(())
     for i in range(d):
         for j in range(d):
-            product = sum(one[b, i] * two[b, j] for b in range(n))
-            c = product / torch.sqrt(sum(one[b, i] ** 2 for b in range(n)))
-            c = c / torch.sqrt(sum(two[b, j] ** 2 for b in range(n)))
+            product = total(one[b, i] * two[b, j] for b in range(n))
+            c = product / torch.sqrt(total(one[b, i] ** 2 for b in range(n)))
+            c = c / torch.sqrt(total(two[b, j] ** 2 for b in range(n)))
             loss = loss + ((1 - c) ** 2 if i == j else off_diagonal * c**2)
     return loss
 
@@ -76,12 +81,12 @@ def written_sigreg(z: Tensor, directions: Tensor, weight: float = 0.05) -> Tenso
     return (1 - weight) * prediction + weight * torch.stack(statistics).mean()
 
 
-OURS = {
+OURS: dict[str, Callable[[Tensor], Tensor]] = {
     "vicreg": lambda z: vicreg(z),
     "barlow": lambda z: barlow(z, epsilon=0.0),
     "sigreg": lambda z: sigreg(z, directions=unit_columns(z.shape[1], 5)),
 }
-WRITTEN = {
+WRITTEN: dict[str, Callable[[Tensor], Tensor]] = {
     "vicreg": written_vicreg,
     "barlow": written_barlow,
     "sigreg": lambda z: written_sigreg(z, unit_columns(z.shape[1], 5)),
@@ -235,13 +240,17 @@ def _one_rank(rank: int, ranks: int, path: Path) -> None:
     dist.destroy_process_group()
 
 
+def _of_weight(function: Callable[[Tensor], Tensor], pictures: Tensor, weight: Tensor) -> Tensor:
+    return function(pictures @ weight)
+
+
 @pytest.mark.parametrize("ranks", [2, 4])
 def test_ranks_equal_one_process(tmp_path: Path, ranks: int) -> None:
     pictures, weight = random_z(24, 6), random_z(6, 5, seed=1)
     torch.save((pictures, weight), tmp_path / "input.pt")
-    mp.spawn(_one_rank, (ranks, str(tmp_path)), nprocs=ranks)
+    spawn(_one_rank, (ranks, str(tmp_path)), nprocs=ranks)
     found = torch.load(tmp_path / f"output{ranks}.pt")
     for name, function in OURS.items():
-        expected = value_and_gradient(lambda w, function=function: function(pictures @ w), weight)
+        expected = value_and_gradient(partial(_of_weight, function, pictures), weight)
         for a, b in zip(found[name], expected, strict=True):
             torch.testing.assert_close(a, b, rtol=0, atol=1e-9)

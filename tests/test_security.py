@@ -37,7 +37,6 @@ from headstart.data import download, open_images
 from headstart.data.decode import UnreadableError, read_picture
 from headstart.engine import loggers
 from headstart.engine.checkpoint import MAGIC
-from headstart.records import files
 from headstart.records.config import DataConfig
 from headstart.records.errors import InputError
 from headstart.study import RayOptions
@@ -518,7 +517,7 @@ def altered(result: dict[str, Any], name: str, value: object) -> str:
     return json.dumps(result)
 
 
-HOSTILE_VALUES = (..., None, "x", float("nan"), 10**400, [[1]], {"a": {}}, True, f"{ESCAPE}[/x]")
+HOSTILE_VALUES: tuple[Any, ...] = (..., None, "x", float("nan"), 10**400, [[1]], {"a": {}}, True, f"{ESCAPE}[/x]")
 ENTRIES = (
     "stage",
     "head",
@@ -544,7 +543,7 @@ ENTRIES = (
 
 def test_hostile_results_are_named(copy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever stands in result.json, report and study status show it as text or name the file."""
-    monkeypatch.setattr(files.os, "fsync", lambda handle: None)
+    monkeypatch.setattr(os, "fsync", lambda handle: None)
     study = tmp_path / "study"
     place = study / "runs" / "digits,a"
     place.mkdir(parents=True)

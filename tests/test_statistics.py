@@ -1,5 +1,7 @@
 """Intervals and tests against scipy, statsmodels and simulation."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -35,7 +37,7 @@ def test_t_interval_agrees_with_scipy() -> None:
 
 
 @pytest.mark.parametrize("statistic", ["mean", "median"])
-def test_bootstrap_agrees_with_scipy(statistic: str) -> None:
+def test_bootstrap_agrees_with_scipy(statistic: Any) -> None:
     values = np.random.default_rng(2).normal(1, 2, 60)
     expected = stats.bootstrap(
         (values,),

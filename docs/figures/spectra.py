@@ -16,7 +16,8 @@ from matplotlib.axes import Axes
 
 from headstart.heads import ProjectionHead
 from headstart.records.config import AutoencoderConfig, BackboneConfig, Config, DataConfig, HeadConfig
-from headstart.records.folder import RunFolder, read_json
+from headstart.records.files import read_json
+from headstart.records.folder import RunFolder
 from headstart.training import run as pretraining
 
 DIGITS_EPOCHS = 60
@@ -65,7 +66,7 @@ def draw(axes: Axes, source: str, folder: Path) -> None:
             init=init,
             hidden_dim=256,
             autoencoder=autoencoders[on],
-            generator=torch.Generator().manual_seed(0),  # type: ignore[arg-type]
+            generator=torch.Generator().manual_seed(0),
         )
         values = torch.linalg.svdvals(head.first.weight.detach().double())
         axes.semilogy(range(1, len(values) + 1), values, style, color=colour, label=label, linewidth=1.4)

@@ -83,7 +83,7 @@ def test_letters_that_the_terminal_lacks_are_escaped(
     monkeypatch.setattr(sys, "stdout", terminal)
     assert run("check", str(folder.parent)) == 0
     terminal.flush()
-    assert b"\\u5199\\u771f" in terminal.buffer.getvalue()  # type: ignore[attr-defined]
+    assert b"\\u5199\\u771f" in terminal.buffer.getvalue()
 
 
 @pytest.mark.parametrize(

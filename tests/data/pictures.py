@@ -65,7 +65,7 @@ def cifar_rows(n: int, seed: int) -> np.ndarray:
 def write_cifar10(root: Path, protocol: int, per_batch: int = 3) -> Path:
     folder = root / "cifar-10-batches-py"
     for i, name in enumerate([*(f"data_batch_{k}" for k in range(1, 6)), "test_batch"]):
-        content = {
+        content: dict[Any, Any] = {
             "batch_label": name,
             "labels": [(i + k) % 10 for k in range(per_batch)],
             "data": cifar_rows(per_batch, i),

@@ -26,7 +26,7 @@ def a_bomb() -> bytes:
     return small[:16] + ihdr + struct.pack(">I", zlib.crc32(b"IHDR" + ihdr)) + small[33:]
 
 
-def seeded(root: Path) -> dict[str, bytes]:
+def seeded(root: Path) -> list[str]:
     """Two hundred good pictures and ten kinds of damage."""
     folder(root, [f"{'ab'[i % 2]}/{i}.png" for i in range(200)])
     good, jpeg = encoded(pixels(40, 40), "png"), encoded(pixels(40, 40), "jpeg")

@@ -32,7 +32,7 @@ def test_lossless_formats_come_back_exactly(kind: str, options: dict[str, Any]) 
 @pytest.mark.parametrize(
     ("kind", "options"), [("jpeg", {"quality": 95}), ("webp", {"quality": 95}), ("avif", {"quality": 95})]
 )
-def test_lossy_formats_come_back_closely(kind: str, options: dict[str, int]) -> None:
+def test_lossy_formats_come_back_closely(kind: str, options: dict[str, Any]) -> None:
     if kind == "avif" and not features.check("avif"):
         pytest.skip("this Pillow was built without AVIF")
     decoded = to_rgb(encoded(PICTURE, kind, **options))
@@ -271,7 +271,7 @@ def test_the_short_way_gives_pillows_pixels(monkeypatch: pytest.MonkeyPatch) -> 
     slow = list(verdicts())
     for a, b in zip(fast, slow, strict=True):
         assert (a is None) == (b is None)
-        assert a is None or np.array_equal(a, b)
+        assert a is None or b is None or np.array_equal(a, b)
     assert sum(a is not None for a in fast) > 50
     assert decode._is_small_plain_jpeg(cases[0])
 

@@ -19,7 +19,7 @@ from torch import Tensor
 from torchvision.transforms.functional import InterpolationMode, center_crop
 from torchvision.transforms.functional import resize as torchvision_resize
 
-from headstart.data import Images, cache, open_images, prepare
+from headstart.data import Images, cache, decode, open_images, prepare
 from headstart.data.decode import NotNowError
 from headstart.data.images import Squashed, gathered
 from headstart.records.config import DataConfig
@@ -85,9 +85,7 @@ def plainly_squashed(path: Path, size: int) -> np.ndarray:
 
 @pytest.mark.parametrize("detail", [1.0, 0.0])
 @pytest.mark.parametrize("size", ["auto", 16])
-def test_squashed_is_torchvisions_resize_of_the_original(
-    tmp_path: Path, own: Path, size: int | str, detail: float
-) -> None:
+def test_squashed_is_torchvisions_resize_of_the_original(tmp_path: Path, own: Path, size: Any, detail: float) -> None:
     """Byte for byte at the training size, also of pictures that are kept smaller than they were."""
     root = many(tmp_path / "p", 20, size=lambda i: [(300, 420), (90, 90), (128, 128), (31, 700)][i % 4])
     images = opened(root, size=size, detail=detail)
@@ -183,9 +181,9 @@ def test_pictures_are_gathered_block_by_block(tmp_path: Path, own: Path, monkeyp
     monkeypatch.setattr("headstart.data.images.BLOCK", 7)
     images = opened(many(tmp_path / "p"), size=16)
     squashed = Squashed(images, np.arange(40)[::-1], 16)
-    asked = []
+    asked: list[int] = []
 
-    def read(rows: np.ndarray) -> Tensor:
+    def read(rows: Tensor) -> Tensor:
         asked.append(len(rows))
         return squashed[rows]
 
@@ -239,8 +237,13 @@ def test_a_damaged_cache_is_never_believed(tmp_path: Path, own: Path, damage: st
     at = {"header": 20, "frame": 64 + frames // 2, "squashed": 64 + frames + 1000, "index": len(data) - 50}.get(damage)
     if at is not None:
         data[at] ^= 1
-    data = {"empty": b"", "cut": data[:-1000], "longer": data + b"x", "foreign": b"MZ" + bytes(1000)}.get(damage, data)
-    path.write_bytes(data)
+    other: dict[str, bytes | bytearray] = {
+        "empty": b"",
+        "cut": data[:-1000],
+        "longer": data + b"x",
+        "foreign": b"MZ" + bytes(1000),
+    }
+    path.write_bytes(bytes(other.get(damage, data)))
     images = opened(root, memory_gib=memory)
     if memory or damage not in ("frame", "squashed"):
         assert frames_are_right(images, root)
@@ -313,7 +316,8 @@ class _Dying:
 
 def _writes(root: str, cache_dir: str, n: int) -> int:
     """Build the cache, dying at write n (never, for -1); how many writes it took."""
-    whole, files = cache.write, []
+    whole: Any = cache.write
+    files: list[_Dying] = []
 
     def write(file: BinaryIO, *rest: Any) -> None:
         files.append(_Dying(file, n))
@@ -365,9 +369,9 @@ def test_what_cannot_be_read_now_is_not_kept_as_unreadable(
     tmp_path: Path, own: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     root = many(tmp_path / "p")
-    real = prepare.read_picture
+    real = decode.read_picture
 
-    def refused(path: str) -> np.ndarray:
+    def refused(path: str) -> Any:
         if path.endswith("3.png"):
             raise NotNowError("cannot be read: Permission denied")
         return real(path)
@@ -390,7 +394,7 @@ def test_a_cache_file_of_somebody_else_is_let_be(tmp_path: Path, own: Path, monk
     theirs = the_file(own)
     real = cache.read
 
-    def read(path: str, memory: bool) -> Any:
+    def read(path: Path, memory: bool) -> Any:
         if path == theirs:
             raise PermissionError(13, "Permission denied")
         return real(path, memory)

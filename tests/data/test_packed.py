@@ -38,7 +38,7 @@ def zipped(path: Path, members: Iterable[tuple[str, bytes]], compression: int = 
     return path
 
 
-def hugging_face(path: Path, rows: Sequence[tuple[bytes, int]], names: Sequence[str] = ("cat", "dog")) -> Path:
+def hugging_face(path: Path, rows: Sequence[tuple[bytes | None, int]], names: Sequence[str] = ("cat", "dog")) -> Path:
     """As `Dataset.to_parquet` writes images with class labels."""
     image = pyarrow.struct([("bytes", pyarrow.binary()), ("path", pyarrow.string())])
     features = {"image": {"_type": "Image"}, "label": {"names": list(names), "_type": "ClassLabel"}}
@@ -157,7 +157,7 @@ def test_arrays_with_labels_and_parts(tmp_path: Path) -> None:
     labels = np.arange(20)[:, None] % 2
     parts = {"train_images": stack[:12], "train_labels": labels[:12], "val_images": stack[12:15]}
     parts |= {"val_labels": labels[12:15], "test_images": stack[15:], "test_labels": labels[15:]}
-    np.savez(tmp_path / "medmnist.npz", **parts)
+    np.savez(tmp_path / "medmnist.npz", **parts)  # type: ignore[arg-type]
     images = opened(tmp_path / "medmnist.npz")
     assert sorted(zip(images.official, images.labels.tolist(), strict=True)) == sorted(
         ("train" if i < 12 else "val" if i < 15 else "test", i % 2) for i in range(20)

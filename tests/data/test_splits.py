@@ -2,13 +2,14 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch.utils.data import random_split
+from torch.utils.data import Subset, random_split
 
 from headstart.data import open_images
 from headstart.data.splits import Splits, balanced, draw, make, per_picture, pooled, statistics
@@ -32,7 +33,7 @@ class Pictures:
         return np.arange(len(self))
 
 
-def pictures(**parts: int) -> Pictures:
+def pictures(**parts: int) -> Any:
     """So many pictures of each official split, labels 0 to 9 in turn."""
     official = np.concatenate([np.full(n, "" if name == "none" else name, "U5") for name, n in parts.items()])
     return Pictures(np.arange(len(official)) % 10, official)
@@ -68,7 +69,7 @@ def test_without_an_official_split_it_is_70_10_20() -> None:
     ],
 )
 def test_official_splits(
-    parts: dict[str, int], style: str, expected: tuple[int, int, int], come_from: list[str] | None
+    parts: dict[str, int], style: Any, expected: tuple[int, int, int], come_from: list[str] | None
 ) -> None:
     images = pictures(**parts)
     splits = make(images, DataConfig(splits=style))
@@ -112,7 +113,7 @@ def test_the_split_does_not_depend_on_where_or_in_which_order_files_lie(tmp_path
 
 def test_a_limit_is_class_balanced_and_leaves_the_test_split_alone() -> None:
     labels = np.array([0] * 700 + [1] * 250 + [2] * 50)
-    images = Pictures(np.concatenate([labels, labels[::4]]), np.array(["train"] * 1000 + ["test"] * 250))
+    images: Any = Pictures(np.concatenate([labels, labels[::4]]), np.array(["train"] * 1000 + ["test"] * 250))
     whole, some = make(images, DataConfig()), make(images, DataConfig(limit=120))
     assert len(some.train) + len(some.val) == 120
     assert np.array_equal(whole.test, some.test)
@@ -127,8 +128,8 @@ def test_a_limit_is_class_balanced_and_leaves_the_test_split_alone() -> None:
 
 @settings(deadline=None)
 @given(st.lists(st.integers(-1, 4), min_size=3, max_size=200), st.integers(0, 5), st.sampled_from([0.1, 0.125, 0.2]))
-def test_draws_are_stratified_and_complete(labels: list[int], seed: int, share: float) -> None:
-    labels = np.array(labels)
+def test_draws_are_stratified_and_complete(drawn: list[int], seed: int, share: float) -> None:
+    labels = np.array(drawn)
     pool = np.arange(len(labels))
     part, rest = draw(pool, labels, share, seed, "x")
     assert np.array_equal(np.sort(np.concatenate([part, rest])), pool)
@@ -211,6 +212,10 @@ def test_cifar10_has_the_authors_statistics(cifar10: Path) -> None:
     assert np.abs(std - (0.2023, 0.1994, 0.2010)).max() < 0.004
 
 
+def torchs(pictures: Any) -> list[Subset[Any]]:
+    return random_split(pictures, [0.9, 0.1], generator=torch.Generator().manual_seed(42))
+
+
 @pytest.mark.parametrize(
     ("parts", "expected"),
     [
@@ -225,11 +230,10 @@ def test_the_papers_splits_are_torchs_own(parts: dict[str, int], expected: tuple
     images = pictures(**parts)
     splits = make(images, DataConfig(splits="paper"))
     assert sizes(splits) == expected
-    generator = torch.Generator().manual_seed(42)
-    train, val = random_split(range(parts["train"]), [0.9, 0.1], generator=generator)
+    train, val = torchs(range(parts["train"]))
     assert np.array_equal(splits.train, np.sort(train.indices))
     if "val" in parts:
-        _, val = random_split(range(parts["val"]), [0.9, 0.1], generator=torch.Generator().manual_seed(42))
+        _, val = torchs(range(parts["val"]))
         assert np.array_equal(splits.val, np.sort(val.indices) + parts["train"])
         assert set(splits.val) < set(splits.test)
     else:
@@ -253,10 +257,10 @@ def test_aircraft_is_split_in_the_order_of_its_trainval_file(tmp_path: Path) -> 
         put(data / f"images_manufacturer_{split}.txt", "".join(f"{n} Boeing\n" for n in some).encode())
     config = DataConfig(sources=(f"fgvc-aircraft:{tmp_path}",), splits="paper")
     images = open_images(config)
-    train, val = random_split(shuffled, [0.9, 0.1], generator=torch.Generator().manual_seed(42))
+    train, val = torchs(shuffled)
     splits = make(images, config)
-    assert {images.names[i][-11:-4] for i in splits.train} == set(train)
-    assert {images.names[i][-11:-4] for i in splits.val} == set(val)
+    assert {images.names[i][-11:-4] for i in splits.train} == {shuffled[i] for i in train.indices}
+    assert {images.names[i][-11:-4] for i in splits.val} == {shuffled[i] for i in val.indices}
 
 
 def test_the_papers_imagenette_val_has_the_statistics_of_its_test(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -19,7 +20,8 @@ def test_draws_follow_from_their_position_alone() -> None:
     before = torch.random.get_rng_state()
     one = torch.rand(3, generator=randomness.generator(0, "augment", 1, 2))
     assert torch.equal(one, torch.rand(3, generator=randomness.generator(0, "augment", 1, 2)))
-    for other in [(1, "augment", 1, 2), (0, "order", 1, 2), (0, "augment", 2, 1), (0, "augment", 12)]:
+    others: list[Any] = [(1, "augment", 1, 2), (0, "order", 1, 2), (0, "augment", 2, 1), (0, "augment", 12)]
+    for other in others:
         assert not torch.equal(one, torch.rand(3, generator=randomness.generator(*other)))
     assert torch.equal(before, torch.random.get_rng_state())
     assert randomness.order(0, "order", 0, 10).sort().values.tolist() == list(range(10))

@@ -8,6 +8,7 @@ import pickle
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -85,8 +86,8 @@ def test_a_pickled_encoder_beside_the_weights_is_never_opened(tmp_path: Path) ->
 def test_a_real_lightning_checkpoint_with_the_authors_names(tmp_path: Path) -> None:
     lightning = pytest.importorskip("pytorch_lightning")
 
-    class AEModule(lightning.LightningModule):
-        def __init__(self, model: nn.Module, epochs: int = 100, learning_rate: float = 1e-4) -> None:
+    class AEModule(lightning.LightningModule):  # type: ignore[misc,name-defined]
+        def __init__(self, model: Any, epochs: int = 100, learning_rate: float = 1e-4) -> None:
             super().__init__()
             self.save_hyperparameters(ignore=["model"], logger=False)
             self.model = model
@@ -97,7 +98,7 @@ def test_a_real_lightning_checkpoint_with_the_authors_names(tmp_path: Path) -> N
         def configure_optimizers(self) -> torch.optim.Optimizer:
             return torch.optim.Adam(self.parameters(), lr=1e-4)
 
-    model = nn.ModuleDict(
+    model: Any = nn.ModuleDict(
         {
             "encoder": nn.ModuleDict({"layers": mlp(48, 512), "embedding": nn.Linear(512, LATENT)}),
             "decoder": nn.ModuleDict({"layers": nn.ModuleList([*mlp(LATENT, 512), *mlp(512, 48)])}),
@@ -106,7 +107,8 @@ def test_a_real_lightning_checkpoint_with_the_authors_names(tmp_path: Path) -> N
     trainer = lightning.Trainer(
         max_epochs=1, accelerator="cpu", logger=False, enable_progress_bar=False, default_root_dir=tmp_path
     )
-    trainer.fit(AEModule(model), torch.utils.data.DataLoader(torch.randn(4, 512), batch_size=2))
+    pictures: Any = torch.randn(4, 512)
+    trainer.fit(AEModule(model), torch.utils.data.DataLoader(pictures, batch_size=2))
     (checkpoint,) = tmp_path.rglob("*.ckpt")
     state = autoencoder_state(checkpoint)
     assert {name.rpartition(".")[0] for name in state} == OURS
@@ -281,7 +283,7 @@ def test_a_file_is_what_it_holds_not_what_it_is_called(tmp_path: Path) -> None:
 
 
 def test_references_to_references_are_read_once(tmp_path: Path) -> None:
-    nested: dict = {"weight": torch.ones(2, 3)}
+    nested: dict[str, Any] = {"weight": torch.ones(2, 3)}
     for _ in range(60):
         nested = {"a": nested, "b": nested}
     torch.save(nested, tmp_path / "weights.pt")

@@ -2,6 +2,7 @@
 
 import copy
 import io
+from typing import Any
 
 import pytest
 import torch
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torchvision.models import ResNet
 
-from headstart.engine import live_taps
+from headstart.engine import live_taps, small_maps
 from headstart.engine.live_taps import LiveConv2d
 
 
@@ -21,7 +22,7 @@ def cifar_stem(network: ResNet) -> ResNet:
     return network
 
 
-def build(name: str) -> nn.Module:
+def build(name: str) -> Any:
     torch.manual_seed(0)
     network = getattr(torchvision.models, name.removesuffix("-cifar"))(num_classes=5)
     return cifar_stem(network) if name.endswith("-cifar") else network
@@ -63,7 +64,7 @@ def count(network: nn.Module) -> int:
 def test_networks(
     name: str, size: int, changed: int | None, channels_last: bool, everywhere: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(live_taps.small_maps, "applies", lambda input: everywhere)
+    monkeypatch.setattr(small_maps, "applies", lambda input: everywhere)
     network = build(name).double()
     network.eval() if changed is None else network.train()  # batch norm over maps of one pixel amplifies roundings
     x = torch.randn(8, 3, size, size, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
@@ -81,18 +82,19 @@ def test_any_convolution(data: st.DataObject) -> None:
     draw = lambda low, high: data.draw(st.integers(low, high))  # noqa: E731
     groups = data.draw(st.sampled_from([1, 1, 2, 4]))
     kernel, dilation = (draw(1, 7), draw(1, 7)), (draw(1, 3), draw(1, 3))
+    stride, padding = (draw(1, 3), draw(1, 3)), (draw(0, 4), draw(0, 4))
     conv = nn.Conv2d(
         4,
         8,
         kernel,
-        (draw(1, 3), draw(1, 3)),
-        (draw(0, 4), draw(0, 4)),
+        stride,
+        padding,
         dilation,
         groups,
         bias=data.draw(st.booleans()),
     ).double()
     network = nn.Sequential(nn.Conv2d(3, 4, 1).double(), conv)
-    smallest = max(d * (k - 1) + 1 - 2 * p for d, k, p in zip(dilation, kernel, conv.padding, strict=True))
+    smallest = max(d * (k - 1) + 1 - 2 * p for d, k, p in zip(dilation, kernel, padding, strict=True))
     size = draw(max(1, smallest), max(1, smallest) + 4)
     live = live_taps.apply(copy.deepcopy(network), size)
     for height, width in ((size, size), (size + 1, size), (size, size + 2), (size + 3, size + 3)):
@@ -131,7 +133,7 @@ def test_parameters_stay_the_full_ones() -> None:
     for a, b in zip(live.state_dict().values(), network.state_dict().values(), strict=True):
         assert torch.equal(a, b)
     live(torch.randn(4, 3, 32, 32)).sum().backward()
-    assert all(p.grad.shape == p.shape for p in live.parameters())
+    assert all(p.grad is not None and p.grad.shape == p.shape for p in live.parameters())
     plain = build("resnet18")
     plain.load_state_dict(live.state_dict())
     assert count(live_taps.apply(live, 32)) == count(live)
@@ -157,7 +159,8 @@ def test_bfloat16_autocast_rounds_no_more_than_the_plain_convolution() -> None:
     """Both against float32: the error of the skipping form is that of bfloat16 itself. Weight gradients are float32."""
     torch.manual_seed(0)
     conv = nn.Conv2d(64, 64, 3, padding=1, bias=True).to(memory_format=torch.channels_last)
-    live = live_taps.apply(nn.Sequential(nn.Conv2d(3, 64, 1), copy.deepcopy(conv)), 2)[1]
+    network = live_taps.apply(nn.Sequential(nn.Conv2d(3, 64, 1), copy.deepcopy(conv)), 2)
+    live = network.get_submodule("1")
     assert type(live) is LiveConv2d
     x = torch.randn(32, 64, 2, 2).contiguous(memory_format=torch.channels_last)
     exact = outputs_and_gradients(conv, x)

@@ -70,6 +70,7 @@ def test_mlflow(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
     client = MlflowClient(tracking_uri=f"sqlite:///{folder.parent.parent / 'loggers' / 'mlflow.db'}")
     experiment = client.get_experiment_by_name("study")
+    assert experiment is not None
     (run,) = client.search_runs([experiment.experiment_id])  # the resumed one is the same
     assert run.info.run_name == folder.name
     assert run.info.status == "FINISHED"

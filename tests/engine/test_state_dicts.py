@@ -130,18 +130,18 @@ def test_lightlys_own_modules(tmp_path: Path, kind: str) -> None:
     lightning = pytest.importorskip("pytorch_lightning")
     utils = pytest.importorskip("lightly.models.utils")
 
-    class Module(lightning.LightningModule):
+    class Module(lightning.LightningModule):  # type: ignore[misc,name-defined]
         def __init__(self) -> None:
             super().__init__()
-            self.backbone = nn.Sequential(*list(torchvision.models.resnet18().children())[:-1])
+            self.backbone: Any = nn.Sequential(*list(torchvision.models.resnet18().children())[:-1])
             self.projection_head = heads.SimCLRProjectionHead(512, 16, 8)
             if kind == "MoCo":
                 import copy
 
-                self.backbone_momentum = copy.deepcopy(self.backbone)
+                self.backbone_momentum: Any = copy.deepcopy(self.backbone)
                 self.projection_head_momentum = copy.deepcopy(self.projection_head)
                 utils.deactivate_requires_grad(self.backbone_momentum)
-                nn.init.ones_(self.backbone_momentum[0].weight)
+                nn.init.ones_(next(self.backbone_momentum.parameters()))
 
         def training_step(self, batch: Tensor, index: int) -> Tensor:
             return self.backbone[0].weight.sum()
@@ -151,7 +151,8 @@ def test_lightlys_own_modules(tmp_path: Path, kind: str) -> None:
 
     module = Module()
     trainer = lightning.Trainer(max_epochs=0, accelerator="cpu", logger=False, default_root_dir=tmp_path)
-    trainer.fit(module, torch.utils.data.DataLoader(torch.zeros(2)))
+    pictures: Any = torch.zeros(2)
+    trainer.fit(module, torch.utils.data.DataLoader(pictures))
     trainer.save_checkpoint(tmp_path / "last.ckpt")
     backbone = backbones.build("resnet18", weights=tmp_path / "last.ckpt", size=32).eval()
     pictures = torch.rand(2, 3, 32, 32)
@@ -178,7 +179,7 @@ def test_facebooks_vision_transformer_at_another_size(tmp_path: Path) -> None:
     timm = pytest.importorskip("timm")
     network = timm.create_model("vit_tiny_patch16_224", num_classes=0)
     torch.save({"teacher": under("backbone.", network.state_dict())}, tmp_path / "dino.pth")
-    backbone = backbones.build("timm:vit_tiny_patch16_224", weights=tmp_path / "dino.pth", size=64)
+    backbone: Any = backbones.build("timm:vit_tiny_patch16_224", weights=tmp_path / "dino.pth", size=64)
     assert backbone.pos_embed.shape == (1, 17, 192)
     assert torch.equal(backbone.blocks[3].attn.qkv.weight, network.blocks[3].attn.qkv.weight)
 
@@ -268,7 +269,7 @@ def test_the_network_that_would_fit_is_named(tmp_path: Path) -> None:
 
 def test_half_precision_is_widened(plain: dict[str, Tensor], tmp_path: Path) -> None:
     save_file({name: tensor.half() for name, tensor in plain.items()}, tmp_path / "model.bin")
-    backbone = backbones.build("resnet18", weights=tmp_path / "model.bin")
+    backbone: Any = backbones.build("resnet18", weights=tmp_path / "model.bin")
     assert backbone.conv1.weight.dtype == torch.float32
     assert torch.equal(backbone.conv1.weight, plain["conv1.weight"].half().float())
 
@@ -276,7 +277,7 @@ def test_half_precision_is_widened(plain: dict[str, Tensor], tmp_path: Path) -> 
 def test_a_run_folder_is_read_and_its_network_named(plain: dict[str, Tensor], tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
     save_file(plain, tmp_path / "run" / "backbone.safetensors", {"backbone": "resnet18", "stem": "imagenet"})
-    backbone = backbones.build("timm:resnet18", weights=tmp_path / "run")
+    backbone: Any = backbones.build("timm:resnet18", weights=tmp_path / "run")
     assert torch.equal(backbone.conv1.weight, plain["conv1.weight"])
     for name, stem in (("resnet34", "imagenet"), ("resnet18", "cifar")):
         with pytest.raises(InputError, match=r"holds a resnet18 with stem imagenet; use --backbone.name resnet18"):

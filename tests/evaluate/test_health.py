@@ -1,6 +1,6 @@
 """Real trainings on the digits: healthy ones draw no warning, and each way of going wrong is called by its name."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from headstart.data.images import Images
 from headstart.data.splits import Splits
 from headstart.engine.checkpoint import Checkpoints
 from headstart.engine.device import Compute
-from headstart.engine.observer import EpochEnd
+from headstart.engine.observer import EpochEnd, Observer
 from headstart.evaluate.health import Health
 from headstart.evaluate.online import OnlineProbe
 from headstart.heads import ProjectionHead
@@ -73,13 +73,14 @@ def train(
     tmp_path: Path,
     head: ProjectionHead,
     seed: int = 0,
-    observers: Sequence[Callable[[EpochEnd], object]] = (),
+    observers: Sequence[Observer] = (),
     **settings: Any,
 ) -> tuple[Any, ...]:
     """A real training; returns what Health said and recorded, the log, and the trained backbone."""
     images, splits = digits
     config = replace(CONFIG, seed=seed, contrastive=replace(CONFIG.contrastive, **settings))
-    said, log = [], []
+    said: list[str] = []
+    log: list[dict[str, Any]] = []
     health = Health(said.append)
     backbone = network(seed + 1)
     contrastive.train(
@@ -178,7 +179,7 @@ def event(
 
 
 def test_values_that_are_not_finite() -> None:
-    said = []
+    said: list[str] = []
     health = Health(said.append)
     figures = health.epoch_end(event(1, 4.8, scale=float("inf")))
     assert named(said) == ["diverging"]
@@ -186,7 +187,7 @@ def test_values_that_are_not_finite() -> None:
 
 
 def test_each_warning_comes_once_and_a_resumed_run_remembers() -> None:
-    said = []
+    said: list[str] = []
     health = Health(said.append)
     for epoch in range(1, 6):
         health.epoch_end(event(epoch, 4.8, spread=False))
@@ -245,6 +246,7 @@ class TestOnlineProbe:
             optimizer.zero_grad()
             nn.functional.cross_entropy(linear(x), y).backward()
             optimizer.step()
+        assert probe.weights is not None
         torch.testing.assert_close(probe.weights[:-1].T, linear.weight)
         torch.testing.assert_close(probe.weights[-1], linear.bias)
 
@@ -253,6 +255,7 @@ class TestOnlineProbe:
         probe = OnlineProbe(images.labels * 0 - 1, 10)
         probe.step(torch.randn(20, 6), torch.arange(10))
         assert probe.epoch_end(event(1, 4.8)) == {}
+        assert probe.weights is not None
         assert bool(probe.weights.isfinite().all())
         assert not probe.weights.any(), "nothing to learn from"
 
@@ -267,4 +270,6 @@ class TestOnlineProbe:
         resumed.load_state_dict(halted.state_dict())
         for h in batches[3:]:
             resumed.step(h, torch.arange(10))
+        assert through.weights is not None
+        assert resumed.weights is not None
         assert torch.equal(through.weights, resumed.weights)

@@ -51,7 +51,7 @@ def test_files_of_a_labelled_set(run: Run, photos: Path, tmp_path: Path) -> None
     for name in ("map.png", "map-labels.png"):
         with Image.open(tmp_path / name) as picture:
             assert picture.size == (mapping.WIDTH, mapping.HEIGHT)
-            assert len(picture.convert("RGB").getcolors(10**6)) > 3
+            assert len(picture.convert("RGB").getcolors(10**6) or []) > 3
         assert (tmp_path / name).stat().st_size < 600_000  # what a report puts into its page
 
 

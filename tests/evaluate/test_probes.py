@@ -1,6 +1,6 @@
 """The probes against scikit-learn, plain transcriptions, chance, and the authors' counts."""
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -108,7 +108,9 @@ class TestAgainstReference:
 
         def eigh(matrix: Tensor) -> Any:
             if broken == "both" or (broken == "float32" and matrix.dtype == torch.float32):
-                raise torch.linalg.LinAlgError("linalg.eigh: The algorithm failed to converge")
+                raise torch.linalg.LinAlgError(  # type: ignore[attr-defined]
+                    "linalg.eigh: The algorithm failed to converge"
+                )
             return real(matrix)
 
         monkeypatch.setattr(torch.linalg, "eigh", eigh)
@@ -203,7 +205,7 @@ class Transcription(nn.Module):
 
     def __init__(self, weights: Tensor, biases: Tensor) -> None:
         super().__init__()
-        self.linear = nn.Linear(*weights.shape)
+        self.linear, self.correct = nn.Linear(*weights.shape), 0
         with torch.no_grad():
             self.linear.weight.copy_(weights.T)
             self.linear.bias.copy_(biases)
@@ -237,7 +239,8 @@ class TestPaper:
         n = len(labels["test"])
         train, val, test = probes.paper_split(n, 0)
         x, y = torch.from_numpy(features["test"]).double(), torch.from_numpy(labels["test"])
-        start = [value.double() for value in probes.linear_init(x.shape[1], 5, 0)]
+        weights, biases = probes.linear_init(x.shape[1], 5, 0)
+        start = weights.double(), biases.double()
         plain = Transcription(*start).double()
         plain.fit(x[train], y[train], x[val], y[val], epochs=50)
         plain.linear.load_state_dict(plain.kept)
@@ -250,6 +253,7 @@ class TestPaper:
             start=start,
             order=lambda epoch: order(0, "probe/paper/order", epoch, len(train)),
         )
+        assert fit is not None
         return plain, fit
 
     @pytest.mark.parametrize(
@@ -335,7 +339,7 @@ def test_seeds_decide_what_they_say() -> None:
 
 def test_fewer_labels_are_part_of_more() -> None:
     y = torch.from_numpy(problem()[1]["train"])
-    one, five = (probes.label_draws(y, lambda n, k=k: min(k, n), 0) for k in (1, 5))
+    one, five = probes.label_draws(y, lambda n: min(1, n), 0), probes.label_draws(y, lambda n: min(5, n), 0)
     assert one.shape == (8, 5)
     assert five.shape == (8, 25)
     assert all(set(a.tolist()) < set(b.tolist()) for a, b in zip(one, five, strict=True))
@@ -349,9 +353,9 @@ class TestAwkwardLabels:
         labels: Arrays,
         names: dict[str, list[str]],
         classes: list[str],
-        which: Iterable[str] = PROBES,
+        which: Sequence[str] = tuple(PROBES),
     ) -> tuple[dict[str, Any], list[str]]:
-        said = []
+        said: list[str] = []
         results = probes.run(features, labels, names, classes, which=which, say=said.append)
         return results, said
 

@@ -3,6 +3,7 @@
 import re
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -217,7 +218,7 @@ def test_a_result_has_a_json_schema() -> None:
     ],
 )
 def test_what_is_wrong_with_a_record_is_said(change: dict[str, object], said: str) -> None:
-    record = {
+    record: dict[str, Any] = {
         "stage": "probe",
         "data": {},
         "backbone": {"name": "resnet18"},

@@ -10,7 +10,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headstart.records import files
 from headstart.records.errors import InputError, RunError
 from headstart.records.files import write, write_json
 from headstart.records.folder import Metrics, RunFolder, read_metrics
@@ -24,7 +23,7 @@ def test_write_leaves_the_old_file_when_the_disk_is_full(tmp_path: Path, monkeyp
     def full(handle: int) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(files.os, "fsync", full)
+    monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(RunError, match=f"{path}.*No space left"):
         write(path, "new")
     monkeypatch.undo()

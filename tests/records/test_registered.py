@@ -1,7 +1,7 @@
 """What is registered in one place is found everywhere: in help, in a run, in a figure, in a table and in a sentence."""
 
-from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -32,12 +32,12 @@ def _squares(root: Path, data: object) -> Source:
     )
 
 
-def _coin(task: object) -> dict:
+def _coin(task: object) -> dict[str, Any]:
     return {"accuracy": 0.5, "n_test": 16, "ci95": [0.25, 0.75], "correct": 8}
 
 
 @pytest.fixture
-def made_up(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def made_up(monkeypatch: pytest.MonkeyPatch) -> None:
     """An init, a probe and a named set, each registered by one call."""
     for registry in (names.HEAD_INITS, names.PROBES, names.SETS):
         monkeypatch.setattr(registry, "_choices", dict(registry))
@@ -52,7 +52,6 @@ def made_up(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     )
     names.PROBES.register(Probe(name="coin", label="a tossed coin", help="knows nothing", make=_coin))
     names.SETS.register(NamedSet(name="squares", label="Squares", help="dark and light", make=_squares))
-    return
 
 
 def _said(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:

@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -49,7 +50,7 @@ def _png(rng: np.random.Generator) -> bytes:
     return buffer.getvalue()
 
 
-def _probe(accuracy: float, n: int = 200) -> dict:
+def _probe(accuracy: float, n: int = 200) -> dict[str, Any]:
     correct = round(accuracy * n)
     return {"accuracy": correct / n, "correct": correct, "n_test": n, "ci95": list(wilson(correct, n))}
 

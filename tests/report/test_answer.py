@@ -13,6 +13,7 @@ from scipy import stats
 
 from headstart.records.errors import InputError
 from headstart.report import answer, comparisons, figures, frame, pairing
+from headstart.report.matching import Pairing
 
 HEADS = ("autoencoder-frozen", "random-trainable", "orthogonal-frozen", "shuffled-frozen")
 FAMILY = [["ae", "mlp"], ["ae", "orthogonal-frozen"], ["ae", "shuffled-frozen"]]
@@ -76,8 +77,8 @@ def test_no_false_beats_where_nothing_differs(scenario: str) -> None:
     assert wrong <= 65
 
 
-def _top(pairing: pairing.Pairing, runs: pd.DataFrame) -> bool:
-    return (pairing.dataset is None) == (runs["dataset"].nunique() > 1)
+def _top(pairs: Pairing, runs: pd.DataFrame) -> bool:
+    return (pairs.dataset is None) == (runs["dataset"].nunique() > 1)
 
 
 @pytest.mark.parametrize("scenario", SCENARIOS)

@@ -39,9 +39,10 @@ def browser() -> Iterator[Any]:
 def _open(browser: Any, path: Path, width: int, scheme: str) -> tuple[Any, list[str]]:
     page = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme).new_page()
     noise: list[str] = []
+    own = ("data:", path.as_uri())
     page.on("console", lambda message: noise.append(message.text))
     page.on("pageerror", lambda error: noise.append(str(error)))
-    page.on("request", lambda request: request.url.startswith(("data:", path.as_uri())) or noise.append(request.url))
+    page.on("request", lambda request: noise.extend(u for u in [request.url] if not u.startswith(own)))
     page.goto(path.as_uri())
     return page, noise
 

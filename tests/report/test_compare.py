@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -104,7 +105,7 @@ def _as_file(table: pd.DataFrame, path: Path) -> Path:
     return path
 
 
-def _as_wandb(row: dict) -> dict:
+def _as_wandb(row: dict[str, Any]) -> dict[str, Any]:
     config = {name: row[name] for name in ("method", "dataset", "seed")}
     return {"name": f"run-{row['method']}{row['seed']}", "config": config, "summary": {"accuracy": row["accuracy"]}}
 

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -52,6 +53,7 @@ def test_ties_are_all_listed_larger_output_first(tidy: dict[int, pd.DataFrame]) 
 
 def test_headline_is_the_paper_s(tidy: dict[int, pd.DataFrame]) -> None:
     found = tables.headline(tidy[2])
+    assert found is not None
     assert (round(found.mean, 2), round(found.largest, 1), found.largest_set) == (1.74, 2.9, "STL10")
     assert (found.printed_mean, found.printed_largest) == (1.74, 2.9)
 
@@ -106,7 +108,7 @@ def _alter(reference: Path, out: Path, seed: int) -> None:
                 csv.writer(file).writerows([rows[0], *chosen])
 
 
-def _independent(folder: Path) -> dict[tuple, float]:
+def _independent(folder: Path) -> dict[tuple[Any, ...], float]:
     """Tables 2 to 6 by plain pandas, straight from the evaluation files."""
     frames = [pd.read_csv(folder / f"simclr-eval{s}.csv", decimal=",") for s in ("", "-ae-nonfrozen")]
     e = pd.concat(frames).rename(
@@ -121,7 +123,7 @@ def _independent(folder: Path) -> dict[tuple, float]:
     )
     e["v"] = 100 * e["test_micro_MulticlassAccuracy"]
     e["p"] = np.where(e["projection_head"] == "mlp", "mlp", np.where(e["f"], "ae", "autoencoder-trainable"))
-    out: dict[tuple, float] = {}
+    out: dict[tuple[Any, ...], float] = {}
     for (d, p), g in e.groupby(["d", "p"]):
         out[2, d, p, "max", None] = g["v"].max()
         for n, part in g.groupby("n"):

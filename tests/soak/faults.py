@@ -53,7 +53,11 @@ def wait(child: int, limit: float = 120.0) -> int:
 
 def go(config: Config, out: Path) -> Callable[[], None]:
     """A run of `config`, or going on with it."""
-    return lambda: pretraining.run(config, out, quiet=True) and None
+
+    def run() -> None:
+        pretraining.run(config, out, quiet=True)
+
+    return run
 
 
 class Writes:
@@ -81,7 +85,7 @@ class Writes:
 
     def install(self) -> None:
         """Make every write of this process go through the counters."""
-        files.os = self.os  # type: ignore[attr-defined]
+        files.os = self.os  # type: ignore[attr-defined,assignment]
 
 
 def count_writes(config: Config, out: Path) -> int:

@@ -5,7 +5,9 @@ import json
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -59,7 +61,8 @@ def number(text: str) -> float:
     return float(text.replace(",", "."))
 
 
-SIMCLR_COLUMNS = {
+Columns = dict[str, tuple[Callable[[str], Any], Callable[[Any], Any]]]  # what a cell says, what a config says
+SIMCLR_COLUMNS: Columns = {
     # column of the CSV -> (what the row says, what the run's config says); every setting that the CSV states
     "backbone": (str, lambda c: c.backbone.name),
     "weights": (lambda t: {"DEFAULT": "imagenet"}[t], lambda c: c.backbone.weights),
@@ -82,7 +85,7 @@ SIMCLR_COLUMNS = {
     "latent_dimensions": (int, lambda c: c.head.output_dim),
 }
 
-AUTOENCODER_COLUMNS = {
+AUTOENCODER_COLUMNS: Columns = {
     "dataset_name": (SETS.get, lambda c: c.data.sources[0]),
     "img_size": (int, lambda c: c.data.size),
     "latent_dimensions": (int, lambda c: c.head.hidden_dim),
@@ -93,7 +96,7 @@ AUTOENCODER_COLUMNS = {
 }
 
 
-def key(config: Config) -> tuple:
+def key(config: Config) -> tuple[object, ...]:
     return (
         config.data.sources[0],
         config.head.init,
@@ -121,7 +124,7 @@ def paper() -> list[study.Planned]:
     return study.expand(study.load("paper"))
 
 
-def test_paper_plans_15_autoencoders_and_765_runs(paper: study.Plan) -> None:
+def test_paper_plans_15_autoencoders_and_765_runs(paper: list[study.Planned]) -> None:
     plan = study.plan("paper", calibrate=False)
     assert (len(plan.runs), plan.autoencoders) == (765, 15)
     assert len({run.name for run in plan.runs}) == 765
@@ -129,7 +132,7 @@ def test_paper_plans_15_autoencoders_and_765_runs(paper: study.Plan) -> None:
     assert (len(one.runs), one.autoencoders) == (153, 3)
 
 
-def test_each_run_of_paper_is_its_row_of_the_csv(paper: study.Plan, reference: Path) -> None:
+def test_each_run_of_paper_is_its_row_of_the_csv(paper: list[study.Planned], reference: Path) -> None:
     stated = rows(reference / "simclr-train.csv") + rows(reference / "simclr-train-ae-nonfrozen.csv")
     assert len(stated) == 765
     by_key = {key(run.config): run.config for run in paper}
@@ -145,7 +148,7 @@ def test_each_run_of_paper_is_its_row_of_the_csv(paper: study.Plan, reference: P
 
 
 def test_each_autoencoder_of_paper_is_its_row_and_starts_the_heads_that_the_rows_say(
-    paper: study.Plan, reference: Path
+    paper: list[study.Planned], reference: Path
 ) -> None:
     stated = {row["model_ckpt"]: row for row in rows(reference / "ae-train.csv")}
     needed = {digest: run.config for digest, run in shared.autoencoders_of(paper).items()}
@@ -169,11 +172,11 @@ def test_each_autoencoder_of_paper_is_its_row_and_starts_the_heads_that_the_rows
     assert heads == 360 + 45
 
 
-def test_models_of_paper_have_the_parameters_of_the_rows(paper: study.Plan, reference: Path) -> None:
-    backbone = backbones.build("resnet34", size=32)
+def test_models_of_paper_have_the_parameters_of_the_rows(paper: list[study.Planned], reference: Path) -> None:
+    backbone: Any = backbones.build("resnet34", size=32)
     in_backbone = sum(p.numel() for p in backbone.parameters())
-    sources = {d: Autoencoder(3 * 8 * 8, backbone.num_features, d) for d in (128, 256, 512)}  # type: ignore[arg-type]
-    built: dict = {}
+    sources = {d: Autoencoder(3 * 8 * 8, backbone.num_features, d) for d in (128, 256, 512)}
+    built: dict[Any, Any] = {}
     by_key = {key(run.config): run.config for run in paper}
     for row in rows(reference / "simclr-train.csv") + rows(reference / "simclr-train-ae-nonfrozen.csv"):
         settings = by_key[tuple(SIMCLR_COLUMNS[column][0](row[column]) for column in IDENTIFYING)].head
@@ -181,7 +184,7 @@ def test_models_of_paper_have_the_parameters_of_the_rows(paper: study.Plan, refe
             head = ProjectionHead.from_init(
                 backbone.num_features,
                 init=settings.init,
-                hidden_dim=settings.hidden_dim,  # type: ignore[arg-type]
+                hidden_dim=settings.hidden_dim,
                 output_dim=settings.output_dim,
                 activation=settings.activation,
                 frozen=settings.frozen,
@@ -264,7 +267,7 @@ def test_overrides_reach_every_run(small: Path) -> None:
         ({"factors": {"seed": [1, 2]}}, "seeds"),
     ],
 )
-def test_a_wrong_file_is_refused_in_one_sentence(tmp_path: Path, content: dict, complaint: str) -> None:
+def test_a_wrong_file_is_refused_in_one_sentence(tmp_path: Path, content: dict[str, Any], complaint: str) -> None:
     path = write(tmp_path, **{"data": ["digits"], **content})
     with pytest.raises(InputError, match=complaint) as refused:
         study.expand(study.load(path))
@@ -509,6 +512,10 @@ def test_calls_that_add_to_a_study_at_once_lose_nothing(small: Path, tmp_path: P
     file, out = small, tmp_path / "out"
     calls.prepare(study.load(file), out)
     slow, quick = study.load(file, seeds=[2]), study.load(file, seeds=[3])
-    calls.prepare(slow, out, lambda planned: calls.prepare(quick, out) and None)  # while it looks at the data
+
+    def meanwhile(planned: list[study.Planned]) -> None:  # while it looks at the data
+        calls.prepare(quick, out)
+
+    calls.prepare(slow, out, meanwhile)
     assert study.load(out).seeds == (0, 1, 3, 2)
     assert not list(out.glob(".claim*"))

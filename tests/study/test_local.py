@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +90,11 @@ def epochs_saved(out: Path) -> int:
     return sum(len(path.read_bytes().splitlines()) for path in (out / "runs").glob("*/metrics.jsonl"))
 
 
+def _moved(out: Path, before: int, process: subprocess.Popen[bytes]) -> bool:
+    """Something new was saved since, or the process has ended."""
+    return epochs_saved(out) > before or process.poll() is not None
+
+
 @pytest.mark.soak
 def test_killed_ten_times_it_ends_as_if_it_had_not_been(tmp_path: Path) -> None:
     """The process group dies whenever something new was saved, and is started again."""
@@ -98,7 +104,7 @@ def test_killed_ten_times_it_ends_as_if_it_had_not_been(tmp_path: Path) -> None:
     finished: dict[str, bytes] = {}
     for _ in range(10):
         before, process = epochs_saved(out), start("smoke", out, workers=2, **options)
-        wait_for(lambda before=before, process=process: epochs_saved(out) > before or process.poll() is not None)
+        wait_for(partial(_moved, out, before, process))
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
         for result in (out / "runs").glob("*/result.json"):
@@ -143,7 +149,7 @@ os.kill(os.getpid(), signal.SIGKILL)
 def test_a_worker_whose_command_is_killed_before_it_can_look_ends(tmp_path: Path) -> None:
     """At the earliest point: the worker's process exists, and has not yet begun to import anything."""
     base = {"contrastive": {"epochs": 100_000}}
-    command = [sys.executable, "-P", "-c", ORPHAN, written(tmp_path, base=base), tmp_path / "out"]
+    command = [sys.executable, "-P", "-c", ORPHAN, str(written(tmp_path, base=base)), str(tmp_path / "out")]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True)
     assert done.returncode == -signal.SIGKILL
     wait_for(lambda: has_ended(int(done.stdout)))

@@ -87,7 +87,8 @@ def test_a_cluster_of_our_own_listens_on_the_loopback_address_alone_and_wants_a_
     done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=tmp_path)
     assert done.returncode == 0, done.stderr[-2000:]
     told = json.loads(done.stdout.splitlines()[-1])
-    parent = dict(map(int, line.split()) for line in told["parents"].splitlines())
+    pairs = (line.split() for line in told["parents"].splitlines())
+    parent = {int(child): int(above) for child, above in pairs}
 
     def is_ours(pid: int) -> bool:
         return pid == told["me"] or (pid in parent and is_ours(parent[pid]))

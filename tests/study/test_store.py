@@ -18,7 +18,8 @@ from tests.study.tiny import TINY, wait_for, written
 
 
 def test_one_of_many_takes_a_claim(tmp_path: Path) -> None:
-    barrier, tried, taken = threading.Barrier(16), threading.Barrier(16), []
+    barrier, tried = threading.Barrier(16), threading.Barrier(16)
+    taken: list[int] = []
 
     def take() -> None:
         barrier.wait()
@@ -42,7 +43,8 @@ def test_one_of_many_takes_over_from_a_dead_process(tmp_path: Path) -> None:
         holder = {**identity(), "token": "dead", "pid": int(dead.stdout), "started": "0"}
         (tmp_path / ".claim").write_text(json.dumps(holder))
         assert Claim(tmp_path).holder() is None
-        barrier, tried, taken = threading.Barrier(8), threading.Barrier(8), []
+        barrier, tried = threading.Barrier(8), threading.Barrier(8)
+        taken: list[int] = []
 
         def take(barrier: Barrier = barrier, tried: Barrier = tried, taken: list[int] = taken) -> None:
             barrier.wait()

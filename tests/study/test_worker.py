@@ -62,7 +62,7 @@ def test_a_failing_run_keeps_its_reason_and_stops_no_other(tmp_path: Path) -> No
 
 
 def test_a_full_disk_stops_the_study_and_fails_no_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(source: object, target: Path) -> None:
+    def full(source: Path, target: Path) -> None:
         if Path(target).name == "head.safetensors":
             raise OSError(errno.ENOSPC, "No space left on device")
         os.replace(source, target)
@@ -152,7 +152,7 @@ POINTS = (
 def test_killed_at_any_point_it_ends_as_if_it_had_not_been(tmp_path: Path, uninterrupted: dict[str, Any]) -> None:
     """One after another in one folder, each restarted by the next."""
     file = written(tmp_path, seeds=[0])
-    command = [sys.executable, "-P", "-m", "tests.study.killed", file, tmp_path / "out", *POINTS]
+    command = [sys.executable, "-P", "-m", "tests.study.killed", str(file), str(tmp_path / "out"), *POINTS]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path])}
     done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=tmp_path)
     assert done.stdout.splitlines() == [*(f"{point} -9" for point in POINTS), "left alone 0"], done.stderr[-2000:]

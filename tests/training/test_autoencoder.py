@@ -57,11 +57,12 @@ def splits() -> tuple[Tensor, Tensor, Tensor]:
 def feature_splits() -> tuple[Tensor, Tensor, Tensor]:
     """Features as an untrained backbone gives them: far from zero, hardly varying, of very different variances."""
     mix = torch.randn(8, H, generator=seeded(9)) * torch.logspace(-3, -1, H)
-    return tuple(0.7 + torch.randn(n, 8, generator=seeded(n)) @ mix for n in (230, 45, 46))
+    train, val, test = (0.7 + torch.randn(n, 8, generator=seeded(n)) @ mix for n in (230, 45, 46))
+    return train, val, test
 
 
 def build(
-    kind: str = "mlp", on: str = "pixels", seed: int = 0, **options: Any
+    kind: str = "mlp", on: Any = "pixels", seed: int = 0, **options: Any
 ) -> tuple[Autoencoder, AutoencoderConfig]:
     options = {"epochs": 3, "batch_size": 20, "lr": 1e-3} | options
     config = AutoencoderConfig(kind=kind, on=on, **options)
@@ -70,15 +71,15 @@ def build(
 
 def train(
     model: Autoencoder,
-    data: Sequence[Tensor],
+    data: Any,
     config: AutoencoderConfig,
     folder: Path,
     compute: Compute = FLOAT32,
     log: Callable[..., None] = lambda **line: None,
     **options: Any,
 ) -> TrainedAutoencoder:
-    options = {"seed": 5, "checkpoints": checkpoints(folder), "quiet": True} | options
-    return ae.train(model, data, config, compute=compute, log=log, **options)
+    given: Any = {"seed": 5, "checkpoints": checkpoints(folder), "quiet": True} | options
+    return ae.train(model, data, config, compute=compute, log=log, **given)
 
 
 def checkpoints(folder: Path, **options: Any) -> Checkpoints:
@@ -137,7 +138,7 @@ def test_initial_weights_are_distributed_as_torchs_own(kind: str) -> None:
 # ------------------------------------------------------------------------------------------------ its training
 
 
-def plain_loop(model: Autoencoder, data: Sequence[Tensor], config: AutoencoderConfig, seed: int) -> dict:
+def plain_loop(model: Autoencoder, data: Sequence[Tensor], config: AutoencoderConfig, seed: int) -> dict[str, Any]:
     """The paper's 3.3 and the authors' Lightning loop, transcribed in plain torch."""
     layers = nn.Sequential(
         nn.Linear(D, H), nn.ReLU(), nn.Linear(H, LATENT), nn.Linear(LATENT, H), nn.ReLU(), nn.Linear(H, D), nn.Sigmoid()
@@ -227,6 +228,7 @@ def test_normalised_pictures_are_reconstructed_in_their_own_range(
     assert found.test_mse == pytest.approx(torch.stack([e.mean() for e in errors.split(20)]).mean().item(), rel=1e-4)
     autoencoders.save(found.model, tmp_path / "a.safetensors")
     loaded = autoencoders.load(tmp_path / "a.safetensors")
+    assert isinstance(loaded, Autoencoder)
     shown = autoencoders.reconstruct(loaded, splits[2])
     assert torch.equal(shown, autoencoders.reconstruct(found.model, splits[2]))
     # The sigmoid cannot reach Z-scores below 0, which is why normalising impairs it: pixels come out no darker than
@@ -302,7 +304,7 @@ def test_resume_is_exact_to_the_byte(
     with pytest.raises(Interrupted):
         train(*_started(kind, on, data), folder, compute=compute, checkpoints=stopping, log=stopping.metrics.log)
     resumed = checkpoints(folder)
-    model, data, config = _started(kind, on, data)
+    model, _, config = _started(kind, on, data)
     parts = train(model, data, config, folder, compute=compute, checkpoints=resumed, log=resumed.metrics.log)
     for name, value in whole.model.state_dict().items():
         assert torch.equal(value, parts.model.state_dict()[name]), name
@@ -370,6 +372,7 @@ def test_variational_gradient_is_the_evidence_bounds() -> None:
     model, _ = build("variational")
     x = torch.rand(6, D, generator=seeded())
     hidden = model.encoder.hidden(x).relu()
+    assert model.encoder.log_variance is not None
     code = torch.distributions.Normal(model.embedding(hidden), (model.encoder.log_variance(hidden) / 2).exp())
     y = model.decoder(code.mean + code.stddev * torch.randn(6, LATENT, generator=seeded(4)))
     decoded = torch.distributions.Normal(y, (y - x).square().mean().sqrt())

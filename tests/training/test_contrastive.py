@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 from torch import Tensor, nn
+from torch.multiprocessing.spawn import spawn
 
 from headstart import data
 from headstart.augment import Draw
@@ -150,7 +150,7 @@ def test_several_processes_give_one_processs_loss_and_gradients(tmp_path: Path, 
     backbone = without_norms()
     weights = {name: tensor.clone() for name, tensor in backbone.state_dict().items()}
     loss, grads = one_step(stepper(backbone, 16))
-    mp.spawn(_rank, (ranks, str(tmp_path), weights, chunk), nprocs=ranks)
+    spawn(_rank, (ranks, str(tmp_path), weights, chunk), nprocs=ranks)
     out = torch.load(tmp_path / "out.pt")
     assert out["loss"].item() == pytest.approx(loss, abs=1e-9)
     for name, gradient in grads.items():
@@ -210,7 +210,7 @@ def _rank_goes_on(rank: int, folder: str) -> None:
 
 
 def test_several_processes_go_on_from_a_checkpoint(tmp_path: Path) -> None:
-    mp.spawn(_rank_goes_on, (str(tmp_path),), nprocs=2)
+    spawn(_rank_goes_on, (str(tmp_path),), nprocs=2)
     first, second = (torch.load(tmp_path / f"{rank}.pt") for rank in range(2))
     assert first["seen"] == [2]
     assert first["losses"] == second["losses"]
@@ -255,7 +255,7 @@ def test_keep_best_ends_with_the_best_epochs_weights(tmp_path: Path) -> None:
 def test_loss_that_is_not_finite_stops_and_names_the_step(tmp_path: Path) -> None:
     head = ProjectionHead(512, 8, 8)
     with torch.no_grad():
-        head.output.weight.fill_(math.nan)
+        next(head.output.parameters()).fill_(math.nan)
     with pytest.raises(RunError, match=r"not finite \(epoch 1, step \d"):
         trained(small(), head, tmp_path)
 

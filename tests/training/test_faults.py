@@ -208,7 +208,7 @@ def test_a_disk_that_takes_nothing_keeps_what_was_there(
         command("embed", finished, photos, "--out", tmp_path / "warm.npz", "--threads", 1)
     with monkeypatch.context() as patch:
         if fault is full:
-            patch.setattr(files.os, "fsync", full)
+            patch.setattr(os, "fsync", full)
         else:  # root may write everywhere, so no folder's permissions would do
             patch.setattr(files, "open", read_only, raising=False)
         code, said = command(*jobs[job])

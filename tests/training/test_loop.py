@@ -125,7 +125,7 @@ def test_it_may_be_finished_before_its_last_epoch(tmp_path: Path) -> None:
         ({"val_losses": {3: -math.inf}}, r"its validation loss is not finite \(epoch 3, step 4"),
     ],
 )
-def test_a_loss_that_is_no_number_is_named_and_never_saved(wrong: dict, words: str, tmp_path: Path) -> None:
+def test_a_loss_that_is_no_number_is_named_and_never_saved(wrong: dict[str, Any], words: str, tmp_path: Path) -> None:
     with pytest.raises(RunError, match=f"the sum is diverging: {words}"):
         run(Sum(**wrong), tmp_path)
     assert not (tmp_path / "checkpoint.pt").exists()

@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -36,7 +37,7 @@ def test_norms_and_biases_are_decayed_only_when_asked() -> None:
 
 
 def test_frozen_parameters_are_in_no_group() -> None:
-    model = network()
+    model: Any = network()
     model[0].requires_grad_(False)
     found = {id(p) for g in groups(model.named_parameters(), ContrastiveConfig()) for p in g["params"]}
     assert found == {id(p) for i in (2, 4) for p in model[i].parameters()}
@@ -150,7 +151,7 @@ def test_the_papers_schedule_is_torchs_cosine_once_an_epoch() -> None:
     schedule=st.sampled_from(["step", "epoch"]),
 )
 def test_the_rate_rises_to_the_peak_and_falls_to_the_floor(
-    epochs: int, steps: int, warmup: float, floor: float, schedule: str
+    epochs: int, steps: int, warmup: float, floor: float, schedule: Any
 ) -> None:
     config = ContrastiveConfig(epochs=epochs, lr=2.0, warmup_epochs=warmup, final_lr_fraction=floor, schedule=schedule)
     rates = [learning_rate(config, step, steps) for step in range(epochs * steps)]

@@ -5,6 +5,7 @@ import os
 import shutil
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -24,7 +25,7 @@ from headstart.records.config import load as load_config
 from headstart.records.errors import InputError, Interrupted
 from headstart.records.files import jsonl
 from headstart.records.folder import RunFolder, read_metrics
-from headstart.training import opening
+from headstart.training import contrastive, opening
 from headstart.training import run as pretraining
 from headstart.training.resolving import prepare
 from headstart.use.finetune import finetune
@@ -223,6 +224,13 @@ def test_overwrite_keeps_what_bad_input_cannot_replace(finished: RunFolder, tmp_
     assert {path.name: path.read_bytes() for path in out.iterdir() if path.is_file()} == before
 
 
+def _state(out: Path) -> dict[str, Any]:
+    saved = _read_one(RunFolder(out).checkpoint)
+    assert saved is not None
+    state: dict[str, Any] = saved["state"]
+    return state
+
+
 def test_overwrite_goes_on_with_what_it_has_begun(finished: RunFolder, tmp_path: Path) -> None:
     out = tmp_path / "run"
     shutil.copytree(finished.path, out)
@@ -230,10 +238,10 @@ def test_overwrite_goes_on_with_what_it_has_begun(finished: RunFolder, tmp_path:
     with pytest.raises(Interrupted):
         pretraining.run(config, out, overwrite=True, deadline=time.monotonic(), quiet=True)
     assert not RunFolder(out).result.exists()
-    first = _read_one(RunFolder(out).checkpoint)["state"]
+    first = _state(out)
     with pytest.raises(Interrupted):
         pretraining.run(config, out, overwrite=True, deadline=time.monotonic(), quiet=True)
-    second = _read_one(RunFolder(out).checkpoint)["state"]
+    second = _state(out)
     assert (first["epoch"], first["step"]) == (0, 1)
     assert (second["epoch"], second["step"]) == (1, 0)  # two steps are the whole epoch
     pretraining.run(config, out, overwrite=True, quiet=True)
@@ -309,9 +317,9 @@ def test_an_autoencoder_under_other_names_is_taken_whole(finished: RunFolder, tm
 
 
 def test_what_a_network_cannot_become_is_said_before_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    said = []
+    said: list[str] = []
     monkeypatch.setattr(opening, "say", said.append)
-    monkeypatch.setattr(pretraining.contrastive, "train", lambda *_, **__: pytest.fail("; ".join(said)))
+    monkeypatch.setattr(contrastive, "train", lambda *_, **__: pytest.fail("; ".join(said)))
     config = until(small(backbone={"name": "shufflenet_v2_x0_5"}), "contrastive")
     with pytest.raises(pytest.fail.Exception, match="can be exported as torchvision and onnx, not as timm"):
         pretraining.run(config, tmp_path / "run")

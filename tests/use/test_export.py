@@ -14,11 +14,12 @@ from safetensors import safe_open
 from torch import Tensor
 
 from headstart import backbones
+from headstart.backbones import check_exportable, exportable
 from headstart.engine.device import choose
 from headstart.records.errors import InputError, RunError
 from headstart.use import export as exporting
 from headstart.use.classifier import load_classifier
-from headstart.use.export import check_exportable, export, exportable
+from headstart.use.export import export
 from headstart.use.finetune import finetune
 from headstart.use.load import Run
 from headstart.use.settings import FinetuneSettings
@@ -91,6 +92,8 @@ def test_onnx_gives_the_same_features_at_any_batch(run: Run, pictures: Tensor, w
         np.testing.assert_allclose(features, wanted[:n], atol=1e-4)
     about = session.get_modelmeta().custom_metadata_map
     assert json.loads(about["size"]) == run.size
+    assert run.mean is not None
+    assert run.std is not None
     np.testing.assert_allclose(json.loads(about["mean"]), run.mean, atol=1e-6)
     np.testing.assert_allclose(json.loads(about["std"]), run.std, atol=1e-6)
     assert list(tmp_path.iterdir()) == [file]  # weights inside, nothing beside it
@@ -99,7 +102,7 @@ def test_onnx_gives_the_same_features_at_any_batch(run: Run, pictures: Tensor, w
 def test_what_gives_other_features_is_not_kept(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     real = exporting._state_dict_file
 
-    def damaged(tensors: dict[str, Tensor], suffix: str, about: Any) -> bytes:
+    def damaged(tensors: dict[str, Tensor], suffix: str, about: Any) -> Any:
         return real({**tensors, "conv1.weight": tensors["conv1.weight"] * 1.01}, suffix, about)
 
     monkeypatch.setattr(exporting, "_state_dict_file", damaged)

@@ -1,8 +1,10 @@
 """A finished run opens again as what it was."""
 
 import shutil
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -82,7 +84,7 @@ def test_pictures_in_memory_are_those_on_disk(run: Run, photos: Path) -> None:
     squares = images.squashed(rows, run.size)
     wanted = run.embed(squares, compute=compute)
     pictures = [Image.open(photos / images.names[row]) for row in rows]
-    forms = {
+    forms: dict[str, Any] = {
         "PIL": pictures,
         "floats": squares.float() / 255,
         "double": squares.double() / 255,
@@ -117,8 +119,9 @@ def test_pictures_in_memory_are_those_on_disk(run: Run, photos: Path) -> None:
         ([Image.new("RGB", (9, 9)), np.zeros((32, 32, 3), np.uint8)], "all of one kind"),
     ],
 )
-def test_pictures_that_could_be_mistaken_are_refused(run: Run, pictures: object, words: str) -> None:
-    for use in (run.embed, run.preprocess):
+def test_pictures_that_could_be_mistaken_are_refused(run: Run, pictures: Any, words: str) -> None:
+    uses: tuple[Callable[..., object], ...] = (run.embed, run.preprocess)
+    for use in uses:
         with pytest.raises(InputError, match=words):
             use(pictures)
 

@@ -4,14 +4,13 @@ Comes in: a name, a stem, weights, a random generator. Goes out: the network its
 nn.Identity, so that its state dict loads into the plain network and lacks that layer alone.
 """
 
-from headstart.backbones.formats import FORMATS, check_exportable, exportable, loading_lines
+from headstart.backbones.formats import check_exportable, exportable, loading_lines
 from headstart.backbones.networks import TIMM, last_linear_name, num_features
 from headstart.backbones.preprocessing import described, expected, settled, zscores
 from headstart.backbones.weights import FETCHED, build, cached, check, recognise
 
 __all__ = [
     "FETCHED",
-    "FORMATS",
     "TIMM",
     "build",
     "cached",

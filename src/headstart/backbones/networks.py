@@ -81,7 +81,7 @@ def _torchvision_network(name: str, size: int | None) -> nn.Module:
         raise InputError(f"backbone {name} cannot be built for {size} px pictures: {first_line(error)}") from None
     width, last = _last_layer(network)
     network.set_submodule(last, nn.Identity())
-    network.num_features, network.last_linear = width, last  # type: ignore[assignment]
+    network.num_features, network.last_linear = width, last
     return network
 
 

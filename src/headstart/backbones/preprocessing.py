@@ -136,7 +136,7 @@ def _of_timm(name: str, of: str) -> Expected:
 
 
 def _of_torchvision(name: str, of: str) -> Expected:
-    weights = torchvision.models.get_model_weights(name).DEFAULT  # type: ignore[attr-defined]
+    weights = torchvision.models.get_model_weights(name).DEFAULT
     transform: Any = weights.transforms()
     return Expected(
         int(transform.crop_size[0]),

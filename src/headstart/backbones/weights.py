@@ -100,7 +100,7 @@ def check(
 def cached(name: str) -> bool:
     """Whether the library's default weights of a network are on this machine already; asks no server."""
     if not name.startswith(TIMM):
-        urls, hub = [torchvision.models.get_model_weights(name).DEFAULT.url], None  # type: ignore[attr-defined]
+        urls, hub = [torchvision.models.get_model_weights(name).DEFAULT.url], None
     else:
         config = timm().get_pretrained_cfg(name.removeprefix(TIMM), allow_unregistered=True)
         urls, hub = [config.url] if config and config.url else [], config.hf_hub_id if config else None
@@ -229,7 +229,7 @@ def _interpolated(backbone: nn.Module, given: dict[str, Tensor]) -> dict[str, Te
     position = given.get("encoder.pos_embedding")
     if isinstance(backbone, VisionTransformer) and position is not None and position.ndim == 3:
         try:
-            return dict(interpolate_embeddings(backbone.image_size, backbone.patch_size, given))  # type: ignore[arg-type]
+            return dict(interpolate_embeddings(backbone.image_size, backbone.patch_size, given))
         except ValueError:  # its shape is another's, which is said in its place
             return given
     own, position = getattr(backbone, "pos_embed", None), given.get("pos_embed")

@@ -76,7 +76,7 @@ def _spellings(name: str) -> Iterator[str]:
     if name.startswith("~"):
         yield str(expanded(name))
     for form in ("NFC", "NFD"):
-        if (other := unicodedata.normalize(form, name)) != name:  # type: ignore[arg-type]
+        if (other := unicodedata.normalize(form, name)) != name:
             yield other
     if "\\" in name:
         yield name.replace("\\", "/")

@@ -105,7 +105,7 @@ _ALLOWED = {
 }
 
 
-class _Unpickler(pickle._Unpickler):  # type: ignore[name-defined]
+class _Unpickler(pickle._Unpickler):
     # The one written in Python: its memo is a dictionary, so that a file cannot make it allocate gigabytes.
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) not in _ALLOWED:

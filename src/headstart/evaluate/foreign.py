@@ -251,7 +251,7 @@ def recognise(path: str | Path) -> BackboneConfig:
             f"torchvision:NAME or timm:NAME, with --weights {path}"
         )
     name, stem = found
-    return BackboneConfig(name=name, stem=stem, weights=str(path))  # type: ignore[arg-type]
+    return BackboneConfig(name=name, stem=stem, weights=str(path))
 
 
 # ------------------------------------------------------------------------------------------------------- the parts

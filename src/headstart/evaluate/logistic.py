@@ -30,12 +30,12 @@ def _eigen(gram: Tensor) -> tuple[Tensor, Tensor]:
     LAPACK does not converge on every float32 matrix with many equal eigenvalues, such as those of constant features;
     then it is asked again in float64, where singular vectors are the same but come by another way.
     """
-    with contextlib.suppress(torch.linalg.LinAlgError):
+    with contextlib.suppress(torch.linalg.LinAlgError):  # type: ignore[attr-defined]
         return torch.linalg.eigh(gram)
     exact = gram.double().cpu()
     try:
         values, vectors = torch.linalg.eigh(exact)
-    except torch.linalg.LinAlgError:
+    except torch.linalg.LinAlgError:  # type: ignore[attr-defined]
         vectors, values, _ = torch.linalg.svd(exact)
         values, vectors = values.flip(0), vectors.flip(1)
     return values.to(gram), vectors.to(gram)

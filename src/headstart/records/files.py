@@ -131,7 +131,7 @@ LARGEST_YAML = 1_000_000
 """Values in a YAML file, each counted as often as it is referred to."""
 
 
-class _Loader(yaml.SafeLoader):
+class _Loader(yaml.SafeLoader):  # type: ignore[misc]
     """YAML's safe subset, reading `1e-4` as the number YAML 1.2 says it is.
 
     References to references can make a few lines mean more values than fit in any memory; those are refused unread.

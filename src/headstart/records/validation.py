@@ -147,7 +147,7 @@ def _path(value: Any, steps: Sequence[int | str], kind: str) -> tuple[int | str,
     path: list[int | str] = []
     for number, step in enumerate(steps, 1):
         if (isinstance(value, Mapping) and step in value) or (isinstance(value, list) and _is_index(step, value)):
-            value = value[step]  # type: ignore[call-overload, index]
+            value = value[step]  # type: ignore[index]
             path.append(step)
         elif kind.startswith("missing") and number == len(steps) and isinstance(step, str):
             path.append(step)

@@ -8,6 +8,7 @@ quartiles (docs/the-paper.md). A single run has no spread: its standard deviatio
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
+from typing import Any
 
 import pandas as pd
 
@@ -59,7 +60,7 @@ def _groups(runs: pd.DataFrame) -> Iterator[tuple[str, str, pd.DataFrame]]:
         yield str(dataset), str(projector), group
 
 
-def _peaks(runs: pd.DataFrame) -> Iterator[dict]:
+def _peaks(runs: pd.DataFrame) -> Iterator[dict[str, Any]]:
     for dataset, projector, group in _groups(runs):
         winners = group[group["percent"] == group["percent"].max()]
         for _, run in winners.sort_values(["output_dim", "hidden_dim"], ascending=[False, True]).iterrows():
@@ -75,27 +76,27 @@ def _peaks(runs: pd.DataFrame) -> Iterator[dict]:
             }
 
 
-def _distributions(runs: pd.DataFrame) -> Iterator[dict]:
+def _distributions(runs: pd.DataFrame) -> Iterator[dict[str, Any]]:
     for normalized in (True, False):
         for dataset, projector, group in _groups(runs[runs["normalized"] == normalized]):
             for row, statistic in STATISTICS.items():
                 yield _number(dataset, projector, normalized, row, statistic(group["percent"]))
 
 
-def _widths(runs: pd.DataFrame) -> Iterator[dict]:
+def _widths(runs: pd.DataFrame) -> Iterator[dict[str, Any]]:
     for dataset, projector, group in _groups(runs):
         for factor in ("hidden_dim", "output_dim"):
             for size, part in group.groupby(factor):
                 yield _number(dataset, projector, None, f"{factor}={size}", part["percent"].mean())
 
 
-def _activations(runs: pd.DataFrame) -> Iterator[dict]:
+def _activations(runs: pd.DataFrame) -> Iterator[dict[str, Any]]:
     for dataset, projector, group in _groups(runs):
         for activation, part in group.groupby("activation", observed=True):
             yield _number(dataset, projector, None, str(activation), part["percent"].mean())
 
 
-def _freezing(runs: pd.DataFrame) -> Iterator[dict]:
+def _freezing(runs: pd.DataFrame) -> Iterator[dict[str, Any]]:
     settings = (runs["init"] == "autoencoder") & (runs["activation"] == "Sigmoid") & ~runs["normalized"]
     chosen = runs[settings]
     for dataset, both in chosen.groupby("dataset", observed=True):
@@ -108,7 +109,7 @@ def _freezing(runs: pd.DataFrame) -> Iterator[dict]:
             yield _number(str(dataset), "ae", False, f"{name} avg", part.mean())
 
 
-def _number(dataset: str, projector: str, normalized: bool | None, row: str, value: float) -> dict:
+def _number(dataset: str, projector: str, normalized: bool | None, row: str, value: float) -> dict[str, Any]:
     return {"dataset": dataset, "projector": projector, "normalized": normalized, "row": row, "value": value}
 
 
@@ -122,7 +123,7 @@ def _printed() -> dict[printed.Key, float]:
     return printed.percentages()
 
 
-def _with_printed(table: int, rows: Iterator[dict]) -> pd.DataFrame:
+def _with_printed(table: int, rows: Iterator[dict[str, Any]]) -> pd.DataFrame:
     frame = pd.DataFrame(list(rows), columns=list(COLUMNS)).astype({"hidden_dim": "Int64", "output_dim": "Int64"})
     frame["printed"] = [
         _printed().get((table, r.dataset, r.projector, r.row, None if table == 2 else r.normalized))
@@ -222,7 +223,7 @@ def _cell(value: float | None, paper: float | None) -> TableCell:
     return TableCell(text, f"{paper:.1f}", round(float(text) - paper, 1))
 
 
-def _arrange_wide(table: int, frame: pd.DataFrame) -> tuple[list, list]:
+def _arrange_wide(table: int, frame: pd.DataFrame) -> tuple[list[Any], list[Any]]:
     if table == 6:
         frame = frame.assign(projector=frame["row"].str[-3:] + ".", row=frame["row"].str[:-4])
     columns = list(dict.fromkeys(zip(frame["dataset"], frame["projector"], strict=True)))
@@ -253,7 +254,7 @@ def _row_groups(table: int, frame: pd.DataFrame) -> Iterator[tuple[str, bool | N
         yield "", False, ["frozen", "not frozen"]
 
 
-def _arrange_peaks(table: int, frame: pd.DataFrame) -> tuple[list, list]:
+def _arrange_peaks(table: int, frame: pd.DataFrame) -> tuple[list[Any], list[Any]]:
     heads = [("", ["projector", "dim(g)", "activation", "dim(z)", "normalized", "Acc@1"])]
     bodies = []
     for dataset, winners in frame.groupby("dataset", sort=False, observed=True):

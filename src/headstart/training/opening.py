@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from headstart.backbones import FORMATS, exportable
+from headstart.backbones import exportable
 from headstart.data import Images
 from headstart.engine import distributed
 from headstart.engine.checkpoint import Checkpoints
@@ -21,6 +21,7 @@ from headstart.records.config import STAGES, Config, differences, from_dict, to_
 from headstart.records.errors import InputError
 from headstart.records.files import read_yaml
 from headstart.records.folder import Metrics, RunFolder
+from headstart.records.names import FORMATS
 from headstart.records.version import __version__
 from headstart.training import contrastive
 from headstart.training.opened import OpenRun

@@ -101,7 +101,7 @@ class LARS(Optimizer):
 
     def __init__(
         self,
-        params: Iterable[Tensor] | Iterable[dict],
+        params: Iterable[Tensor] | Iterable[dict[str, Any]],
         lr: float,
         momentum: float = 0.9,
         weight_decay: float = 0.0,
@@ -126,7 +126,7 @@ class LARS(Optimizer):
                     self._update(weight, weight.grad, group)
         return loss
 
-    def _update(self, weight: Tensor, gradient: Tensor, group: dict) -> None:
+    def _update(self, weight: Tensor, gradient: Tensor, group: dict[str, Any]) -> None:
         direction = gradient.add(weight, alpha=group["weight_decay"])
         if group["adapt"]:
             # On the device throughout: asking for a norm's value would make the host wait for every layer.

@@ -112,7 +112,7 @@ def write_npz(file: BinaryIO, images: Images, blocks: Iterable[np.ndarray], widt
             archive.writestr(f"{name}.npy", buffer.getbuffer())
         with archive.open("embeddings.npy", "w", force_zip64=True) as member:
             header = {"descr": "<f4", "fortran_order": False, "shape": (len(images), width)}
-            np.lib.format.write_array_header_1_0(member, header)  # type: ignore[arg-type]
+            np.lib.format.write_array_header_1_0(member, header)
             for block in blocks:
                 member.write(np.ascontiguousarray(block, dtype="<f4").data)
 
