@@ -2,7 +2,6 @@
 
 import os
 import signal
-import tarfile
 from pathlib import Path
 
 import pytest
@@ -45,8 +44,9 @@ def reference(data_root: Path) -> Path:
 
 
 def _unpacked(archive: Path, folder: Path) -> Path:
-    with tarfile.open(archive) as tar:
-        tar.extractall(folder, filter="data")
+    from headstart.data.download import unpack
+
+    unpack(archive, folder)
     return folder
 
 

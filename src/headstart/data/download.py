@@ -1,6 +1,7 @@
 """Fetching the named sets' archives, and unpacking them safely."""
 
 import tarfile
+from collections.abc import Iterator
 from pathlib import Path
 
 from headstart.records.errors import InputError
@@ -27,14 +28,22 @@ def fetch(known: NamedSet, folder: Path) -> None:
 def unpack(archive: Path, folder: Path) -> None:
     """Unpack a tar archive; members that would land outside `folder`, links out of it and devices are refused.
 
-    Raises InputError naming the archive, also where this Python cannot refuse them (3.11 before 3.11.4).
+    Raises InputError naming the archive.
     """
-    if not hasattr(tarfile, "data_filter"):
-        raise InputError(
-            f"{archive} is not unpacked: this needs Python 3.11.4 or newer; unpack it into {folder} by hand"
-        )
     try:
         with tarfile.open(archive) as tar:
-            tar.extractall(folder, filter="data")
+            if hasattr(tarfile, "data_filter"):
+                tar.extractall(folder, filter="data")
+            else:
+                tar.extractall(folder, _plain(tar, folder.resolve()))
     except (tarfile.TarError, OSError, EOFError) as error:
         raise InputError(f"{archive} cannot be unpacked into {folder}: {error}") from None
+
+
+def _plain(tar: tarfile.TarFile, folder: Path) -> Iterator[tarfile.TarInfo]:
+    """Files and folders below `folder`, for Python 3.11 before 3.11.4, which has no filters; all else is refused."""
+    for member in tar:
+        if not (member.isfile() or member.isdir()) or not (folder / member.name).resolve().is_relative_to(folder):
+            raise tarfile.ExtractError(f"{member.name!r} is no plain file or folder inside it")
+        member.mode &= 0o777
+        yield member
