@@ -43,7 +43,7 @@ def pretrain(
         out: the run folder.
         preset: `paper` for the authors' setting.
         overwrite: replace a finished run in `out`.
-        extend: go on with a finished run for more epochs.
+        extend: go on with a finished run for more epochs, or with pictures that are new or gone since.
         quiet: no progress bars.
         sections: the config's sections as dicts (`head=dict(init="random", frozen=False)`,
             `contrastive=dict(epochs=100)`) and its plain settings (`seed=1`, `device="cpu"`).

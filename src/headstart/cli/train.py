@@ -40,7 +40,7 @@ def pretrain(
         sources: folders of pictures, a text or CSV list, or a named set with its root (cifar10:ROOT).
         out: the run folder.
         overwrite: replace a finished run.
-        extend: go on with a finished run for more SimCLR epochs.
+        extend: go on with a finished run: for more SimCLR epochs, or with pictures that are new or gone.
         max_seconds: save and stop (exit 75) after this many seconds.
         preset: a setting with a name; `headstart list presets` tells them.
         config: settings from a run's config.yaml; DATA is then optional.

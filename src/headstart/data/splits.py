@@ -22,6 +22,8 @@ from headstart.records.files import write as write_file
 VAL, TEST = 0.1, 0.2
 """Shares of the validation and test split (paper 3.3); with an official test split, val is that share of train."""
 
+NOBODY = np.empty(0, np.int64)
+
 
 @dataclass(frozen=True)
 class Splits:
@@ -31,9 +33,19 @@ class Splits:
     val: np.ndarray
     test: np.ndarray
 
-    def save(self, path: str | Path) -> None:
-        """Write `splits.npz`."""
-        write_file(path, lambda file: np.savez(file, train=self.train, val=self.val, test=self.test))
+    @property
+    def every(self) -> np.ndarray:
+        """Indices of all pictures that are in a part, sorted."""
+        return np.unique(np.concatenate([self.train, self.val, self.test]))
+
+    def same(self, other: "Splits") -> bool:
+        """Whether both are the same three lists."""
+        return all(np.array_equal(getattr(other, name), part) for name, part in vars(self).items())
+
+    def save(self, path: str | Path, **more: np.ndarray) -> None:
+        """Write `splits.npz`; `more` arrays stand beside the three lists."""
+        arrays: Any = {**vars(self), **more}
+        write_file(path, lambda file: np.savez(file, **arrays))
 
     @classmethod
     def load(cls, path: str | Path, pictures: int) -> "Splits":
@@ -51,8 +63,10 @@ class Splits:
             raise InputError(f"{path} is damaged ({error}); restore it, or remove the run and start again") from None
 
 
-def make(images: Images, data: DataConfig) -> Splits:
+def make(images: Images, data: DataConfig, before: Splits | None = None) -> Splits:
     """Split pictures as `data.splits`, `data.split_seed` and `data.limit` say.
+
+    Pictures of `before` keep their part, whatever it is; the others fill the parts up to their shares of all.
 
     house: the official test split where there is one (val/ where there is no test/), val official or a tenth of train;
     else 70/10/20; draws are stratified by label. paper: as the authors' code did where there is an official split: val
@@ -68,10 +82,11 @@ def make(images: Images, data: DataConfig) -> Splits:
     if without:
         has |= {name: np.empty(0, np.int64) for name in without}
         say(f"the official {' and '.join(without)} pictures have no labels: left out, and split anew from the others")
+    placed = before or Splits(NOBODY, NOBODY, NOBODY)
     if not has["train"].size or not (has["test"].size or has["val"].size):
         everything = np.arange(len(images)) if not without else pool
-        test, rest = draw(everything, labels, TEST, seed, "test")
-        val, train = draw(rest, labels, VAL / (1 - TEST), seed, "val")
+        test, rest = draw(everything, labels, TEST, seed, "test", placed.test, placed.every)
+        val, train = draw(rest, labels, VAL / (1 - TEST), seed, "val", placed.val, placed.every)
     elif data.splits == "paper":
         test = has["test"] if has["test"].size else has["val"]
         train, val = _as_run(np.union1d(pool, has["val"]) if has["test"].size else pool, images, seed)
@@ -81,7 +96,10 @@ def make(images: Images, data: DataConfig) -> Splits:
         train, val, test = pool, has["val"], has["test"]
     else:
         test = has["test"] if has["test"].size else has["val"]
-        val, train = draw(pool, labels, VAL, seed, "val")
+        val, train = draw(pool, labels, VAL, seed, "val", placed.val, placed.every)
+    if before is not None:
+        new = (np.setdiff1d(part, before.every) for part in (train, val, test))
+        train, val, test = (np.union1d(*parts) for parts in zip(vars(before).values(), new, strict=True))
     if data.limit is not None and data.limit < len(train) + len(val):
         n_val = max(1, round(data.limit * len(val) / (len(train) + len(val))))
         train = balanced(train, labels, data.limit - n_val, seed)
@@ -106,18 +124,29 @@ def _as_run(pool: np.ndarray, images: Images, seed: int) -> tuple[np.ndarray, np
     return first, second
 
 
-def draw(pool: np.ndarray, labels: np.ndarray, share: float, seed: int, stream: str) -> tuple[np.ndarray, np.ndarray]:
+def draw(
+    pool: np.ndarray,
+    labels: np.ndarray,
+    share: float,
+    seed: int,
+    stream: str,
+    drawn: np.ndarray = NOBODY,
+    placed: np.ndarray = NOBODY,
+) -> tuple[np.ndarray, np.ndarray]:
     """Two sorted parts of `pool`: a stratified random `share` of it (rounded; at least one of two or more), the rest.
 
-    Every class (the unlabelled are one) gives its share to within one picture.
+    Every class (the unlabelled are one) gives its share to within one picture. Of the `placed`, the `drawn` belong to
+    the first part and the others to the rest; so many more are drawn as its share of the whole pool lacks.
     """
-    rank, tie = _ranks(pool, labels, seed, stream)
-    count = np.bincount(labels[pool] + 1)[labels[pool] + 1]
+    drawn, free = np.intersect1d(pool, drawn), pool[~np.isin(pool, placed)]
+    rank, tie = _ranks(free, labels, seed, stream)
+    count = np.bincount(labels[free] + 1)[labels[free] + 1]
     # Pictures of a class lie evenly along [0, 1), from a random start: the first `share` of all takes it from each.
     order = np.argsort((rank + tie) / count, kind="stable")
     n = round(share * len(pool))
     n = min(max(n, 1), len(pool) - 1) if len(pool) > 1 else 0
-    return np.sort(pool[order[:n]]), np.sort(pool[order[n:]])
+    first = np.union1d(drawn, free[order[: max(n - len(drawn), 0)]])
+    return first, np.sort(pool[~np.isin(pool, first)])
 
 
 def balanced(pool: np.ndarray, labels: np.ndarray, n: int, seed: int) -> np.ndarray:

@@ -60,8 +60,12 @@ class OnlineProbe:
         return {"weights": self.weights.detach(), "optimizer": self.optimizer.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on where `state_dict` was taken, from the next step on: that tells the device (a file's is the CPU)."""
-        self.weights, self.saved = None, state
+        """Go on where `state_dict` was taken, from the next step on: that tells the device (a file's is the CPU).
+
+        A classifier of another number of classes, in a set that has grown since, begins anew.
+        """
+        fits = not state or state["weights"].shape[1] == self.classes
+        self.weights, self.saved = None, state if fits else {}
 
     def _begin(self, width: int, device: torch.device) -> None:
         start = self.saved["weights"] if self.saved else torch.zeros(width + 1, self.classes)

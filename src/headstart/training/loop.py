@@ -165,7 +165,10 @@ class Loop:
     def _restore(self, state: State) -> None:
         self.training.restore(state)
         self.epoch, self.step, self.lr = state["epoch"], state["step"], state["lr"]
-        self.losses.copy_(state["losses"])
+        if len(state["losses"]) == len(self.losses):
+            self.losses.copy_(state["losses"])
+        else:  # the set has grown: an epoch of other pictures begins anew
+            self.step = 0
 
     def _take_steps(self, clock: "Clock", bar: progress.Bar) -> None:
         training = self.training

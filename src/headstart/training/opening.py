@@ -3,18 +3,24 @@
 Comes in: what resolving.py prepared and a run folder that may hold something. Goes out: an `OpenRun`, or one sentence.
 """
 
+import json
 import os
 import platform
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from headstart.backbones import exportable
 from headstart.data import Images
+from headstart.data.growing import remember
+from headstart.data.splits import Splits
 from headstart.engine import distributed
 from headstart.engine.checkpoint import Checkpoints
 from headstart.engine.device import Compute
+from headstart.engine.importers import read_metadata
 from headstart.engine.progress import say
 from headstart.records import files, text
 from headstart.records.config import STAGES, Config, differences, from_dict, to_yaml
@@ -51,11 +57,11 @@ def open_run(
 ) -> OpenRun:
     """Compare what is to be done with what the folder holds, and begin or go on."""
     config, images, splits = prepared.config, prepared.images, prepared.splits
-    changed = _environment_changes(folder, compute) if _has_begun(folder) and not overwrite else []
+    changed = _environment_changes(folder, compute) if has_begun(folder) and not overwrite else []
     if overwrite:
-        _replace(folder, config, images)
-    elif _has_begun(folder):
-        _compare(folder, config, images, extend)
+        _replace(folder, prepared)
+    elif has_begun(folder):
+        _compare(folder, prepared, extend)
     metrics = Metrics(folder.metrics)
     checkpoints = Checkpoints(
         folder.checkpoint,
@@ -67,8 +73,12 @@ def open_run(
     )
     stages = _finished_stages(folder)
     longer = extend and _extends(folder, stages, config, checkpoints)
+    if prepared.growth and not quiet:
+        say(f"{prepared.growth}" + ("" if longer else "; more --contrastive.epochs would train on them"))
     distributed.wait_for_all()  # everyone has read what rank 0 now changes
     run = OpenRun(folder, config, compute, images, splits, metrics, checkpoints, stages, quiet)
+    if "contrastive" in stages and config.data.normalize and config.data.statistics == "train":
+        run.moments = _moments_of(folder)
     if config.stages != "autoencoder" and not quiet:
         _say_exports(config.backbone.name)
     if changed and not quiet:
@@ -77,8 +87,19 @@ def open_run(
             f"{', '.join(now for _, now in changed)}: the result may differ from that of an uninterrupted run"
         )
     if run.writes:
-        _begin(run, longer, changed)
+        _begin(run, prepared, longer, changed)
+    if extend:
+        distributed.wait_for_all()  # until a result that no longer holds is gone
+        if run.is_finished and not quiet:
+            say("nothing to extend: the same pictures, and no more epochs")
     return run
+
+
+def _moments_of(folder: RunFolder) -> dict[str, tuple[Tensor, Tensor]]:
+    """The Z-score that a trained backbone was trained with, whatever has become of the pictures since."""
+    about = read_metadata(folder.backbone)
+    mean, std = (torch.tensor(json.loads(about[name])) for name in ("mean", "std"))
+    return dict.fromkeys(("train", "val", "test"), (mean, std))
 
 
 def _extends(folder: RunFolder, stages: dict[str, Any], config: Config, checkpoints: Checkpoints) -> bool:
@@ -113,12 +134,12 @@ def _about(folder: RunFolder) -> dict[str, Any]:
     return about if isinstance(about, dict) else {}
 
 
-def _begin(run: OpenRun, longer: bool, changed: list[tuple[str, str]]) -> None:
+def _begin(run: OpenRun, prepared: Prepared, longer: bool, changed: list[tuple[str, str]]) -> None:
     """Write what was decided, and take away what an earlier process left half done."""
     folder, metrics = run.folder, run.metrics
     for left_behind in folder.path.glob(".*.tmp"):  # by a process that was killed
         left_behind.unlink(missing_ok=True)
-    if folder.is_complete() and longer:
+    if folder.is_complete() and (longer or prepared.growth):
         files.write_json(folder.stages, run.stages)
         folder.result.unlink()
     about: dict[str, Any] = {
@@ -127,31 +148,34 @@ def _begin(run: OpenRun, longer: bool, changed: list[tuple[str, str]]) -> None:
         "folder": os.getcwd(),
         **environment(run.compute),
     }
+    grown = [*(_about(folder).get("grown") or ()), *([asdict(prepared.growth)] if prepared.growth else [])]
+    if grown:
+        about["grown"] = grown
     resumed = [*(_about(folder).get("resumed") or ()), *(f"{was} -> {now}" for was, now in changed)]
     if resumed:
         about["resumed"] = resumed
     files.write(folder.config, to_yaml(run.config, about))
-    run.splits.save(folder.splits)
+    run.splits.save(folder.splits, **(remember(run.images) if prepared.remembers else {}))
     _write_skipped(folder.skipped, run.images)
     if not run.stages:
         metrics.lines[:] = metrics.lines if run.checkpoints.saved else []
-    if not metrics.lines:
+    if not metrics.lines or prepared.growth:
         parts = {name: len(part) for name, part in run.parts.items()}
         metrics.log(stage="data", pictures=len(run.images), skipped=len(run.images.skipped), **parts)
 
 
-def _has_begun(folder: RunFolder) -> bool:
+def has_begun(folder: RunFolder) -> bool:
     """Whether anything was computed here. Settings alone, of a command that got no further, bind nobody."""
     computed = (folder.result, folder.stages, folder.checkpoint, folder.checkpoint.with_suffix(".previous.pt"))
     return folder.config.exists() and any(path.exists() for path in computed)
 
 
-def _replace(folder: RunFolder, config: Config, images: Images) -> None:
+def _replace(folder: RunFolder, prepared: Prepared) -> None:
     """Clear a finished run, and one begun with other settings; what these settings have begun goes on."""
     stale = folder.is_complete()
-    if not stale and _has_begun(folder):
+    if not stale and has_begun(folder):
         try:
-            _compare(folder, config, images, extend=False)
+            _compare(folder, prepared, extend=False)
         except InputError:
             stale = True
     distributed.wait_for_all()  # every process has read what rank 0 now removes
@@ -191,18 +215,24 @@ def _finished_stages(folder: RunFolder) -> dict[str, Any]:
     return {**stages, "head": result["geometry"].get("head")}
 
 
-def _compare(folder: RunFolder, config: Config, images: Images, extend: bool) -> None:
+def _compare(folder: RunFolder, prepared: Prepared, extend: bool) -> None:
     """Refuse to go on with a run under other settings or pictures, showing the difference."""
+    config, images = prepared.config, prepared.images
     values = read_yaml(folder.config)
     about = values.pop("about", {}) if isinstance(values, dict) else {}
     before = from_dict(values, where=str(folder.config))
     changed = differences(before, config)
     if extend and config.contrastive.epochs >= before.contrastive.epochs:
         changed = [line for line in changed if not line.startswith("contrastive.epochs:")]
-    if about.get("fingerprint") != images.fingerprint:
-        changed.append("the pictures themselves")
+    if prepared.growth is None:
+        if about.get("fingerprint") != images.fingerprint:
+            changed.append("the pictures themselves")
+        elif folder.splits.exists() and not Splits.load(folder.splits, len(images)).same(prepared.splits):
+            changed.append("the pictures themselves, in which --extend has carried the old split over")
     if changed:
-        more = "; --extend allows more epochs" if any("contrastive.epochs" in line for line in changed) else ""
+        allowed = {"contrastive.epochs:": "more epochs", "the pictures": "new pictures"}
+        found = [what for start, what in allowed.items() if any(line.startswith(start) for line in changed)]
+        more = f"; --extend allows {' and '.join(found)}" if found and not extend else ""
         raise InputError(
             f"{folder.path} was begun with other settings ({'; '.join(changed)}); repeat those, replace the run with "
             f"--overwrite, or give another --out{more}"

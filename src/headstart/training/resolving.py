@@ -11,15 +11,18 @@ import numpy as np
 import torch
 
 from headstart import autoencoders, backbones, data
-from headstart.data import Images
+from headstart.data import Images, growing
 from headstart.data import splits as splitting
+from headstart.data.growing import Growth
 from headstart.data.named import set_of
 from headstart.data.splits import Splits
 from headstart.engine.device import Compute
 from headstart.engine.progress import say
 from headstart.heads import check_directions, check_kind
-from headstart.records.config import AugmentConfig, Config, ContrastiveConfig
+from headstart.records.config import AugmentConfig, Config, ContrastiveConfig, from_dict
 from headstart.records.errors import InputError
+from headstart.records.files import read_yaml
+from headstart.records.folder import RunFolder
 from headstart.records.names import SETS
 from headstart.records.presets import PAPER_FOLDER_BATCH
 from headstart.training import autoencoder as autoencoding
@@ -35,27 +38,57 @@ MANY_EPOCHS = 10
 
 @dataclass(frozen=True)
 class Prepared:
-    """What a run is to do, and with which pictures; all that can be refused without training has been."""
+    """What a run is to do, and with which pictures; all that can be refused without training has been.
+
+    Attributes:
+        growth: what changed in the pictures since the run began, where that is allowed.
+        remembers: whether splits.npz is to say which pictures it splits; not in a study, which opens them once for all.
+    """
 
     config: Config
     images: Images
     splits: Splits
+    growth: Growth | None = None
+    remembers: bool = False
 
 
 def prepare(
-    config: Config, images: Images | None, splits: Splits | None, compute: Compute, quiet: bool = False
+    config: Config,
+    images: Images | None,
+    splits: Splits | None,
+    compute: Compute,
+    quiet: bool = False,
+    grown: RunFolder | None = None,
 ) -> Prepared:
     """Read the pictures, split them, decide what was left open; touches no run folder.
+
+    Args:
+        grown: a run that was begun with these pictures, or some of them, and goes on with what they are now.
 
     Raises InputError for what any later stage would refuse.
     """
     config = backbones.settled(config)
+    remembers, growth = images is None, None
     images = images or data.open_images(config.data, config.augment.crop_scale[0], config.augment.crop_ratio[0])
+    if grown is not None and splits is None:
+        splits, growth = growing.follow(grown.splits, images, config.data)
+        config = _as_begun(config, grown)
     splits = splits or splitting.make(images, config.data)
     resolved, notes = resolve(config, images, splits, compute)
     for note in notes if not quiet else ():
         say(note)
-    return Prepared(resolved, images, splits)
+    return Prepared(resolved, images, splits, growth, remembers)
+
+
+def _as_begun(config: Config, folder: RunFolder) -> Config:
+    """What follows from the number or the size of the pictures stays as it was decided when there were fewer."""
+    values = read_yaml(folder.config)
+    values.pop("about", None)
+    before = from_dict(values, where=str(folder.config))
+    settings, was = config.contrastive, before.contrastive
+    kept = replace(settings, batch_size=settings.batch_size or was.batch_size, lr=settings.lr or was.lr)
+    size = before.data.size if config.data.size == "auto" else config.data.size
+    return replace(config, contrastive=kept, data=replace(config.data, size=size))
 
 
 def resolve(config: Config, images: Images, splits: Splits, compute: Compute) -> tuple[Config, list[str]]:

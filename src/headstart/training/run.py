@@ -27,7 +27,7 @@ from headstart.training import autoencoder as autoencoding
 from headstart.training import contrastive, head, samples
 from headstart.training.keeping import keep_best
 from headstart.training.opened import OpenRun
-from headstart.training.opening import open_run, refuse_finished
+from headstart.training.opening import has_begun, open_run, refuse_finished
 from headstart.training.resolving import prepare
 from headstart.training.result import Judged, judge, write_result
 
@@ -56,7 +56,7 @@ def run(
         images, splits, autoencoder: what is already open, so that a study reads and trains it once.
         untrained: probes of the backbone before SimCLR, where another run of the same seed has them already.
         overwrite: replace a finished run, or one begun with other settings; one interrupted with these goes on.
-        extend: go on with a finished run for more SimCLR epochs.
+        extend: go on with a finished run for more SimCLR epochs, or with pictures that are new or gone since.
         deadline: `time.monotonic()` after which the run saves and stops.
         claimed: the caller is the folder's owner already (records/claim.py).
 
@@ -70,11 +70,14 @@ def run(
     quiet = quiet or not distributed.first()
     with distributed.process_group(compute), enough_memory(compute.device, NEEDS_LESS), ExitStack() as owner:
         with interrupted_by_signals("stopped before anything was trained"):
-            prepared = prepare(config, images, splits, compute, quiet)
+            grown = folder if extend and not overwrite and has_begun(folder) else None
+            prepared = prepare(config, images, splits, compute, quiet, grown)
         if distributed.first() and not claimed:
             owner.enter_context(owned(folder.open(), "pretrain", give_way))
         with stop_on_signals():
             run = open_run(folder, prepared, compute, overwrite, extend, deadline, quiet)
+            if extend and run.is_finished:
+                return folder.path
             names = config.loggers if run.writes else ()
             with loggers.attached(run.metrics, names, folder.path, dict(flatten(to_dict(run.config)))):
                 embedding = pretrain_embedding(run, autoencoder)

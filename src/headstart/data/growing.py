@@ -1,0 +1,91 @@
+"""A set of pictures that grows: those that were there keep their split, new ones join it, gone ones are named.
+
+Comes in: what `remember` left in splits.npz, and the pictures as they are now. Goes out: their split, and what changed.
+A picture is known by its content and its name, or by its content alone where it was renamed or moved.
+"""
+
+from collections import defaultdict
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from headstart.data import splits as splitting
+from headstart.data.images import Images
+from headstart.data.splits import Splits
+from headstart.records.config import DataConfig
+from headstart.records.errors import InputError
+from headstart.records.text import printable
+
+SHOWN = 8
+"""So many names of removed pictures stand in a sentence; all of them in config.yaml."""
+
+
+@dataclass(frozen=True)
+class Growth:
+    """What changed in a set since its split was made.
+
+    Attributes:
+        new: how many new pictures there are in each of train, val and test.
+        removed: names of the pictures that are gone.
+    """
+
+    new: dict[str, int]
+    removed: list[str]
+
+    def __str__(self) -> str:
+        """What changed, for the person at the keyboard."""
+        parts = ", ".join(f"{n} {name}" for name, n in self.new.items())
+        shown = ", ".join(printable(name) for name in self.removed[:SHOWN])
+        more = f" and {len(self.removed) - SHOWN} more" if len(self.removed) > SHOWN else ""
+        gone = f"; {len(self.removed)} removed: {shown}{more}" if self.removed else ""
+        if sum(self.new.values()):
+            return f"{sum(self.new.values())} new pictures ({parts}){gone}; the others keep their split"
+        return f"no new pictures{gone}" if gone else "the same pictures under other names, labels or splits"
+
+
+def remember(images: Images) -> dict[str, np.ndarray]:
+    """What splits.npz keeps beside its lists to know these pictures again: digests uint8 (n, 16), names in bytes."""
+    return {"digests": images.digests, "names": np.frombuffer("\0".join(images.names).encode(), np.uint8)}
+
+
+def follow(path: Path, images: Images, data: DataConfig) -> tuple[Splits | None, Growth | None]:
+    """The split of pictures that a run has begun with, carried over to what they are now, and what changed if any did.
+
+    None twice for a split that remembers no pictures: a study's, or one made before runs could grow.
+    Raises InputError when the file is damaged, or the set cannot grow: an authors' split, or a limited set.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            known = {name: file[name] for name in ("digests", "names") if name in file.files}
+            names = known["names"].tobytes().decode().split("\0") if known else []
+    except Exception as error:  # zipfile and numpy raise many kinds
+        raise InputError(f"{path} is damaged ({error}); restore it, or give another --out") from None
+    if not known:
+        return None, None
+    before = Splits.load(path, len(names))
+    if names == images.names and np.array_equal(known["digests"], images.digests):
+        return before, None
+    if data.splits == "paper" or data.limit is not None:
+        which = "--data.splits paper" if data.splits == "paper" else "--data.limit"
+        raise InputError(f"the pictures have changed, and a run with {which} has a fixed set; give another --out")
+    was = _matched(names, known["digests"], images)
+    carried = Splits(*(np.flatnonzero(np.isin(was, part)) for part in vars(before).values()))
+    after = splitting.make(images, data, carried)
+    new = {name: len(part) - len(getattr(carried, name)) for name, part in vars(after).items()}
+    gone = np.setdiff1d(np.arange(len(names)), was)
+    return after, Growth(new, [names[i] for i in gone])
+
+
+def _matched(names: list[str], digests: np.ndarray, images: Images) -> np.ndarray:
+    """For every picture its place (n,) among those that were there, -1 where it is new."""
+    old, now = ([row.tobytes() for row in found] for found in (digests, images.digests))
+    exactly = {key: i for i, key in enumerate(zip(names, old, strict=True))}
+    was = np.array([exactly.get(key, -1) for key in zip(images.names, now, strict=True)], dtype=np.int64)
+    renamed: dict[bytes, list[int]] = defaultdict(list)
+    for i in np.setdiff1d(np.arange(len(names)), was)[::-1]:
+        renamed[old[i]].append(int(i))
+    for i in np.flatnonzero(was < 0):
+        if waiting := renamed[now[i]]:
+            was[i] = waiting.pop()
+    return was

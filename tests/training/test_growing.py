@@ -1,0 +1,164 @@
+"""A folder that grows: `--extend` with new and removed pictures keeps every old picture's split."""
+
+import os
+import shutil
+import signal
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from PIL import Image
+from safetensors.torch import load_file
+
+from headstart.data import open_images
+from headstart.data.splits import Splits
+from headstart.records.config import DataConfig, from_dict
+from headstart.records.errors import InputError, Interrupted
+from headstart.records.folder import RunFolder
+from headstart.training import contrastive
+from headstart.training import run as pretraining
+from headstart.training.step import SimCLR
+
+PARTS = ("train", "val", "test")
+
+
+def add(root: Path, numbers: range, kinds: str = "ab") -> None:
+    for kind in kinds:
+        (root / kind).mkdir(parents=True, exist_ok=True)
+        for number in numbers:
+            noise = np.random.default_rng([ord(kind), number]).integers(0, 255, (16, 16, 3), dtype=np.uint8)
+            Image.fromarray(noise).save(root / kind / f"{number:03}.png")
+
+
+def change(root: Path) -> None:
+    """50 new pictures, a class of theirs among them, 10 gone, one renamed."""
+    add(root, range(100, 120))
+    add(root, range(10), "c")
+    for number in range(5):
+        (root / "a" / f"{number:03}.png").unlink()
+        (root / "b" / f"{number:03}.png").unlink()
+    (root / "a" / "050.png").rename(root / "b" / "renamed.png")
+
+
+@pytest.fixture(scope="module")
+def first(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder `photos` of 120 pictures and a finished `run` of it."""
+    root = tmp_path_factory.mktemp("growing")
+    add(root / "photos", range(60))
+    extend(root)
+    return root
+
+
+@pytest.fixture
+def root(first: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(first, tmp_path / "root"))
+
+
+def extend(root: Path, epochs: int = 1, **more: object) -> RunFolder:
+    values = {
+        "backbone": {"name": "resnet18", "stem": "cifar"},
+        "autoencoder": {"epochs": 1},
+        "head": {"hidden_dim": 8, "output_dim": 8},
+        "contrastive": {"epochs": epochs},
+        "probe": {"names": ["knn"]},
+        "checkpoint": {"minutes": 0},
+        "precision": "float32",
+        "threads": 1,
+        **more,
+    }
+    values["data"] = {"sources": [str(root / "photos")], **values.get("data", {})}  # type: ignore[dict-item]
+    return RunFolder(pretraining.run(from_dict(values), root / "run", extend=True, quiet=True))
+
+
+def parts(root: Path) -> dict[str, str]:
+    """Each picture's content, and the part it is in."""
+    images = open_images(DataConfig(sources=(str(root / "photos"),)))
+    splits = Splits.load(root / "run" / "splits.npz", len(images))
+    return {images.digests[i].tobytes().hex(): part for part in PARTS for i in getattr(splits, part)}
+
+
+@pytest.mark.parametrize("epochs", [1, 2])
+def test_old_pictures_keep_their_split_and_new_ones_fill_the_shares(root: Path, epochs: int) -> None:
+    before = parts(root)
+    weights = load_file(root / "run" / "backbone.safetensors")
+    change(root / "photos")
+    folder = extend(root, epochs)
+    after, result = parts(root), folder.read_result()
+    stayed = before.keys() & after.keys()
+    assert len(stayed) == 110
+    assert all(after[name] == before[name] for name in stayed)
+    assert len(after) == 160
+    assert {part: list(after.values()).count(part) for part in PARTS} == {"train": 112, "val": 16, "test": 32}
+    assert result["data"]["train"] == 112
+    assert result["data"]["classes"] == ["a", "b", "c"]
+    assert result["probes"]["knn"]["n_test"] == 32
+    (grown,) = yaml.safe_load(folder.config.read_text())["about"]["grown"]
+    assert sum(grown["new"].values()) == 50
+    assert sorted(grown["removed"]) == [f"{kind}/{number:03}.png" for kind in "ab" for number in range(5)]
+    assert result["contrastive"]["epochs"] == epochs
+    same = all(torch.equal(tensor, weights[name]) for name, tensor in load_file(folder.backbone).items())
+    assert same == (epochs == 1)  # without more epochs the backbone stays, and is judged on what there is now
+
+
+def test_a_backbone_that_is_not_trained_on_keeps_its_z_score(root: Path) -> None:
+    before = RunFolder(root / "run").read_result()["data"]
+    for number in range(100, 110):
+        Image.new("RGB", (16, 16), (250, 5, 5)).save(root / "photos" / "a" / f"{number}.png")
+    assert extend(root).read_result()["data"]["mean"] == before["mean"]
+    assert extend(root, epochs=2).read_result()["data"]["mean"] != before["mean"]
+
+
+def test_nothing_new_is_said_and_nothing_done(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    result = (root / "run" / "result.json").stat().st_mtime_ns
+    extend(root)
+    assert (root / "run" / "result.json").stat().st_mtime_ns == result
+
+
+def test_a_killed_extension_goes_on_to_the_byte(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    change(root / "photos")
+    whole = tmp_path / "whole"
+    shutil.copytree(root, whole)
+    extend(whole, epochs=3)
+    real = contrastive.Watch.validation_loss
+
+    def stop(self: contrastive.Watch, model: SimCLR) -> float | None:
+        os.kill(os.getpid(), signal.SIGTERM)
+        return real(self, model)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(contrastive.Watch, "validation_loss", stop)
+        with pytest.raises(Interrupted):
+            extend(root, epochs=3)
+    with pytest.raises(InputError, match="--extend has carried the old split over"):
+        pretraining.run(from_dict(_settings(root)), root / "run", quiet=True)
+    extend(root, epochs=3)
+    for name in ("backbone.safetensors", "head.safetensors", "splits.npz"):
+        assert (root / "run" / name).read_bytes() == (whole / "run" / name).read_bytes()
+
+
+def _settings(root: Path) -> dict[str, object]:
+    values = yaml.safe_load((root / "run" / "config.yaml").read_text())
+    values.pop("about")
+    values["data"]["sources"] = [str(root / "photos")]
+    return dict(values)
+
+
+def test_a_set_that_is_limited_does_not_grow(first: Path, tmp_path: Path) -> None:
+    root = Path(shutil.copytree(first, tmp_path / "root"))
+    shutil.rmtree(root / "run")
+    extend(root, data={"limit": 60})
+    change(root / "photos")
+    with pytest.raises(InputError, match=r"--data\.limit has a fixed set"):
+        extend(root, data={"limit": 60})
+    assert (root / "run" / "result.json").exists()
+
+
+def test_without_extend_changed_pictures_are_refused_and_the_option_named(root: Path) -> None:
+    settings = _settings(root)
+    settings["contrastive"]["epochs"] = 1  # type: ignore[index]
+    change(root / "photos")
+    (root / "run" / "result.json").unlink()
+    with pytest.raises(InputError, match="--extend allows new pictures"):
+        pretraining.run(from_dict(settings), root / "run", quiet=True)
