@@ -6,7 +6,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test test-oldest lint soak clean
+.PHONY: demo test test-oldest lint soak docs dist clean
 
 demo: $(VENV)/.core
 	$(BIN)/headstart demo
@@ -34,6 +34,16 @@ $(VENV)-oldest/.test: pyproject.toml
 
 soak: $(VENV)/.test
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m soak -s
+
+# Wheel and source archive, as they would be published, into dist/.
+dist: $(VENV)/.dist
+	rm -rf dist build/lib
+	$(BIN)/python -m build --outdir dist
+	$(BIN)/python -m twine check --strict dist/*
+
+$(VENV)/.dist: $(VENV)/.core
+	$(PIP) --editable ".[dist]"
+	@touch $@
 
 $(VENV)/.python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \

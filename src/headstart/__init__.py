@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from headstart.records.errors import speaks_python
+from headstart.records.version import __version__
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
     from headstart.report.compare import Compared
     from headstart.use.load import Run
 
-__version__ = "0.1.0"
 __all__ = ["__version__", "compare", "load", "pretrain"]
 
 

@@ -76,6 +76,11 @@ def _dispatch(argv: list[str]) -> int:
     if argv[0] == "--version":
         print(f"headstart {__version__}")
         return 0
+    if argv[0] == "--print-completion":
+        from headstart.cli.completion import print_completion
+
+        print_completion("".join(argv[1:2]), COMMANDS)
+        return 0
     words, rest = _command_words(argv)
     command = COMMANDS[words]
     if {"-h", "--help"} & {*rest}:
@@ -109,7 +114,10 @@ def _print_help() -> None:
     console = Console()
     console.print("usage: headstart COMMAND ...\n\nSimCLR pretraining with a head start, and an honest answer.\n")
     console.print(table)
-    console.print("\n`headstart COMMAND --help` lists a command's options.")
+    console.print(
+        "\n`headstart COMMAND --help` lists a command's options, `--version` tells Headstart's, and "
+        "`--print-completion SHELL` prints what lets bash, zsh or fish complete them."
+    )
 
 
 MOST_USED = {
