@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -116,7 +117,7 @@ def test_what_gives_other_features_is_not_kept(run: Run, tmp_path: Path, monkeyp
     [
         ("vit_b_16", "timm", "no timm network"),
         ("timm:vit_tiny_patch16_224", "torchvision", "no counterpart in torchvision"),
-        ("resnet18", "coreml", "one of torchvision, timm, onnx"),
+        ("resnet18", "coreml", "one of torchvision, timm, onnx, hub"),
     ],
 )
 def test_a_network_without_a_counterpart_is_refused_in_one_sentence(name: str, format: str, word: str) -> None:
@@ -186,3 +187,88 @@ def test_a_classifier_loads_into_plain_code_with_the_same_scores(run: Run, photo
         (scores,) = session.run(["scores"], {"pictures": pictures.numpy()})
         np.testing.assert_allclose(scores, wanted, atol=1e-4)
     assert not (from_labels / "MODEL_CARD.md").exists()
+
+
+HUB = """
+import json, sys
+import numpy as np, timm, torch
+network = timm.create_model("local-dir:hub", pretrained=True).eval()
+with torch.no_grad():
+    np.save("features.npy", network(torch.from_numpy(np.load("pictures.npy"))).numpy())
+bare = timm.create_model("local-dir:hub", pretrained=True, num_classes=0)
+assert all(torch.equal(a, b) for a, b in zip(network.state_dict().values(), bare.state_dict().values(), strict=True))
+settings = timm.data.resolve_model_data_config(network)
+keys = ("input_size", "mean", "std", "interpolation", "crop_mode", "crop_pct")
+print(json.dumps({key: settings[key] for key in keys}))
+assert not any(name.startswith("headstart") for name in sys.modules)
+"""
+
+
+def test_timm_builds_a_hub_folder_with_the_same_features(
+    run: Run, pictures: Tensor, wanted: Tensor, tmp_path: Path
+) -> None:
+    pytest.importorskip("timm")
+    folder = export(run, "hub", tmp_path / "hub", license="cc-by-4.0")
+    assert {path.name for path in folder.iterdir()} == {"model.safetensors", "config.json", "README.md"}
+    np.save(tmp_path / "pictures.npy", pictures.numpy())
+    done = subprocess.run(
+        [sys.executable, "-c", HUB], cwd=tmp_path, capture_output=True, text=True, env={"HF_HUB_OFFLINE": "1"}
+    )
+    assert done.returncode == 0, done.stderr
+    np.testing.assert_allclose(np.load(tmp_path / "features.npy"), wanted, atol=1e-5)
+    fed = json.loads(done.stdout)
+    assert (fed["input_size"], fed["crop_pct"]) == ([3, run.size, run.size], 1.0)
+    assert (fed["crop_mode"], fed["interpolation"]) == ("squash", "bilinear")
+    assert run.mean is not None
+    np.testing.assert_allclose(fed["mean"], run.mean, atol=1e-6)
+
+
+def test_timms_own_transform_feeds_pictures_as_the_run_was_fed(run: Run, photos: Path, tmp_path: Path) -> None:
+    """What a user of timm does with the folder: `create_transform` on a photograph that is no square."""
+    timm = pytest.importorskip("timm")
+    from PIL import Image
+
+    network = timm.create_model(f"local-dir:{export(run, 'hub', tmp_path / 'hub', license='mit')}", pretrained=True)
+    transform = timm.data.create_transform(**timm.data.resolve_model_data_config(network))
+    picture = Image.open(next(path for path in sorted(photos.rglob("*.png")))).convert("RGB")
+    difference = (transform(picture) - run.preprocess([picture])[0]).abs()
+    assert difference.max() < 0.05  # one grey value of 255, by rounding, is 0.004 over the standard deviation
+
+
+def test_a_hub_folders_card_begins_with_what_the_hub_reads(run: Run, tmp_path: Path) -> None:
+    pytest.importorskip("timm")
+    import yaml
+
+    text = (export(run, "hub", tmp_path / "hub", license="cc-by-4.0") / "README.md").read_text()
+    _, front, card = text.split("---\n", 2)
+    said = yaml.safe_load(front)
+    assert (said["library_name"], said["pipeline_tag"]) == ("timm", "image-feature-extraction")
+    assert said["license"] == "cc-by-4.0"
+    assert "base_model" not in said  # random weights
+    (metric,) = said["model-index"][0]["results"][0]["metrics"]
+    probe = run.result["probes"]["knn"]
+    assert metric["value"] == pytest.approx(probe["accuracy"], abs=1e-4)
+    assert f"95 % interval {probe['ci95'][0]:.4f} to {probe['ci95'][1]:.4f}" in metric["name"]
+    assert "## Limits" in card
+    assert str(tmp_path) not in text
+
+
+def test_what_cannot_be_a_folder_of_the_hub_is_refused_in_one_sentence(run: Run, tmp_path: Path) -> None:
+    pytest.importorskip("timm")
+    backbone = run.config.backbone
+    stem = replace(run, config=replace(run.config, backbone=replace(backbone, stem="cifar")))
+    vit = replace(run, config=replace(run.config, backbone=replace(backbone, name="vit_b_16")))
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "notes.txt").write_text("mine")
+    for source, out, license, word in (
+        (stem, "hub", "mit", "no network of timm's"),
+        (vit, "hub", "mit", "no timm network with the same parameters"),
+        (run, "hub", None, "needs --license"),
+        (run, "full", "mit", "must be a new folder"),
+    ):
+        with pytest.raises(InputError, match=word) as refusal:
+            export(source, "hub", tmp_path / out, license=license)
+        assert "\n" not in str(refusal.value)
+    assert not (tmp_path / "hub").exists()
+    with pytest.raises(InputError, match="--license goes with --format hub"):
+        export(run, "timm", tmp_path / "plain.safetensors", license="mit")

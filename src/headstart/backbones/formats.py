@@ -21,7 +21,7 @@ def check_exportable(backbone_name: str, format: str) -> None:
     plain = backbone_name.removeprefix(TIMM)
     if format == "torchvision" and backbone_name != plain and not TWINS.fullmatch(plain):
         raise InputError(f"{backbone_name} is timm's and has no counterpart in torchvision{other}")
-    if format == "timm" and backbone_name == plain and not TWINS.fullmatch(plain):
+    if format in ("timm", "hub") and backbone_name == plain and not TWINS.fullmatch(plain):
         raise InputError(f"{backbone_name} has no timm network with the same parameters{other}")
     if format == "onnx" and plain in NOT_ONNX:
         raise InputError(f"{backbone_name} cannot be exported as onnx: {NOT_ONNX[plain]}{other}")
@@ -31,8 +31,8 @@ def exportable(backbone_name: str) -> tuple[Format, ...]:
     """The formats that `backbone_name` can be exported in, without building it."""
     plain = backbone_name.removeprefix(TIMM)
     twin = TWINS.fullmatch(plain)
-    own: Format = "torchvision" if plain == backbone_name else "timm"
-    return tuple(f for f in FORMATS if (plain not in NOT_ONNX if f == "onnx" else f == own or twin))
+    own: tuple[Format, ...] = ("torchvision",) if plain == backbone_name else ("timm", "hub")
+    return tuple(f for f in FORMATS if (plain not in NOT_ONNX if f == "onnx" else f in own or twin))
 
 
 NOT_ONNX: dict[str, str] = {}

@@ -225,13 +225,16 @@ def print_predicted(found: Any, out: Path) -> None:
 
 
 @shows
-def print_exported(source: Any, out: Path) -> None:
-    """Where a file is, that it was compared, and the model card's frank sentence."""
+def print_exported(source: Any, out: Path, format: str) -> None:
+    """Where a file or folder is, that it was compared, and the model card's frank sentence."""
     console = Console(highlight=False)
     told = {} if isinstance(source, Path) else source.result
     worse = no_better(told["untrained"], told["probes"]) if told else []
     if worse:
         tell(f"By {', '.join(worse)} this backbone is no better than before SimCLR.", console)
+    if format == "hub":
+        tell(f'{out}: timm gives the same; next: timm.create_model("local-dir:{out}", pretrained=True)', console)
+        return
     card = "" if isinstance(source, Path) else f"; the model card: {source.folder.card}"
     tell(f"{out}: read back, it gives the same; next: load it as its metadata tell{card}", console)
 

@@ -264,6 +264,7 @@ def export(
     *,
     format: Format,
     out: Path,
+    license: str | None = None,
     device: str = "auto",
     threads: int | None = None,
 ) -> int:
@@ -271,8 +272,9 @@ def export(
 
     Args:
         run: a finished run, or a classifier's folder.
-        format: torchvision, timm or onnx.
-        out: FILE.safetensors or FILE.pt; FILE.onnx.
+        format: torchvision, timm, onnx or hub.
+        out: FILE.safetensors or FILE.pt; FILE.onnx; for hub a folder.
+        license: of the weights, as it is to stand in the card; --format hub needs it.
         device: where the features that the file must give are computed: auto, cpu, cuda, cuda:N or mps.
         threads: CPU threads. Unset: one per core.
     """
@@ -282,8 +284,8 @@ def export(
     from headstart.use.export import export as write
 
     source = run if (run / "finetune.json").exists() else load(run)
-    write(source, format, out, compute=choose(device, "float32", threads))
-    print_exported(source, out)
+    write(source, format, out, license=license, compute=choose(device, "float32", threads))
+    print_exported(source, out, format)
     return 0
 
 

@@ -339,6 +339,7 @@ FORMATS = Names(
     Choice(name="torchvision", help="a state dict with torchvision's names"),
     Choice(name="timm", help="a state dict with timm's names"),
     Choice(name="onnx", help="a network for other runtimes (extra `onnx`)"),
+    Choice(name="hub", help="a folder that timm and hubs of models load: weights, config, card (extra `timm`)"),
 )
 
 if TYPE_CHECKING:

@@ -9,6 +9,7 @@ import importlib.util
 import io
 import json
 import logging
+import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from torch import Tensor, nn
 
 from headstart import backbones
 from headstart.backbones import check_exportable, exportable
+from headstart.backbones.networks import timm
 from headstart.data.prepare import How, how
 from headstart.engine.device import Compute
 from headstart.engine.randomness import generator
@@ -28,6 +30,7 @@ from headstart.engine.weights import to_bytes
 from headstart.records import files
 from headstart.records.errors import InputError, RunError
 from headstart.records.version import __version__
+from headstart.use import hub
 from headstart.use.card import model_card
 from headstart.use.classifier import (
     Classifier,
@@ -116,7 +119,14 @@ def of_classifier(folder: str | Path) -> Exportable:
     )
 
 
-def export(source: Run | str | Path, format: str, out: str | Path, *, compute: Compute | None = None) -> Path:
+def export(
+    source: Run | str | Path,
+    format: str,
+    out: str | Path,
+    *,
+    license: str | None = None,
+    compute: Compute | None = None,
+) -> Path:
     """Write a run's backbone, and RUN/MODEL_CARD.md, or a classifier, for other tools.
 
     Args:
@@ -124,7 +134,9 @@ def export(source: Run | str | Path, format: str, out: str | Path, *, compute: C
         format: `torchvision` or `timm`: a state dict, a backbone's without the classifier, `.safetensors` (metadata in
             the file) or `.pt` (metadata in FILE.pt.json beside it); `onnx`: input `pictures` (batch, 3, S, S) float32,
             Z-scored as the metadata say, output `features` (batch, num_features), of a classifier `scores` (batch,
-            classes) before the softmax, for any batch.
+            classes) before the softmax, for any batch; `hub`: a folder, of a run alone, from which
+            `timm.create_model("local-dir:DIR", pretrained=True)` builds the backbone.
+        license: of the weights; `hub` needs it, and nothing else takes it.
         compute: where what the file, read on the CPU, must give is computed. Unset: there.
 
     Returns:
@@ -135,6 +147,10 @@ def export(source: Run | str | Path, format: str, out: str | Path, *, compute: C
         RunError: the file, loaded back, did not give the same; nothing is kept.
     """
     out = Path(out)
+    if format == "hub":
+        return _export_hub(source, out, license, compute)
+    if license is not None:
+        raise InputError(f"--license goes with --format hub, whose card it stands in; --format {format} has none")
     what = of_run(source) if isinstance(source, Run) else of_classifier(source)
     check_exportable(what.name, format)
     if out.suffix not in SUFFIXES[format]:
@@ -161,6 +177,30 @@ def export(source: Run | str | Path, format: str, out: str | Path, *, compute: C
         files.write_json(out.with_name(f"{out.name}.json"), about)
     if isinstance(source, Run):
         files.write(source.folder.card, model_card(source, exportable(what.name), out.name, lines))
+    return out
+
+
+def _export_hub(source: Run | str | Path, out: Path, license: str | None, compute: Compute | None) -> Path:
+    """The folder of `use/hub.py`, kept once timm, given nothing but the folder, computes the same features."""
+    if not isinstance(source, Run):
+        raise InputError(
+            f"{source} holds a classifier, and --format hub writes backbones; --format timm writes its state dict"
+        )
+    check_exportable(source.config.backbone.name, "hub")
+    hub.check(source, license)
+    if out.exists() and not (out.is_dir() and {path.name for path in out.iterdir()} <= {*hub.FILES}):
+        raise InputError(f"--out {out} must be a new folder, or one that --format hub wrote")
+    what = of_run(source)
+    pictures = torch.randn(2, 3, what.size, what.size, generator=generator(0, "export"))
+    wanted = _outputs(source.backbone, pictures, compute.device if compute else "cpu")
+    contents = hub.contents(source, what.tensors, str(license), out.name)
+    with tempfile.TemporaryDirectory() as trial:
+        for name, content in contents.items():
+            files.write(Path(trial, name), content)
+        network = timm().create_model(f"local-dir:{trial}", pretrained=True)
+    _compare(_outputs(network, pictures), wanted, STATE_DICT_TOLERANCE, "timm", "features")
+    for name, content in contents.items():
+        files.write(out / name, content)
     return out
 
 
