@@ -34,6 +34,10 @@ def _lines(text: str) -> int:
     return len(text.splitlines()) - len(said.splitlines())
 
 
+def test_no_code_is_kept_from_the_formatter() -> None:
+    assert [path.name for path in SOURCES if "# fmt:" in path.read_text()] == []
+
+
 def test_no_function_is_longer_than_60_lines_without_its_docstring() -> None:
     long: dict[str, int] = {}
     for path in SOURCES:

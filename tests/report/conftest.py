@@ -55,92 +55,86 @@ def _probe(accuracy: float, n: int = 200) -> dict[str, Any]:
     return {"accuracy": correct / n, "correct": correct, "n_test": n, "ci95": list(wilson(correct, n))}
 
 
+def _lines(epochs: int, accuracy: float) -> list[dict[str, Any]]:
+    """What a training logs each epoch."""
+    return [
+        {
+            "stage": "contrastive",
+            "epoch": e,
+            "step": 4 * e,
+            "loss": 6 - 0.1 * e,
+            "val_loss": 5.9 - 0.1 * e,
+            "lr": 0.1,
+            "pairs_per_s": 90.0,
+            "data_wait": 0.0,
+            "h_effective_rank": 20.0 + e,
+            "accuracy": accuracy * e / epochs,
+        }
+        for e in range(1, epochs + 1)
+    ]
+
+
+def _result(config: Config, set_name: str, epochs: int) -> dict[str, Any]:
+    """A result but for its probes."""
+    head, counts = config.head, {"train": 700, "val": 100, "test": 200}
+    names = ("init", "frozen", "activation", "hidden_dim", "output_dim")
+    return {
+        "schema": 1,
+        "stage": "probe",
+        "config_hash": "0" * 16,
+        "data": {"name": set_name, "fingerprint": set_name, "size": 32, "classes": ["a", "b"], "skipped": 1, **counts},
+        "backbone": {"name": "resnet18", "stem": "imagenet", "weights": "none"},
+        "head": {name: getattr(head, name) for name in names},
+        "autoencoder": {"test_mse": 0.01, "val_mse": 0.011, "best_epoch": 9} if head.init == "autoencoder" else None,
+        "contrastive": {"train_loss": 5.0, "val_loss": 4.9, "epochs": epochs, "best_epoch": epochs},
+        "geometry": {
+            "effective_rank": 25.0,
+            "spectrum": [[1, 1.0], [2, 0.4], [4, 0.1]],
+            "head": {"singular_values": [3.0, 2.0, 1.0], "hidden_dead": 0.1, "loss": None},
+        },
+        "seconds": {"autoencoder": 2.0, "contrastive": 20.0 + config.seed, "probe": 1.0},
+    }
+
+
+def _finished_run(
+    path: Path,
+    *,
+    init: str = "autoencoder",
+    frozen: bool = True,
+    seed: int = 0,
+    accuracy: float = 0.8,
+    set_name: str = "digits",
+    hidden_dim: int = 64,
+    output_dim: int = 32,
+    activation: str = "relu",
+    probes: tuple[str, ...] = ("paper", "linear"),
+    epochs: int = 10,
+    **settings: object,
+) -> Path:
+    rng = np.random.default_rng([seed, hidden_dim, output_dim])
+    head = HeadConfig(init=init, frozen=frozen, activation=activation, hidden_dim=hidden_dim, output_dim=output_dim)
+    config = replace(Config(), head=head, seed=seed, data=DataConfig(sources=(set_name,), size=32))
+    for name, value in settings.items():
+        section, _, last = name.rpartition("__")
+        changed = {last: value}
+        config = replace(config, **({section: replace(getattr(config, section), **changed)} if section else changed))
+    (path / "samples").mkdir(parents=True)
+    (path / "samples" / "pairs.png").write_bytes(_png(rng))
+    (path / "samples" / "reconstructions.png").write_bytes(_png(rng))
+    (path / "config.yaml").write_text(to_yaml(config, {"headstart": "0", "fingerprint": set_name}))
+    (path / "skipped.csv").write_text("name,reason\n'=cmd()|x.png,<script>alert(1)</script>\n")
+    (path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in _lines(epochs, accuracy)))
+    result = _result(replace(config, head=head), set_name, epochs)
+    result["probes"] = {name: _probe(accuracy) for name in probes}
+    result["untrained"] = {name: _probe(0.4) for name in probes}
+    (path / "result.json").write_text(json.dumps(result))
+    return path
+
+
 @pytest.fixture
 def make_run() -> Callable[..., Path]:
     """A finished run's folder: make_run(path, init=..., frozen=..., seed=..., accuracy=..., set_name=...).
 
     `settings` are others by dotted name with `__` for the dot: backbone__name="resnet50".
     """
-
-    def make(
-        path: Path,
-        *,
-        init: str = "autoencoder",
-        frozen: bool = True,
-        seed: int = 0,
-        accuracy: float = 0.8,
-        set_name: str = "digits",
-        hidden_dim: int = 64,
-        output_dim: int = 32,
-        activation: str = "relu",
-        probes: tuple[str, ...] = ("paper", "linear"),
-        epochs: int = 10,
-        **settings: object,
-    ) -> Path:
-        rng = np.random.default_rng([seed, hidden_dim, output_dim])
-        head = HeadConfig(init=init, frozen=frozen, activation=activation, hidden_dim=hidden_dim, output_dim=output_dim)
-        config = replace(Config(), head=head, seed=seed, data=DataConfig(sources=(set_name,), size=32))
-        for name, value in settings.items():
-            section, _, last = name.rpartition("__")
-            changed = {last: value}
-            config = replace(
-                config, **({section: replace(getattr(config, section), **changed)} if section else changed)
-            )
-        (path / "samples").mkdir(parents=True)
-        (path / "samples" / "pairs.png").write_bytes(_png(rng))
-        (path / "samples" / "reconstructions.png").write_bytes(_png(rng))
-        (path / "config.yaml").write_text(to_yaml(config, {"headstart": "0", "fingerprint": set_name}))
-        (path / "skipped.csv").write_text("name,reason\n'=cmd()|x.png,<script>alert(1)</script>\n")
-        lines = [
-            {
-                "stage": "contrastive",
-                "epoch": e,
-                "step": 4 * e,
-                "loss": 6 - 0.1 * e,
-                "val_loss": 5.9 - 0.1 * e,
-                "lr": 0.1,
-                "pairs_per_s": 90.0,
-                "data_wait": 0.0,
-                "h_effective_rank": 20.0 + e,
-                "accuracy": accuracy * e / epochs,
-            }
-            for e in range(1, epochs + 1)
-        ]
-        (path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-        result = {
-            "schema": 1,
-            "stage": "probe",
-            "config_hash": "0" * 16,
-            "data": {
-                "name": set_name,
-                "fingerprint": set_name,
-                "size": 32,
-                "classes": ["a", "b"],
-                "skipped": 1,
-                "train": 700,
-                "val": 100,
-                "test": 200,
-            },
-            "backbone": {"name": "resnet18", "stem": "imagenet", "weights": "none"},
-            "head": {
-                "init": init,
-                "frozen": frozen,
-                "activation": activation,
-                "hidden_dim": hidden_dim,
-                "output_dim": output_dim,
-            },
-            "autoencoder": {"test_mse": 0.01, "val_mse": 0.011, "best_epoch": 9} if init == "autoencoder" else None,
-            "contrastive": {"train_loss": 5.0, "val_loss": 4.9, "epochs": epochs, "best_epoch": epochs},
-            "probes": {name: _probe(accuracy) for name in probes},
-            "untrained": {name: _probe(0.4) for name in probes},
-            "geometry": {
-                "effective_rank": 25.0,
-                "spectrum": [[1, 1.0], [2, 0.4], [4, 0.1]],
-                "head": {"singular_values": [3.0, 2.0, 1.0], "hidden_dead": 0.1, "loss": None},
-            },
-            "seconds": {"autoencoder": 2.0, "contrastive": 20.0 + seed, "probe": 1.0},
-        }
-        (path / "result.json").write_text(json.dumps(result))
-        return path
-
-    return make
+    return _finished_run
