@@ -142,6 +142,11 @@ class TestAgainstReference:
         ).fit(features["train"], labels["train"])
         assert result["correct"] == (reference.predict(features["test"]) == labels["test"]).sum()
         assert (result["k"], result["temperature"]) == (20, 0.1)
+        wide = reference.set_params(n_neighbors=min(200, len(labels["train"])))
+        assert result["wide"]["k"] == min(200, len(labels["train"]))
+        assert result["wide"]["correct"] == (wide.predict(features["test"]) == labels["test"]).sum()
+        low, high = result["wide"]["ci95"]
+        assert low < result["wide"]["accuracy"] < high
 
     def test_knn_in_blocks_is_a_plain_loop(self) -> None:
         features, labels, names, classes = problem(4, (60, 0, 40), classes=13)

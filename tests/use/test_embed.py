@@ -33,6 +33,25 @@ def test_npz_holds_names_embeddings_labels_and_classes(
     assert os.listdir(tmp_path) == ["all.npz"]
 
 
+@pytest.mark.parametrize("ending", ["npz", "parquet"])
+def test_paths_stand_beside_names_where_they_are_asked_for(ending: str, run: Run, photos: Path, tmp_path: Path) -> None:
+    if ending == "parquet":
+        pytest.importorskip("pyarrow")
+    embed(run, photos, out := tmp_path / f"all.{ending}", paths=True, quiet=True)
+    if ending == "npz":
+        with np.load(out) as file:
+            names, paths = file["names"].tolist(), file["paths"].tolist()
+    else:
+        import pandas as pd
+
+        table = pd.read_parquet(out)
+        assert list(table.columns) == ["name", "label", "embedding", "path"]
+        names, paths = table["name"].tolist(), table["path"].tolist()
+    assert [Path(path).relative_to(photos).as_posix() for path in paths] == names
+    assert all(Path(path).is_file() for path in paths)
+    assert embed(run, photos, out, quiet=True).new == 0  # and such a file is still one that embed continues
+
+
 def test_parquet_holds_a_row_a_picture(run: Run, photos: Path, tmp_path: Path) -> None:
     pytest.importorskip("pyarrow")
     import pandas as pd

@@ -67,6 +67,7 @@ def embed(
     sources: Data = (),
     *,
     out: Path | None = None,
+    paths: bool = False,
     reading: Reading = DataConfig(),  # noqa: B008 - frozen
     device: str = "auto",
     threads: int | None = None,
@@ -78,6 +79,7 @@ def embed(
         sources: folders of pictures, a list, or a named set. The run's own where left out.
         out: FILE.npz (names, embeddings, labels, classes) or FILE.parquet (name, label, embedding). One that is there
             gets what is new and loses what is gone.
+        paths: write where each picture lies as well: `paths`, or a last column `path`.
         device: auto, cpu, cuda, cuda:N or mps.
         threads: CPU threads. Unset: one per core.
     """
@@ -91,7 +93,8 @@ def embed(
     if out is None:
         raise InputError("embed needs --out FILE.npz or FILE.parquet")
     compute, opened = choose(device, threads=threads), load(folder)
-    print_embedded(write(opened, opened.open_images(own, reading), out, compute=compute), out)
+    images = opened.open_images(own, reading)
+    print_embedded(write(opened, images, out, paths=paths, compute=compute), out)
     return 0
 
 

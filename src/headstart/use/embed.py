@@ -15,13 +15,14 @@ from pathlib import Path
 
 import numpy as np
 
+from headstart.data import catalog
 from headstart.data.images import Images
 from headstart.engine import progress
 from headstart.engine.device import Compute, choose
 from headstart.evaluate import features
 from headstart.records import files
 from headstart.records.errors import InputError, Interrupted
-from headstart.use.embeddings import SAME, about
+from headstart.use.embeddings import SAME, about, paths_of
 from headstart.use.embeddings_file import ENDINGS, about_of, need_pyarrow, rows_of, write_npz, write_parquet
 from headstart.use.load import Run
 
@@ -55,6 +56,7 @@ def embed(
     data: str | Path | Sequence[str | Path] | Images,
     out: str | Path,
     *,
+    paths: bool = False,
     batch_size: int = 512,
     compute: Compute | None = None,
     quiet: bool = False,
@@ -65,6 +67,8 @@ def embed(
     `digests` uint8 (N, 16), the pictures' content, and `about`, JSON: the run, its weights, size and Z-score.
     `.parquet` (extra `parquet`): a row a picture, `name`, `label` (the class, a dictionary-encoded string whose codes
     are the npz's labels; null for none), `embedding` (num_features float32); digests and about in its metadata.
+    With `paths` also where each picture lies: `paths`, or a last column `path`, absolute; the name where a picture lies
+    inside another file.
 
     Raises:
         InputError: a wrong ending, a missing package, bad DATA. Interrupted: stopped; what was there is left.
@@ -84,7 +88,8 @@ def embed(
     width = int(run.backbone.num_features)  # type: ignore[arg-type]
     with _terminating_cleanly(), progress.stage("embedding", new, quiet=quiet) as bar:
         blocks = stream(run, images, kept.features, old, batch_size, compute, bar)
-        files.write(out, lambda file: write(file, images, blocks, width, json.dumps(said)))
+        where = paths_of(images.names, catalog.find(images.data)) if paths else None
+        files.write(out, lambda file: write(file, images, blocks, width, json.dumps(said), where))
     return Embedded(len(images), new, len(kept.rows) - len(np.unique(old[old >= 0])))
 
 

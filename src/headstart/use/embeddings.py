@@ -75,14 +75,25 @@ class Embeddings:
 
     def path(self, index: int) -> str:
         """The absolute path of a picture that is a file of its own; its name where it lies inside another."""
-        source, places = self._source
-        found = source.pictures[places[self.names[index]]] if self.names[index] in places else None
-        return str(Path(found).expanduser().absolute()) if isinstance(found, str) else self.names[index]
+        return paths_of([self.names[index]], *self._source)[0]
 
     @cached_property
     def _source(self) -> tuple[Source, dict[str, int]]:
         source = catalog.find(self.data)
         return source, {name: i for i, name in enumerate(source.names)}
+
+
+def paths_of(names: Sequence[str], source: Source, places: Mapping[str, int] | None = None) -> list[str]:
+    """The absolute path of each picture that is a file of its own; its name where it lies inside another, or is gone.
+
+    places: the position of each name in `source`, where that is known already.
+    """
+    places = {name: i for i, name in enumerate(source.names)} if places is None else places
+    found = [source.pictures[places[name]] if name in places else None for name in names]
+    return [
+        str(Path(picture).expanduser().absolute()) if isinstance(picture, str) else name
+        for name, picture in zip(names, found, strict=True)
+    ]
 
 
 def is_file(path: Path) -> bool:

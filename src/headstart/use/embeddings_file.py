@@ -97,7 +97,14 @@ def _whole(found: dict[str, np.ndarray], path: Path) -> dict[str, np.ndarray]:
     return found
 
 
-def write_npz(file: BinaryIO, images: Images, blocks: Iterable[np.ndarray], width: int, about: str) -> None:
+def write_npz(
+    file: BinaryIO,
+    images: Images,
+    blocks: Iterable[np.ndarray],
+    width: int,
+    about: str,
+    paths: Sequence[str] | None = None,
+) -> None:
     """What `np.savez` writes, with one array's rows coming in blocks."""
     with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED, allowZip64=True) as archive:
         for name, array in (
@@ -106,6 +113,7 @@ def write_npz(file: BinaryIO, images: Images, blocks: Iterable[np.ndarray], widt
             ("classes", np.array(images.classes, dtype=np.str_)),
             ("digests", np.asarray(images.digests)),
             ("about", np.array(about)),
+            *([] if paths is None else [("paths", np.array(paths, dtype=np.str_))]),
         ):
             buffer = io.BytesIO()
             np.lib.format.write_array(buffer, array, allow_pickle=False)
@@ -117,13 +125,21 @@ def write_npz(file: BinaryIO, images: Images, blocks: Iterable[np.ndarray], widt
                 member.write(np.ascontiguousarray(block, dtype="<f4").data)
 
 
-def write_parquet(file: BinaryIO, images: Images, blocks: Iterable[np.ndarray], width: int, about: str) -> None:
+def write_parquet(
+    file: BinaryIO,
+    images: Images,
+    blocks: Iterable[np.ndarray],
+    width: int,
+    about: str,
+    paths: Sequence[str] | None = None,
+) -> None:
     """A row a picture; `about` and the digests in the table's metadata."""
     pyarrow = need_pyarrow()
     from pyarrow import parquet  # noqa: PLC0415 - an extra
 
     label = pyarrow.dictionary(pyarrow.int32(), pyarrow.string())
     fields = [("name", pyarrow.string()), ("label", label), ("embedding", pyarrow.list_(pyarrow.float32(), width))]
+    fields += [] if paths is None else [("path", pyarrow.string())]
     metadata = {"headstart": about, "headstart.digests": np.asarray(images.digests).tobytes().hex()}
     table = pyarrow.schema(fields, metadata)
     classes = pyarrow.array(images.classes, pyarrow.string())
@@ -136,6 +152,7 @@ def write_parquet(file: BinaryIO, images: Images, blocks: Iterable[np.ndarray], 
                 pyarrow.array(images.names[rows], pyarrow.string()),
                 pyarrow.DictionaryArray.from_arrays(pyarrow.array(labels, mask=labels < 0), classes),
                 pyarrow.FixedSizeListArray.from_arrays(pyarrow.array(block.reshape(-1)), width),
+                *([] if paths is None else [pyarrow.array(paths[rows], pyarrow.string())]),
             ]
             writer.write_table(pyarrow.Table.from_arrays(columns, schema=table))
             done += len(block)
