@@ -11,7 +11,7 @@ from headstart.autoencoders.networks import Autoencoder
 from headstart.engine.randomness import seeded
 from headstart.records.config import AutoencoderConfig
 from headstart.records.errors import InputError
-from headstart.records.names import AUTOENCODER_KINDS, Choice
+from headstart.records.names import AUTOENCODER_KINDS, own
 
 
 def build(
@@ -61,4 +61,4 @@ def register(name: str, build: Callable[[int, int, int, str], Autoencoder], help
             )
         return model
 
-    AUTOENCODER_KINDS.register(Choice(name=name, help=help or "a kind of your own", make=make))
+    AUTOENCODER_KINDS.register(own(name, help, build, make))

@@ -4,7 +4,7 @@ import re
 
 from headstart.backbones.networks import TIMM, last_linear_name, options
 from headstart.records.errors import InputError
-from headstart.records.names import FORMATS, Format
+from headstart.records.names import BACKBONES, FORMATS, Format
 
 TWINS = re.compile(
     r"(resnet(18|34|50|101|152)|resnext(50_32x4d|101_32x8d|101_64x4d)|wide_resnet(50|101)_2"
@@ -19,6 +19,8 @@ def check_exportable(backbone_name: str, format: str) -> None:
         raise InputError(f"--format is {format}; it must be one of {', '.join(FORMATS)}")
     other = f"; it can be exported as {', '.join(exportable(backbone_name))}" if exportable(backbone_name) else ""
     plain = backbone_name.removeprefix(TIMM)
+    if format != "onnx" and backbone_name in BACKBONES:
+        raise InputError(f"{backbone_name} is your own and has no counterpart in {format}{other}")
     if format == "torchvision" and backbone_name != plain and not TWINS.fullmatch(plain):
         raise InputError(f"{backbone_name} is timm's and has no counterpart in torchvision{other}")
     if format in ("timm", "hub") and backbone_name == plain and not TWINS.fullmatch(plain):
@@ -29,6 +31,8 @@ def check_exportable(backbone_name: str, format: str) -> None:
 
 def exportable(backbone_name: str) -> tuple[Format, ...]:
     """The formats that `backbone_name` can be exported in, without building it."""
+    if backbone_name in BACKBONES:
+        return ("onnx",)
     plain = backbone_name.removeprefix(TIMM)
     twin = TWINS.fullmatch(plain)
     own: tuple[Format, ...] = ("torchvision",) if plain == backbone_name else ("timm", "hub")
@@ -46,6 +50,12 @@ def loading_lines(
 
     Args as for `build`. Every key of the file is used, and none of the network's is missing.
     """
+    if name in BACKBONES:
+        module = BACKBONES[name].origin
+        lines = [f"import {module}"] if module else []
+        lines += ["from headstart import backbones", "from safetensors.torch import load_file"]
+        lines += [f"backbone = backbones.build({name!r}, size={size})"]
+        return "\n".join([*lines, f"backbone.load_state_dict(load_file({file!r}))"])
     library, make = (
         ("timm", f"timm.create_model({name.removeprefix(TIMM)!r}")
         if name.startswith(TIMM)

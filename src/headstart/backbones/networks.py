@@ -1,13 +1,14 @@
-"""Networks by name: torchvision's or timm's without their classifier, sketched or built (paper 3.1, 3.5).
+"""Networks by name, sketched or built: torchvision's or timm's without their classifier, or a user's own (paper 3.1).
 
 Comes in: a name, a stem, a size. Goes out: the network itself, whose last Linear layer became nn.Identity, with random
 weights or with those that timm fetches.
 """
 
+import copy
 import difflib
 import functools
 import importlib
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from typing import Any
 
 import torch
@@ -15,13 +16,19 @@ import torchvision
 from torch import nn
 
 from headstart.records.errors import InputError
+from headstart.records.names import BACKBONES, own
 
 TIMM = "timm:"
+OWN_SIZE = 224
+"""Pixels for which a user's own network is sketched where no size is known yet."""
 
 
 def network(name: str, stem: str, size: int | None, *, fetched: bool = False) -> nn.Module:
     """The network `name` for square pictures of that size; timm's with the weights it fetches, if asked."""
-    made = _timm_network(name, size, fetched) if name.startswith(TIMM) else _torchvision_network(name, size)
+    if name in BACKBONES:
+        made = _own_network(name, size)
+    else:
+        made = _timm_network(name, size, fetched) if name.startswith(TIMM) else _torchvision_network(name, size)
     return _with_cifar_stem(made, name) if stem == "cifar" else made
 
 
@@ -61,13 +68,47 @@ def num_features(name: str) -> int:
 
 
 def last_linear_name(name: str) -> str:
-    """Name of the removed layer, such as `fc` or `classifier.6`; '' for timm, which builds networks without it."""
-    return "" if name.startswith(TIMM) else str(sketch(name, "imagenet", None).last_linear)
+    """Name of the removed layer, such as `fc` or `classifier.6`; '' for networks that are built without it."""
+    return "" if name.startswith(TIMM) or name in BACKBONES else str(sketch(name, "imagenet", None).last_linear)
 
 
 def options(name: str, size: int | None) -> dict[str, Any]:
     """What its library is told to build the network for pictures of that size."""
     return _timm_options(name, size) if name.startswith(TIMM) else _torchvision_options(name, size)
+
+
+# --------------------------------------------------------------------------------------------------------- own ones
+
+
+def register(name: str, build: Callable[[int], nn.Module], help: str = "") -> None:
+    """Let `backbone.name` be `name`, here and in every study, from now on.
+
+    Args:
+        build: (size) -> a module (N, 3, size, size) -> (N, num_features), where `size` is the side of the pictures in
+            pixels (224 where none is known yet, which must not change num_features). What it draws from torch's global
+            generator follows from the run's seed.
+        help: one line for `headstart list backbones`.
+
+    Raises InputError for a name that is taken, torchvision's among them.
+    """
+    if name in torchvision.models.list_models(module=torchvision.models):
+        raise InputError(f"backbone.name {name} is torchvision's already; give another name")
+    BACKBONES.register(own(name, help, build, build))
+
+
+def _own_network(name: str, size: int | None) -> nn.Module:
+    side = size or OWN_SIZE
+    network: nn.Module = BACKBONES[name].made()(side)
+    outline = copy.deepcopy(network).to("meta").eval()
+    try:
+        h = outline(torch.empty(2, 3, side, side, device="meta"))
+    except RuntimeError as error:
+        raise InputError(f"backbone {name} cannot take {side} px pictures (data.size): {first_line(error)}") from None
+    if not isinstance(h, torch.Tensor) or h.ndim != 2 or len(h) != 2:
+        shape = tuple(h.shape) if isinstance(h, torch.Tensor) else type(h).__name__
+        raise InputError(f"backbone {name} turns two pictures into {shape}; its build must give a module to (N, F)")
+    network.num_features = h.shape[1]  # type: ignore[assignment]
+    return network
 
 
 # ----------------------------------------------------------------------------------------------------- torchvision

@@ -14,13 +14,14 @@ import numpy as np
 import torchvision
 
 from headstart.backbones.networks import TIMM, timm
-from headstart.backbones.weights import FETCHED, weights_file
+from headstart.backbones.weights import FETCHED, no_library, weights_file
 from headstart.data import splits as splitting
 from headstart.data.images import Images
 from headstart.data.splits import Splits
 from headstart.engine.importers import read_metadata
 from headstart.records.config import Config
 from headstart.records.errors import InputError
+from headstart.records.names import BACKBONES
 
 LARGEST = 224
 """Pixels that `data.size` auto takes at most: at 518, which DINOv2 was made at, every step takes five times as long."""
@@ -59,6 +60,10 @@ def expected(name: str, weights: str | Path) -> Expected | None:
     about = {} if str(weights) in FETCHED else read_metadata(weights_file(weights))
     if {"size", "mean", "std"} <= about.keys():
         return _of_file(about, str(weights))
+    if name in BACKBONES and str(weights) in FETCHED:
+        raise InputError(no_library(name))
+    if name in BACKBONES:
+        raise InputError(f"{weights} does not say which pictures {name} expects; use data.statistics train")
     of = "" if str(weights) in FETCHED else f", as {Path(weights).name} does not say"
     return _of_timm(name, of) if name.startswith(TIMM) else _of_torchvision(name, of)
 

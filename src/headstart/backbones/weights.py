@@ -27,6 +27,7 @@ from headstart.engine.importers import read_metadata, read_tensors
 from headstart.engine.randomness import seeded
 from headstart.records.errors import InputError
 from headstart.records.folder import RunFolder
+from headstart.records.names import BACKBONES
 
 FETCHED = ("pretrained", "imagenet")
 """Words for the library's default weights of a network; the second only where these are ImageNet's."""
@@ -142,10 +143,17 @@ def _torchvision_weights(name: str) -> dict[str, Tensor]:
         raise InputError(cannot_fetch(name, error)) from None
 
 
+def no_library(name: str) -> str:
+    """The sentence for a library's weights of a user's own network."""
+    return f"no library has weights of {name}, which is your own; use backbone.weights none|FILE|RUN"
+
+
 def _check_words(name: str, stem: str, weights: str | Path) -> None:
     """Refuse fetched weights that there are not, or not for this stem, without fetching them."""
     if weights not in FETCHED:
         return
+    if name in BACKBONES:
+        raise InputError(no_library(name))
     if stem == "cifar":
         raise InputError(
             f"backbone.weights {weights} are made for a 7x7 first convolution, and backbone.stem cifar has a 3x3 one; "

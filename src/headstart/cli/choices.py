@@ -50,7 +50,8 @@ def listed(what: str) -> list[tuple[str, str]]:
         import torchvision
 
         own = torchvision.models.list_models(module=torchvision.models)
-        return [*((name, "torchvision") for name in own), ("timm:NAME", "any network of timm (extra `timm`)")]
+        yours = [(name, choice.help) for name, choice in names.BACKBONES.items()]
+        return [*((name, "torchvision") for name in own), ("timm:NAME", "any network of timm (extra `timm`)"), *yours]
     if what == "presets":
         from headstart.study.file import presets
 

@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from headstart.cli import bug, compare, defaults, look, study, train, use
+from headstart.records import plugins
 from headstart.records.errors import HeadstartError, InputError, Interrupted
 from headstart.records.text import printable
 from headstart.records.version import __version__
@@ -83,6 +84,7 @@ def _dispatch(argv: list[str]) -> int:
         return 0
     words, rest = _command_words(argv)
     command = COMMANDS[words]
+    plugins.use(defaults.values_of("--plugin", rest))
     if {"-h", "--help"} & {*rest}:
         _print_most_used(words)
     begin: dict[str, Any] = {}

@@ -79,10 +79,16 @@ def _sources_of(argv: list[str]) -> tuple[str, ...]:
     return parsed(pretrain, argv, "headstart pretrain", options=Config())["sources"]
 
 
-def _value_of(option: str, argv: list[str]) -> str | None:
+def values_of(option: str, argv: list[str]) -> list[str]:
+    """What an option is given, each time it is."""
+    found = []
     for here, after in itertools.zip_longest(argv, argv[1:]):
-        if here == option:
-            return after
-        if here.startswith(f"{option}="):
-            return here.split("=", 1)[1]
-    return None
+        if here == option and after is not None:
+            found.append(after)
+        elif here.startswith(f"{option}="):
+            found.append(here.split("=", 1)[1])
+    return found
+
+
+def _value_of(option: str, argv: list[str]) -> str | None:
+    return next(iter(values_of(option, argv)), None)

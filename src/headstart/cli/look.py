@@ -7,7 +7,7 @@ from typing import Annotated
 from tyro.conf import Positional, arg
 
 from headstart.cli.choices import listed
-from headstart.cli.options import Sources
+from headstart.cli.options import Plugins, Sources
 from headstart.cli.screen import tell
 from headstart.records.config import DataConfig
 
@@ -16,6 +16,7 @@ def check(
     sources: Sources,
     *,
     json: Path | None = None,
+    plugin: Plugins = (),
     data: DataConfig = DataConfig(),  # noqa: B008 - frozen
 ) -> int:
     """Read every picture once: counts, sizes, classes, unreadable files, duplicates.
@@ -41,7 +42,7 @@ def check(
     return 0
 
 
-def list_(what: Positional[Annotated[str, arg(metavar="WHAT")]], *, json: bool = False) -> int:
+def list_(what: Positional[Annotated[str, arg(metavar="WHAT")]], *, json: bool = False, plugin: Plugins = ()) -> int:
     """What can be named: backbones, probes, data, presets, heads, head-kinds, activations, autoencoders, formats ...
 
     Args:

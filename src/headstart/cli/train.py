@@ -4,7 +4,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-from headstart.cli.options import Options, Sources
+from headstart.cli.options import Options, Plugins, Sources
 from headstart.records.config import Device
 from headstart.records.errors import InputError
 from headstart.records.presets import PresetName
@@ -32,6 +32,7 @@ def pretrain(
     max_seconds: float | None = None,
     preset: PresetName | None = None,
     config: Path | None = None,
+    plugin: Plugins = (),
     options: Options,
 ) -> int:
     """One run: autoencoder, head, SimCLR, and probes where there are labels.

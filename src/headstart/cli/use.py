@@ -5,7 +5,7 @@ from typing import Annotated
 
 from tyro.conf import Positional, arg
 
-from headstart.cli.options import Data, Reading, RunPath
+from headstart.cli.options import Data, Plugins, Reading, RunPath
 from headstart.records.config import DataConfig
 from headstart.records.errors import InputError
 from headstart.records.names import Format
@@ -24,6 +24,7 @@ def evaluate(
     reading: Reading = DataConfig(),  # noqa: B008 - frozen
     device: str = "auto",
     threads: int | None = None,
+    plugin: Plugins = (),
 ) -> int:
     """Every probe of a run, or of a foreign backbone, beside the untrained network.
 
@@ -71,6 +72,7 @@ def embed(
     reading: Reading = DataConfig(),  # noqa: B008 - frozen
     device: str = "auto",
     threads: int | None = None,
+    plugin: Plugins = (),
 ) -> int:
     """Write the representation of every picture: .npz or .parquet.
 
@@ -109,6 +111,7 @@ def search(
     reading: Reading = DataConfig(),  # noqa: B008 - frozen
     device: str = "auto",
     threads: int | None = None,
+    plugin: Plugins = (),
 ) -> int:
     """The pictures most like a query, as a list and a contact sheet.
 
@@ -148,6 +151,7 @@ def select(
     reading: Reading = DataConfig(),  # noqa: B008 - frozen
     device: str = "auto",
     threads: int | None = None,
+    plugin: Plugins = (),
 ) -> int:
     """Near-duplicates, outliers, and what to label next, as lists and contact sheets.
 
@@ -183,6 +187,7 @@ def map(
     reading: Reading = DataConfig(),  # noqa: B008 - frozen
     device: str = "auto",
     threads: int | None = None,
+    plugin: Plugins = (),
 ) -> int:
     """The embedding map as a page, and as tables for other viewers.
 
@@ -213,6 +218,7 @@ def finetune(
     reading: Reading = DataConfig(),  # noqa: B008 - frozen
     device: str = "auto",
     threads: int | None = None,
+    plugin: Plugins = (),
 ) -> int:
     """A classifier from few or all labels, beside the same network as it was before SimCLR.
 
@@ -244,6 +250,7 @@ def predict(
     reading: Reading = DataConfig(),  # noqa: B008 - frozen
     device: str = "auto",
     threads: int | None = None,
+    plugin: Plugins = (),
 ) -> int:
     """The class of every picture, with its probability and how unlike the training pictures it is.
 
@@ -270,6 +277,7 @@ def export(
     license: str | None = None,
     device: str = "auto",
     threads: int | None = None,
+    plugin: Plugins = (),
 ) -> int:
     """The backbone for other tools, and RUN/MODEL_CARD.md; or a classifier that finetune made.
 

@@ -34,6 +34,7 @@ from headstart.records.errors import InputError
 from headstart.records.folder import RunFolder
 from headstart.records.located import located
 from headstart.records.located import reading as reading_of
+from headstart.records.names import BACKBONES
 from headstart.records.version import __version__
 
 LIBRARY = "pretrained"
@@ -97,7 +98,7 @@ def evaluate(
         raise InputError(f"{backbone} is no run folder, so evaluate needs --data: the pictures to judge it on")
     if out is None:
         raise InputError(f"{backbone} is no run folder, so evaluate needs --out FILE for its result")
-    if str(backbone).startswith(("torchvision:", backbones.TIMM)):
+    if str(backbone) in BACKBONES or str(backbone).startswith(("torchvision:", backbones.TIMM)):
         settings = BackboneConfig(name=str(backbone).removeprefix("torchvision:"), weights=weights)
     else:
         settings = recognise(backbone)
@@ -297,7 +298,8 @@ def _maker(config: Config, weights: str, size: int, fetch: bool = False) -> Call
 
 def _references(config: Config, size: int, fetch: bool) -> dict[str, Callable[[], nn.Module]]:
     """What any backbone must beat: the same network with random and with the library's weights."""
-    return {"random": _maker(config, "none", size), LIBRARY: _maker(config, LIBRARY, size, fetch)}
+    random = {"random": _maker(config, "none", size)}
+    return random if config.backbone.name in BACKBONES else random | {LIBRARY: _maker(config, LIBRARY, size, fetch)}
 
 
 def _features(backbone: nn.Module, pictures: Pictures, compute: Compute, name: str) -> dict[str, np.ndarray]:

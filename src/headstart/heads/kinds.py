@@ -13,7 +13,7 @@ from headstart.heads.mlp import ProjectionHead
 from headstart.heads.starts import check_pretrained, layer
 from headstart.records.config import HeadConfig
 from headstart.records.errors import InputError
-from headstart.records.names import HEAD_KINDS, Choice
+from headstart.records.names import HEAD_KINDS, own
 
 
 def of_kind(in_features: int, settings: HeadConfig, generator: Generator | None = None) -> nn.Module:
@@ -59,7 +59,7 @@ def register(name: str, build: Callable[[int, HeadConfig], nn.Module], help: str
     def make(in_features: int, settings: HeadConfig, generator: Generator | None = None) -> nn.Module:
         return seeded(generator, lambda: build(in_features, settings))
 
-    HEAD_KINDS.register(Choice(name=name, help=help or "a kind of your own", make=make))
+    HEAD_KINDS.register(own(name, help, build, make))
 
 
 def mlp(in_features: int, settings: HeadConfig, generator: Generator | None = None) -> ProjectionHead:

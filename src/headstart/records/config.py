@@ -18,6 +18,7 @@ import tyro
 import yaml
 from pydantic import Field, TypeAdapter, ValidationError, ValidationInfo, field_validator
 
+from headstart.records import plugins
 from headstart.records.errors import InputError
 from headstart.records.files import read_yaml
 from headstart.records.names import (
@@ -356,7 +357,7 @@ def to_yaml(config: Config, about: Mapping[str, Any]) -> str:
 def load(path: str | Path, base: Config | None = None) -> tuple[Config, dict[str, Any]]:
     """A run's config.yaml, or a file with some of its settings, over `base`; and its `about`.
 
-    Raises InputError naming the file: unreadable, not YAML, unknown keys, wrong values.
+    Raises InputError naming the file: unreadable, not YAML, unknown keys, wrong values, a plugin that is not there.
     """
     values = read_yaml(path) or {}
     if not isinstance(values, Mapping):
@@ -364,6 +365,7 @@ def load(path: str | Path, base: Config | None = None) -> tuple[Config, dict[str
     about = values.get("about") or {}
     if not isinstance(about, Mapping):
         raise InputError(f"{path} holds about {about!r}; it must be names and values, or be left out")
+    plugins.check(about, path)
     settings = {name: value for name, value in values.items() if name != "about"}
     return from_dict(settings, base, where=str(path)), dict(about)
 

@@ -9,7 +9,7 @@ a registry is the order in which people read it.
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from headstart.records.registry import Choice, Chosen, Names
+from headstart.records.registry import Choice, Chosen, Names, own
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,7 +64,7 @@ class NamedSet(Choice):
     mirrored: bool = True
 
 
-__all__ = ["Choice", "Chosen", "Names"]
+__all__ = ["Choice", "Chosen", "Names", "own"]
 
 # -------------------------------------------------------------------------------------------------------- what there is
 
@@ -293,6 +293,9 @@ AUTOENCODER_KINDS = Names(
     ),
 )
 """Networks (in_features, hidden_features, latent_dim, on, generator) -> an `Autoencoder`."""
+
+BACKBONES: Names[Choice] = Names("backbone.name")
+"""A user's own networks (size) -> a module from pictures to h, beside torchvision's and timm's."""
 
 STEMS = Names(
     "backbone.stem",

@@ -1,12 +1,22 @@
 """A user's own parts: modules that register heads, activations, probes, sets ... when they are imported.
 
 Nothing is ever imported because a file names it: whoever gives the command names each module too (`--plugin MODULE`).
+A run's records name the modules without which it cannot be opened again.
 """
 
 import importlib
-from collections.abc import Iterable
+import sys
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
 
 from headstart.records.errors import InputError
+from headstart.records.names import AUTOENCODER_KINDS, BACKBONES, HEAD_KINDS
+
+if TYPE_CHECKING:
+    from headstart.records.config import Config
+
+_USED: list[str] = []
+"""Modules that were named in this process."""
 
 
 def use(modules: Iterable[str]) -> None:
@@ -19,3 +29,26 @@ def use(modules: Iterable[str]) -> None:
                 f"--plugin {name} cannot be imported ({error}); it must be a module that Python finds, such as "
                 "my_module with my_module.py in a folder of PYTHONPATH"
             ) from None
+        if name not in _USED:
+            _USED.append(name)
+
+
+def behind(config: "Config") -> list[str]:
+    """The modules that a run needs: those that were named, and those of its own head, autoencoder and backbone."""
+    chosen = (
+        HEAD_KINDS.get(config.head.kind),
+        AUTOENCODER_KINDS.get(config.autoencoder.kind),
+        BACKBONES.get(config.backbone.name),
+    )
+    return list(dict.fromkeys([*_USED, *(choice.origin for choice in chosen if choice and choice.origin)]))
+
+
+def check(about: Mapping[str, Any], where: object) -> None:
+    """Raise InputError where what a record was made with (its `plugins`) has not been imported by anybody."""
+    named = about.get("plugins") or ()
+    for name in map(str, named if isinstance(named, (list, tuple)) else (named,)):
+        if name not in sys.modules:
+            raise InputError(
+                f"{where} was made with the plugin {name}, which is a program; if you trust it, add --plugin {name} "
+                "(in Python: import it)"
+            )

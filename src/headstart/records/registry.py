@@ -18,12 +18,14 @@ class Choice:
         help: one line.
         label: as figures, tables and sentences have it; the name where empty.
         make: what implements it, or where: `"module:function"`. What it is called with is the registry's own.
+        origin: the module of a user's that brought it, which whoever opens a run made with it has to name.
     """
 
     name: str
     help: str
     label: str = ""
     make: Callable[..., Any] | str = ""
+    origin: str = ""
 
     @property
     def shown(self) -> str:
@@ -39,6 +41,12 @@ class Choice:
 
 
 C = TypeVar("C", bound=Choice)
+
+
+def own(name: str, help: str, build: Callable[..., Any], make: Callable[..., Any]) -> Choice:
+    """A choice that a user registers: `build` is theirs, `make` calls it as the registry's own choices are called."""
+    origin = getattr(build, "__module__", "")
+    return Choice(name=name, help=help or "one of your own", make=make, origin="" if origin == "__main__" else origin)
 
 
 class _PlainText(type):

@@ -9,8 +9,9 @@ import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+import tyro
 import yaml
 
 from headstart.records import plugins
@@ -123,9 +124,9 @@ class StudyOptions:
     """The folder in which its named sets and relative folders lie."""
     seeds: tuple[int, ...] | None = None
     """In place of the study's own."""
-    plugin: tuple[str, ...] = ()
-    """Modules of yours to import, which register heads, activations, probes ...; a study that names plugins needs each
-    of them here too."""
+    plugin: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
+    """A module of yours to import, which registers heads, activations, probes ...; a study that names plugins needs
+    each of them here too."""
 
 
 def load(study: str | Path, *, overrides: Sequence[str] = (), **selection: Any) -> Study:

@@ -22,7 +22,7 @@ from headstart.engine.checkpoint import Checkpoints
 from headstart.engine.device import Compute
 from headstart.engine.importers import read_metadata
 from headstart.engine.progress import say
-from headstart.records import files, text
+from headstart.records import files, plugins, text
 from headstart.records.config import STAGES, Config, differences, from_dict, to_yaml
 from headstart.records.errors import InputError
 from headstart.records.files import read_yaml
@@ -154,6 +154,8 @@ def _begin(run: OpenRun, prepared: Prepared, longer: bool, changed: list[tuple[s
     resumed = [*(_about(folder).get("resumed") or ()), *(f"{was} -> {now}" for was, now in changed)]
     if resumed:
         about["resumed"] = resumed
+    if modules := plugins.behind(run.config):
+        about["plugins"] = modules
     files.write(folder.config, to_yaml(run.config, about))
     run.splits.save(folder.splits, **(remember(run.images) if prepared.remembers else {}))
     _write_skipped(folder.skipped, run.images)
@@ -219,7 +221,8 @@ def _compare(folder: RunFolder, prepared: Prepared, extend: bool) -> None:
     """Refuse to go on with a run under other settings or pictures, showing the difference."""
     config, images = prepared.config, prepared.images
     values = read_yaml(folder.config)
-    about = values.pop("about", {}) if isinstance(values, dict) else {}
+    about = (values.pop("about", None) or {}) if isinstance(values, dict) else {}
+    plugins.check(about, folder.config)
     before = from_dict(values, where=str(folder.config))
     changed = differences(before, config)
     if extend and config.contrastive.epochs >= before.contrastive.epochs:

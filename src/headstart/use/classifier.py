@@ -19,9 +19,10 @@ from headstart.engine.device import Compute
 from headstart.engine.importers import read_tensors
 from headstart.engine.randomness import generator
 from headstart.records import config as configs
-from headstart.records import files, schema
+from headstart.records import files, plugins, schema
 from headstart.records.config import DataConfig
 from headstart.records.errors import InputError
+from headstart.records.names import BACKBONES
 from headstart.records.version import __version__
 from headstart.training.views import normalize
 from headstart.use.load import Run
@@ -85,7 +86,9 @@ def read_record(folder: Path) -> dict[str, Any]:
     """finetune.json. Raises InputError when there is none, or it is damaged."""
     if not (folder / RESULT).exists():
         raise InputError(f"{folder} holds no finished classifier: it has no {RESULT}; `headstart finetune` makes one")
-    return files.read_json(folder / RESULT, schema.CLASSIFIER, "a classifier's record")
+    record: dict[str, Any] = files.read_json(folder / RESULT, schema.CLASSIFIER, "a classifier's record")
+    plugins.check(record, folder / RESULT)
+    return record
 
 
 def load_classifier(folder: str | Path) -> tuple[Classifier, dict[str, Any]]:
@@ -129,6 +132,8 @@ def read_seen(folder: Path, width: int) -> tuple[np.ndarray, float]:
 
 def classifier_name(backbone: str) -> str:
     """What the whole network calls its last layer: torchvision's `fc` or `classifier.6`, timm's `head.fc`, ..."""
+    if backbone in BACKBONES:
+        return "classifier"
     if not backbone.startswith(backbones.TIMM):
         return backbones.last_linear_name(backbone)
     import timm  # noqa: PLC0415 - an extra
@@ -151,6 +156,8 @@ def plain_name(name: str, last: str) -> str:
 
 def loading_lines(name: str, stem: str, size: int, classes: int, file: str = CLASSIFIER) -> str:
     """Plain Python that loads the classifier into torchvision's or timm's own network."""
+    if name in BACKBONES:
+        return "from headstart.use.classifier import load_classifier\nnetwork, about = load_classifier(FOLDER)"
     lines = backbones.loading_lines(name, stem=stem, size=size, file=file)
     lines = lines.replace("weights=None", f"weights=None, num_classes={classes}")
     lines = lines.replace("num_classes=0", f"num_classes={classes}")

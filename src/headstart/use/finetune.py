@@ -25,7 +25,7 @@ from headstart.engine.device import Compute, choose
 from headstart.engine.randomness import numpy_generator
 from headstart.evaluate import features
 from headstart.evaluate.neighbours import nearest, normalized
-from headstart.records import files, schema
+from headstart.records import files, plugins, schema
 from headstart.records import folder as runs
 from headstart.records.claim import owned
 from headstart.records.errors import InputError
@@ -358,4 +358,5 @@ def _record(run: Run, images: Images, settings: FinetuneSettings, found: Finetun
         "folds": found.folds,
         "rows": [dataclasses.asdict(row) for row in found.rows],
         "headstart": __version__,
+        "plugins": plugins.behind(run.config),
     }
