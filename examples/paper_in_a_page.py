@@ -47,7 +47,7 @@ def batches(n: int, size: int, drop_last: bool = False) -> Iterator[Tensor]:
 mean, std = (torch.from_numpy(part).float() for part in splits.pooled(images, split.train))
 augment = SimCLRAugment(size=SIZE, flip=0.0 if source == "digits" else 0.5, mean=mean, std=std).to(device)
 backbone = backbones.build(network, generator=draws).to(device)
-WIDTH = int(backbone.num_features)
+WIDTH = int(backbone.num_features)  # type: ignore[arg-type]
 
 # 3.2 Autoencoders: encoder and decoder (Eq. 3), each with one hidden layer as wide as f's features.
 autoencoder = Autoencoder(3 * SIZE * SIZE, WIDTH, HIDDEN, generator=draws).to(device)

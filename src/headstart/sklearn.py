@@ -19,7 +19,7 @@ from headstart.engine.device import choose
 from headstart.use.load import Run, load
 
 
-class Embedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
+class Embedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  # type: ignore[misc]
     """Representations h of pictures by a finished run, for pipelines of scikit-learn's.
 
     Nothing is learned: `fit` opens the run. A copy (`clone`, a grid search's) opens it again.
