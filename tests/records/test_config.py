@@ -123,6 +123,8 @@ def test_paper_preset_is_the_authors_setting() -> None:
     assert config.contrastive.final_lr_fraction == pytest.approx(1 / 50)
     assert (config.autoencoder.epochs, config.autoencoder.batch_size, config.autoencoder.lr) == (100, 100, 1e-4)
     assert not config.data.normalize
+    assert (config.precision, config.data.detail) == ("float32", 0.0)
+    assert from_dict({"precision": "bfloat16"}, config).precision == "bfloat16"
     assert paper(("photos/",)).contrastive.batch_size is None
     with pytest.raises(InputError, match="one of paper"):
         presets.preset("papers")
@@ -179,7 +181,7 @@ def test_paths_numbers_of_numpy_and_single_names_are_taken() -> None:
 def test_hashes_of_runs_that_exist_stay() -> None:
     """What these settings hashed to when config.yaml was first written; finished runs are found by it."""
     assert hash_of(Config(), "f") == "88ee719d48895e80"
-    assert hash_of(paper(("cifar10:x",)), "f") == "3a7b9fc3f9b8ffc4"
+    assert hash_of(paper(("cifar10:x",)), "f") == "956dff38d0f1a435"  # in float32, from original pixels
     some = from_dict({"contrastive": {"lr": 1, "warmup_epochs": 0}, "head": {"init": "pca"}})
     assert hash_of(some, "f") == hash_of(from_dict(to_dict(some)), "f") == "82fbad29f6a1dd18"
 

@@ -55,6 +55,8 @@ def pretrain(
         raise InputError("pretrain needs DATA: a folder of pictures, a list file, or a named set such as cifar10:ROOT")
     if preset is None and config is None and options.backbone.weights != "none":
         say("given weights: careful steps (--preset adapt), and the given ones are kept where they are better")
+    if preset == "paper":
+        say(f"precision: the authors computed in float32, this run in {options.precision} (--precision)")
     deadline = None if max_seconds is None else time.monotonic() + max_seconds
     path = pretraining.run(options, out, overwrite=overwrite, extend=extend, deadline=deadline)
     from headstart.cli.screen import print_run

@@ -13,7 +13,14 @@ def paper(sources: tuple[str, ...] = ()) -> Config:
     named = SETS.get(sources[0].split(":")[0] if sources else "")
     size, batch_size = named.paper if named and named.paper else ("auto", None)
     return Config(
-        data=DataConfig(sources=sources, size=size, splits="paper", statistics="paper", normalize=False),  # type: ignore[arg-type]
+        data=DataConfig(
+            sources=sources,
+            size=size,  # type: ignore[arg-type]
+            splits="paper",
+            statistics="paper",
+            normalize=False,
+            detail=0.0,  # crops read original pixels
+        ),
         backbone=BackboneConfig(name="resnet34", stem="imagenet", weights="imagenet"),
         contrastive=ContrastiveConfig(
             epochs=150,
@@ -26,6 +33,7 @@ def paper(sources: tuple[str, ...] = ()) -> Config:
             validation_views="identical",
             drop_last_validation=True,
         ),
+        precision="float32",
     )
 
 
@@ -74,7 +82,7 @@ class Preset(Choice):
 
 PRESETS = Names(
     "preset",
-    Preset(name="paper", help="the authors' setting", make=paper),
+    Preset(name="paper", help="the authors' setting, in float32 and from original pixels", make=paper),
     Preset(
         name="adapt",
         help="careful steps from given weights, the default whenever --backbone.weights is not none",
