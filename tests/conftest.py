@@ -62,7 +62,7 @@ def grocery(data_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return _unpacked(data_root / "data" / "grocery43.tar", tmp_path_factory.mktemp("grocery"))
 
 
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+def pytest_terminal_summary(terminalreporter: "pytest.TerminalReporter") -> None:
     """Say how many tests could not run for want of the data."""
     skipped = terminalreporter.stats.get("skipped", [])
     missing = sum("HEADSTART_DATA" in str(report.longrepr) for report in skipped)
