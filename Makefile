@@ -35,6 +35,14 @@ $(VENV)-oldest/.test: pyproject.toml
 soak: $(VENV)/.test
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m soak -s
 
+# The docs site, build/docs/index.html; a warning, such as a link to nowhere, is an error.
+docs: $(VENV)/.docs
+	$(BIN)/python -m sphinx -q -W --keep-going -b html docs build/docs
+
+$(VENV)/.docs: $(VENV)/.core
+	$(PIP) --editable ".[docs]"
+	@touch $@
+
 # Wheel and source archive, as they would be published, into dist/.
 dist: $(VENV)/.dist
 	rm -rf dist build/lib

@@ -36,11 +36,12 @@ SAFE_EXPONENT = 60.0  # exp(+-60) and sums of it are far inside float32, so no m
 def nt_xent(z: Tensor, temperature: float = 0.5, group: dist.ProcessGroup | None = None) -> Tensor:
     """NT-Xent (paper Eq. 2; Chen et al. 2020) of two views.
 
-    z: (2N, d) floating point; rows i and i + N are the two views of picture i. Any scale: only directions
-    count.
-    temperature: tau > 0.
-    group: the process group whose ranks' rows are negatives too; the default group where one is initialised,
-        else none. Every rank passes the same number of rows.
+    Args:
+        z: (2N, d) floating point; rows i and i + N are the two views of picture i. Any scale: only directions
+            count.
+        temperature: tau > 0.
+        group: the process group whose ranks' rows are negatives too; the default group where one is initialised,
+            else none. Every rank passes the same number of rows.
 
     Returns a scalar: the mean over this rank's 2N rows. Its gradient with respect to this rank's z is that of
     the *sum* over ranks, so that the average DistributedDataParallel takes is the gradient of one process on
