@@ -25,7 +25,7 @@ autodoc_typehints = "none"
 suppress_warnings = ["misc.highlighting_failure"]
 
 
-class Commands(Directive):
+class Commands(Directive):  # type: ignore[misc]
     """Every command with its options, as `headstart COMMAND --help` prints them."""
 
     def run(self) -> list[nodes.Node]:
