@@ -12,7 +12,7 @@ from sphinx.application import Sphinx
 from headstart import __version__
 from headstart.cli.commands import COMMANDS, main
 
-os.environ |= {"COLUMNS": "100", "NO_COLOR": "1"}
+os.environ |= {"COLUMNS": "88", "NO_COLOR": "1"}
 
 project, author, release = "Headstart", "Headstart contributors", __version__
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
