@@ -1,5 +1,7 @@
 """The commands: one clear sentence and exit 2 for bad input, help without torch, exit 75 when interrupted."""
 
+import dataclasses
+import inspect
 import json
 import os
 import re
@@ -12,8 +14,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from rich.console import Console
 
 from headstart.cli.commands import COMMANDS, main
+from headstart.cli.screen import print_evaluation
+from headstart.records.config import Config
 
 SMALL = [
     "--backbone.name",
@@ -223,3 +228,28 @@ def test_signal_saves_and_exits_75(tmp_path: Path, number: signal.Signals) -> No
 def test_list_says_what_can_be_named(capsys: pytest.CaptureFixture[str], what: str, some: str) -> None:
     assert run("list", what, "--json") == 0
     assert some in {choice["name"] for choice in json.loads(capsys.readouterr().out)}
+
+
+@pytest.mark.parametrize(
+    "name", ["pretrain", "evaluate", "embed", "search", "select", "map", "finetune", "predict", "export"]
+)
+def test_every_command_that_computes_takes_device_threads_and_plugins(name: str) -> None:
+    taken = set(inspect.signature(COMMANDS[name]).parameters)
+    if name == "pretrain":  # whose options are the settings
+        taken |= {field.name for field in dataclasses.fields(Config)}
+    assert {"device", "threads", "plugin"} <= taken
+
+
+def test_evaluate_shows_the_geometry_that_its_json_holds(tmp_path: Path) -> None:
+    shape = {"pictures": 9, "effective_rank": 12.34, "uniformity": -2.5, "mean_norm": 3.0, "dead": 0.25}
+    columns = {
+        "trained": {"probes": {}, "geometry": shape},
+        "untrained": {"probes": {}, "geometry": shape | {"effective_rank": 7.0, "dead": None}},
+    }
+    path = tmp_path / "self.json"
+    path.write_text(json.dumps({"backbones": columns, "left_out": {}}))
+    console = Console(record=True, width=120)
+    print_evaluation(path, console)
+    shown = console.export_text()
+    for line in (r"RankMe\)\W+12.3\W+7.0", r"uniformity .*-2.50\W+-2.50", r"never change\W+25.0%\W+-"):
+        assert re.search(line, shown), shown

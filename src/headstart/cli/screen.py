@@ -94,6 +94,7 @@ def print_evaluation(path: str | Path, console: Console | None = None) -> None:
     found = read_json(path)
     console = console or Console(highlight=False)
     console.print(_table([(name, column["probes"]) for name, column in found["backbones"].items()]))
+    console.print(_shapes({name: column["geometry"] for name, column in found["backbones"].items()}))
     for name, reason in found["left_out"].items():
         tell(f"{name} left out: {reason}", console)
     (first, judged), *others = found["backbones"].items()
@@ -269,6 +270,27 @@ def _table(columns: list[tuple[str, dict[str, Any]]]) -> Table:
             " = ".join([probe, *(other for other, first in same.items() if first == probe)]),
             *(_cell(probes.get(probe)) for _, probes in columns),
         )
+    return table
+
+
+SHAPE = {
+    "effective_rank": ("effective rank (RankMe)", ".1f"),
+    "uniformity": ("uniformity (0: one direction)", ".2f"),
+    "mean_norm": ("mean norm", ".3g"),
+    "dead": ("features that never change", ".1%"),
+}
+"""Figures of the test pictures' representations that need no label, and how they are shown."""
+
+
+def _shapes(columns: dict[str, dict[str, Any]]) -> Table:
+    """The geometry of each backbone's representations, beside each other."""
+    table = Table(title="representations of the test pictures", title_justify="left")
+    table.add_column("figure")
+    for name in columns:
+        table.add_column(Text(printable(name)), justify="right")
+    for key, (label, form) in SHAPE.items():
+        values = [geometry.get(key) for geometry in columns.values()]
+        table.add_row(label, *("-" if value is None else format(value, form) for value in values))
     return table
 
 
