@@ -660,7 +660,7 @@ def test_telemetry_of_others_is_switched_off(tmp_path: Path, monkeypatch: pytest
         asked.update(options)
         raise InputError("started")
 
-    for name in ("RAY_USAGE_STATS_ENABLED", "MLFLOW_DISABLE_TELEMETRY"):
+    for name in ("RAY_USAGE_STATS_ENABLED", "MLFLOW_DISABLE_TELEMETRY", "WANDB_ERROR_REPORTING"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setitem(sys.modules, "ray", SimpleNamespace(init=start))
     monkeypatch.setitem(sys.modules, "wandb", SimpleNamespace(init=start, Settings=dict))
@@ -672,6 +672,7 @@ def test_telemetry_of_others_is_switched_off(tmp_path: Path, monkeypatch: pytest
     with pytest.raises(InputError, match="started"):
         loggers.WandB(tmp_path, "study", "run", {})
     assert asked["mode"] == "offline"
+    assert os.environ["WANDB_ERROR_REPORTING"] == "false"
     with pytest.raises(InputError, match="mlflow"):
         loggers.MLflow(tmp_path, "study", "run", {})
     assert os.environ["MLFLOW_DISABLE_TELEMETRY"] == "true"

@@ -253,3 +253,44 @@ def test_evaluate_shows_the_geometry_that_its_json_holds(tmp_path: Path) -> None
     shown = console.export_text()
     for line in (r"RankMe\)\W+12.3\W+7.0", r"uniformity .*-2.50\W+-2.50", r"never change\W+25.0%\W+-"):
         assert re.search(line, shown), shown
+
+
+def test_no_color_is_heard() -> None:
+    """https://no-color.org: no colours where NO_COLOR is set, whatever the terminal can."""
+    program = "from headstart.engine import progress\nwith progress.stage('checking', 3) as bar:\n    bar.advance(3)\n"
+    colour = re.compile(rb"\x1b\[[0-9;]*3[0-9][0-9;]*m")
+    plain = {name: value for name, value in os.environ.items() if name not in ("NO_COLOR", "FORCE_COLOR")}
+    terminal = {**plain, "FORCE_COLOR": "1", "TERM": "xterm-256color", "COLUMNS": "80"}
+    shown = [
+        subprocess.run(
+            [sys.executable, "-c", program], env={**terminal, **more}, check=True, capture_output=True
+        ).stderr
+        for more in ({}, {"NO_COLOR": "1"})
+    ]
+    assert colour.search(shown[0])
+    assert not colour.search(shown[1])
+    assert b"checking" in shown[1]
+
+
+def test_check_and_plan_take_threads(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("check", str(pictures(tmp_path / "some", 12)), "--threads", "1") == 0
+    assert run("study", "plan", "smoke", "--no-calibrate", "--threads", "1", "--device", "cpu") == 0
+    capsys.readouterr()
+    for arguments, said in (
+        (["check", "digits", "--threads", "0"], "threads is 0; it must be at least 1"),
+        (["study", "plan", "smoke", "--threads", "0"], "threads is 0; it must be at least 1"),
+        (["study", "plan", "smoke", "--device", "gpu"], "device is 'gpu'; it must be auto, cpu"),
+        (
+            ["study", "run", "smoke", "--out", str(tmp_path / "s"), "--workers=-1"],
+            "workers is -1; it must be at least 0",
+        ),
+    ):
+        assert run(*arguments) == 2
+        assert said in capsys.readouterr().err
+    assert not (tmp_path / "s").exists()
+
+
+def test_a_value_behind_a_flag_is_answered(capsys: pytest.CaptureFixture[str]) -> None:
+    for typed, right in (("--head.frozen no", "--head.no-frozen is no"), ("--overwrite true", "--no-overwrite is no")):
+        assert run("pretrain", "digits", "--out", "r", *typed.split()) == 2
+        assert right in capsys.readouterr().err

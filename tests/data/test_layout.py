@@ -6,7 +6,7 @@ import pytest
 
 from headstart.data.layout import Folder, Layout
 from headstart.records.errors import InputError
-from tests.data.pictures import find, folder
+from tests.data.pictures import find, folder, put
 
 
 def layout(folders: str, labels: str = "auto") -> Layout:
@@ -137,3 +137,13 @@ def test_junk_of_operating_systems_is_no_class(tmp_path: Path) -> None:
     source = find(tmp_path)
     assert source.names == ["cat/a.png", "dog/b.png"]
     assert source.others == {".db": 1, ".ini": 1}
+
+
+@pytest.mark.parametrize("inside", [[], ["notes.txt"], ["a/notes.txt", "b/notes.txt"]])
+def test_a_folder_without_pictures_is_taken_for_nothing(inside: list[str], tmp_path: Path) -> None:
+    for name in inside:
+        put(tmp_path / "d" / name, b"milk")
+    (tmp_path / "d").mkdir(exist_ok=True)
+    with pytest.raises(InputError, match="holds no pictures") as refused:
+        find(tmp_path / "d")
+    assert "taken for" not in str(refused.value)

@@ -519,3 +519,8 @@ def test_calls_that_add_to_a_study_at_once_lose_nothing(small: Path, tmp_path: P
     calls.prepare(slow, out, meanwhile)
     assert study.load(out).seeds == (0, 1, 3, 2)
     assert not list(out.glob(".claim*"))
+
+
+def test_threads_and_device_of_a_plan_reach_its_runs(small: Path) -> None:
+    planned = study.plan(small, calibrate=False, threads=3, device="cpu")
+    assert {(run.config.threads, run.config.device) for run in planned.runs} == {(3, "cpu")}

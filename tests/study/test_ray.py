@@ -1,5 +1,6 @@
 """A study on Ray: the same results, lost workers, and a cluster that nobody else can reach."""
 
+import errno
 import importlib.util
 import json
 import os
@@ -8,6 +9,8 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,8 +18,11 @@ from typing import Any
 import pytest
 
 from headstart import study
+from headstart.records import files
 from headstart.records.claim import Claim
+from headstart.records.errors import RunError
 from headstart.study import RayOptions
+from headstart.study import ray as on_ray
 from headstart.study.ray import cluster
 from tests.study.tiny import assert_same, half_done, results, sprung, start, wait_for, written
 
@@ -111,3 +117,46 @@ def test_a_cluster_that_was_named_is_joined_as_its_user_says(monkeypatch: pytest
     monkeypatch.setitem(sys.modules, "ray", SimpleNamespace(init=lambda **_: None, shutdown=lambda: None))
     with cluster(RayOptions(address="10.0.0.1:6379")):
         assert {name for name in os.environ if name.startswith("RAY_")} == {"RAY_USAGE_STATS_ENABLED"}
+
+
+class Given:
+    """What Ray hands out for a task."""
+
+    def __init__(self, outcome: str) -> None:
+        self.outcome = outcome
+
+
+class Eager:
+    """Ray's calls, in this process: a task is done when it is asked for."""
+
+    def remote(self, **_: Any) -> Callable[[Callable[..., str]], SimpleNamespace]:
+        return lambda task: SimpleNamespace(remote=lambda *a, **named: Given(task(*a, **named)))
+
+    def wait(self, waiting: list[Any], **_: Any) -> tuple[list[Any], list[Any]]:
+        return waiting, []
+
+    def get(self, reference: Given) -> str:
+        return reference.outcome
+
+    def cancel(self, reference: Given) -> None:
+        pass
+
+    def cluster_resources(self) -> dict[str, float]:
+        return {}
+
+
+def test_a_full_disk_stops_a_study_on_ray_and_fails_no_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(source: object, target: Path) -> None:
+        if Path(target).name == "head.safetensors":
+            raise OSError(errno.ENOSPC, "No space left on device")
+        os.replace(source, target)
+
+    file, out = written(tmp_path, seeds=[0], factors={"head.init": ["random", "orthogonal"]}), tmp_path / "out"
+    monkeypatch.setattr(on_ray, "cluster", lambda _: nullcontext(Eager()))
+    monkeypatch.setattr(on_ray, "_workers", {})
+    with monkeypatch.context() as disk:
+        disk.setattr(files, "os", SimpleNamespace(**{name: getattr(os, name) for name in dir(os)} | {"replace": full}))
+        with pytest.raises(RunError, match=r"No space left.*goes on when there is room"):
+            study.run(file, out, executor="ray", quiet=True)
+    assert not list(out.glob("runs/*/failed.json"))
+    assert study.run(file, out, executor="ray", quiet=True).done == 2  # room was made

@@ -101,7 +101,11 @@ def _command_words(argv: list[str]) -> tuple[str, list[str]]:
         words = " ".join(argv[:count])
         if words in COMMANDS:
             return words, argv[count:]
-    close = difflib.get_close_matches(argv[0], {name.split()[0] for name in COMMANDS}, n=1)
+    parts = [name for name in COMMANDS if name.startswith(f"{argv[0]} ")]
+    if parts:
+        raise InputError(f"headstart {argv[0]} is {', '.join(parts[:-1])} or {parts[-1]}; which of them?")
+    known = {*(name.split()[0] for name in COMMANDS), "--help", "--version"}
+    close = difflib.get_close_matches(argv[0], known, n=1)
     hint = f" (perhaps you meant {close[0]})" if close else ""
     raise InputError(f"there is no command {' '.join(argv[:1])!r}{hint}; `headstart --help` lists them")
 

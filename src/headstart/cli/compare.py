@@ -6,6 +6,7 @@ from typing import Annotated
 from tyro.conf import Positional, arg
 
 from headstart.records.errors import InputError
+from headstart.records.folder import no_file
 
 
 def compare(
@@ -44,6 +45,8 @@ def compare(
 
     if higher and lower:
         raise InputError("--higher and --lower exclude each other")
+    if out is not None:
+        no_file(out)
     found = find(
         read_tables(files),
         metric=metric,

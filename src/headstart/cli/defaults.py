@@ -8,7 +8,7 @@ import functools
 import io
 import itertools
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +39,16 @@ def parsed(command: Callable[..., int], argv: list[str], program: str, **begin: 
             return tyro.cli(functools.partial(given, **begin), args=argv, prog=program, registry=PARSERS)
     finally:
         sys.stderr.write(visible(said.getvalue()))  # what was typed may hold what steers a terminal
+        if "nrecognized" in said.getvalue():
+            sys.stderr.writelines(f"{line}\n" for line in _answered_flags(argv))
+
+
+def _answered_flags(argv: list[str]) -> Iterator[str]:
+    """What is right in place of `--head.frozen no`."""
+    for option, value in itertools.pairwise(argv):
+        if option.startswith("--") and value.lower() in ("yes", "no", "true", "false", "on", "off"):
+            section, dot, name = option.removeprefix("--").rpartition(".")
+            yield f"{option} takes no value: {option} is yes, --{section}{dot}no-{name.removeprefix('no-')} is no"
 
 
 def base_config(argv: list[str]) -> Config:

@@ -1,5 +1,6 @@
 """What is there: `headstart check` (pictures), `list` (names), `doctor` (the machine)."""
 
+import shlex
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
@@ -10,6 +11,8 @@ from headstart.cli.choices import listed
 from headstart.cli.options import Plugins, Sources
 from headstart.cli.screen import tell
 from headstart.records.config import DataConfig
+from headstart.records.errors import InputError
+from headstart.records.text import number
 
 
 def check(
@@ -17,6 +20,7 @@ def check(
     *,
     json: Path | None = None,
     plugin: Plugins = (),
+    threads: int | None = None,
     data: DataConfig = DataConfig(),  # noqa: B008 - frozen
 ) -> int:
     """Read every picture once: counts, sizes, classes, unreadable files, duplicates.
@@ -24,19 +28,24 @@ def check(
     Args:
         sources: folders of pictures, a list, or a named set.
         json: write the findings here as well.
+        threads: CPU threads. Unset: one per core.
     """
     from rich.console import Console
 
     from headstart.data import check as checking
     from headstart.records.files import write_json
 
-    found = checking.run(replace(data, sources=sources))
+    if threads is not None and threads < 1:
+        raise InputError(f"threads is {threads}; it must be at least 1")
+    if json is not None and json.is_dir():
+        raise InputError(f"--json {json} is a folder; give a file")
+    found = checking.run(replace(data, sources=sources), threads)
     if json is not None:
         write_json(json, found.to_dict())
     Console(highlight=False).print(found.table())
-    given = " ".join(sources)
+    given = shlex.join(sources)
     tell(
-        f"{found.pictures - len(found.unreadable):,} pictures can be used; next: "
+        f"{number(found.pictures - len(found.unreadable), 'picture')} can be used; next: "
         + (f"headstart pretrain {given} --out RUN" if found.starts else "mend or remove the unreadable ones")
     )
     return 0

@@ -3,6 +3,7 @@
 import functools
 from collections.abc import Callable
 from pathlib import Path
+from shlex import quote
 from typing import Any, TypeVar, cast
 
 from rich.console import Console
@@ -14,7 +15,7 @@ from headstart.records.errors import HeadstartError
 from headstart.records.files import read_json
 from headstart.records.folder import RunFolder
 from headstart.records.names import PROBES
-from headstart.records.text import json_text, printable
+from headstart.records.text import json_text, number, printable
 from headstart.report.labels import same_labels
 from headstart.report.verdict import before_simclr, kept_sentence, no_better, verdict
 
@@ -85,7 +86,8 @@ def _next(folder: RunFolder, result: dict[str, Any]) -> str:
         return "the same command without --stages goes on from here"
     use = "finetune" if result["probes"] else "select"
     options = "--out classifier" if result["probes"] else "-n 50"
-    return f"headstart embed {folder.path} --out vectors.npz, or headstart {use} {folder.path} {options}"
+    run = quote(str(folder.path))
+    return f"headstart embed {run} --out vectors.npz, or headstart {use} {run} {options}"
 
 
 @shows
@@ -124,10 +126,10 @@ def print_choices(choices: list[tuple[str, str]], as_json: bool) -> None:
 @shows
 def print_embedded(found: Any, out: Path) -> None:
     """How much of a file is new, and what it is good for."""
-    gone = f", {found.gone:,} gone" if found.gone else ""
+    gone, file = f", {found.gone:,} gone" if found.gone else "", quote(str(out))
     tell(
-        f"{out}: {found.pictures:,} pictures, {found.new:,} embedded now{gone}; next: headstart search {out} --query "
-        f"PICTURE, or headstart select {out} -n 50"
+        f"{out}: {number(found.pictures, 'picture')}, {found.new:,} embedded now{gone}; next: headstart search {file} "
+        f"--query PICTURE, or headstart select {file} -n 50"
     )
 
 
@@ -190,7 +192,8 @@ def print_selection(found: Any, out: Path) -> None:
 def print_mapped(found: Any) -> None:
     """What is on a map, and how to open it."""
     files = ", ".join(str(path) for path in found.files)
-    tell(f"{found.pictures:,} pictures, {found.clusters:,} clusters: {files}; next: open {found.files[1]} in a browser")
+    counts = f"{number(found.pictures, 'picture')}, {number(found.clusters, 'cluster')}"
+    tell(f"{counts}: {files}; next: open {found.files[1]} in a browser")
 
 
 @shows
@@ -210,7 +213,8 @@ def print_finetuned(found: Any) -> None:
         better = "better" if first.accuracy > row.accuracy else "worse"
         sentence = f"{better} after SimCLR" if apart else "no difference that these pictures can show"
         tell(f"{row.label}: {100 * (first.accuracy - row.accuracy):+.1f} points, {sentence}", console)
-    tell(f"classifier: {found.folder}; next: headstart predict {found.folder} PICTURES --out predictions.csv", console)
+    folder = quote(str(found.folder))
+    tell(f"classifier: {found.folder}; next: headstart predict {folder} PICTURES --out predictions.csv", console)
 
 
 @shows

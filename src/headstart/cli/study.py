@@ -1,5 +1,6 @@
 """`headstart study plan|run|status|import` and `headstart report`."""
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -86,7 +87,7 @@ def study_import(csv: Positional[Annotated[tuple[Path, ...], arg(metavar="CSV...
     """
     from headstart.study.imports import import_csv
 
-    tell(f"{import_csv(csv, out)}; next: headstart report {out}")
+    tell(f"{import_csv(csv, out)}; next: headstart report {shlex.quote(str(out))}")
     return 0
 
 

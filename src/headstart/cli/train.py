@@ -53,6 +53,8 @@ def pretrain(
         options = replace(options, data=replace(options.data, sources=sources))
     if not options.data.sources:
         raise InputError("pretrain needs DATA: a folder of pictures, a list file, or a named set such as cifar10:ROOT")
+    if max_seconds is not None and not max_seconds >= 0:
+        raise InputError(f"--max-seconds is {max_seconds:g}; it must be at least 0")
     if preset is None and config is None and options.backbone.weights != "none":
         say("given weights: careful steps (--preset adapt), and the given ones are kept where they are better")
     if preset == "paper":

@@ -5,6 +5,7 @@ order that depends on the names alone. No picture is decoded here (docs/data.md)
 """
 
 import os
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
@@ -19,7 +20,7 @@ from headstart.data.packed import PACKED, in_folder_packed, in_packed
 from headstart.data.source import Entry, Found, Source, as_text, make, relabel
 from headstart.records.config import DataConfig
 from headstart.records.errors import InputError
-from headstart.records.files import expanded
+from headstart.records.files import expanded, nearby
 from headstart.records.names import SETS
 
 
@@ -69,6 +70,8 @@ def _which_of_two(name: str) -> str:
 def _from_files(names: Sequence[str], labels: str) -> Source:
     parts: list[tuple[str, Found]] = []
     lone: list[Path] = []
+    if twice := [name for name, times in Counter(map(os.path.realpath, map(expanded, names))).items() if times > 1]:
+        raise InputError(f"{twice[0]} is given twice; name it once, or its pictures would count twice")
     for name in names:
         path = expanded(name)
         if path.is_dir():
@@ -111,7 +114,9 @@ def _neither(name: str, path: Path) -> InputError:
     if path.is_file():
         kinds = f"a list ({', '.join(LISTS)}), a file of pictures ({', '.join(PACKED)}) or a picture"
         return InputError(f"{name} is neither a folder nor {kinds}; unpack it first")
-    return InputError(f"there is no folder, list or named set {name}; named sets are {', '.join(SETS)}")
+    if re.match(r"[a-z]+://", name):
+        return InputError(f"{name} is an address, and DATA is on this machine; download it first")
+    return InputError(f"there is no folder, list or named set {name}{nearby(name)}; named sets are {', '.join(SETS)}")
 
 
 def _instead(found: Found) -> str:

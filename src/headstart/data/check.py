@@ -115,13 +115,13 @@ class Report:
         return Group(*parts)
 
 
-def run(data: DataConfig) -> Report:
-    """Read every picture that `data.sources` name, once.
+def run(data: DataConfig, threads: int | None = None) -> Report:
+    """Read every picture that `data.sources` name, once, with so many threads (unset: one per core).
 
     Raises InputError when there is nothing there.
     """
     source = catalog.find(data)
-    found = list(_inspect(source))
+    found = list(_inspect(source, threads or available_cores()))
     good = np.array([isinstance(f, _Found) for f in found], dtype=bool)
     readable = [f for f in found if isinstance(f, _Found)]
     names = [name for name, ok in zip(source.names, good, strict=True) if ok]
@@ -172,7 +172,7 @@ class _Found:
     high: np.ndarray
 
 
-def _inspect(source: Source) -> Iterator[_Found | str]:
+def _inspect(source: Source, threads: int) -> Iterator[_Found | str]:
     """Each picture of a source, or the reason why it cannot be read."""
 
     def one(picture: Picture) -> _Found | str:
@@ -189,7 +189,7 @@ def _inspect(source: Source) -> Iterator[_Found | str]:
         flat = pixels.reshape(-1, 3)
         return _Found((pixels.shape[0], pixels.shape[1]), *kind, digest.digest(), flat.min(axis=0), flat.max(axis=0))
 
-    with stage("checking", len(source.names)) as bar, ThreadPoolExecutor(available_cores()) as pool:
+    with stage("checking", len(source.names)) as bar, ThreadPoolExecutor(threads) as pool:
         for start in range(0, len(source.names), 256):
             for found in pool.map(one, source.pictures[start : start + 256]):
                 bar.advance()

@@ -53,6 +53,8 @@ MAX_BYTES = 1 << 30
 """A longer file is not read."""
 GIANT = 32_000_000
 """Pixels from which on pictures take turns."""
+ROWS = 256
+"""Of a picture of 16 bits that are turned into 8 at once."""
 SMALL_PIXELS = 256 * 256
 """Up to here a plain JPEG goes the short way: Pillow's overhead per file would outweigh the decoding."""
 
@@ -239,7 +241,13 @@ def _eight_bit_numbers(values: np.ndarray) -> np.ndarray:
 
 
 def _eight_bits(values: np.ndarray) -> np.ndarray:
-    return ((values.astype(np.uint32) + 128) // 257).astype(np.uint8)
+    return _by_rows(lambda some: ((some.astype(np.uint32) + 128) // 257).astype(np.uint8), values)
+
+
+def _by_rows(change: Callable[[np.ndarray], np.ndarray], values: np.ndarray) -> np.ndarray:
+    """What `change` makes of each sample, some rows at a time: wider numbers for the whole of a picture of a hundred
+    million pixels would fill the memory."""
+    return np.concatenate([change(values[first : first + ROWS]) for first in range(0, max(1, len(values)), ROWS)])
 
 
 def _grey(values: np.ndarray) -> np.ndarray:
@@ -294,6 +302,10 @@ def _wide(image: Image.Image, low: np.ndarray) -> np.ndarray:
         return values[..., :3]
     if image.mode == "RGB":
         return values
+    return _by_rows(_over_white, values)
+
+
+def _over_white(values: np.ndarray) -> np.ndarray:
     colour, alpha = values[..., :-1].astype(np.float64), values[..., -1:].astype(np.float64) / 65535
     return np.rint(colour * alpha + 65535 * (1 - alpha)).astype(np.uint16)
 

@@ -44,6 +44,8 @@ def in_list(path: Path) -> Found:
         if entries.setdefault(name, entry) != entry:
             raise _disagreement(path, rows[name], row)
         rows[name] = row
+    if not table.rows:
+        raise InputError(f"{path} names no pictures; a line each is needed, with its path")
     if not entries:
         name = table.rows[0].name
         raise InputError(

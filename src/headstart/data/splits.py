@@ -17,7 +17,9 @@ from headstart.engine.progress import say
 from headstart.engine.randomness import numpy_generator
 from headstart.records.config import DataConfig
 from headstart.records.errors import InputError
+from headstart.records.files import opened
 from headstart.records.files import write as write_file
+from headstart.records.text import number
 
 VAL, TEST = 0.1, 0.2
 """Shares of the validation and test split (paper 3.3); with an official test split, val is that share of train."""
@@ -51,7 +53,7 @@ class Splits:
     def load(cls, path: str | Path, pictures: int) -> "Splits":
         """Read the `splits.npz` of a set of so many pictures. Raises InputError when it is missing or damaged."""
         try:
-            with np.load(path, allow_pickle=False) as file:
+            with opened(path) as whole, np.load(whole, allow_pickle=False) as file:
                 parts = {name: file[name] for name in ("train", "val", "test")}
             for name, part in parts.items():
                 if part.dtype.kind != "i" or part.ndim != 1 or not ((part >= 0) & (part < pictures)).all():
@@ -106,7 +108,7 @@ def make(images: Images, data: DataConfig, before: Splits | None = None) -> Spli
         val = balanced(val, labels, n_val, seed)
     for name, part in (("training", train), ("validation", val), ("test", test)):
         if not len(part):
-            raise InputError(f"{len(images)} readable pictures are too few: none is left for the {name} split")
+            raise InputError(f"{number(len(images), 'readable picture')}: too few, none is left for the {name} split")
     return Splits(train=train, val=val, test=test)
 
 

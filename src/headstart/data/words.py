@@ -91,6 +91,8 @@ def holds_pictures(name: str) -> bool:
 def no_classes(names: Iterable[str]) -> str | None:
     """What folders of these names are instead of classes: `folds`, `dates` or `folders of a camera`; None: nothing."""
     names = list(names)
+    if not names:
+        return None
     folds = [_FOLD.fullmatch(name) for name in names]
     if len(names) > 1 and len({fold["word"].lower() if fold else "" for fold in folds}) == 1 and folds[0]:
         return "folds"

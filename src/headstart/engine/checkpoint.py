@@ -21,7 +21,7 @@ import torch
 from headstart.engine import distributed
 from headstart.engine.progress import say
 from headstart.records.errors import InputError, Interrupted, RunError
-from headstart.records.files import write
+from headstart.records.files import opened, write
 from headstart.records.folder import Metrics
 from headstart.records.schema import CHECKPOINT
 from headstart.records.validation import problem
@@ -174,7 +174,8 @@ def _which(folder: Path) -> tuple[int, int] | None:
 def _read_one(path: Path) -> dict[str, Any] | None:
     """A checkpoint file's content, or None when it is torn or has flipped bytes."""
     try:
-        data = path.read_bytes()
+        with opened(path) as file:
+            data = file.read()
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror}") from None
     head = len(MAGIC) + 32

@@ -3,12 +3,14 @@
 import contextlib
 import ctypes
 import os
+import re
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 import torch
 
+from headstart.records.config import DEVICES
 from headstart.records.errors import InputError, RunError
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
@@ -44,6 +46,8 @@ def choose(device: str = "auto", precision: str = "auto", threads: int | None = 
 
     Raises InputError when the named device is not there.
     """
+    if threads is not None and threads < 1:
+        raise InputError(f"threads is {threads}; it must be at least 1")
     here = int(os.environ.get("LOCAL_WORLD_SIZE", 1))  # processes that torchrun started on this machine
     torch.set_num_threads(threads or max(1, available_cores() // here))
     chosen = named(device)
@@ -60,6 +64,8 @@ def choose(device: str = "auto", precision: str = "auto", threads: int | None = 
 
 def named(device: str) -> torch.device:
     """The device of an option, a GPU with its number. Raises InputError when it is not there."""
+    if not re.fullmatch(DEVICES, device):
+        raise InputError(f"device is {device!r}; it must be auto, cpu, cuda, cuda:N or mps")
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     chosen = torch.device(device)

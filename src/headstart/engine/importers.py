@@ -29,7 +29,7 @@ DEEPEST = 16
 
 NOT_WEIGHTS = {
     b"version https://git-lfs": "a pointer of Git LFS, not the weights themselves; `git lfs pull` fetches them",
-    b"<": "a web page or XML, not weights; download the file itself",
+    b"<": "a web page (HTML) or XML, not weights; download the file itself",
     b"\x89HDF": "an HDF5 file (Keras); a PyTorch state dict is needed",
 }
 """How files begin that are often taken for weights, and what they are."""

@@ -155,6 +155,7 @@ class WandB:
     """loggers/wandb/: offline runs, which `wandb sync` uploads if one wants; grouped by study."""
 
     def __init__(self, root: Path, group: str, run: str, settings: Mapping[str, Any]) -> None:
+        os.environ.setdefault("WANDB_ERROR_REPORTING", "false")  # which looks up a host even where a run is offline
         wandb = _package("wandb")
         root.mkdir(parents=True, exist_ok=True)
         options = wandb.Settings(silent=True, console="off", x_disable_stats=True, x_disable_meta=True)

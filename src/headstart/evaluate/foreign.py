@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torchvision
 from torch import Tensor, nn
 
 from headstart import backbones, data
@@ -149,7 +150,7 @@ def evaluate_run(
     folder = RunFolder(run)
     result = folder.read_result()
     if not folder.backbone.exists():
-        raise InputError(f"{folder.path} has no backbone: it stopped after stage {result['stage']}")
+        raise InputError(f"{folder.path} has no backbone: {folder.why_no_backbone(result)}")
     config, about = configs.load(folder.config)
     config = replace(located(config, about.get("folder")), device=device, threads=threads, probe=ProbeConfig())
     compute = choose(config.device, config.precision, config.threads)
@@ -245,6 +246,8 @@ def recognise(path: str | Path) -> BackboneConfig:
 
     Raises InputError when it fits none: another network has to be named.
     """
+    if not Path(path).exists() and str(path) in torchvision.models.list_models(module=torchvision.models):
+        raise InputError(f"there is no file or run {path}; the network of that name is torchvision:{path}")
     found = backbones.recognise(read_tensors(path))
     if found is None:
         raise InputError(

@@ -51,7 +51,8 @@ from headstart.records.validation import (
 
 Stage = Literal["autoencoder", "contrastive", "probe"]
 
-Device = Annotated[str, must(re.compile(r"auto|cpu|cuda(:\d+)?|mps").fullmatch, "auto, cpu, cuda, cuda:N or mps")]
+DEVICES = r"auto|cpu|cuda(:\d+)?|mps"
+Device = Annotated[str, must(re.compile(DEVICES).fullmatch, "auto, cpu, cuda, cuda:N or mps")]
 Ordered = must(lambda pair: pair[0] <= pair[1], "the smallest, then the largest")
 
 STAGES: tuple[Stage, ...] = ("autoencoder", "contrastive", "probe")

@@ -4,14 +4,16 @@ Nothing here imports torch.
 """
 
 import contextlib
+import difflib
 import errno
+import io
 import json
 import math
 import os
 import re
 import stat
 import uuid
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -30,6 +32,15 @@ def expanded(name: str | Path) -> Path:
         return Path(name).expanduser()
     except RuntimeError:  # nobody of that name, or no home
         return Path(name)
+
+
+def nearby(name: str | Path) -> str:
+    """` (perhaps you meant NAME)` where something beside what is not there has almost its name; else nothing."""
+    path = expanded(name)
+    with contextlib.suppress(OSError, ValueError):
+        close = difflib.get_close_matches(path.name, os.listdir(path.parent), n=1)
+        return f" (perhaps you meant {path.with_name(close[0])})" if close else ""
+    return ""
 
 
 def write(path: str | Path, content: bytes | str | Callable[[BinaryIO], object]) -> None:
@@ -53,9 +64,9 @@ def write(path: str | Path, content: bytes | str | Callable[[BinaryIO], object])
         os.replace(temporary, path)
         _sync_folder(path.parent)
     except OSError as error:
-        raise RunError(
-            f"{path} could not be written: {error.strerror or error}; nothing already there was lost"
-        ) from error
+        there = os.path.lexists(path.parent)
+        kept = "nothing already there was lost" if there else "its folder was removed or unmounted meanwhile"
+        raise RunError(f"{path} could not be written: {error.strerror or error}; {kept}") from error
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
@@ -75,18 +86,24 @@ LARGEST = 1 << 30
 """Bytes of a file that is read whole."""
 
 
-def read(path: str | Path) -> bytes:
-    """The content of a plain file.
+@contextlib.contextmanager
+def opened(path: str | Path) -> Iterator[io.BufferedReader]:
+    """A plain file, open for reading.
 
     Raises OSError for what is none, which a folder from elsewhere may hold: a pipe is never written to, a device has no
     end.
     """
     without_waiting = getattr(os, "O_NONBLOCK", 0)
     with open(path, "rb", opener=lambda name, flags: os.open(name, flags | without_waiting)) as file:
-        status = os.fstat(file.fileno())
-        if not stat.S_ISREG(status.st_mode):
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
             raise OSError(errno.EINVAL, "it is not a plain file")
-        if status.st_size > LARGEST:
+        yield file
+
+
+def read(path: str | Path) -> bytes:
+    """The content of a plain file of a size that is read whole. Raises OSError for anything else."""
+    with opened(path) as file:
+        if os.fstat(file.fileno()).st_size > LARGEST:
             raise OSError(errno.EFBIG, f"it holds more than {LARGEST >> 30} GiB")
         return file.read()
 

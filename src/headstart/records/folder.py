@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from headstart.records.errors import InputError
-from headstart.records.files import jsonl, parse_json, read, read_json, write
+from headstart.records.files import jsonl, nearby, parse_json, read, read_json, write
 from headstart.records.schema import LINE, RESULT
 from headstart.records.validation import problem
 
@@ -47,8 +47,7 @@ class RunFolder:
 
         Raises InputError when a file stands in its place or it cannot be written.
         """
-        if self.path.exists() and not self.path.is_dir():
-            raise InputError(f"--out {self.path} is a file; give a folder")
+        no_file(self.path)
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             probe = self.path / f".writable.{uuid.uuid4().hex}"
@@ -65,10 +64,22 @@ class RunFolder:
     def read_result(self) -> dict[str, Any]:
         """result.json; raises InputError when the folder holds no finished run."""
         if not self.path.is_dir():
-            raise InputError(f"{self.path} is not a run folder: there is no such folder")
+            raise InputError(f"{self.path} is not a run folder: there is no such folder{nearby(self.path)}")
         if not self.result.exists():
             raise InputError(f"{self.path} holds no finished run: it has no result.json")
         return read_json(self.result, RESULT, "a run's result")
+
+    def why_no_backbone(self, result: dict[str, Any]) -> str:
+        """What is said where a finished run lacks its weights."""
+        if result["stage"] == "autoencoder":
+            return "it stopped after stage autoencoder; run `headstart pretrain` on it without --stages"
+        return f"{self.backbone.name} is gone; restore it from a copy, or train again with --overwrite"
+
+
+def no_file(out: str | Path) -> None:
+    """Raise InputError where a file stands in the place of an output folder: before anything is computed for it."""
+    if Path(out).exists() and not Path(out).is_dir():
+        raise InputError(f"--out {out} is a file; give a folder")
 
 
 class Metrics:

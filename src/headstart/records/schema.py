@@ -242,6 +242,15 @@ class Timed(TypedDict, total=False):
     seconds: dict[Any, Number] | None
 
 
+class Stages(TypedDict, total=False):
+    """stages.json: what the finished stages of a run under way found."""
+
+    autoencoder: AutoencoderShape | None
+    contrastive: ContrastiveShape | None
+    head: Geometry | None
+    seconds: dict[str, Number]
+
+
 class Holder(TypedDict):
     """What a claim says of its holder."""
 
@@ -271,7 +280,7 @@ RECORD, RESULT = TypeAdapter[Any](Record), TypeAdapter[Any](Result)
 TIMED, CLASSIFIER, FAILED = TypeAdapter[Any](Timed), TypeAdapter[Any](ClassifierRecord), TypeAdapter[Any](Failed)
 LINE, CHECKPOINT, HOLDER = TypeAdapter[Any](Line), TypeAdapter[Any](Checkpoint), TypeAdapter[Any](Holder)
 CONFIG, STUDY, GRID = TypeAdapter[Any](ConfigFile), TypeAdapter[Any](StudyShape), TypeAdapter[Any](GridFile)
-NAMES, EMBEDDINGS = TypeAdapter[Any](Names), TypeAdapter[Any](EmbeddingsRecord)
+NAMES, EMBEDDINGS, STAGES_DONE = TypeAdapter[Any](Names), TypeAdapter[Any](EmbeddingsRecord), TypeAdapter[Any](Stages)
 
 
 def result_schema() -> dict[str, Any]:

@@ -33,6 +33,11 @@ def _steers(character: str) -> bool:
     return unicodedata.category(character) in ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp")
 
 
+def number(n: int, what: str) -> str:
+    """`1 picture`, `2,000 pictures`."""
+    return f"{n:,} {what}{'' if n == 1 else 's'}"
+
+
 def json_text(value: Any) -> str:
     """A value as JSON that a terminal may show: what could steer it stands in JSON's own escapes."""
     text = json.dumps(value, indent=2, ensure_ascii=False)

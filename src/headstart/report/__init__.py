@@ -7,6 +7,7 @@ torch.
 
 from pathlib import Path
 
+from headstart.records.errors import InputError
 from headstart.records.files import write
 from headstart.records.text import visible
 
@@ -20,6 +21,11 @@ def write_report(path: str | Path, probe: str | None = None) -> Path:
     from headstart.report import answer, frame, html, run_page, study_page, tables  # noqa: PLC0415 - so headstart imports fast
 
     study = frame.read(path, probe)
+    for name in ("tables", "figures"):
+        if (study.path / name).is_symlink():
+            raise InputError(
+                f"{study.path / name} is a link to another folder; remove it, and the report makes its own"
+            )
     tidy = tables.tidy(study.runs)
     layouts = [tables.layout(number, frame) for number, frame in tidy.items()]
     if study.single:

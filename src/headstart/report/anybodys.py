@@ -69,6 +69,8 @@ def _delimited(path: Path) -> pd.DataFrame:
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path} is not text in UTF-8: {getattr(error, 'strerror', None) or error}") from None
+    if text.lstrip().startswith("<"):
+        raise InputError(f"{path} is a web page (HTML) or XML, not a table; download the file itself")
     head = text.partition("\n")[0]
     sign = "\t" if "\t" in head else ";" if head.count(";") > head.count(",") else ","
     try:

@@ -20,6 +20,8 @@ from headstart.report.tables import TableLayout
 LARGEST_PICTURE = 600_000
 """Bytes of a picture that is still put into the page."""
 
+PNG = b"\x89PNG\r\n\x1a\n"
+
 
 @dataclass(frozen=True)
 class FigureGrid:
@@ -139,10 +141,14 @@ class Page:
 
 
 def embed(path: Path, title: str, alt: str) -> Picture | None:
-    """A PNG file as a picture of the page; None where it is missing or too large."""
-    if not path.exists() or path.stat().st_size > LARGEST_PICTURE:
+    """A PNG file as a picture of the page; None where it is missing, too large, or anything else: a folder from
+    elsewhere may hold a pipe, or a link to a file that is nobody's business."""
+    if path.is_symlink() or not path.is_file() or path.stat().st_size > LARGEST_PICTURE:
         return None
-    return Picture(title, alt, "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode())
+    content = path.read_bytes()
+    if not content.startswith(PNG):
+        return None
+    return Picture(title, alt, "data:image/png;base64," + base64.b64encode(content).decode())
 
 
 def render(page: Page) -> str:

@@ -4,6 +4,7 @@ Comes in: the `Records` of one run. Goes out: a `Page` for html.py.
 """
 
 import csv
+import io
 from collections.abc import Mapping
 from math import isnan
 from typing import Any
@@ -11,6 +12,8 @@ from typing import Any
 import pandas as pd
 
 from headstart.records.config import flatten
+from headstart.records.errors import InputError
+from headstart.records.files import opened
 from headstart.records.names import PROBES
 from headstart.report import probing
 from headstart.report.comparisons import points
@@ -163,8 +166,11 @@ def _skipped(study: Records) -> PageSection | None:
     path = study.folder(".").skipped
     if not path.exists():
         return None
-    with path.open(encoding="utf-8", newline="") as file:
-        rows = [row for row in csv.reader(file) if row]
+    try:
+        with opened(path) as file, io.TextIOWrapper(file, encoding="utf-8", errors="replace", newline="") as text:
+            rows = [row for row in csv.reader(text) if row]
+    except (OSError, csv.Error) as error:
+        raise InputError(f"{path} cannot be read: {error}; delete it or restore it from a copy") from None
     if len(rows) < 2:
         return None
     columns = [Column(name) for name in rows[0]]

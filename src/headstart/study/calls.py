@@ -208,10 +208,10 @@ def run(
 
     out, asked = Path(out).absolute(), RunOptions(**options)
     loaded = load(study, overrides=overrides, **_study_options(asked))
-    base = replace(loaded.base, threads=asked.threads or loaded.base.threads, device=asked.device or loaded.base.device)
+    base = loaded.base
     if asked.executor == "local":
         device_named(base.device)  # one clear sentence now instead of one a run
-    planned = expand(prepare(replace(loaded, base=base), out, functools.partial(opening.check, out=out)))
+    planned = expand(prepare(loaded, out, functools.partial(opening.check, out=out)))
     if asked.retry_failed:
         for failed in (out / "runs").glob("*/failed.json"):
             failed.unlink(missing_ok=True)

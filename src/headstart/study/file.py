@@ -15,14 +15,14 @@ import tyro
 import yaml
 
 from headstart.records import plugins
-from headstart.records.config import Config, flatten, from_dict, to_dict
+from headstart.records.config import Config, Device, flatten, from_dict, to_dict
 from headstart.records.errors import InputError
 from headstart.records.files import expanded, parse_yaml, read_yaml
 from headstart.records.grid import Grid, Point, exclusions, label_of
 from headstart.records.names import SETS, Choice, Names
 from headstart.records.presets import preset
 from headstart.records.schema import STUDY
-from headstart.records.validation import problem
+from headstart.records.validation import Count, NotNegative, Several, Text, nearest, problem, settings
 from headstart.records.version import __version__
 from headstart.report.labels import named_comparisons
 
@@ -114,19 +114,23 @@ class Planned:
     config: Config
 
 
-@dataclass(frozen=True, kw_only=True)
+@settings("")
 class StudyOptions:
     """Which of a study's runs are meant, and on which pictures."""
 
-    data: tuple[str, ...] | None = None
+    data: Annotated[tuple[Text, ...], Several] | None = None
     """DATA in place of the study's own."""
     data_root: Path | None = None
     """The folder in which its named sets and relative folders lie."""
-    seeds: tuple[int, ...] | None = None
+    seeds: tuple[NotNegative, ...] | None = None
     """In place of the study's own."""
     plugin: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
     """A module of yours to import, which registers heads, activations, probes ...; a study that names plugins needs
     each of them here too."""
+    threads: Count | None = None
+    """CPU threads of a run. Unset: the study's, or this machine's cores shared among the workers."""
+    device: Device | None = None
+    """auto, cpu, cuda, cuda:N or mps, for every run. Unset: the study's."""
 
 
 def load(study: str | Path, *, overrides: Sequence[str] = (), **selection: Any) -> Study:
@@ -151,6 +155,7 @@ def load(study: str | Path, *, overrides: Sequence[str] = (), **selection: Any) 
     given = values.get("base") or {}
     weights = set_by_hand.get("backbone.weights") or from_dict(given, where=f"{where}, base").backbone.weights
     base = from_dict(given, preset(values.get("preset"), weights=str(weights)), where=f"{where}, base")
+    base = replace(base, threads=selected.threads or base.threads, device=selected.device or base.device)
     sets = _data_sets(values.get("data"), where)
     if only is not None:
         if only not in sets:
@@ -254,7 +259,8 @@ def _read(study: str | Path) -> tuple[dict[str, Any], str, str | None]:
         name, _, rest = str(study).partition(":")
         only = rest or None
         if name not in presets():
-            raise InputError(f"there is no study file or preset {study}; presets are {', '.join(presets())}")
+            meant = nearest(name, presets())
+            raise InputError(f"there is no study file or preset {study}{meant}; presets are {', '.join(presets())}")
         path = presets()[name].path
     values = _mapping(read_yaml(path), str(path))
     if wrong := problem(values, STUDY):

@@ -16,7 +16,7 @@ from typing import Any
 
 from headstart.engine.checkpoint import stop_on_signals, stop_requested
 from headstart.engine.device import available_cores
-from headstart.records.errors import InputError, Interrupted
+from headstart.records.errors import InputError, Interrupted, RunError
 from headstart.records.folder import RunFolder
 from headstart.study import shared
 from headstart.study.file import Planned
@@ -24,6 +24,8 @@ from headstart.study.shared import RayOptions, Work
 from headstart.study.worker import POLL_SECONDS, Worker, fail, in_one_line, planned_by
 
 SAVING_SECONDS = 60.0
+NO_ROOM = "no room: "
+"""What a task gives back, with the reason, where no other run could write either."""
 RAY_RETRIES = 3
 """Nodes of a cluster are lost more often than processes of a machine."""
 
@@ -69,7 +71,8 @@ class _Tasks:
 
     def __init__(self, ray: Any, work: Work, planned: Sequence[Planned], resources: Mapping[str, float]) -> None:
         self.ray, self.out = ray, Path(work.out)
-        self.interrupted = False
+        self.interrupted = self.cancelled = False
+        self.no_room = ""
         task = ray.remote(max_retries=RAY_RETRIES, **resources)(ray_task)
         todo = [run for run in planned if not (self.out / "runs" / run.name / "result.json").exists()]
         needed = shared.autoencoders_of(todo)
@@ -83,27 +86,33 @@ class _Tasks:
             self.waiting[task.remote(work, run.name, after=needs)] = run.name
 
     def wait(self) -> None:
-        """Return when all are over; raise Interrupted where they were stopped."""
+        """Return when all are over; raise Interrupted where they were stopped, RunError where a disk is full."""
         with stop_on_signals():
             while self.waiting:
-                if stop_requested() and not self.interrupted:
-                    self.interrupted = True
+                self.interrupted |= stop_requested()
+                if (self.interrupted or self.no_room) and not self.cancelled:
+                    self.cancelled = True
                     for reference in [*self.autoencoders, *self.waiting]:
                         self.ray.cancel(reference)
                 ready, _ = self.ray.wait(list(self.waiting), timeout=POLL_SECONDS)
                 for reference in ready:
                     self._take(reference, self.waiting.pop(reference))
-            if self.interrupted and self.autoencoders:  # let those in training save before the cluster goes
+            if self.cancelled and self.autoencoders:  # let those in training save before the cluster goes
                 self.ray.wait(self.autoencoders, num_returns=len(self.autoencoders), timeout=SAVING_SECONDS)
+        if self.no_room:
+            raise RunError(f"{self.no_room}; the study stops, and the same command goes on when there is room")
         if self.interrupted:
             raise Interrupted("stopped after saving; the same command goes on from here")
 
     def _take(self, reference: Any, name: str) -> None:
         try:
-            self.interrupted |= self.ray.get(reference) == "interrupted"
+            outcome = self.ray.get(reference)
+            self.interrupted |= outcome == "interrupted"
+            if outcome.startswith(NO_ROOM):
+                self.no_room = outcome.removeprefix(NO_ROOM)
         except Exception as error:
             folder = RunFolder(self.out / "runs" / name)
-            if not self.interrupted and not folder.is_complete():
+            if not self.cancelled and not folder.is_complete():
                 fail(folder, in_one_line(error), str(error))
 
 
@@ -129,3 +138,5 @@ def ray_task(work: Work, name: str, autoencoder_only: bool = False, after: objec
             time.sleep(POLL_SECONDS)  # claimed elsewhere, or by a node that was lost and is not yet known to be
     except Interrupted:
         return "interrupted"
+    except RunError as error:  # a failing run does not get here: the disk is full
+        return f"{NO_ROOM}{error}"

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from headstart.records.config import Config, hash_of
+from headstart.records.validation import Amount, NotNegative, settings
 from headstart.study.file import Planned, StudyOptions
 from headstart.study.progress import AUTOENCODER
 
@@ -76,21 +77,17 @@ class RayOptions:
     """GPUs, or a share of one, for a run: 0.25 lets four runs share a GPU. Unset: 1 where the cluster has any."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@settings("")
 class RunOptions(StudyOptions):
     """How a study is run; `headstart study run` has the same options."""
 
     executor: Literal["local", "ray"] = "local"
     """local, or ray: a local or existing Ray cluster (extra `ray`)."""
-    workers: int = 1
+    workers: NotNegative = 1
     """Processes on this machine, which take its GPUs in turns; 0: all in this one."""
-    threads: int | None = None
-    """CPU threads of a run. Unset: the study's, or this machine's cores shared among the workers."""
-    device: str | None = None
-    """auto, cpu, cuda, cuda:N or mps, for every run. Unset: the study's."""
     retry_failed: bool = False
     """Do failed runs once more."""
-    max_seconds: float | None = None
+    max_seconds: Amount | None = None
     """Save and stop (exit 75, `Interrupted`) after this many seconds."""
     keep: Literal["all", "records"] = "all"
     """records removes weights and checkpoints of finished runs."""

@@ -6,6 +6,7 @@ Comes in: what resolving.py prepared and a run folder that may hold something. G
 import json
 import os
 import platform
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ from headstart.records.errors import InputError
 from headstart.records.files import read_yaml
 from headstart.records.folder import Metrics, RunFolder
 from headstart.records.names import FORMATS
+from headstart.records.schema import STAGES_DONE
 from headstart.records.version import __version__
 from headstart.training import contrastive
 from headstart.training.opened import OpenRun
@@ -35,7 +37,10 @@ from headstart.training.resolving import Prepared
 
 
 def refuse_finished(folder: RunFolder, config: Config, overwrite: bool, extend: bool) -> None:
-    """A finished run is never touched by accident."""
+    """A finished run is never touched by accident, and no folder of pictures becomes one."""
+    if overwrite and extend:
+        raise InputError("--overwrite and --extend exclude each other: one begins again, the other goes on")
+    refuse_pictures(folder, config.data.sources)
     if not folder.is_complete() or overwrite or extend:
         return
     stage = folder.read_result()["stage"]
@@ -44,6 +49,12 @@ def refuse_finished(folder: RunFolder, config: Config, overwrite: bool, extend: 
             f"{folder.path} holds a finished run (stage {stage}); replace it with --overwrite, train it for more "
             "epochs with --extend, or give another --out"
         )
+
+
+def refuse_pictures(folder: RunFolder, sources: Sequence[str]) -> None:
+    """The folder of the pictures themselves is no place for what is made of them."""
+    if folder.path.is_dir() and os.path.realpath(folder.path) in {os.path.realpath(files.expanded(s)) for s in sources}:
+        raise InputError(f"--out {folder.path} is DATA itself; give a folder of its own")
 
 
 def open_run(
@@ -207,7 +218,7 @@ def _say_exports(backbone: str) -> None:
 def _finished_stages(folder: RunFolder) -> dict[str, Any]:
     """What the stages that are done found: of a run under way, or of one that was finished up to its `stage`."""
     if folder.stages.exists():
-        return files.read_json(folder.stages)
+        return files.read_json(folder.stages, STAGES_DONE, "what finished stages found")
     if not folder.is_complete():
         return {}
     result = folder.read_result()

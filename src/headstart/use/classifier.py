@@ -121,7 +121,7 @@ def read_seen(folder: Path, width: int) -> tuple[np.ndarray, float]:
     unlike them. Raises InputError when the file is missing or damaged."""
     path = folder / SEEN
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with files.opened(path) as whole, np.load(whole, allow_pickle=False) as file:
             rows, limit = file["embeddings"], float(file["limit"])
         if rows.ndim != 2 or rows.shape[1] != width or rows.dtype != np.float32 or not len(rows):
             raise ValueError(f"embeddings are {rows.dtype} {rows.shape}")

@@ -21,6 +21,7 @@ from headstart.data.sheets import picture
 from headstart.data.source import Source
 from headstart.engine.device import Compute, choose
 from headstart.records import config as configs
+from headstart.records import files
 from headstart.records.config import DataConfig
 from headstart.records.errors import InputError
 from headstart.records.located import portable
@@ -159,7 +160,11 @@ SAME = ("weights", "size", "mean", "std", "precision")
 def weights_of(run: Run) -> str:
     """A name of the backbone's very weights. Raises InputError when the run has none."""
     run.check_finished()
-    return hashlib.blake2b(run.folder.backbone.read_bytes(), digest_size=8).hexdigest()
+    try:
+        with files.opened(run.folder.backbone) as file:
+            return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=8)).hexdigest()
+    except OSError as error:
+        raise InputError(f"{run.folder.backbone} cannot be read: {error.strerror}") from None
 
 
 def read(path: str | Path, compute: Compute | None = None) -> Embeddings:

@@ -113,6 +113,8 @@ def finetune(
         raise InputError(
             f"{folder.path} holds a finished classifier; replace it with --overwrite, or give another --out"
         )
+    if folder.is_complete():
+        raise InputError(f"{folder.path} holds a run, not a classifier; give another --out")
     images = data if isinstance(data, Images) else run.open_images(data)
     parts = split(run, images, settings, quiet)
     with owned(folder.open(), "finetune"):

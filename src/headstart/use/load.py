@@ -76,10 +76,7 @@ class Run:
     def check_finished(self) -> None:
         """Raise InputError when the run stopped before SimCLR, and has no backbone."""
         if not self.folder.backbone.exists():
-            raise InputError(
-                f"{self.folder.path} has no backbone: it stopped after stage {self.result['stage']}; "
-                "run `headstart pretrain` on it without --stages"
-            )
+            raise InputError(f"{self.folder.path} has no backbone: {self.folder.why_no_backbone(self.result)}")
 
     def untrained_backbone(self) -> nn.Module:
         """The backbone as it was before SimCLR, with the weights it was given."""
@@ -99,7 +96,13 @@ class Run:
             generator=generator(self.config.seed, "backbone"),
         )
         if tensors is not None:
-            backbone.load_state_dict(tensors)
+            try:
+                backbone.load_state_dict(tensors)
+            except RuntimeError:  # torch lists every name; the file or config.yaml is another run's
+                raise InputError(
+                    f"{self.folder.backbone} does not hold the weights of {settings.name}, which {self.folder.config} "
+                    "names; restore both from a copy"
+                ) from None
         return live_taps.apply(backbone, self.size)
 
     def preprocess(self, pictures: InMemory) -> Tensor:

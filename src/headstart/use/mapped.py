@@ -21,6 +21,7 @@ from headstart.engine.randomness import numpy_generator
 from headstart.evaluate.map import positions
 from headstart.evaluate.neighbours import nearest
 from headstart.records import files
+from headstart.records.folder import no_file
 from headstart.records.text import printable, table
 from headstart.use.clusters import clusters
 from headstart.use.embeddings import Embeddings
@@ -46,6 +47,7 @@ def write_map(within: Embeddings, out: str | Path) -> Mapped:
     Raises InputError where a picture is gone or changed since it was embedded.
     """
     out = Path(out)
+    no_file(out)
     places, groups = positions(within.features), clusters(within.features)
     indices, values = nearest(within.features, within.features, NEIGHBOURS + 1)
     others = indices != np.arange(len(within))[:, None]

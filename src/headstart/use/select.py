@@ -16,6 +16,7 @@ from headstart.data.sheets import Section, Tile, gallery
 from headstart.evaluate.neighbours import blocks, normalized
 from headstart.records import files, text
 from headstart.records.errors import InputError
+from headstart.records.folder import no_file
 from headstart.use.clusters import clusters
 from headstart.use.embeddings import Embeddings
 from headstart.use.suspects import suspicion
@@ -85,6 +86,8 @@ def select(
     Raises InputError: `n` out of range, fewer than two pictures.
     """
     covered = _covered(within, n, similarity)
+    if out is not None:
+        no_file(out)
     features = normalized(within.features)
     pairs, loneliness = compare(features, similarity)
     outliers = np.argsort(loneliness, kind="stable")[:n].tolist()

@@ -1,0 +1,325 @@
+"""A newcomer's hundred: inputs that are wrong or odd, what each ends in, and the words that must stand in what is said.
+
+The list was written before anybody looked at what the commands said. All run in one folder, the shelf; what is refused
+(exit code 2) must leave it as it was, so that the corrected command is not refused in turn.
+"""
+
+import json
+import shlex
+import shutil
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from headstart.cli.commands import main
+from headstart.training.loop import Loop
+from headstart.use.load import Run
+from tests.data.pictures import folder
+from tests.shapes import photos, run
+
+__all__ = ["photos", "run"]
+
+LFS = "version https://git-lfs.github.com/spec/v1\noid sha256:4665a5ea423c2713d436b5ee50593a9640e0018c\nsize 46830571\n"
+HTML = "<!DOCTYPE html>\n<html><head><title>404 Not Found</title></head><body>no, not here</body></html>\n"
+
+PRETRAIN = "pretrain photos --out r"
+
+CASES: list[tuple[str, int, list[str]]] = [
+    # Commands and what they cannot do without.
+    ("pretrian photos --out r", 2, ["pretrian", "pretrain"]),
+    ("study photos", 2, ["study plan", "study run"]),
+    ("study rnu smoke --out r", 2, ["study run"]),
+    ("--verison", 2, ["--version"]),
+    ("''", 2, ["--help"]),
+    ("list", 2, ["WHAT"]),
+    ("list backbone", 2, ["backbones"]),
+    ("list Probes", 2, ["probes"]),
+    ("doctor now", 2, ["now"]),
+    ("demo --device tpu", 2, ["tpu", "cuda"]),
+    ("pretrain", 2, ["--out"]),
+    ("pretrain photos", 2, ["--out"]),
+    ("pretrain --out r", 2, ["DATA", "folder"]),
+    # DATA.
+    ("pretrain phtos --out r", 2, ["phtos", "perhaps you meant photos"]),
+    ("pretrain empty --out r", 2, ["empty", "no pictures"]),
+    ("pretrain texts --out r", 2, ["texts", "no pictures"]),
+    ("pretrain q.txt --out r", 2, ["q.txt"]),
+    ("pretrain page.csv --out r", 2, ["page.csv", "HTML"]),
+    ("pretrain binary.csv --out r", 2, ["binary.csv"]),
+    ("pretrain zero.csv --out r", 2, ["zero.csv", "empty"]),
+    ("pretrain headers.csv --out r", 2, ["headers.csv", "names no pictures"]),
+    ("pretrain broken.zip --out r", 2, ["broken.zip"]),
+    ("pretrain bare.zip --out r", 2, ["bare.zip", "no pictures"]),
+    ("pretrain lfs.zip --out r", 2, ["lfs.zip", "LFS"]),
+    ("pretrain line.npy --out r", 2, ["line.npy", "(N, "]),
+    ("pretrain photos photos --out r", 2, ["photos", "twice"]),
+    ("pretrain one --out r", 2, ["1 readable picture:"]),
+    ("pretrain cifar10 --out r", 2, ["cifar10:ROOT"]),
+    ("pretrain cifar11:photos --out r", 2, ["cifar11", "cifar10"]),
+    ("pretrain cifar10:photos --out r", 2, ["cifar10", "photos"]),
+    ("pretrain https://example.org/photos.zip --out r", 2, ["https://example.org/photos.zip", "download"]),
+    ("pretrain photos --out photos", 2, ["photos"]),
+    ("pretrain photos --out q.png", 2, ["q.png", "file"]),
+    ("check 'photos/*.png'", 2, ["photos/*.png"]),
+    ("check photos --json empty", 2, ["empty", "folder"]),
+    ("check photos --data.labels wrong.csv", 2, ["wrong.csv", "none of"]),
+    ("check photos --data.labels nowhere.csv", 2, ["nowhere.csv"]),
+    ("check photos --data.labels photos", 2, ["photos", "CSV"]),
+    # Odd, and right.
+    ("check q.png", 0, ["1 picture"]),
+    ("check 写真", 0, ["6 pictures"]),
+    ("check -- -dash", 0, ["6 pictures"]),
+    ("check ./-dash", 0, ["6 pictures"]),
+    ("check 'with space'", 0, ["6 pictures", "'with space'"]),
+    ("check semicolon.csv", 0, ["6 pictures", "cat", "dog"]),
+    ("check utf16.csv", 2, ["utf16.csv", "UTF-8"]),
+    ("check latin.csv", 2, ["latin.csv", "UTF-8"]),
+    ("check zeros", 0, ["6 pictures", "empty"]),
+    ("check DIGITS", 2, ["digits"]),
+    # Settings out of range, of the wrong type, mistyped, contradictory.
+    (f"{PRETRAIN} --contrastive.epochs 0", 2, ["contrastive.epochs", "0"]),
+    (f"{PRETRAIN} --contrastive.epochs=-3", 2, ["contrastive.epochs", "-3"]),
+    (f"{PRETRAIN} --contrastive.epochs ten", 2, ["contrastive.epochs", "ten"]),
+    (f"{PRETRAIN} --contrastive.epochs 2.5", 2, ["contrastive.epochs", "2.5"]),
+    (f"{PRETRAIN} --contrastive.batch-size 1", 2, ["contrastive.batch-size", "2"]),
+    (f"{PRETRAIN} --contrastive.batch-size 5000", 2, ["batch-size", "5000", "42"]),
+    (f"{PRETRAIN} --contrastive.temperature 0", 2, ["contrastive.temperature", "greater than 0"]),
+    (f"{PRETRAIN} --contrastive.lr nan", 2, ["contrastive.lr", "nan"]),
+    (f"{PRETRAIN} --contrastive.lr inf", 2, ["contrastive.lr", "inf"]),
+    (f"{PRETRAIN} --contrastive.lr 0,1", 2, ["contrastive.lr", "0,1"]),
+    (f"{PRETRAIN} --head.init autoencodr", 2, ["autoencodr", "autoencoder"]),
+    (f"{PRETRAIN} --head.activaton relu", 2, ["--head.activation"]),
+    (f"{PRETRAIN} --head.frozen no", 2, ["no", "--head.no-frozen"]),
+    (f"{PRETRAIN} --head.no-frozen --head.unfreeze-at 0.5", 2, ["unfreeze-at", "frozen"]),
+    (f"{PRETRAIN} --augment.crop-scale 1.0 0.08", 2, ["augment.crop-scale", "smallest"]),
+    (f"{PRETRAIN} --augment.flip 50", 2, ["augment.flip", "50"]),
+    (f"{PRETRAIN} --augment.blur-kernel 4", 2, ["augment.blur-kernel", "odd"]),
+    (f"{PRETRAIN} --data.size 4", 2, ["data.size", "8"]),
+    (f"{PRETRAIN} --data.limit 100%", 2, ["data.limit", "100%"]),
+    (f"{PRETRAIN} --device gpu", 2, ["gpu", "cuda"]),
+    (f"{PRETRAIN} --device cuda:99", 2, ["cuda:99"]),
+    (f"{PRETRAIN} --threads 0", 2, ["threads", "0"]),
+    (f"{PRETRAIN} --precision fp16", 2, ["fp16", "bfloat16"]),
+    (f"{PRETRAIN} --probe.names linaer", 2, ["linaer", "linear"]),
+    (f"{PRETRAIN} --loggers tensorbord", 2, ["tensorboard"]),
+    (f"{PRETRAIN} --preset papr", 2, ["papr", "paper"]),
+    (f"{PRETRAIN} --preset adapt", 2, ["backbone.weights"]),
+    (f"{PRETRAIN} --max-seconds=-5", 2, ["max-seconds", "-5"]),
+    (f"{PRETRAIN} --overwrite --extend", 2, ["overwrite", "extend"]),
+    (f"{PRETRAIN} --plugin no_such_module_of_mine", 2, ["no_such_module_of_mine"]),
+    ("pretrain photos --out run", 2, ["run", "--overwrite"]),
+    (f"{PRETRAIN} --config nowhere.yaml", 2, ["nowhere.yaml"]),
+    (f"{PRETRAIN} --config tabs.yaml", 2, ["tabs.yaml", "line 2"]),
+    (f"{PRETRAIN} --config listed.yaml", 2, ["listed.yaml", "section"]),
+    (f"{PRETRAIN} --config unknown.yaml", 2, ["unknown.yaml", "hiden_dim", "hidden_dim"]),
+    (f"{PRETRAIN} --config photos", 2, ["photos"]),
+    # Networks and weights.
+    (f"{PRETRAIN} --backbone.name resnet35", 2, ["resnet35", "resnet34"]),
+    (f"{PRETRAIN} --backbone.name ResNet-18", 2, ["ResNet-18", "resnet18"]),
+    (f"{PRETRAIN} --backbone.name vit_b_16 --data.size 40", 2, ["vit_b_16", "40"]),
+    (f"{PRETRAIN} --backbone.name vgg11 --backbone.stem cifar", 2, ["vgg11", "cifar"]),
+    (f"{PRETRAIN} --backbone.weights typo.pth", 2, ["typo.pth"]),
+    (f"{PRETRAIN} --backbone.weights junk.pt", 2, ["junk.pt"]),
+    (f"{PRETRAIN} --backbone.weights lfs.pt", 2, ["lfs.pt", "LFS"]),
+    (f"{PRETRAIN} --backbone.weights page.pt", 2, ["page.pt", "HTML"]),
+    (f"{PRETRAIN} --backbone.weights photos", 2, ["photos", "run"]),
+    (f"{PRETRAIN} --backbone.weights run --backbone.name resnet34", 2, ["run holds a resnet18", "--backbone.name"]),
+    (f"{PRETRAIN} --autoencoder.weights run", 2, ["run", "autoencoder"]),
+    # Evaluating.
+    ("evaluate run --data phtos", 2, ["perhaps you meant photos"]),
+    ("evaluate photos", 2, ["photos", "run"]),
+    ("evaluate run --size 3", 2, ["size", "8"]),
+    ("evaluate run --weights imagenet", 2, ["--weights"]),
+    ("evaluate torchvision:resnet18", 2, ["--data"]),
+    ("evaluate torchvision:resnet18 --data photos", 2, ["--out"]),
+    ("evaluate torchvision:resnt18 --data photos --out x.json", 2, ["resnt18", "resnet18"]),
+    ("evaluate resnet18 --data photos --out x.json", 2, ["torchvision:resnet18"]),
+    # Using a run.
+    ("embed rnu photos --out x.npz", 2, ["rnu", "perhaps you meant run"]),
+    ("embed run", 2, ["--out"]),
+    ("embed run photos --out e.txt", 2, [".npz", ".parquet"]),
+    ("embed unfinished photos --out x.npz", 2, ["unfinished"]),
+    ("embed torn photos --out x.npz", 2, ["torn/result.json"]),
+    ("embed nobackbone photos --out x.npz", 2, ["backbone.safetensors"]),
+    ("embed q.png photos --out x.npz", 2, ["q.png"]),
+    ("embed run photos --out x.npz --device cuda:x", 2, ["cuda:x"]),
+    ("search run photos --query nowhere.png", 2, ["nowhere.png"]),
+    ("search run photos --query q.txt", 2, ["q.txt"]),
+    ("search run photos --query empty", 2, ["empty", "no pictures"]),
+    ("search run photos --query q.png --top 0", 2, ["top", "0"]),
+    ("search run photos --query q.png --out s.gif", 2, ["s.gif", ".png"]),
+    ("search e.npz --query q.png --top 100000 --threads 1", 0, ["60"]),
+    ("select run photos -n 0", 2, ["n", "0"]),
+    ("select run photos -n three", 2, ["three"]),
+    ("select run photos -n 3 --similarity 2", 2, ["similarity", "2"]),
+    ("select e.npz -n 3 --out q.png", 2, ["q.png"]),
+    ("select e.npz -n 100000", 2, ["100000", "60"]),
+    ("map junk.npz --out m", 2, ["junk.npz"]),
+    ("map run one --out m --threads 1", 0, ["1 picture,"]),
+    ("finetune run one --out c", 2, ["1 "]),
+    ("finetune run oneclass --out c", 2, ["one class"]),
+    ("finetune run photos --out c --labels 50", 2, ["labels", "50"]),
+    ("finetune run photos --out c --labels 0.5 --per-class 3", 2, ["labels", "per-class"]),
+    ("finetune run photos --out c --data.labels none", 2, ["label"]),
+    ("finetune run photos --out run", 2, ["run"]),
+    ("predict run photos --out p.csv", 2, ["finetune"]),
+    ("predict clf empty --out p.csv", 2, ["empty", "no pictures"]),
+    ("predict clf photos --out p.xlsx", 2, [".csv"]),
+    ("export run --format tensorflow --out x", 2, ["tensorflow", "onnx"]),
+    ("export run --format onnx --out x.pt", 2, [".onnx"]),
+    ("export run --format torchvision --out empty", 2, ["empty"]),
+    # Studies, reports, comparisons.
+    ("study plan nothing.yaml", 2, ["nothing.yaml"]),
+    ("study plan smok", 2, ["smok", "perhaps you meant 'smoke'"]),
+    ("study plan paper:cifar11", 2, ["cifar11", "cifar10"]),
+    ("study plan smoke --set contrastive.epoch=3", 2, ["contrastive.epochs"]),
+    ("study plan smoke --set epochs", 2, ["epochs", "="]),
+    ("study plan page.csv", 2, ["page.csv"]),
+    ("study run smoke --out r --workers=-1", 2, ["workers", "-1"]),
+    ("study run smoke --out r --seeds one", 2, ["seeds", "one"]),
+    ("study run smoke --out r --seeds=-1", 2, ["seed", "-1"]),
+    ("study run smoke --out r --executor slurm", 2, ["slurm", "ray"]),
+    ("study run smoke --out run", 2, ["run", "study"]),
+    ("study status run", 2, ["run", "study"]),
+    ("study import page.csv --out s", 2, ["page.csv"]),
+    ("report empty", 2, ["empty"]),
+    ("report q.png", 2, ["q.png", "folder"]),
+    ("report run --probe linaer", 2, ["linaer", "knn"]),
+    ("compare rows.csv --metric acc --by hed", 2, ["hed", "head"]),
+    ("compare rows.csv --metric accuracy --by head", 2, ["accuracy", "acc"]),
+    ("compare rows.csv --metric head --by acc", 2, ["head", "number"]),
+    ("compare rows.csv --metric acc --by constant", 2, ["constant"]),
+    ("compare rows.csv --metric acc --by head --higher --lower", 2, ["--higher", "--lower"]),
+    ("compare rows.csv --metric acc --by head --baseline randm", 2, ["randm", "random"]),
+    ("compare rows.csv --metric acc --by head --out q.png", 2, ["q.png"]),
+    ("compare page.csv --metric acc --by head", 2, ["page.csv", "HTML"]),
+    ("compare zero.csv --metric acc --by head", 2, ["zero.csv", "empty"]),
+    ("compare nowhere.csv --metric acc --by head", 2, ["nowhere.csv"]),
+    ("compare rows.csv --metric acc --by head", 0, ["autoencoder", "random"]),
+]
+
+
+def odd_files(shelf: Path) -> None:
+    """Folders and files that are not what they are called."""
+    (shelf / "empty").mkdir()
+    (shelf / "texts").mkdir()
+    (shelf / "texts" / "notes.txt").write_text("buy milk\n")
+    (shelf / "q.txt").write_text("this is no picture\nand no list of any\n")
+    for name in ("page.csv", "page.pt"):
+        (shelf / name).write_text(HTML)
+    (shelf / "zero.csv").touch()
+    (shelf / "headers.csv").write_text("name,label\n")
+    junk = np.random.default_rng(0).integers(0, 256, 5000, dtype=np.uint8).tobytes()
+    for name in ("binary.csv", "junk.pt", "junk.npz"):
+        (shelf / name).write_bytes(junk)
+    for name in ("lfs.zip", "lfs.pt"):
+        (shelf / name).write_text(LFS)
+    with zipfile.ZipFile(shelf / "bare.zip", "w") as archive:
+        archive.writestr("notes.txt", "buy milk\n")
+    (shelf / "broken.zip").write_bytes((shelf / "bare.zip").read_bytes()[:40])
+    np.save(shelf / "line.npy", np.arange(100))
+    (shelf / "tabs.yaml").write_text("head:\n\tinit: pca\n")
+    (shelf / "listed.yaml").write_text("- head\n- contrastive\n")
+    (shelf / "unknown.yaml").write_text("head: {hiden_dim: 3}\n")
+
+
+def odd_pictures(shelf: Path) -> None:
+    """Pictures in small numbers and under names from everywhere."""
+    six = [f"{name}/{i}.png" for name in ("cat", "dog") for i in range(3)]
+    for name in ("写真", "-dash", "with space", "zeros", "pets"):
+        folder(shelf / name, six)
+    folder(shelf / "one", ["alone.png"])
+    folder(shelf / "oneclass", [f"cat/{i:02d}.png" for i in range(24)])
+    folder(shelf, ["q.png"])
+    (shelf / "zeros" / "cat" / "nothing.png").touch()
+    lines = [f"pets/{name};{name.split('/')[0]}\n" for name in six]
+    (shelf / "semicolon.csv").write_text("name;label\n" + "".join(lines))
+    (shelf / "utf16.csv").write_text("name;label\n" + "".join(lines), encoding="utf-16")
+    folder(shelf / "café", six)
+    (shelf / "latin.csv").write_bytes(b"name,label\n" + "café/cat/0.png,félin\n".encode("latin-1"))
+    (shelf / "wrong.csv").write_text("name,label\nx.png,cat\ny.png,dog\n")
+
+
+def odd_runs(shelf: Path, run: Run) -> None:
+    """A finished run, its classifier and embeddings, and what is left of a run in other states."""
+    for name in ("run", "unfinished", "torn", "nobackbone"):
+        shutil.copytree(run.folder.path, shelf / name)
+    (shelf / "unfinished" / "result.json").unlink()
+    (shelf / "nobackbone" / "backbone.safetensors").unlink()
+    whole = (shelf / "torn" / "result.json").read_text()
+    (shelf / "torn" / "result.json").write_text(whole[: len(whole) // 2])
+    said = "finetune run photos --out clf --epochs 1 --no-compare --lr 0.001 --layer-decay 1 --threads 1 --device cpu"
+    assert ended(said) == 0
+    assert ended("embed run photos --out e.npz --threads 1 --device cpu") == 0
+    rows = [f"{head},{seed},same,{0.5 + 0.1 * (head == 'random') + seed / 100}" for head in HEADS for seed in range(4)]
+    (shelf / "rows.csv").write_text("\n".join(["head,seed,constant,acc", *rows]) + "\n")
+
+
+HEADS = ("autoencoder", "random")
+
+
+@pytest.fixture(scope="module")
+def shelf(photos: Path, run: Run, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The folder in which all of them are typed."""
+    place = tmp_path_factory.mktemp("shelf")
+    shutil.copytree(photos, place / "photos")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(place)
+        patch.setenv("COLUMNS", "200")
+        odd_files(place)
+        odd_pictures(place)
+        odd_runs(place, run)
+        yield place
+
+
+def ended(arguments: str) -> int:
+    """The exit code of a command."""
+    with pytest.raises(SystemExit) as stop:
+        main(shlex.split(arguments))
+    return int(stop.value.code or 0)
+
+
+def what_is_there(place: Path) -> dict[str, int]:
+    """Every file and folder, and when each file was last written."""
+    return {str(path): path.lstat().st_mtime_ns * (not path.is_dir()) for path in place.rglob("*")}
+
+
+def test_it_is_a_hundred() -> None:
+    assert len({said for said, _, _ in CASES}) == len(CASES) >= 100
+    assert {said.split()[0] for said, _, _ in CASES} >= set(json.loads(COMMANDS))
+
+
+COMMANDS = """["pretrain", "evaluate", "embed", "search", "select", "finetune", "predict", "export", "study", "report",
+"check", "compare", "map", "list", "doctor", "demo"]"""
+
+
+@pytest.fixture
+def untrained(shelf: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The shelf, once nothing may train any more: every one of these ends before that."""
+
+    def begun(self: Loop, saved: object = None) -> None:
+        raise AssertionError("it trains")
+
+    monkeypatch.setattr(Loop, "run", begun)
+    return shelf
+
+
+@pytest.mark.parametrize(("said", "code", "words"), CASES, ids=[said for said, _, _ in CASES])
+def test_a_newcomers_hundred(
+    said: str, code: int, words: list[str], untrained: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = what_is_there(untrained)
+    capsys.readouterr()
+    assert ended(said) == code, capsys.readouterr()
+    heard = capsys.readouterr()
+    text = " ".join((heard.out + heard.err).replace("│", " ").split())
+    assert "Traceback" not in text
+    assert "fault of Headstart" not in text
+    for word in words:
+        assert word.lower() in text.lower(), text
+    if code == 2:
+        assert heard.err.count("headstart: ") <= 1, heard.err
+        assert what_is_there(untrained) == before
