@@ -146,7 +146,7 @@ class Eager:
 
 
 def test_a_full_disk_stops_a_study_on_ray_and_fails_no_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(source: object, target: Path) -> None:
+    def full(source: Path, target: Path) -> None:
         if Path(target).name == "head.safetensors":
             raise OSError(errno.ENOSPC, "No space left on device")
         os.replace(source, target)
