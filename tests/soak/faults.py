@@ -38,7 +38,7 @@ def fork(action: Callable[[], None]) -> int:
         os._exit(code)
 
 
-def wait(child: int, limit: float = 120.0) -> int:
+def wait(child: int, limit: float = 600.0) -> int:
     """The child's exit code, minus the signal that ended it; a child that hangs fails the test."""
     until = time.monotonic() + limit
     while time.monotonic() < until:
