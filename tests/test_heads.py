@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from headstart.heads import ProjectionHead, head_statistics
-from headstart.records.config import ContrastiveConfig
+from headstart.records.config import ContrastiveConfig, HeadConfig
 from headstart.records.errors import InputError
 from headstart.records.names import ACTIVATIONS, HEAD_INITS
 from headstart.training.optimizers import build, groups
@@ -268,6 +268,36 @@ def test_pretrained_all_is_controlled_like_the_first_layer(head_of: Callable[...
     assert torch.equal(control.weight, full.weight) is (init == "autoencoder")
 
 
+def test_an_output_layer_from_the_decoder_has_controls(head_of: Callable[..., ProjectionHead]) -> None:
+    """The first layer is the embedding layer in all of them; only the output layer's origin differs."""
+    whole = head_of("autoencoder", pretrained="all")
+    heads = {
+        name: head_of("autoencoder", output_init=name) for name in ("random", "autoencoder", "spectrum", "orthogonal")
+    }
+    for head in heads.values():
+        assert torch.equal(head.first.weight, whole.first.weight)
+        assert output_of(head).weight.requires_grad
+    assert torch.equal(output_of(heads["autoencoder"]).weight, output_of(whole).weight)
+    assert torch.equal(output_of(heads["random"]).weight, output_of(head_of("autoencoder")).weight)
+    spectrum, orthogonal = output_of(heads["spectrum"]), output_of(heads["orthogonal"])
+    values = torch.linalg.svdvals(output_of(whole).weight)
+    assert torch.allclose(torch.linalg.svdvals(spectrum.weight), values, atol=1e-5)
+    assert torch.equal(spectrum.bias, output_of(whole).bias)
+    assert not torch.allclose(spectrum.weight, output_of(whole).weight, atol=0.01)
+    assert torch.allclose(orthogonal.weight @ orthogonal.weight.T, torch.eye(OUT), atol=1e-5)
+    assert not orthogonal.bias.any()
+
+
+def test_the_decoders_output_layer_alone_stands_behind_any_first_layer(
+    head_of: Callable[..., ProjectionHead],
+) -> None:
+    head = head_of("random", output_init="autoencoder", frozen=False)
+    assert torch.equal(head.first.weight, head_of("random").first.weight)
+    assert torch.equal(output_of(head).weight, output_of(head_of("autoencoder", pretrained="all")).weight)
+    assert HeadConfig(init="random", frozen=False, output_init="spectrum").needs_autoencoder
+    assert not HeadConfig(init="random", frozen=False, output_init="orthogonal").needs_autoencoder
+
+
 # ------------------------------------------------------------------------------------------------------------- freezing
 
 
@@ -379,6 +409,11 @@ def test_statistics_leave_batch_norm_alone(features: Tensor) -> None:
         ({"init": "pca", "pretrained": "all"}, "pretrained all"),
         ({"init": "autoencoder", "pretrained": "all", "depth": 3}, "depth 3"),
         ({"init": "autoencoder", "pretrained": "all", "output_dim": 25}, "at most 24 outputs"),
+        ({"init": "random", "output_init": "spectrum", "autoencoder": None}, "init spectrum needs an autoencoder"),
+        ({"init": "random", "output_init": "spectrum", "output_dim": 25}, "at most 24 outputs"),
+        ({"init": "random", "output_init": "pca"}, "output_init pca is for"),
+        ({"init": "autoencoder", "output_init": "spectrum", "pretrained": "all"}, "pretrained first"),
+        ({"init": "autoencoder", "output_init": "spectrum", "depth": 3}, "depth 3"),
     ],
 )
 def test_bad_input_is_one_sentence(

@@ -80,6 +80,10 @@ def test_the_same_pictures_in_another_place_are_the_same(begun: Path, tmp_path: 
         (["contrastive.batch_size=4096"], "contrastive.batch-size is 4096"),
         (["data.size=3"], "3"),
         (["head.pretrained=all", "head.init=random"], "pretrained all"),
+        (["head.pretrained=all", "head.output_init=orthogonal"], "output_init orthogonal"),
+        (["autoencoder.mask_ratio=1"], "autoencoder.mask_ratio is 1"),
+        (["autoencoder.active=0"], "autoencoder.active is 0"),
+        (["autoencoder.kind=masked", "autoencoder.on=features", "head.init=autoencoder"], "masked, which reads"),
     ],
 )
 def test_what_no_run_can_have_is_refused_before_any_is_begun(

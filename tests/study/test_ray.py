@@ -66,7 +66,7 @@ def test_smoke_is_identical_run_by_run_with_both_executors(tmp_path: Path) -> No
     options = {"threads": 1, "quiet": True}
     assert start("smoke", tmp_path / "local", workers=2, **options).wait(3600) == 0
     assert start("smoke", tmp_path / "ray", executor="ray", **options).wait(3600) == 0
-    assert sum(name.startswith("data=") for name in results(tmp_path / "local")) == 14
+    assert sum(name.startswith("data=") for name in results(tmp_path / "local")) == 16
     assert_same(results(tmp_path / "ray"), results(tmp_path / "local"))
 
 

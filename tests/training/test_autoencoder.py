@@ -6,7 +6,7 @@ import math
 import struct
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -16,9 +16,12 @@ from torch import Tensor, nn
 
 from headstart import autoencoders
 from headstart.autoencoders import Autoencoder
+from headstart.autoencoders.kinds import Sparse
+from headstart.autoencoders.masked import Patches, positions
 from headstart.engine import randomness
 from headstart.engine.checkpoint import Checkpoints
 from headstart.engine.device import Compute
+from headstart.heads import ProjectionHead
 from headstart.records.config import AutoencoderConfig
 from headstart.records.errors import InputError, Interrupted, RunError
 from headstart.records.folder import Metrics
@@ -31,7 +34,10 @@ BFLOAT16 = Compute(torch.device("cpu"), torch.bfloat16)
 SIDE, H, LATENT = 8, 64, 16
 D = 3 * SIDE * SIDE
 COMBINATIONS = [
-    (kind, on) for kind in AUTOENCODER_KINDS for on in autoencoders.SOURCES if (kind, on) != ("conv", "features")
+    (kind, on)
+    for kind in AUTOENCODER_KINDS
+    for on in autoencoders.SOURCES
+    if on == "pixels" or kind not in ("conv", "masked")
 ]
 
 
@@ -340,7 +346,7 @@ def test_every_kind_learns_and_has_an_embedding_layer(
     tmp_path: Path,
 ) -> None:
     data = splits if on == "pixels" else feature_splits
-    model, config = build(kind, on, epochs=20, lr=3e-3)
+    model, config = build(kind, on, epochs=20, lr=3e-4 if kind == "masked" else 3e-3)
     assert (model.embedding.in_features, model.embedding.out_features) == (H, LATENT)
     assert {"encoder.embedding.weight", "encoder.embedding.bias"} <= model.state_dict().keys()
     found = train(model, data, config, tmp_path)
@@ -355,9 +361,10 @@ def test_convolutions_fit_every_side(side: int) -> None:
     assert model(torch.rand(2, 3, side, side)).shape == (2, 3 * side * side)
 
 
-def test_convolutions_on_features_are_refused() -> None:
-    with pytest.raises(InputError, match="conv"):
-        build("conv", "features")
+@pytest.mark.parametrize("kind", ["conv", "masked"])
+def test_kinds_of_pictures_are_refused_on_features(kind: str) -> None:
+    with pytest.raises(InputError, match=f"{kind}, which reads pictures"):
+        build(kind, "features")
 
 
 def test_noise_is_of_the_input_not_of_the_target() -> None:
@@ -383,6 +390,131 @@ def test_variational_gradient_is_the_evidence_bounds() -> None:
     found = torch.autograd.grad(model.loss(x, seeded(4)), list(model.parameters()))
     for ours, theirs in zip(found, expected, strict=True):
         torch.testing.assert_close(ours, factor * theirs, rtol=1e-3, atol=1e-7)
+
+
+def masked_mse(model: Autoencoder, x: Tensor, ratio: float, generator: torch.Generator) -> Tensor:
+    """He et al.'s loss transcribed picture by picture: hidden patches are left out of the input, and alone in the loss.
+
+    The order of the drawn numbers says which patches are seen; pictures are of side 8, cut into 64 patches of 1 pixel.
+    """
+    patches: Any = model.encoder.hidden
+    seen = round((1 - ratio) * 64)
+    errors = []
+    for picture, row in zip(x, torch.rand(len(x), 64, generator=generator).argsort(1), strict=True):
+        kept, hidden = row[:seen], row[seen:]
+        pixels = picture.view(3, 64)
+        tokens = patches.token(pixels.T[kept]) + positions(8)[kept]
+        for block in patches.blocks:
+            q, k, v = block.qkv(block.norms[0](tokens)).view(seen, 3, 4, 16).permute(1, 2, 0, 3)
+            attended = (q @ k.mT / 4).softmax(2) @ v  # of each of 4 heads
+            tokens = tokens + block.gathered(attended.transpose(0, 1).reshape(seen, 64))
+            tokens = tokens + block.mlp(block.norms[1](tokens))
+        side_by_side = torch.zeros(64, 64)
+        side_by_side[kept] = patches.norm(tokens) * 64 / seen
+        h = patches.gathered(side_by_side.flatten()).relu()
+        found = model.decoder(model.embedding(h)).view(3, 64)
+        errors.append((found[:, hidden] - pixels[:, hidden]).square().flatten())
+    return torch.cat(errors).mean()
+
+
+@pytest.mark.parametrize("ratio", [0.75, 0.3])
+def test_the_masked_loss_is_its_plain_transcription(ratio: float) -> None:
+    model, _ = build("masked", mask_ratio=ratio)
+    x = torch.rand(6, D, generator=seeded())
+    expected = masked_mse(model, x, ratio, seeded(4))
+    loss = model.loss(x, seeded(4))
+    assert loss.item() == pytest.approx(expected.item(), rel=1e-5)
+    ours, plain = (torch.autograd.grad(value, list(model.parameters())) for value in (loss, expected))
+    for one, other in zip(ours, plain, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-6)
+
+
+def test_only_hidden_patches_count_and_only_seen_ones_are_read() -> None:
+    model, _ = build("masked")
+    patches = cast(Patches, model.encoder.hidden)
+    x = torch.rand(6, D, generator=seeded())
+    seen, hidden = patches.mask(6, 0.75, seeded(4))
+    assert seen.shape == (6, 16)
+    assert hidden.sum(1).tolist() == [48 * 3] * 6
+    with torch.no_grad():
+        read = patches(x, seen)
+        assert torch.equal(patches(torch.where(hidden, 0.0, x), seen), read)
+        assert not torch.allclose(patches(torch.where(hidden, x, 0.0), seen), read)
+    cast(
+        nn.Linear, model.decoder.output
+    ).weight.data.zero_()  # now what is reconstructed is the output's bias, whatever is read
+    unseen = torch.where(hidden, x, torch.rand(6, D, generator=seeded(5)))
+    assert model.loss(unseen, seeded(4)).item() == pytest.approx(model.loss(x, seeded(4)).item())
+    assert model.loss(torch.where(hidden, 0.0, x), seeded(4)).item() != pytest.approx(model.loss(x, seeded(4)).item())
+
+
+def test_the_mask_follows_its_generator_alone() -> None:
+    patches = cast(Patches, build("masked")[0].encoder.hidden)
+    before = torch.get_rng_state()
+    first, again, other = (patches.mask(5, 0.75, seeded(seed)) for seed in (4, 4, 5))
+    assert torch.equal(torch.get_rng_state(), before)
+    assert torch.equal(first[0], again[0])
+    assert torch.equal(first[1], again[1])
+    assert not torch.equal(first[1], other[1])
+    assert len({tuple(row.sort().values.tolist()) for row in first[0]}) == 5  # a mask of its own for every picture
+
+
+@pytest.mark.parametrize("side", [2, 5, 8, 20, 32, 33])
+def test_patches_fit_every_side(side: int) -> None:
+    model = autoencoders.of_kind("masked", 3 * side * side, H, LATENT, generator=seeded())
+    patches = cast(Patches, model.encoder.hidden)
+    x = torch.rand(2, 3, side, side, generator=seeded())
+    assert model(x).shape == (2, 3 * side * side)
+    cut = patches.cut(x.flatten(1)).view(2, patches.across, patches.across, 3, patches.patch, patches.patch)
+    whole = cut.permute(0, 3, 1, 4, 2, 5).reshape(2, 3, patches.across * patches.patch, -1)
+    assert torch.equal(whole[:, :, :side, :side], x)
+    seen, hidden = patches.mask(2, 0.75, seeded())
+    pixels = hidden.view(2, 3, side, side)
+    for picture in range(2):
+        for patch in range(patches.across**2):
+            row, column = (n * patches.patch for n in divmod(patch, patches.across))
+            block = pixels[picture, :, row : row + patches.patch, column : column + patches.patch]
+            assert block.eq(patch not in seen[picture]).all()
+
+
+def test_a_masked_autoencoder_of_one_pixel_is_refused() -> None:
+    with pytest.raises(InputError, match="more than a pixel"):
+        autoencoders.of_kind("masked", 3, H, LATENT)
+
+
+@pytest.mark.parametrize(("active", "units"), [(0.1, 2), (0.5, 8), (0.001, 1), (1.0, LATENT)])
+def test_a_sparse_code_is_sparse_and_its_loss_the_plain_one(active: float, units: int) -> None:
+    model, _ = build("sparse", active=active)
+    x = torch.rand(6, D, generator=seeded())
+    errors = []
+    for picture, code in zip(x, cast(Sparse, model).code(x), strict=True):
+        z = model.embedding(F.relu(cast(nn.Linear, model.encoder.hidden)(picture)))
+        largest = z.sort(descending=True).indices[:units].tolist()
+        plain = torch.stack([z[i] if i in largest else torch.zeros(()) for i in range(LATENT)])
+        assert code.count_nonzero() == units
+        torch.testing.assert_close(code, plain)
+        errors.append((model.decoder(plain) - picture).square().mean())
+    assert model.loss(x).item() == pytest.approx(torch.stack(errors).mean().item(), rel=1e-5)
+
+
+@pytest.mark.parametrize(("kind", "option"), [("masked", {"mask_ratio": 0.5}), ("sparse", {"active": 0.25})])
+def test_a_kinds_own_settings_stand_in_its_file(kind: str, option: dict[str, Any], tmp_path: Path) -> None:
+    model, _ = build(kind, **option)
+    autoencoders.save(model, tmp_path / "a.safetensors")
+    loaded = autoencoders.load(tmp_path / "a.safetensors")
+    assert {name: getattr(loaded, name) for name in option} == option
+    x = torch.rand(4, D, generator=seeded())
+    assert torch.equal(cast(Autoencoder, loaded).loss(x, seeded(1)), model.loss(x, seeded(1)))
+
+
+@pytest.mark.parametrize("kind", AUTOENCODER_KINDS)
+def test_a_head_starts_from_the_embedding_layer_of_every_kind(kind: str, tmp_path: Path) -> None:
+    model, _ = build(kind)
+    autoencoders.save(model, tmp_path / "a.safetensors")
+    head = ProjectionHead.from_autoencoder(tmp_path / "a.safetensors", output_dim=8)
+    assert torch.equal(head.first.weight, model.embedding.weight)
+    assert torch.equal(head.first.bias, cast(Tensor, model.embedding.bias))
+    ProjectionHead.from_autoencoder(tmp_path / "a.safetensors", output_dim=8, pretrained="all")
 
 
 def test_on_features_the_embedding_layer_reads_h_itself(
@@ -485,7 +617,11 @@ def resaved(path: Path, change: dict[str, Tensor | None], **metadata: str) -> Pa
         ({"encoder.hidden.bias": torch.zeros(H, dtype=torch.int32)}, {}, "not finite"),
         ({}, {"kind": "transformer"}, "transformer"),
         ({}, {"kind": "deep"}, "not the deep autoencoder"),
-        ({}, {"kind": "conv", "on": "features"}, "conv"),
+        ({}, {"kind": "conv", "on": "features"}, "a conv autoencoder cannot be one of features"),
+        ({}, {"kind": "masked", "on": "features", "mask_ratio": "0.5"}, "a masked autoencoder cannot be one of"),
+        ({}, {"kind": "sparse"}, "active"),
+        ({}, {"kind": "sparse", "active": "much"}, "active"),
+        ({}, {"kind": "sparse", "active": "1.5"}, "active is 1.5"),
         ({}, {"kind": "conv", "in_features": str(D + 1)}, "shape"),
         ({}, {"on": "sound"}, "sound"),
         ({}, {"in_features": "9" * 5000}, "sizes"),

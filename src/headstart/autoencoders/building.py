@@ -19,9 +19,12 @@ def build(
 ) -> Autoencoder:
     """An untrained autoencoder of the config's kind; sizes as for `Autoencoder`.
 
-    Raises InputError for a convolutional one on features, which have no rows and columns.
+    Raises InputError for one of pictures on features, which have no rows and columns.
     """
-    return of_kind(config.kind, in_features, hidden_features, latent_dim, config.on, generator)
+    model = of_kind(config.kind, in_features, hidden_features, latent_dim, config.on, generator)
+    for name in model.options:
+        setattr(model, name, getattr(config, name))
+    return model
 
 
 def of_kind(

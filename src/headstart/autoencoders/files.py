@@ -25,7 +25,8 @@ SOURCES = get_args(AutoencoderConfig.__annotations__["on"])
 def save(model: Autoencoder | EmbeddingOnly, path: str | Path, **metadata: object) -> None:
     """Write an autoencoder as safetensors; its kind and sizes stand in the metadata, and what else is given."""
     sizes = ("on", "in_features", "hidden_features", "latent_dim") if isinstance(model, Autoencoder) else ()
-    known = {name: str(getattr(model, name)) for name in ("kind", *sizes)}
+    options = model.options if isinstance(model, Autoencoder) else ()
+    known = {name: str(getattr(model, name)) for name in ("kind", *sizes, *options)}
     if isinstance(model, Autoencoder) and model.normalized:
         known |= {name: " ".join(map(str, getattr(model, name).tolist())) for name in ("mean", "std")}
     write_weights(path, model.state_dict(), **{**metadata, **known})
@@ -82,9 +83,20 @@ def assemble(path: str | Path, weights: dict[str, Tensor], metadata: dict[str, s
 def _really(outline: Autoencoder) -> Autoencoder:
     """An autoencoder with memory in place of one without."""
     made = of_kind(outline.kind, outline.in_features, outline.hidden_features, outline.latent_dim, outline.on)
+    for name in outline.options:
+        setattr(made, name, getattr(outline, name))
     if outline.normalized:
         made.normalize_with(outline.mean, outline.std)
     return made
+
+
+def _option(path: str | Path, name: str, metadata: dict[str, str]) -> float:
+    """A number of a kind's own that its file holds, checked as the setting is."""
+    try:
+        value: float = getattr(AutoencoderConfig(**{name: float(metadata[name])}), name)  # type: ignore[arg-type]
+    except (KeyError, ValueError, InputError) as error:
+        raise InputError(f"{path} is damaged: its metadata's {name} is not what it can be ({error})") from None
+    return value
 
 
 _MLP_KEYS = {
@@ -123,10 +135,13 @@ def _shaped_as_said(path: str | Path, kind: str, weights: dict[str, Tensor], met
     ):
         raise InputError(f"{path} does not say its sizes: its metadata has on {on!r} and sizes {sizes}")
     D, H, d = map(int, sizes)
-    if kind == "conv" and on == "features":
-        raise InputError(f"{path} is damaged: a conv autoencoder cannot be one of features")
-    with torch.device("meta"):
-        model = of_kind(kind, D, H, d, on)
+    try:
+        with torch.device("meta"):
+            model = of_kind(kind, D, H, d, on)
+    except InputError:
+        raise InputError(f"{path} is damaged: a {kind} autoencoder cannot be one of {on}") from None
+    for name in model.options:
+        setattr(model, name, _option(path, name, metadata))
     if "mean" in metadata or "std" in metadata:
         try:
             mean, std = ([float(v) for v in metadata[name].split()] for name in ("mean", "std"))

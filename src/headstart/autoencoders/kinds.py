@@ -71,6 +71,25 @@ class Variational(Autoencoder):
         return mse + mse.detach() * 2 * kl / self.in_features
 
 
+class Sparse(Autoencoder):
+    """Of the embedding only the largest units are passed on, the others are zero (Makhzani and Frey 2014)."""
+
+    options = ("active",)
+    active = 0.1
+    """Share of the units that are passed on."""
+
+    def code(self, x: Tensor) -> Tensor:
+        """(N, D) -> (N, d), of which round(active d) values, at least one, are not zero."""
+        z = self.encoder(x.flatten(1))
+        largest = z.topk(max(1, round(self.active * self.latent_dim)), dim=1)
+        return torch.zeros_like(z).scatter(1, largest.indices, largest.values)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """As the paper's, by way of the sparse code."""
+        reconstruction: Tensor = self.decoder(self.code(x))
+        return reconstruction
+
+
 def _convolutions(D: int, H: int) -> tuple[nn.Module, nn.Module]:
     side = math.isqrt(D // 3)
     small = math.ceil(side / 8)

@@ -71,7 +71,9 @@ class Autoencoder(nn.Module):
 
     kind = "mlp"
     draws = False
-    """Whether the loss draws noise."""
+    """Whether the loss draws noise or a mask."""
+    options: tuple[str, ...] = ()
+    """Numbers among the settings of `AutoencoderConfig` that this kind has as attributes; they stand in its file."""
     mean: Tensor
     std: Tensor
 
@@ -162,6 +164,8 @@ def _initialise(model: nn.Module, generator: torch.Generator) -> None:
             bound = 1 / math.sqrt(layer.weight[0].numel())
             assert layer.bias is not None
             nn.init.uniform_(layer.bias, -bound, bound, generator=generator)
+        elif isinstance(layer, nn.LayerNorm):
+            layer.reset_parameters()
 
 
 @torch.no_grad()

@@ -27,11 +27,11 @@ def of_kind(in_features: int, settings: HeadConfig, generator: Generator | None 
 
 def check_kind(in_features: int, settings: HeadConfig) -> None:
     """Raise InputError for a head that cannot be built, cannot start as it should, or gives another shape."""
-    check_pretrained(settings.pretrained, settings.init, settings.depth)
+    check_pretrained(settings.pretrained, settings.init, settings.depth, settings.output_init)
     head = of_kind(in_features, settings, Generator()).to("meta")
     if settings.init != "random" or settings.frozen:
         layer(head, "first")
-    if settings.pretrained == "all":
+    if settings.pretrained == "all" or settings.output_init is not None:
         layer(head, "output")
     try:
         shape = tuple(head(torch.empty(2, in_features, device="meta")).shape)

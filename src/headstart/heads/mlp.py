@@ -135,6 +135,7 @@ class ProjectionHead(nn.Module):
         batch_norm: bool = False,
         match_scale: bool = False,
         pretrained: Literal["first", "all"] = "first",
+        output_init: HeadInitName | None = None,
     ) -> Self:
         """A head whose first layer comes from `init`; every other layer is the same for all inits.
 
@@ -156,11 +157,14 @@ class ProjectionHead(nn.Module):
                 through its output_dim leading left singular vectors, which of all such layers keeps the inner
                 products of the decoder's hidden features best. `spectrum` and `shuffled` then treat that layer as
                 they treat the first. The output layer always stays trainable. Only at depth 2.
+            output_init: start the output layer by another init than the first: `autoencoder` is the layer of
+                `pretrained all`, `spectrum` and `shuffled` are made from that one, `orthogonal` needs none; not
+                `pca`. None: as `pretrained` says. Only at depth 2, and not beside `pretrained all`.
 
         Raises:
             InputError: what the init needs is missing or has another width than the head.
         """
-        check_pretrained(pretrained, init, depth)
+        check_pretrained(pretrained, init, depth, output_init)
         head = cls(
             in_features, hidden_dim, output_dim, activation, depth=depth, batch_norm=batch_norm, generator=generator
         )
@@ -173,5 +177,6 @@ class ProjectionHead(nn.Module):
             generator=generator,
             match_scale=match_scale,
             pretrained=pretrained,
+            output_init=output_init,
         )
         return head

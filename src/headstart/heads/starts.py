@@ -4,6 +4,7 @@ Comes in: a head with a layer `first`, and an autoencoder or features of the unt
 head, that layer started as asked, frozen or trainable; every other layer as it was drawn.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -26,31 +27,38 @@ def start(
     generator: Generator | None = None,
     match_scale: bool = False,
     pretrained: Literal["first", "all"] = "first",
+    output_init: HeadInitName | None = None,
 ) -> None:
     """Let the first layer of any head start where `init` says, in place; see `ProjectionHead.from_init`.
 
     Args:
-        head: a module whose `first` is an nn.Linear that reads h; for `pretrained all` its `output` is one, too.
+        head: a module whose `first` is an nn.Linear that reads h; for `pretrained all` and `output_init` its `output`
+            is one, too.
 
     Raises InputError as `ProjectionHead.from_init`, and for a head without such a layer.
     """
-    choice = HEAD_INITS.known(init)
-    if getattr(head, "first", None) is None and init == "random" and not frozen:
-        return
+    HEAD_INITS.known(init)
+    if getattr(head, "first", None) is not None or init != "random" or frozen:
+        _start_first(head, init, frozen, autoencoder, features, generator, match_scale)
+    output_init = init if pretrained == "all" else output_init
+    if output_init is not None:
+        _start_layer(layer(head, "output"), output_init, autoencoder, _decoder_projection, None, generator)
+
+
+def _start_first(
+    head: nn.Module,
+    init: HeadInitName,
+    frozen: bool,
+    autoencoder: AutoencoderSource | None,
+    features: Tensor | None,
+    generator: Generator | None,
+    match_scale: bool,
+) -> None:
     first = layer(head, "first")
     if features is not None:
         features = _checked_features(features, first.in_features)
     random_scale = _scale(first, features)
-    if choice.from_embedding:
-        if autoencoder is None:
-            raise InputError(f"head: init {init} needs an autoencoder, and none was given")
-        state = autoencoder_state(autoencoder)
-        _set(first, *choice.made()(Start(*_embedding(state, first), features, generator)))
-        if pretrained == "all":
-            output = layer(head, "output")
-            _set(output, *choice.made()(Start(*_decoder_projection(state, output), features, generator)))
-    else:
-        _set(first, *choice.made()(Start(first.weight, first.bias, features, generator)))
+    _start_layer(first, init, autoencoder, _embedding, features, generator)
     if match_scale:
         own_scale = _scale(first, features)
         if not own_scale > 0:
@@ -59,6 +67,24 @@ def start(
             first.weight.mul_(random_scale / own_scale)
             first.bias.mul_(random_scale / own_scale)
     first.requires_grad_(not frozen)
+
+
+def _start_layer(
+    layer: nn.Linear,
+    init: HeadInitName,
+    autoencoder: AutoencoderSource | None,
+    counterpart: Callable[[dict[str, Tensor], nn.Linear], "Layer"],
+    features: Tensor | None,
+    generator: Generator | None,
+) -> None:
+    """Start a layer from its `counterpart` in the autoencoder, or without one, as `init` says."""
+    choice = HEAD_INITS.known(init)
+    given = layer.weight, layer.bias
+    if choice.from_embedding:
+        if autoencoder is None:
+            raise InputError(f"head: init {init} needs an autoencoder, and none was given")
+        given = counterpart(autoencoder_state(autoencoder), layer)  # type: ignore[assignment]
+    _set(layer, *choice.made()(Start(*given, features, generator)))
 
 
 def layer(head: nn.Module, name: str) -> nn.Linear:
@@ -98,8 +124,13 @@ def _embedding(state: dict[str, Tensor], layer: nn.Linear) -> tuple[Tensor, Tens
     return weight, bias
 
 
-def check_pretrained(pretrained: str, init: str, depth: int) -> None:
-    """Raise InputError where an output layer cannot start from the autoencoder too."""
+def check_pretrained(pretrained: str, init: str, depth: int, output_init: str | None = None) -> None:
+    """Raise InputError where an output layer cannot start as it should."""
+    if output_init is not None and (pretrained == "all" or output_init == "pca" or depth != 2):
+        raise InputError(
+            f"head: output_init {output_init} is for a head of depth 2 with pretrained first, and not pca, which needs "
+            f"features; this one has depth {depth} and pretrained {pretrained}"
+        )
     from_embedding = [name for name, choice in HEAD_INITS.items() if choice.from_embedding]
     if pretrained == "all" and (init not in from_embedding or depth != 2):
         raise InputError(
@@ -116,10 +147,10 @@ def _decoder_projection(state: dict[str, Tensor], layer: nn.Linear) -> tuple[Ten
     """
     weight, bias = state.get("decoder.hidden.weight"), state.get("decoder.hidden.bias")
     if weight is None or bias is None or weight.ndim != 2 or weight.shape[1] != layer.in_features:
-        raise InputError("head: pretrained all needs an autoencoder whose decoder begins with a Linear layer")
+        raise InputError("head: an output layer from the decoder needs one that begins with a Linear layer")
     if layer.out_features > min(weight.shape):
         raise InputError(
-            f"head: pretrained all gives at most {min(weight.shape)} outputs from this decoder, "
+            f"head: this decoder gives an output layer of at most {min(weight.shape)} outputs, "
             f"but output_dim is {layer.out_features}"
         )
     left = torch.linalg.svd(weight.double(), full_matrices=False).U[:, : layer.out_features]

@@ -138,6 +138,10 @@ class AutoencoderConfig:
     """What the learning rate is multiplied by then."""
     normalize: bool = False
     """Z-score its pictures (paper contribution 5: this impairs it)."""
+    mask_ratio: Annotated[Real, Field(gt=0, lt=1)] = 0.75
+    """Of kind masked: share of a picture's patches that the encoder does not see."""
+    active: Annotated[Real, Field(gt=0, le=1)] = 0.1
+    """Of kind sparse: share of the embedding's units that a picture may use."""
     weights: Text | None = None
     """A FILE or RUN whose autoencoder is used; skips the training."""
 
@@ -168,6 +172,9 @@ class HeadConfig:
     """Rescale the first layer so that every init starts at the output scale of `random`."""
     pretrained: Literal["first", "all"] = "first"
     """How much of the head starts from the autoencoder."""
+    output_init: HeadInitName | None = None
+    """Where the output layer starts: `autoencoder` is the decoder's layer, from which `spectrum` and `shuffled` are
+    made. Unset: as `pretrained` says."""
     unfreeze_at: Share | None = None
     """Release a frozen first layer after this share of the SimCLR epochs (0 to 1). Unset: never."""
 
@@ -181,7 +188,8 @@ class HeadConfig:
     @property
     def needs_autoencoder(self) -> bool:
         """Whether this head is built from an embedding layer."""
-        return self.init in ("autoencoder", "spectrum", "shuffled") or self.pretrained == "all"
+        made_from_it = ("autoencoder", "spectrum", "shuffled")
+        return self.init in made_from_it or self.pretrained == "all" or self.output_init in made_from_it
 
 
 @settings("augment")

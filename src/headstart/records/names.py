@@ -291,6 +291,16 @@ AUTOENCODER_KINDS = Names(
         help="mlp whose embedding is a distribution",
         make="headstart.autoencoders.kinds:Variational",
     ),
+    Choice(
+        name="masked",
+        help="a transformer that sees a quarter of the patches, and is asked for the others",
+        make="headstart.autoencoders.masked:Masked",
+    ),
+    Choice(
+        name="sparse",
+        help="mlp that may use only the largest tenth of the embedding",
+        make="headstart.autoencoders.kinds:Sparse",
+    ),
 )
 """Networks (in_features, hidden_features, latent_dim, on, generator) -> an `Autoencoder`."""
 

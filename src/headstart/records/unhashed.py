@@ -17,6 +17,8 @@ NOT_HASHED = {
 
 YOUNGER: dict[str, Any] = {
     "augment.colour": "always",
+    "autoencoder.active": 0.1,
+    "autoencoder.mask_ratio": 0.75,
     "contrastive.frozen_share": 0.0,
     "contrastive.head_epochs": 0,
     "contrastive.head_lr": None,
@@ -27,6 +29,7 @@ YOUNGER: dict[str, Any] = {
     "data.interpolation": "bilinear",
     "data.resize": "squash",
     "head.kind": "mlp",
+    "head.output_init": None,
     "head.tokens": 8,
     "head.blocks": 1,
     "vicreg.invariance": 25.0,

@@ -29,6 +29,7 @@ VARIANTS: dict[str, tuple[Any, str]] = {
     "head.tokens": (8, "{} tokens"),
     "head.blocks": (1, "{} blocks"),
     "head.pretrained": ("first", "whole head"),
+    "head.output_init": (None, "output {}"),
     "head.depth": (2, "depth {}"),
     "head.batch_norm": (False, "batch norm"),
     "head.match_scale": (False, "matched scale"),

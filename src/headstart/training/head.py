@@ -37,6 +37,7 @@ def build(
         generator=draws,
         match_scale=settings.match_scale,
         pretrained=settings.pretrained,
+        output_init=settings.output_init,
     )
     if settings.init == "random" and settings.frozen and run.writes:
         say("the first layer is random and frozen: a control, not the paper's mlp (that is --head.no-frozen)")
