@@ -81,7 +81,7 @@ def test_the_same_pictures_in_another_place_are_the_same(begun: Path, tmp_path: 
         (["data.size=3"], "3"),
         (["head.pretrained=all", "head.init=random"], "pretrained all"),
         (["head.pretrained=all", "head.output_init=orthogonal"], "output_init orthogonal"),
-        (["autoencoder.mask_ratio=1"], "autoencoder.mask_ratio is 1"),
+        (["autoencoder.mask_ratio=1"], "autoencoder.mask-ratio is 1"),
         (["autoencoder.active=0"], "autoencoder.active is 0"),
         (["autoencoder.kind=masked", "autoencoder.on=features", "head.init=autoencoder"], "masked, which reads"),
     ],
