@@ -111,6 +111,60 @@ def test_healthy_trainings_draw_no_warning(digits: tuple[Images, Splits], tmp_pa
     assert "warning" not in log[-1]
 
 
+ALONE = {"vicreg": {"variance": 0.0, "covariance": 0.0}, "barlow": {"off_diagonal": 0.0}, "sigreg": {"weight": 0.0}}
+"""Each objective's coefficients with which its invariance term is alone."""
+
+
+def under(monkeypatch: pytest.MonkeyPatch, objective: str, **coefficients: float) -> dict[str, Any]:
+    """Coefficients of an objective for the trainings below, and what it trains well with."""
+    section = replace(getattr(CONFIG, objective), **coefficients)
+    monkeypatch.setattr(f"{__name__}.CONFIG", replace(CONFIG, **{objective: section}))
+    return {"objective": objective, "optimizer": "adamw", "lr": 0.003}
+
+
+@pytest.mark.parametrize("objective", ALONE)
+def test_other_objectives_draw_no_warning_either(
+    digits: tuple[Images, Splits], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, objective: str
+) -> None:
+    said, health, _, _ = train(digits, tmp_path, head(), **under(monkeypatch, objective))
+    assert said == []
+    assert health.history[-1]["spread"] > 0.3
+
+
+@pytest.mark.parametrize(
+    ("objective", "says", "helps"),
+    [
+        ("vicreg", "the variance term is 0.99 of at most 1", "--vicreg.variance"),
+        (
+            "barlow",
+            "features of z repeat one another (mean squared correlation 1 of 1; the redundancy is",
+            "--barlow.off",
+        ),
+        ("sigreg", "where a Gaussian has about 1", "--sigreg.weight"),
+    ],
+)
+def test_invariance_alone_collapses_and_is_named(
+    digits: tuple[Images, Splits],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    objective: str,
+    says: str,
+    helps: str,
+) -> None:
+    """Barlow Twins standardises features, so that its invariance alone leaves them alive; what it does not see is that
+    they are one: a head whose outputs begin as copies stays one feature."""
+    made = head()
+    if objective == "barlow":
+        with torch.no_grad():
+            made.output.weight.copy_(made.output.weight[:1].expand_as(made.output.weight))
+    said, _, log, _ = train(digits, tmp_path, made, epochs=6, **under(monkeypatch, objective, **ALONE[objective]))
+    assert named(said) == ["collapsing"]
+    assert [line["warning"] for line in log if "warning" in line] == ["collapsing"]
+    assert says in said[0]
+    assert helps in said[0]
+    assert "negatives" not in said[0]
+
+
 def named(said: Sequence[str]) -> list[str]:
     return [name for line in said for name in ("diverging", "collapsing", "stopped learning") if name in line]
 

@@ -16,6 +16,7 @@ CHANGES = {
     "backbone.name": ("backbone__name", ("resnet50", "resnet18"), "resnet50", "resnet18"),
     "backbone.weights": ("backbone__weights", ("imagenet", "none"), "imagenet weights", "from scratch"),
     "contrastive.temperature": ("contrastive__temperature", (0.1, 0.5), "temperature 0.1", "temperature 0.5"),
+    "contrastive.objective": ("contrastive__objective", ("vicreg", "nt_xent"), "VICReg", "NT-Xent"),
     "contrastive.batch_size": ("contrastive__batch_size", (512, 256), "batch size 512", "batch size 256"),
     "augment.blur_p": ("augment__blur_p", (0.0, 0.5), "blur p 0.0", "blur p 0.5"),
     "precision": ("precision", ("float32", "bfloat16"), "float32", "bfloat16"),

@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +15,14 @@ import yaml
 
 from headstart import backbones, study
 from headstart.autoencoders import Autoencoder
+from headstart.cli.commands import main
 from headstart.heads import ProjectionHead
 from headstart.records.claim import Claim
 from headstart.records.config import Config
 from headstart.records.errors import InputError
+from headstart.records.names import OBJECTIVES
 from headstart.study import calls, shared
-from headstart.study.file import presets
+from headstart.study.file import expand, presets
 from headstart.training.optimizers import peak_learning_rate
 
 SETS = {
@@ -284,7 +287,7 @@ def test_a_wrong_override_is_refused(small: Path, overrides: list[str], complain
 
 
 def test_an_unknown_study_names_the_presets() -> None:
-    with pytest.raises(InputError, match="controls, paper, smoke"):
+    with pytest.raises(InputError, match="controls, paper, smoke, controls:vicreg"):
         study.load("papers")
     with pytest.raises(InputError, match="no data set 'cifar11'"):
         study.load("paper:cifar11")
@@ -292,10 +295,24 @@ def test_an_unknown_study_names_the_presets() -> None:
 
 def test_every_file_of_a_preset_is_a_preset_with_a_line_of_help() -> None:
     files = Path(study.__file__).with_name("presets").glob("*.yaml")
-    assert set(presets()) == {path.stem for path in files}
+    assert {name for name in presets() if ":" not in name} == {path.stem for path in files}
     for name, preset in presets().items():
-        assert yaml.safe_load(preset.path.read_text())["name"] == name
+        assert yaml.safe_load(preset.path.read_text())["name"] == name.partition(":")[0]
         assert len(preset.help) > 20
+
+
+@pytest.mark.parametrize("objective", [name for name in OBJECTIVES if name != "nt_xent"])
+def test_the_controls_are_a_preset_under_each_objective(objective: str, capsys: pytest.CaptureFixture[str]) -> None:
+    plain, under = study.load("controls"), study.load(f"controls:{objective}")
+    assert under.name == f"controls:{objective}"
+    assert (under.factors, under.seeds, under.compare) == (plain.factors, plain.seeds, plain.compare)
+    changed = {"objective": objective, "optimizer": "adamw"}
+    assert under.base == replace(plain.base, contrastive=replace(plain.base.contrastive, **changed))
+    assert len({(p.config.head.init, p.config.head.frozen) for p in expand(under)}) == 12
+    with pytest.raises(SystemExit) as ended:
+        main(["list", "presets"])
+    assert ended.value.code == 0
+    assert f"controls:{objective}" in capsys.readouterr().out
 
 
 def test_a_file_alone_imports_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

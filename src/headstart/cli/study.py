@@ -16,7 +16,7 @@ Settings = Annotated[
     arg(help="settings for every run, such as contrastive.epochs=50"),
 ]
 """`--set A B`, and `--set A --set B`: of a plain tuple the second would silently replace the first."""
-STUDY = "a YAML file, a study folder, or a preset (paper, paper:cifar10, controls, smoke)"
+STUDY = "a YAML file, a study folder, or a preset (`headstart list presets`; paper:cifar10 is one data set)"
 StudyName = Positional[Annotated[str, arg(metavar="STUDY", help=STUDY)]]
 
 

@@ -1,6 +1,7 @@
 """What watches a training without touching it."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from torch import Tensor
@@ -19,6 +20,7 @@ class EpochEnd:
         h, z: representations (2K, num_features) and projections (2K, output_dim) of the two augmented views of the
             first validation batch (of training pictures without a validation split), rows i and i + K a pair.
         indices: (K,) which pictures those are.
+        terms: what the run's objective is made of, on z; empty for NT-Xent, which has one term.
     """
 
     epoch: int
@@ -29,6 +31,7 @@ class EpochEnd:
     h: Tensor
     z: Tensor
     indices: Tensor
+    terms: Mapping[str, float] = field(default_factory=dict)
 
 
 class Observer(Protocol):

@@ -52,6 +52,17 @@ def spread(x: Tensor) -> float:
     return max(0.0, float(2 * (n * lengths.sum() - x.sum(0).square().sum()) / max(n * (n - 1), 1)))
 
 
+def repetition(x: Tensor) -> float:
+    """Mean squared correlation between different features: 0 (none) to 1 (all are one, up to scale and sign).
+
+    x: (N, d). A feature that does not vary correlates with none; 0 for one feature.
+    """
+    x = _where_doubles_are(x).double()
+    x = F.normalize(x - x.mean(0), dim=0)
+    d = x.shape[1]
+    return float((x.T @ x).square().fill_diagonal_(0).sum()) / max(d * (d - 1), 1)
+
+
 def effective_rank(x: Tensor) -> float:
     """exp of the entropy of the singular values' shares (RankMe): 1 (one direction) to min(N, d).
 

@@ -8,8 +8,9 @@ How each is told from a healthy training (the thresholds hold on the trainings o
 diverging: h or z has become huge or not finite (a network with batch norm keeps |h| below some hundreds), or the
     training loss has been a tenth above its lowest for three epochs.
 collapsing: projections of different pictures point in one direction (mean squared distance below 0.01; 2 is an even
-    spread), and this has not been getting better for three epochs without warm-up. A healthy head may start like
-    that, above all one with sigmoid, but then spreads from epoch to epoch.
+    spread), or the features of z repeat one another (mean squared correlation above 0.9), and this has not been
+    getting better for three epochs without warm-up. A healthy head may start like that, above all one with sigmoid,
+    but then spreads from epoch to epoch.
 stopped learning: over a window of a tenth of the epochs (at least ten) neither has the training loss fallen, compared
     with the window before, nor have projections spread, while the learning rate is at least half of its peak.
 """
@@ -28,6 +29,8 @@ HUGE = 1e4
 """Mean norm of h or z from which a training counts as diverging."""
 NARROW = 0.01
 """Spread of z (0 to 2) below which its directions count as one."""
+REPEATED = 0.9
+"""Mean squared correlation of the features of z from which they count as one."""
 PATIENCE = 3
 """Epochs over which a bad sign must last."""
 
@@ -38,11 +41,19 @@ VERB = {
 }
 HELP = {
     "diverging": "a lower --contrastive.lr, a longer --contrastive.warmup-epochs or --precision float32",
-    "collapsing": "a lower --contrastive.lr, a larger --contrastive.batch-size (more negatives), another "
-    "--head.activation or --head.init; look at samples/pairs.png, too: views that all look alike cannot be told apart",
+    "collapsing": "a lower --contrastive.lr, {apart}, another --head.activation or --head.init; look at "
+    "samples/pairs.png, too: views that all look alike cannot be told apart",
     "stopped learning": "a higher --contrastive.lr, another --head.activation, or fewer --contrastive.epochs if the "
     "accuracy is what you need",
 }
+NEGATIVES = "a larger --contrastive.batch-size (more negatives)"
+"""What keeps projections apart under NT-Xent."""
+APART = {
+    "variance": ("the variance term is {:.2g} of at most 1", "a larger --vicreg.variance"),
+    "redundancy": ("the redundancy is {:.3g}", "a larger --barlow.off-diagonal"),
+    "statistic": ("SIGReg's statistic is {:.3g} where a Gaussian has about 1", "a larger --sigreg.weight"),
+}
+"""The term that does so under each other objective: how its value is said, and which coefficient weighs it."""
 
 
 class Health:
@@ -77,6 +88,7 @@ class Health:
                 "lr": event.lr,
                 "norm": max(figures["h_mean_norm"], figures["z_mean_norm"]) if finite else math.inf,
                 "spread": geometry.spread(first) if finite else 0.0,
+                "repetition": geometry.repetition(first) if finite else 0.0,
             }
         )
         for name, sign in (
@@ -88,7 +100,9 @@ class Health:
                 break
             if seen := sign(event):
                 self.said.append(name)
-                self.say(f"epoch {event.epoch}: {VERB[name]}: {seen}. What usually helps: {HELP[name]}")
+                apart = next((helps for term, (_, helps) in APART.items() if term in event.terms), NEGATIVES)
+                helps = HELP[name].format(apart=apart)
+                self.say(f"epoch {event.epoch}: {VERB[name]}: {seen}. What usually helps: {helps}")
                 figures["warning"] = name
                 break
         return figures
@@ -106,10 +120,16 @@ class Health:
     def _collapsing(self, event: EpochEnd) -> str | None:
         last = self.history[-PATIENCE:]
         spreads = [record["spread"] for record in last]
+        repeats = [record.get("repetition", 0.0) for record in last]
         warming_up = last[-1]["lr"] > last[0]["lr"]
-        if len(last) < PATIENCE or warming_up or max(spreads) >= NARROW or spreads[-1] > 1.05 * spreads[0]:
+        own = "".join(f"; {says.format(event.terms[t])}" for t, (says, _) in APART.items() if t in event.terms)
+        if len(last) < PATIENCE or warming_up:
             return None
-        return f"projections of different pictures are nearly the same (spread {spreads[-1]:.2g} of 2)"
+        if max(spreads) < NARROW and spreads[-1] <= 1.05 * spreads[0]:
+            return f"projections of different pictures are nearly the same (spread {spreads[-1]:.2g} of 2{own})"
+        if min(repeats) > REPEATED and 1 - repeats[-1] <= 1.05 * (1 - repeats[0]):
+            return f"the features of z repeat one another (mean squared correlation {repeats[-1]:.2g} of 1{own})"
+        return None
 
     def _stopped(self, event: EpochEnd) -> str | None:
         window = max(10, event.epochs // 10)

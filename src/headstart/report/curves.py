@@ -27,6 +27,12 @@ CURVES = {
     ("contrastive", "z_effective_rank"): "Effective rank of z",
     ("contrastive", "h_alignment"): "Alignment of h (pairs' distance)",
     ("contrastive", "h_uniformity"): "Uniformity of h (lower is more spread)",
+    ("contrastive", "invariance"): "Invariance term (unweighted)",
+    ("contrastive", "variance"): "VICReg: variance term (0: all features vary, 1: none)",
+    ("contrastive", "covariance"): "VICReg: covariance term",
+    ("contrastive", "redundancy"): "Barlow Twins: redundancy",
+    ("contrastive", "prediction"): "SIGReg: prediction term",
+    ("contrastive", "statistic"): "SIGReg: statistic (about 1: Gaussian)",
     ("autoencoder", "loss"): "Autoencoder: training loss",
     ("autoencoder", "val_loss"): "Autoencoder: validation loss",
 }

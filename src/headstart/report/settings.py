@@ -11,6 +11,7 @@ from typing import Any
 import pandas as pd
 
 from headstart.records.config import decides, flatten
+from headstart.records.names import OBJECTIVES
 from headstart.report.variants import VARIANTS
 
 OF_HEADS = {"seed", *(f"head.{name}" for name in ("init", "frozen", "activation", "hidden_dim", "output_dim"))}
@@ -65,6 +66,8 @@ def in_words(name: str, value: str) -> str:
         return "Z-scored" if value == "True" else "not Z-scored"
     if name == "backbone.weights" and value == "none":
         return "from scratch"
+    if name == "contrastive.objective":
+        return OBJECTIVES.shown(value)
     if name in SHOWN:
         return SHOWN[name].format(value)
     return f"{name.rpartition('.')[2].replace('_', ' ')} {value}"

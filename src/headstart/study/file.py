@@ -19,7 +19,7 @@ from headstart.records.config import Config, Device, flatten, from_dict, to_dict
 from headstart.records.errors import InputError
 from headstart.records.files import expanded, parse_yaml, read_yaml
 from headstart.records.grid import Grid, Point, exclusions, label_of
-from headstart.records.names import SETS, Choice, Names
+from headstart.records.names import OBJECTIVES, SETS, Choice
 from headstart.records.presets import preset
 from headstart.records.schema import STUDY
 from headstart.records.validation import Count, NotNegative, Several, Text, nearest, problem, settings
@@ -137,8 +137,8 @@ def load(study: str | Path, *, overrides: Sequence[str] = (), **selection: Any) 
     """Read and check a study.
 
     Args:
-        study: a YAML file, a study folder, or a preset: `paper`, `controls`, `smoke`; `paper:cifar10` is one data set
-            of it.
+        study: a YAML file, a study folder, or a preset: `paper`, `controls`, `controls:vicreg`, `smoke`;
+            `paper:cifar10` is one data set of it.
         overrides: `contrastive.epochs=50` and the like, for every run.
         selection: as in `StudyOptions`.
 
@@ -237,34 +237,55 @@ def applied(config: Config, options: Options, where: str) -> Config:
 
 @dataclass(frozen=True, kw_only=True)
 class StudyPreset(Choice):
-    """A study that comes with Headstart: its name, its file, and what the file's first line says of it."""
+    """A study that comes with Headstart: its name, its file, what the file's first line says of it.
+
+    Attributes:
+        contrastive: what it sets in that section beside its file.
+    """
 
     path: Path
+    contrastive: Options = field(default_factory=dict)
 
 
 @functools.cache
-def presets() -> Names[StudyPreset]:
-    """The studies that come with Headstart: the files in study/presets."""
-    found = sorted(Path(__file__).with_name("presets").glob("*.yaml"))
-    helps = [path.read_text(encoding="utf-8").splitlines()[0].removeprefix("# ") for path in found]
-    return Names("STUDY", *(StudyPreset(name=p.stem, help=line, path=p) for p, line in zip(found, helps, strict=True)))
+def presets() -> Mapping[str, StudyPreset]:
+    """The studies that come with Headstart: the files in study/presets, and the controls under each other objective."""
+    found = {path.stem: path for path in sorted(Path(__file__).with_name("presets").glob("*.yaml"))}
+    helps = {name: p.read_text(encoding="utf-8").splitlines()[0].removeprefix("# ") for name, p in found.items()}
+    named = [StudyPreset(name=name, help=helps[name], path=path) for name, path in found.items()]
+    named += [
+        StudyPreset(
+            name=f"controls:{objective}",
+            help=f"The heads of controls, trained with {OBJECTIVES[objective].shown}.",
+            path=found["controls"],
+            contrastive={"objective": objective, "optimizer": "adamw"},  # SGD's unset rate is NT-Xent's
+        )
+        for objective in OBJECTIVES
+        if objective != "nt_xent"
+    ]
+    return {preset.name: preset for preset in named}
 
 
 def _read(study: str | Path) -> tuple[dict[str, Any], str, str | None]:
     """The file's content, what to call it in messages, and the one data set asked for."""
-    path, only = Path(study), None
+    path, only, contrastive = Path(study), None, None
     if path.is_dir():
         path = path / "study.yaml"
     elif not path.is_file():
         name, _, rest = str(study).partition(":")
+        if str(study) in presets():
+            name, rest = str(study), ""
         only = rest or None
         if name not in presets():
             meant = nearest(name, presets())
             raise InputError(f"there is no study file or preset {study}{meant}; presets are {', '.join(presets())}")
-        path = presets()[name].path
+        path, contrastive = presets()[name].path, presets()[name].contrastive
     values = _mapping(read_yaml(path), str(path))
     if wrong := problem(values, STUDY):
         raise InputError(f"{path}: {wrong}")
+    if contrastive:
+        base = values["base"]
+        values |= {"name": name, "base": base | {"contrastive": base["contrastive"] | contrastive}}
     return values, str(path), only
 
 

@@ -185,12 +185,14 @@ class Contrastive(Training):
         return Step(loss, lr, self.batch_size)
 
     def validate(self) -> float | None:
-        """NT-Xent on the validation split."""
+        """The objective on the validation split."""
         return self.watch.validation_loss(self.model)
 
     def end_epoch(self, epoch: Epoch) -> dict[str, Any]:
         """What the observers see in the epoch; keeps the weights of the best one where they are asked for."""
         h, z = self.watch.look(self.model)
+        draws = generator(self.config.seed, "objective", epoch.number)
+        terms = objectives.terms(z, self.config, self.watch.alone, draws)
         event = EpochEnd(
             epoch=epoch.number,
             epochs=self.epochs,
@@ -200,9 +202,9 @@ class Contrastive(Training):
             h=h,
             z=z,
             indices=self.watch.watched,
+            terms=terms,
         )
-        draws = generator(self.config.seed, "objective", epoch.number)
-        figures: dict[str, Any] = objectives.terms(z, self.config, self.watch.alone, draws)
+        figures: dict[str, Any] = dict(terms)
         for observer in self.observers:
             figures |= observer.epoch_end(event)
         self.last = {"epoch": epoch.number, "train_loss": epoch.loss, "val_loss": epoch.val_loss}
