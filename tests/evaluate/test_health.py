@@ -156,7 +156,8 @@ def test_invariance_alone_collapses_and_is_named(
     made = head()
     if objective == "barlow":
         with torch.no_grad():
-            made.output.weight.copy_(made.output.weight[:1].expand_as(made.output.weight))
+            weight = made.get_parameter("output.weight")
+            weight.copy_(weight[:1].expand_as(weight))
     said, _, log, _ = train(digits, tmp_path, made, epochs=6, **under(monkeypatch, objective, **ALONE[objective]))
     assert named(said) == ["collapsing"]
     assert [line["warning"] for line in log if "warning" in line] == ["collapsing"]

@@ -306,8 +306,9 @@ def test_the_controls_are_a_preset_under_each_objective(objective: str, capsys: 
     plain, under = study.load("controls"), study.load(f"controls:{objective}")
     assert under.name == f"controls:{objective}"
     assert (under.factors, under.seeds, under.compare) == (plain.factors, plain.seeds, plain.compare)
-    changed = {"objective": objective, "optimizer": "adamw"}
-    assert under.base == replace(plain.base, contrastive=replace(plain.base.contrastive, **changed))
+    assert under.base == replace(
+        plain.base, contrastive=replace(plain.base.contrastive, objective=objective, optimizer="adamw")
+    )
     assert len({(p.config.head.init, p.config.head.frozen) for p in expand(under)}) == 12
     with pytest.raises(SystemExit) as ended:
         main(["list", "presets"])

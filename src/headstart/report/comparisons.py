@@ -7,14 +7,14 @@ scope: each data set, and the pooled sets.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import isnan
 from typing import Literal
 
 import numpy as np
 
 from headstart.report.matching import Pairing
-from headstart.statistics import Clustered, Interval, clustered, holm
+from headstart.statistics import Clustered, Interval, bootstrap_interval, clustered, holm, wilcoxon
 
 ALPHA = 0.05
 ENOUGH_CLUSTERS = 5
@@ -83,9 +83,8 @@ class Comparison:
     """A pairing with its decision and what is shown beside it, in the measure's units; positive: `a` is better.
 
     Attributes:
-        pairs, wins, losses: how many, and in how many `a` is better or worse.
-        mean, median: over pairs, with bootstrap intervals that treat pairs as independent.
-        wilcoxon: p-value of the signed-rank test, which treats them so too.
+        gains: by how much `a` is better, pair by pair.
+        wins, losses: in how many pairs `a` is better or worse.
         clusters: what the decision rests on, in words.
         sentence: what it shows.
     """
@@ -93,16 +92,41 @@ class Comparison:
     pairing: Pairing
     measure: Measure
     decision: Decision
-    pairs: int
+    gains: np.ndarray = field(repr=False)
     wins: int
     losses: int
-    mean: float
-    mean_interval: Interval
-    median: float
-    median_interval: Interval
-    wilcoxon: float
     clusters: str
     sentence: str
+
+    @property
+    def pairs(self) -> int:
+        """How many."""
+        return self.gains.size
+
+    @property
+    def mean(self) -> float:
+        """Over pairs."""
+        return float(self.gains.mean())
+
+    @property
+    def median(self) -> float:
+        """Over pairs."""
+        return float(np.median(self.gains))
+
+    @property
+    def mean_interval(self) -> Interval:
+        """Bootstrap interval that treats pairs as independent; this and the next two are worked out when asked for."""
+        return bootstrap_interval(self.gains)
+
+    @property
+    def median_interval(self) -> Interval:
+        """Likewise."""
+        return bootstrap_interval(self.gains, "median")
+
+    @property
+    def wilcoxon(self) -> float:
+        """p-value of the signed-rank test, which treats pairs so too."""
+        return wilcoxon(self.gains.round(self.measure.decimals + 3))  # equal to the picture is a tie
 
     @property
     def verdict(self) -> Verdict:

@@ -23,6 +23,7 @@ from headstart.records.folder import RunFolder, read_metrics
 from headstart.records.grid import grid_of
 from headstart.records.names import ACTIVATIONS, HEAD_INITS, PROBES, SETS
 from headstart.records.schema import CONFIG, FAILED, NAMES, RECORD
+from headstart.records.unhashed import YOUNGER
 from headstart.records.validation import problem
 from headstart.report.labels import (
     PROJECTORS,
@@ -346,7 +347,7 @@ def _add_settings(rows: list[dict[str, Any]], settings: Sequence[Mapping[str, st
     for row, of_run in zip(rows, settings, strict=True):
         rest = {name: value for name, value in of_run.items() if name not in names}
         row["settings"] = hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()[:8]
-        row |= {name: of_run.get(name, "") for name in names}
+        row |= {name: of_run.get(name, str(YOUNGER.get(name, ""))) for name in names}
     return names
 
 

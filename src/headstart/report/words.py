@@ -9,7 +9,7 @@ import numpy as np
 
 from headstart.report.comparisons import ENOUGH_CLUSTERS, Comparison, Decision, Measure
 from headstart.report.matching import Pairing
-from headstart.statistics import Clustered, bootstrap_interval, wilcoxon
+from headstart.statistics import Clustered
 
 
 def cluster_words(pairing: Pairing, test: Clustered) -> str:
@@ -30,19 +30,13 @@ def described(pairing: Pairing, decision: Decision, values: np.ndarray, measure:
     """A comparison with everything that is shown beside its decision; `several`: there are more sets than one."""
     gains = measure.gains(pairing, values)
     clusters = cluster_words(pairing, decision.test)
-    digits = measure.decimals + 3  # equal to the picture, though not to the last bit, is a tie
     return Comparison(
         pairing=pairing,
         measure=measure,
         decision=decision,
-        pairs=gains.size,
+        gains=gains,
         wins=int((gains > 0).sum()),
         losses=int((gains < 0).sum()),
-        mean=float(gains.mean()),
-        mean_interval=bootstrap_interval(gains),
-        median=float(np.median(gains)),
-        median_interval=bootstrap_interval(gains, "median"),
-        wilcoxon=wilcoxon(gains.round(digits)),
         clusters=clusters,
         sentence=sentence(pairing, decision, gains, clusters, several, measure),
     )
