@@ -22,7 +22,8 @@ from headstart.records.config import Config
 from headstart.records.errors import InputError
 from headstart.records.names import OBJECTIVES
 from headstart.study import calls, shared
-from headstart.study.file import expand, presets
+from headstart.study.file import expand
+from headstart.study.named import presets
 from headstart.training.optimizers import peak_learning_rate
 
 SETS = {

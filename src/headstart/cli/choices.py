@@ -53,7 +53,7 @@ def listed(what: str) -> list[tuple[str, str]]:
         yours = [(name, choice.help) for name, choice in names.BACKBONES.items()]
         return [*((name, "torchvision") for name in own), ("timm:NAME", "any network of timm (extra `timm`)"), *yours]
     if what == "presets":
-        from headstart.study.file import presets
+        from headstart.study.named import presets
 
         studies = ((name, f"study: {choice.help}") for name, choice in presets().items())
         return [*((name, f"pretrain: {choice.help}") for name, choice in PRESETS.items()), *studies]

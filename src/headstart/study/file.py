@@ -4,7 +4,6 @@ Comes in: a YAML file, a study folder or a preset. Goes out: a checked `Study`, 
 Imports no torch.
 """
 
-import functools
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -19,12 +18,13 @@ from headstart.records.config import Config, Device, flatten, from_dict, to_dict
 from headstart.records.errors import InputError
 from headstart.records.files import expanded, parse_yaml, read_yaml
 from headstart.records.grid import Grid, Point, exclusions, label_of
-from headstart.records.names import OBJECTIVES, SETS, Choice
+from headstart.records.names import SETS
 from headstart.records.presets import preset
 from headstart.records.schema import STUDY
 from headstart.records.validation import Count, NotNegative, Several, Text, nearest, problem, settings
 from headstart.records.version import __version__
 from headstart.report.labels import named_comparisons
+from headstart.study.named import presets
 
 Options = Mapping[str, Any]
 """Dotted option names and their values."""
@@ -233,37 +233,6 @@ def applied(config: Config, options: Options, where: str) -> Config:
 
 
 # --------------------------------------------------------------------------------------------------- reading the file
-
-
-@dataclass(frozen=True, kw_only=True)
-class StudyPreset(Choice):
-    """A study that comes with Headstart: its name, its file, what the file's first line says of it.
-
-    Attributes:
-        contrastive: what it sets in that section beside its file.
-    """
-
-    path: Path
-    contrastive: Options = field(default_factory=dict)
-
-
-@functools.cache
-def presets() -> Mapping[str, StudyPreset]:
-    """The studies that come with Headstart: the files in study/presets, and the controls under each other objective."""
-    found = {path.stem: path for path in sorted(Path(__file__).with_name("presets").glob("*.yaml"))}
-    helps = {name: p.read_text(encoding="utf-8").splitlines()[0].removeprefix("# ") for name, p in found.items()}
-    named = [StudyPreset(name=name, help=helps[name], path=path) for name, path in found.items()]
-    named += [
-        StudyPreset(
-            name=f"controls:{objective}",
-            help=f"The heads of controls, trained with {OBJECTIVES[objective].shown}.",
-            path=found["controls"],
-            contrastive={"objective": objective, "optimizer": "adamw"},  # SGD's unset rate is NT-Xent's
-        )
-        for objective in OBJECTIVES
-        if objective != "nt_xent"
-    ]
-    return {preset.name: preset for preset in named}
 
 
 def _read(study: str | Path) -> tuple[dict[str, Any], str, str | None]:
