@@ -65,7 +65,7 @@ class Patches(nn.Module):
         self.patch = math.ceil(side / ACROSS)
         self.across = math.ceil(side / self.patch)
         self.token = nn.Linear(3 * self.patch**2, WIDTH)
-        self.blocks = nn.ModuleList(Block() for _ in range(BLOCKS))
+        self.blocks = nn.ModuleList(PatchBlock() for _ in range(BLOCKS))
         self.norm = nn.LayerNorm(WIDTH)
         self.gathered = nn.Linear(self.across**2 * WIDTH, H)
 
@@ -108,7 +108,7 @@ class Patches(nn.Module):
         return seen, pixels.flatten(1)
 
 
-class Block(nn.Module):
+class PatchBlock(nn.Module):
     """A transformer block (N, K, w) -> (N, K, w): attention, then an MLP of 4 w, each behind a norm and added."""
 
     def __init__(self) -> None:

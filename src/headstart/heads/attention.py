@@ -35,7 +35,7 @@ class AttentionHead(nn.Module):
 
     Attributes:
         first: nn.Linear(in_features, hidden_dim), the layer that starts from somewhere (`heads.start`).
-        blocks: nn.ModuleList of `Block`.
+        blocks: nn.ModuleList of `TokenBlock`.
         output: nn.Linear(hidden_dim, output_dim).
         activation: nn.Module.
 
@@ -64,7 +64,7 @@ class AttentionHead(nn.Module):
         self.tokens = tokens
         self.first = linear(in_features, hidden_dim, generator)
         self.output = linear(hidden_dim, output_dim, generator)
-        self.blocks = nn.ModuleList(Block(hidden_dim, make_activation(), generator) for _ in range(blocks))
+        self.blocks = nn.ModuleList(TokenBlock(hidden_dim, make_activation(), generator) for _ in range(blocks))
         self.activation = make_activation()
 
     def forward(self, h: Tensor) -> Tensor:
@@ -78,7 +78,7 @@ class AttentionHead(nn.Module):
         return z
 
 
-class Block(nn.Module):
+class TokenBlock(nn.Module):
     """A transformer block, (N, T, d) -> (N, T, d): attention, then an MLP of 2 d units, each behind a norm and added.
 
     The last layer of both begins at zero, and the block as the identity.
