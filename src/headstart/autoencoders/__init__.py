@@ -6,10 +6,9 @@ How they are trained stands in training/autoencoder.py.
 from headstart.autoencoders.building import build, of_kind, register
 from headstart.autoencoders.files import SOURCES, assemble, find, load, read, save
 from headstart.autoencoders.kinds import NOISE
-from headstart.autoencoders.networks import EVALUATION_BATCH, Autoencoder, EmbeddingOnly, reconstruct
+from headstart.autoencoders.networks import Autoencoder, EmbeddingOnly, reconstruct, rows_at_once
 
 __all__ = [
-    "EVALUATION_BATCH",
     "NOISE",
     "SOURCES",
     "Autoencoder",
@@ -22,5 +21,6 @@ __all__ = [
     "read",
     "reconstruct",
     "register",
+    "rows_at_once",
     "save",
 ]

@@ -13,8 +13,13 @@ from torch import Tensor, nn
 
 from headstart.records.errors import InputError
 
-EVALUATION_BATCH = 1000
-"""Rows that go through an autoencoder at once where no gradient is asked for."""
+EVALUATION_BATCH, EVALUATION_VALUES = 1000, 2**24
+"""Rows that go through an autoencoder at once where no gradient is asked for, and values in them, at most."""
+
+
+def rows_at_once(in_features: int) -> int:
+    """How many rows of that width these are."""
+    return max(1, min(EVALUATION_BATCH, EVALUATION_VALUES // in_features))
 
 
 class Encoder(nn.Module):
@@ -178,7 +183,7 @@ def reconstruct(model: Autoencoder, pictures: Tensor) -> Tensor:
     if not isinstance(model, Autoencoder) or model.on != "pixels" or model.in_features != math.prod(shape):
         raise InputError(f"this autoencoder does not reconstruct pictures of shape {shape}")
     parts = []
-    for batch in pictures.split(EVALUATION_BATCH):
+    for batch in pictures.split(rows_at_once(model.in_features)):
         x = model(model.prepare(batch.to(model.embedding.weight.device))).view(batch.shape)
         if model.normalized:
             x = x * model.std.view(3, 1, 1) + model.mean.view(3, 1, 1)

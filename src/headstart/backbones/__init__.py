@@ -5,7 +5,7 @@ nn.Identity, so that its state dict loads into the plain network and lacks that 
 """
 
 from headstart.backbones.formats import check_exportable, exportable, loading_lines
-from headstart.backbones.networks import TIMM, last_linear_name, num_features, register
+from headstart.backbones.networks import TIMM, last_linear_name, num_features, register, sketch
 from headstart.backbones.preprocessing import described, expected, settled, zscores
 from headstart.backbones.weights import FETCHED, build, cached, check, recognise
 
@@ -25,5 +25,6 @@ __all__ = [
     "recognise",
     "register",
     "settled",
+    "sketch",
     "zscores",
 ]

@@ -36,6 +36,11 @@ def first() -> bool:
     return not launched() or os.environ["RANK"] == "0"
 
 
+def on_this_machine() -> int:
+    """How many processes torchrun started here."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", 1)) if launched() else 1
+
+
 def rank() -> int:
     """This process's number, 0 where it is alone."""
     return dist.get_rank() if dist.is_initialized() else 0
@@ -87,6 +92,16 @@ def any_rank(flag: bool) -> bool:
     vote = torch.tensor(int(flag), device="cuda" if dist.get_backend() == "nccl" else "cpu")
     dist.all_reduce(vote, op=dist.ReduceOp.MAX)
     return bool(vote)
+
+
+def least(value: int | None) -> int | None:
+    """The smallest of the values of all ranks that have one."""
+    if world_size() == 1:
+        return value
+    most = torch.iinfo(torch.int64).max
+    vote = torch.tensor(most if value is None else value, device="cuda" if dist.get_backend() == "nccl" else "cpu")
+    dist.all_reduce(vote, op=dist.ReduceOp.MIN)
+    return None if int(vote) == most else int(vote)
 
 
 def sum_over_ranks(values: torch.Tensor) -> torch.Tensor:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from headstart.data.images import Images
 from headstart.engine.device import Compute
+from headstart.engine.memory import pictures_at_once
 from headstart.engine.prefetch import Prefetch
 
 
@@ -35,11 +36,13 @@ def extract(
             was, each of its layers in training or evaluation mode.
         size: side of the square in pixels.
         mean, std: (3,) of the Z-score in [0, 1] units, or None for none.
+        batch_size: of larger pictures, as many as `memory.pictures_at_once` allows.
         progress: called with the number of pictures after each batch.
 
     Returns:
         float32 (len(indices), num_features).
     """
+    batch_size = min(batch_size, pictures_at_once(size, compute.device))
     starts = range(0, len(indices), batch_size)
     batches = Prefetch(images.squashed(indices[start : start + batch_size], size) for start in starts)
     return _forward(backbone, batches, len(indices), mean, std, compute, progress)
@@ -55,6 +58,7 @@ def of_pictures(
     batch_size: int = 512,
 ) -> np.ndarray:
     """As `extract`, of pictures (N, 3, S, S) that are already squashed to the square: uint8, or floats in [0, 1]."""
+    batch_size = min(batch_size, pictures_at_once(pictures.shape[-1], compute.device))
     return _forward(backbone, pictures.split(batch_size), len(pictures), mean, std, compute, None)
 
 

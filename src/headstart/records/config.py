@@ -238,7 +238,8 @@ class ContrastiveConfig:
     passes: Literal[1, 2] = 1
     """Batch norm over both views, or one pass a view (as the authors did)."""
     chunk: Count | None = None
-    """Pairs held on the device at once; the loss still sees the whole batch (GradCache). Unset: all."""
+    """Pairs held on the device at once; the loss still sees the whole batch (GradCache). Unset: all
+    that fit the free memory, said where that is not the whole batch."""
     keep: Literal["last", "best", "best-probe"] = "last"
     """The weights a run ends with: of the last epoch, of the lowest validation loss, or the best of given, interpolated
     and adapted weights by cross-validated probes on the labels of train and val."""

@@ -12,7 +12,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from headstart.autoencoders import EVALUATION_BATCH, Autoencoder
+from headstart.autoencoders import Autoencoder, rows_at_once
 from headstart.data.images import Squashed
 from headstart.engine import randomness
 from headstart.engine.checkpoint import Checkpoints, State
@@ -189,7 +189,7 @@ def _near(data: Rows, device: torch.device) -> Rows:
 def _errors(model: Autoencoder, data: Rows) -> Tensor:
     """Mean squared reconstruction error of each picture, computed in float32, as float64 (N,) on the CPU."""
     errors = []
-    for batch in data.split(EVALUATION_BATCH):
+    for batch in data.split(rows_at_once(model.in_features)):
         x = model.prepare(batch.to(model.embedding.weight.device))
         errors.append((model(x) - x).square().mean(1))
     return torch.cat(errors).cpu().double()

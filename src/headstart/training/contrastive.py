@@ -17,13 +17,14 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from headstart import objectives
-from headstart.augment import SimCLRAugment
+from headstart.augment import Draw, SimCLRAugment
 from headstart.backbones.blocks import freeze
 from headstart.data.images import Images
 from headstart.data.splits import Splits
-from headstart.engine import distributed
+from headstart.engine import distributed, memory
 from headstart.engine.checkpoint import Checkpoints, State
 from headstart.engine.device import Compute
+from headstart.engine.memory import pictures_at_once
 from headstart.engine.observer import EpochEnd, Observer
 from headstart.engine.prefetch import Prefetch
 from headstart.engine.randomness import generator, order
@@ -32,7 +33,7 @@ from headstart.training import optimizers
 from headstart.training.head_alone import STAGE as HEAD_STAGE
 from headstart.training.head_alone import HeadAlone
 from headstart.training.loop import Epoch, Loop, Step, Training
-from headstart.training.step import SimCLR, Stepper, loss_of, synchronise_norms
+from headstart.training.step import SimCLR, Stepper, loss_of, pairs_first, synchronise_norms
 from headstart.training.views import (
     Batch,
     augmenter,
@@ -106,6 +107,7 @@ def train(
         alone = HeadAlone.of(model, images, training.pictures, config, augment, compute, training.watch.alone, quiet)
         Loop(alone, checkpoints, log, quiet).run(checkpoints.load(HEAD_STAGE))
         model.train()
+    memory.give_back()  # what features were taken with; the steps need other sizes
     loop = Loop(training, checkpoints, log, quiet)
     loop.run(saved)
     checkpoints.save(STAGE, loop.state())  # whatever the interval: `--extend` goes on from here
@@ -282,21 +284,25 @@ class Watch:
     def pass_through(
         self, model: SimCLR, chosen: Tensor, step: int, augmented: bool | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Two views of the chosen pictures through the model in evaluation mode."""
+        """Two views of the chosen pictures through the model in evaluation mode, as many at once as fit."""
         if augmented is None:
             augmented = self.config.contrastive.validation_views == "augmented"
-        if augmented:
-            draws = draw_pairs(self.augment, self.images, chosen, generator(self.config.seed, "validation", step))
-            frames = self.images.batch(chosen)[0].to(self.compute.device)
-            views = self.augment.apply(frames, draws)
-        else:
-            pictures = self.images.squashed(chosen, self.augment.size).to(self.compute.device)
-            views = normalize(pictures, self.augment.mean, self.augment.std).repeat(2, 1, 1, 1)
+        draws = draw_pairs(self.augment, self.images, chosen, generator(self.config.seed, "validation", step))
+        n, pairs = len(chosen), pictures_at_once(self.augment.size, self.compute.device) // 2
         was_training = model.training
         model.eval()
-        part = self.config.contrastive.chunk or len(views)
-        with self.compute.autocast():
-            parts = [model(v.contiguous(memory_format=torch.channels_last)) for v in views.split(2 * part)]
+        parts = []
+        for rows in torch.arange(n).split(min(pairs, self.config.contrastive.chunk or pairs)):
+            views = self._views(chosen[rows], draws[torch.cat([rows, rows + n])] if augmented else None)
+            with self.compute.autocast():
+                parts.append(model(views.contiguous(memory_format=torch.channels_last)))
         model.train(was_training)
-        h, z = (torch.cat(tensors).float() for tensors in zip(*parts, strict=True))
+        h, z = (pairs_first(list(tensors)).float() for tensors in zip(*parts, strict=True))
         return h, z
+
+    def _views(self, chosen: Tensor, draws: Draw | None) -> Tensor:
+        """Two views (2n, 3, S, S) of each chosen picture; without draws the un-augmented picture twice."""
+        if draws is not None:
+            return self.augment.apply(self.images.batch(chosen)[0].to(self.compute.device), draws)
+        pictures = self.images.squashed(chosen, self.augment.size).to(self.compute.device)
+        return normalize(pictures, self.augment.mean, self.augment.std).repeat(2, 1, 1, 1)

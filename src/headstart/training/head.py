@@ -7,10 +7,11 @@ from torch import Tensor, nn
 
 from headstart import heads
 from headstart.autoencoders import Autoencoder, EmbeddingOnly
+from headstart.engine.memory import pictures_at_once
 from headstart.engine.progress import say
 from headstart.engine.randomness import generator
 from headstart.training.opened import OpenRun
-from headstart.training.step import running_statistics_kept, stochastic_layers
+from headstart.training.step import pairs_first, running_statistics_kept, stochastic_layers
 from headstart.training.views import augmenter, draw_pairs, mixed
 
 HEAD_PAIRS = 128
@@ -46,15 +47,22 @@ def build(
 
 
 def _first_views(run: OpenRun, backbone: nn.Module, chosen: Tensor) -> Tensor:
-    """h (2n, num_features) of two augmented views, as SimCLR's first step sees it: batch norm by the batch."""
+    """h (2n, num_features) of two augmented views, as SimCLR's first step sees it: batch norm by the batch or chunk."""
+    settings, n, device = run.config.contrastive, len(chosen), run.compute.device
+    at_once = settings.chunk or n
+    if settings.norms == "given":
+        at_once = min(at_once, pictures_at_once(run.size, device) // 2)
     augment = augmenter(run.config.augment, run.size, *run.statistics("train"))
     draws = draw_pairs(augment, run.images, chosen, generator(run.config.seed, "head-statistics"))
-    views = augment.apply(run.images.batch(chosen)[0], draws).to(run.compute.device)
-    backbone.train(run.config.contrastive.norms == "batch")
+    backbone.train(settings.norms == "batch")
+    parts = []
     with (
         torch.no_grad(),
         running_statistics_kept(backbone),
         run.compute.autocast(),
-        stochastic_layers(run.compute.device, run.config.seed, 0, 0),
+        stochastic_layers(device, run.config.seed, 0, 0),
     ):
-        return torch.cat([backbone(part) for part in views.chunk(run.config.contrastive.passes)]).float()
+        for rows in torch.arange(n).split(at_once):
+            views = augment.apply(run.images.batch(chosen[rows])[0], draws[torch.cat([rows, rows + n])]).to(device)
+            parts.append(torch.cat([backbone(part) for part in views.chunk(settings.passes)]))
+    return pairs_first(parts).float()

@@ -14,7 +14,7 @@ from headstart.data import Images
 from headstart.data.images import Squashed
 from headstart.data.prepare import how
 from headstart.data.splits import Splits
-from headstart.engine import distributed
+from headstart.engine import distributed, memory
 from headstart.engine.checkpoint import Checkpoints
 from headstart.engine.device import Compute
 from headstart.engine.observer import Observer
@@ -141,6 +141,7 @@ class OpenRun:
 
     def done(self, stage: str, found: dict[str, Any] | None, started: float) -> None:
         """Remember what a stage found; the next call begins after it."""
+        memory.give_back()
         self.stages[stage] = found
         seconds = self.stages.setdefault("seconds", {})
         before = self.checkpoints.spent(stage) or seconds.get(stage, 0.0)  # before an interruption, or an extension

@@ -24,7 +24,7 @@ from headstart.engine.device import Compute
 from headstart.engine.importers import read_metadata
 from headstart.engine.progress import say
 from headstart.records import files, plugins, text
-from headstart.records.config import STAGES, Config, differences, from_dict, to_yaml
+from headstart.records.config import STAGES, Config, differences, load, to_yaml
 from headstart.records.errors import InputError
 from headstart.records.files import read_yaml
 from headstart.records.folder import Metrics, RunFolder
@@ -145,6 +145,16 @@ def _about(folder: RunFolder) -> dict[str, Any]:
     return about if isinstance(about, dict) else {}
 
 
+def begun(folder: RunFolder) -> Config | None:
+    """The settings of the run that the folder holds; None where nothing was computed, or they cannot be read."""
+    if not has_begun(folder):
+        return None
+    try:
+        return load(folder.config)[0]
+    except InputError:  # whoever goes on with it is told; whoever replaces it need not care
+        return None
+
+
 def _begin(run: OpenRun, prepared: Prepared, longer: bool, changed: list[tuple[str, str]]) -> None:
     """Write what was decided, and take away what an earlier process left half done."""
     folder, metrics = run.folder, run.metrics
@@ -231,13 +241,12 @@ def _finished_stages(folder: RunFolder) -> dict[str, Any]:
 def _compare(folder: RunFolder, prepared: Prepared, extend: bool) -> None:
     """Refuse to go on with a run under other settings or pictures, showing the difference."""
     config, images = prepared.config, prepared.images
-    values = read_yaml(folder.config)
-    about = (values.pop("about", None) or {}) if isinstance(values, dict) else {}
-    plugins.check(about, folder.config)
-    before = from_dict(values, where=str(folder.config))
+    before, about = load(folder.config)
     changed = differences(before, config)
     if extend and config.contrastive.epochs >= before.contrastive.epochs:
         changed = [line for line in changed if not line.startswith("contrastive.epochs:")]
+    if before.stages == "autoencoder":  # how a batch is cut is decided when SimCLR begins
+        changed = [line for line in changed if not line.startswith("contrastive.chunk:")]
     if prepared.growth is None:
         if about.get("fingerprint") != images.fingerprint:
             changed.append("the pictures themselves")

@@ -19,14 +19,13 @@ from headstart.data.splits import Splits
 from headstart.engine.device import Compute
 from headstart.engine.progress import say
 from headstart.heads import check_directions, check_kind
-from headstart.records.config import AugmentConfig, Config, ContrastiveConfig, from_dict
+from headstart.records.config import AugmentConfig, Config, ContrastiveConfig, load
 from headstart.records.errors import InputError
-from headstart.records.files import read_yaml
 from headstart.records.folder import RunFolder
 from headstart.records.names import SETS
 from headstart.records.presets import PAPER_FOLDER_BATCH
 from headstart.training import autoencoder as autoencoding
-from headstart.training import optimizers, views
+from headstart.training import footprint, optimizers, views
 from headstart.training.head import HEAD_FEATURES
 
 EPOCH_STEPS = 8
@@ -59,13 +58,15 @@ def prepare(
     compute: Compute,
     quiet: bool = False,
     grown: RunFolder | None = None,
+    begun: Config | None = None,
 ) -> Prepared:
     """Read the pictures, split them, decide what was left open; touches no run folder.
 
     Args:
         grown: a run that was begun with these pictures, or some of them, and goes on with what they are now.
+        begun: the settings of the run that the folder holds, if any; how its batch is cut does not change.
 
-    Raises InputError for what any later stage would refuse.
+    Raises InputError for what any later stage would refuse, or what does not fit the memory.
     """
     config = backbones.settled(config)
     remembers, growth = images is None, None
@@ -75,16 +76,15 @@ def prepare(
         config = _as_begun(config, grown)
     splits = splits or splitting.make(images, config.data)
     resolved, notes = resolve(config, images, splits, compute)
-    for note in notes if not quiet else ():
+    resolved, cut = footprint.fitted(resolved, images, compute, begun)
+    for note in [*notes, *cut] if not quiet else ():
         say(note)
     return Prepared(resolved, images, splits, growth, remembers)
 
 
 def _as_begun(config: Config, folder: RunFolder) -> Config:
     """What follows from the number or the size of the pictures stays as it was decided when there were fewer."""
-    values = read_yaml(folder.config)
-    values.pop("about", None)
-    before = from_dict(values, where=str(folder.config))
+    before, _ = load(folder.config)
     settings, was = config.contrastive, before.contrastive
     kept = replace(settings, batch_size=settings.batch_size or was.batch_size, lr=settings.lr or was.lr)
     size = before.data.size if config.data.size == "auto" else config.data.size

@@ -27,7 +27,7 @@ from headstart.training import autoencoder as autoencoding
 from headstart.training import contrastive, head, samples
 from headstart.training.keeping import keep_best
 from headstart.training.opened import OpenRun
-from headstart.training.opening import has_begun, open_run, refuse_finished
+from headstart.training.opening import begun, has_begun, open_run, refuse_finished
 from headstart.training.resolving import prepare
 from headstart.training.result import Judged, judge, write_result
 
@@ -71,7 +71,7 @@ def run(
     with distributed.process_group(compute), enough_memory(compute.device, NEEDS_LESS), ExitStack() as owner:
         with interrupted_by_signals("stopped before anything was trained"):
             grown = folder if extend and not overwrite and has_begun(folder) else None
-            prepared = prepare(config, images, splits, compute, quiet, grown)
+            prepared = prepare(config, images, splits, compute, quiet, grown, begun(folder))
         if distributed.first() and not claimed:
             owner.enter_context(owned(folder.open(), "pretrain", give_way))
         with stop_on_signals():

@@ -120,7 +120,7 @@ class Stepper:
 
         with torch.no_grad(), running_statistics_kept(self.model):
             parts = [forward(rows, self.model) for rows in chunks]
-        h, z = (_pairs_first(list(tensors)) for tensors in zip(*parts, strict=True))
+        h, z = (pairs_first(list(tensors)) for tensors in zip(*parts, strict=True))
         z.requires_grad_(True)
         loss = loss_of(z, self.config, position)
         (gradient,) = torch.autograd.grad(loss, z)
@@ -153,7 +153,7 @@ def loss_of(z: Tensor, config: Config, position: tuple[int, ...], group: dist.Pr
     return loss
 
 
-def _pairs_first(chunks: list[Tensor]) -> Tensor:
+def pairs_first(chunks: list[Tensor]) -> Tensor:
     """Chunks of 2c rows, each first and second views -> all first views, then all second views."""
     first, second = zip(*(chunk.chunk(2) for chunk in chunks), strict=True)
     return torch.cat([*first, *second])

@@ -16,6 +16,7 @@ from headstart.augment import Draw, SimCLRAugment
 from headstart.data.images import Images, gathered
 from headstart.engine import distributed
 from headstart.engine.device import Compute
+from headstart.engine.memory import pictures_at_once
 from headstart.engine.randomness import order
 from headstart.records.config import AugmentConfig
 from headstart.records.errors import InputError
@@ -134,5 +135,5 @@ def pair_features(
     params = draw_pairs(augment, images, chosen, draws)
     views = augment.apply(images.batch(chosen)[0].to(compute.device), params)
     with compute.autocast():
-        parts = views.split(2 * PICTURES_AT_ONCE)
+        parts = views.split(pictures_at_once(augment.size, compute.device))
         return torch.cat([backbone(part.contiguous(memory_format=torch.channels_last)) for part in parts]).float()

@@ -17,6 +17,7 @@ from headstart.data import Images
 from headstart.engine import live_taps, weights
 from headstart.engine.device import Compute
 from headstart.engine.importers import read_tensors
+from headstart.engine.memory import pictures_at_once
 from headstart.engine.randomness import generator
 from headstart.records import config as configs
 from headstart.records import files, plugins, schema
@@ -73,6 +74,7 @@ def outputs(
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Class probabilities (n, classes) and representations (n, num_features), float32 on the CPU, a batch at a time."""
     model.to(memory_format=torch.channels_last).to(compute.device).eval()
+    batch_size = min(batch_size, pictures_at_once(size, compute.device))
     for start in range(0, len(indices), batch_size):
         pictures = images.squashed(indices[start : start + batch_size], size).to(compute.device)
         x = normalize(pictures, *zscore).contiguous(memory_format=torch.channels_last)

@@ -31,6 +31,7 @@ from headstart.records.claim import owned
 from headstart.records.errors import InputError
 from headstart.records.located import portable
 from headstart.records.version import __version__
+from headstart.training import footprint
 from headstart.use.classifier import CLASSIFIER, RESULT, SEEN, Classifier, save_classifier
 from headstart.use.fitting import Fit, Fitter
 from headstart.use.load import Run
@@ -105,7 +106,8 @@ def finetune(
         deadline: `time.monotonic()` after which it saves and stops.
 
     Raises:
-        InputError: no labels, fewer than two classes, an occupied folder. Interrupted: stopped and resumable.
+        InputError: no labels, fewer than two classes, an occupied folder, too little memory for a batch.
+        Interrupted: stopped and resumable.
     """
     settings = settings or FinetuneSettings()
     folder = runs.RunFolder(out)
@@ -117,6 +119,8 @@ def finetune(
         raise InputError(f"{folder.path} holds a run, not a classifier; give another --out")
     images = data if isinstance(data, Images) else run.open_images(data)
     parts = split(run, images, settings, quiet)
+    compute = compute or choose()
+    footprint.check_batch(run.config.backbone, run.size, min(settings.batch_size, len(images)), compute)
     with owned(folder.open(), "finetune"):
         starts = starts_of(run, settings)
         identity = f"{run.result['config_hash']} {images.fingerprint} {dataclasses.asdict(settings)}"
@@ -125,7 +129,7 @@ def finetune(
             checkpoints = Checkpoints(folder.path / CHECKPOINT, metrics, deadline=deadline)
             if overwrite:
                 _clear(folder, checkpoints, identity)
-            fitter = Fitter(run, images, settings, compute or choose(), checkpoints, identity, quiet)
+            fitter = Fitter(run, images, settings, compute, checkpoints, identity, quiet)
             judge = _cross_validated if settings.final else _held_out
             rows, kept = judge(fitter, starts, parts)
         n_val = 0 if settings.final else len(parts.val)
