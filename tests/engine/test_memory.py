@@ -7,6 +7,8 @@ import torch
 
 from headstart.engine import memory
 
+resource = pytest.importorskip("resource", reason="no such limits here")
+
 CPU = torch.device("cpu")
 GIB = 2**30
 
@@ -21,9 +23,8 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """8 GiB available to a process of 1 GiB without any limit."""
     write(tmp_path / "proc" / "meminfo", f"MemTotal: 99 kB\nMemAvailable:    {8 * 2**20} kB\nHugePages_Total:  0\n")
     write(tmp_path / "proc" / "self" / "status", f"Name:\tpython\nVmSize:\t{2**20} kB\nVmData:\t{2**19} kB\n")
-    if memory.resource is not None:
-        unlimited = memory.resource.RLIM_INFINITY
-        monkeypatch.setattr(memory.resource, "getrlimit", lambda _: (unlimited, unlimited))
+    unlimited = resource.RLIM_INFINITY
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (unlimited, unlimited))
     return tmp_path
 
 
@@ -70,13 +71,12 @@ def test_a_container_that_shows_its_own_group_at_the_root_counts(machine: Path) 
     assert free(machine) == 3 * GIB
 
 
-@pytest.mark.skipif(memory.resource is None, reason="no such limits here")
 def test_what_ulimit_allows_counts_beyond_what_is_taken(machine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def limits(which: int) -> tuple[int, int]:
-        soft = {memory.resource.RLIMIT_AS: 4 * GIB, memory.resource.RLIMIT_DATA: 3 * GIB}[which]
+        soft = {resource.RLIMIT_AS: 4 * GIB, resource.RLIMIT_DATA: 3 * GIB}[which]
         return soft, soft
 
-    monkeypatch.setattr(memory.resource, "getrlimit", limits)
+    monkeypatch.setattr(resource, "getrlimit", limits)
     assert free(machine) == 2.5 * GIB  # 3 but for the half that VmData has; 4 but for the whole that VmSize has
 
 
