@@ -155,6 +155,13 @@ def test_a_set_that_is_limited_does_not_grow(first: Path, tmp_path: Path) -> Non
     assert (root / "run" / "result.json").exists()
 
 
+def test_a_pipe_in_place_of_the_split_is_not_waited_for(root: Path) -> None:
+    (root / "run" / "splits.npz").unlink()
+    os.mkfifo(root / "run" / "splits.npz")
+    with pytest.raises(InputError, match=r"splits\.npz is damaged .*not a plain file"):
+        extend(root)
+
+
 def test_without_extend_changed_pictures_are_refused_and_the_option_named(root: Path) -> None:
     settings = _settings(root)
     settings["contrastive"]["epochs"] = 1  # type: ignore[index]

@@ -35,8 +35,6 @@ def check(
     from headstart.data import check as checking
     from headstart.records.files import write_json
 
-    if threads is not None and threads < 1:
-        raise InputError(f"threads is {threads}; it must be at least 1")
     if json is not None and json.is_dir():
         raise InputError(f"--json {json} is a folder; give a file")
     found = checking.run(replace(data, sources=sources), threads)

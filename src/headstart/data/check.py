@@ -23,7 +23,7 @@ from headstart.data.decode import UnreadableError, opened, read_picture
 from headstart.data.images import CHANNELS, TOLERATED, constant, one_class
 from headstart.data.prepare import AUTO_SIZE
 from headstart.data.source import Picture, Source
-from headstart.engine.device import available_cores
+from headstart.engine.device import available_cores, checked_threads
 from headstart.engine.progress import stage
 from headstart.records.config import DataConfig
 from headstart.records.text import printable
@@ -118,10 +118,11 @@ class Report:
 def run(data: DataConfig, threads: int | None = None) -> Report:
     """Read every picture that `data.sources` name, once, with so many threads (unset: one per core).
 
-    Raises InputError when there is nothing there.
+    Raises InputError when there is nothing there, or for fewer threads than one.
     """
+    threads = checked_threads(threads) or available_cores()
     source = catalog.find(data)
-    found = list(_inspect(source, threads or available_cores()))
+    found = list(_inspect(source, threads))
     good = np.array([isinstance(f, _Found) for f in found], dtype=bool)
     readable = [f for f in found if isinstance(f, _Found)]
     names = [name for name, ok in zip(source.names, good, strict=True) if ok]

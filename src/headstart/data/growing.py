@@ -55,21 +55,17 @@ def follow(path: Path, images: Images, data: DataConfig) -> tuple[Splits | None,
     None twice for a split that remembers no pictures: a study's, or one made before runs could grow.
     Raises InputError when the file is damaged, or the set cannot grow: an authors' split, or a limited set.
     """
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            known = {name: file[name] for name in ("digests", "names") if name in file.files}
-            names = known["names"].tobytes().decode().split("\0") if known else []
-    except Exception as error:  # zipfile and numpy raise many kinds
-        raise InputError(f"{path} is damaged ({error}); restore it, or give another --out") from None
-    if not known:
-        return None, None
-    before = Splits.load(path, len(names))
-    if names == images.names and np.array_equal(known["digests"], images.digests):
+    with splitting.reading(path) as file:
+        if "digests" not in file:
+            return None, None
+        digests, names = file["digests"], file["names"].tobytes().decode().split("\0")
+        before = Splits.of(file, len(names))
+    if names == images.names and np.array_equal(digests, images.digests):
         return before, None
     if data.splits == "paper" or data.limit is not None:
         which = "--data.splits paper" if data.splits == "paper" else "--data.limit"
         raise InputError(f"the pictures have changed, and a run with {which} has a fixed set; give another --out")
-    was = _matched(names, known["digests"], images)
+    was = _matched(names, digests, images)
     carried = Splits(*(np.flatnonzero(np.isin(was, part)) for part in vars(before).values()))
     after = splitting.make(images, data, carried)
     new = {name: len(part) - len(getattr(carried, name)) for name, part in vars(after).items()}

@@ -4,6 +4,8 @@ Comes in: `Images` and `config.data`. Goes out: index arrays that follow from na
 `data.split_seed` alone, so that autoencoder, SimCLR and probes of every run see the same split.
 """
 
+import contextlib
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +27,7 @@ VAL, TEST = 0.1, 0.2
 """Shares of the validation and test split (paper 3.3); with an official test split, val is that share of train."""
 
 NOBODY = np.empty(0, np.int64)
+"""No pictures."""
 
 
 @dataclass(frozen=True)
@@ -52,17 +55,29 @@ class Splits:
     @classmethod
     def load(cls, path: str | Path, pictures: int) -> "Splits":
         """Read the `splits.npz` of a set of so many pictures. Raises InputError when it is missing or damaged."""
-        try:
-            with opened(path) as whole, np.load(whole, allow_pickle=False) as file:
-                parts = {name: file[name] for name in ("train", "val", "test")}
-            for name, part in parts.items():
-                if part.dtype.kind != "i" or part.ndim != 1 or not ((part >= 0) & (part < pictures)).all():
-                    raise ValueError(f"{name} is not a list of numbers of its {pictures} pictures")
-            return cls(**{name: part.astype(np.int64) for name, part in parts.items()})
-        except FileNotFoundError:
-            raise InputError(f"there is no {path}") from None
-        except Exception as error:  # zipfile and numpy raise many kinds
-            raise InputError(f"{path} is damaged ({error}); restore it, or remove the run and start again") from None
+        with reading(path) as file:
+            return cls.of(file, pictures)
+
+    @classmethod
+    def of(cls, file: Mapping[str, np.ndarray], pictures: int) -> "Splits":
+        """The three lists of an open file. Raises ValueError for what is no list of so many pictures' numbers."""
+        parts = {name: file[name] for name in ("train", "val", "test")}
+        for name, part in parts.items():
+            if part.dtype.kind != "i" or part.ndim != 1 or not ((part >= 0) & (part < pictures)).all():
+                raise ValueError(f"{name} is not a list of numbers of its {pictures} pictures")
+        return cls(**{name: part.astype(np.int64) for name, part in parts.items()})
+
+
+@contextlib.contextmanager
+def reading(path: str | Path) -> Iterator[Mapping[str, np.ndarray]]:
+    """A `splits.npz`, open. Raises InputError when it is missing, or something in it is not as it was written."""
+    try:
+        with opened(path) as whole, np.load(whole, allow_pickle=False) as file:
+            yield file
+    except FileNotFoundError:
+        raise InputError(f"there is no {path}") from None
+    except Exception as error:  # zipfile and numpy raise many kinds
+        raise InputError(f"{path} is damaged ({error}); restore it, or remove the run and start again") from None
 
 
 def make(images: Images, data: DataConfig, before: Splits | None = None) -> Splits:
@@ -82,7 +97,7 @@ def make(images: Images, data: DataConfig, before: Splits | None = None) -> Spli
     pool = np.flatnonzero((images.official == "train") | (images.official == ""))
     without = [n for n in ("val", "test") if has[n].size and (labels[has[n]] < 0).all() and (labels[pool] >= 0).any()]
     if without:
-        has |= {name: np.empty(0, np.int64) for name in without}
+        has |= dict.fromkeys(without, NOBODY)
         say(f"the official {' and '.join(without)} pictures have no labels: left out, and split anew from the others")
     placed = before or Splits(NOBODY, NOBODY, NOBODY)
     if not has["train"].size or not (has["test"].size or has["val"].size):

@@ -46,10 +46,7 @@ def choose(device: str = "auto", precision: str = "auto", threads: int | None = 
 
     Raises InputError when the named device is not there.
     """
-    if threads is not None and threads < 1:
-        raise InputError(f"threads is {threads}; it must be at least 1")
-    here = int(os.environ.get("LOCAL_WORLD_SIZE", 1))  # processes that torchrun started on this machine
-    torch.set_num_threads(threads or max(1, available_cores() // here))
+    torch.set_num_threads(checked_threads(threads) or max(1, available_cores() // processes_here()))
     chosen = named(device)
     if chosen.type == "cpu":
         _keep_freed_memory()
@@ -60,6 +57,18 @@ def choose(device: str = "auto", precision: str = "auto", threads: int | None = 
     if precision == "auto":
         precision = "bfloat16" if _native_bfloat16(chosen) else "float32"
     return Compute(chosen, torch.bfloat16 if precision == "bfloat16" else torch.float32)
+
+
+def checked_threads(threads: int | None) -> int | None:
+    """The option as it is. Raises InputError for fewer than one."""
+    if threads is not None and threads < 1:
+        raise InputError(f"threads is {threads}; it must be at least 1")
+    return threads
+
+
+def processes_here() -> int:
+    """How many processes torchrun started on this machine; 1 without it."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", 1))
 
 
 def named(device: str) -> torch.device:

@@ -36,11 +36,6 @@ def first() -> bool:
     return not launched() or os.environ["RANK"] == "0"
 
 
-def on_this_machine() -> int:
-    """How many processes torchrun started here."""
-    return int(os.environ.get("LOCAL_WORLD_SIZE", 1)) if launched() else 1
-
-
 def rank() -> int:
     """This process's number, 0 where it is alone."""
     return dist.get_rank() if dist.is_initialized() else 0

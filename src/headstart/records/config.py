@@ -345,6 +345,11 @@ class Config:
     loggers: Annotated[tuple[LoggerName, ...], Several] = ()
     """Where metrics go besides metrics.jsonl (extra `loggers`)."""
 
+    @property
+    def needs_autoencoder(self) -> bool:
+        """Whether an autoencoder has to be there, for the head or for its own sake."""
+        return self.head.needs_autoencoder or self.stages == "autoencoder"
+
 
 SECTIONS = tuple(f.name for f in fields(Config) if dataclasses.is_dataclass(f.default_factory))
 

@@ -8,6 +8,7 @@ scope: each data set, and the pooled sets.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from math import isnan
 from typing import Literal
 
@@ -113,17 +114,17 @@ class Comparison:
         """Over pairs."""
         return float(np.median(self.gains))
 
-    @property
+    @cached_property
     def mean_interval(self) -> Interval:
         """Bootstrap interval that treats pairs as independent; this and the next two are worked out when asked for."""
         return bootstrap_interval(self.gains)
 
-    @property
+    @cached_property
     def median_interval(self) -> Interval:
         """Likewise."""
         return bootstrap_interval(self.gains, "median")
 
-    @property
+    @cached_property
     def wilcoxon(self) -> float:
         """p-value of the signed-rank test, which treats pairs so too."""
         return wilcoxon(self.gains.round(self.measure.decimals + 3))  # equal to the picture is a tie

@@ -33,7 +33,7 @@ def autoencoder_config(config: Config) -> Config:
 
 def trains_autoencoder(config: Config) -> bool:
     """Whether the run needs an autoencoder that is not there yet as a file."""
-    wanted = config.head.needs_autoencoder or config.stages == "autoencoder"
+    wanted = config.needs_autoencoder
     return wanted and config.autoencoder.weights is None
 
 

@@ -12,17 +12,29 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from headstart import autoencoders, backbones
 from headstart.autoencoders import Autoencoder, rows_at_once
 from headstart.data.images import Squashed
 from headstart.engine import randomness
 from headstart.engine.checkpoint import Checkpoints, State
 from headstart.engine.device import Compute
-from headstart.records.config import AutoencoderConfig
+from headstart.records.config import AutoencoderConfig, Config
 from headstart.records.errors import InputError
 from headstart.training.loop import Epoch, Loop, Step, Training
 
 STAGE = "autoencoder"
 Rows = Tensor | Squashed
+
+
+def outline(config: Config, size: int) -> Autoencoder:
+    """The autoencoder that a run at this size would train, on the device `meta`: its shapes without its memory.
+
+    Raises InputError for one that cannot be.
+    """
+    settings, width = config.autoencoder, backbones.num_features(config.backbone.name)
+    inputs = width if settings.on == "features" else 3 * size * size
+    with torch.device("meta"):
+        return autoencoders.of_kind(settings.kind, inputs, width, config.head.hidden_dim, settings.on)
 
 
 @dataclass(frozen=True, kw_only=True)

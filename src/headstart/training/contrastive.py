@@ -44,6 +44,7 @@ from headstart.training.views import (
     frames_on,
     mixed,
     normalize,
+    of_pairs,
 )
 
 STAGE = "contrastive"
@@ -287,13 +288,15 @@ class Watch:
         """Two views of the chosen pictures through the model in evaluation mode, as many at once as fit."""
         if augmented is None:
             augmented = self.config.contrastive.validation_views == "augmented"
-        draws = draw_pairs(self.augment, self.images, chosen, generator(self.config.seed, "validation", step))
+        draws = None
+        if augmented:
+            draws = draw_pairs(self.augment, self.images, chosen, generator(self.config.seed, "validation", step))
         n, pairs = len(chosen), pictures_at_once(self.augment.size, self.compute.device) // 2
         was_training = model.training
         model.eval()
         parts = []
         for rows in torch.arange(n).split(min(pairs, self.config.contrastive.chunk or pairs)):
-            views = self._views(chosen[rows], draws[torch.cat([rows, rows + n])] if augmented else None)
+            views = self._views(chosen[rows], None if draws is None else draws[of_pairs(rows, n)])
             with self.compute.autocast():
                 parts.append(model(views.contiguous(memory_format=torch.channels_last)))
         model.train(was_training)

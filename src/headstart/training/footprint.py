@@ -16,13 +16,14 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from headstart import autoencoders, backbones, heads
+from headstart import backbones, heads
 from headstart.backbones.blocks import freeze
 from headstart.data import Images
 from headstart.engine import distributed, memory
-from headstart.engine.device import Compute
+from headstart.engine.device import Compute, processes_here
 from headstart.records.config import BackboneConfig, Config, differences
 from headstart.records.errors import InputError
+from headstart.training import autoencoder as autoencoding
 from headstart.training.step import SimCLR
 
 GIB = 2**30
@@ -193,18 +194,15 @@ def _autoencoder_problem(config: Config, free: int) -> list[str]:
     checkpoint that is made in memory."""
     settings, size = config.autoencoder, config.data.size
     assert isinstance(size, int)
-    if settings.weights is not None or not (config.head.needs_autoencoder or config.stages == "autoencoder"):
+    if settings.weights is not None or not config.needs_autoencoder:
         return []
-    width, latent = backbones.num_features(config.backbone.name), config.head.hidden_dim
-    inputs = width if settings.on == "features" else 3 * size * size
-    with torch.device("meta"):
-        model = autoencoders.of_kind(settings.kind, inputs, width, latent, settings.on)
+    model = autoencoding.outline(config, size)
     needs = 9 * sum(p.nbytes for p in model.parameters())
     if needs <= free:
         return []
     return [
-        f"the autoencoder of {inputs} values needs {needs / GIB:.1f} GiB (less with --autoencoder.on features or a "
-        "smaller --data.size, none with --head.init random)"
+        f"the autoencoder of {model.in_features} values needs {needs / GIB:.1f} GiB (less with --autoencoder.on "
+        "features or a smaller --data.size, none with --head.init random)"
     ]
 
 
@@ -226,7 +224,7 @@ def _free(compute: Compute) -> int | None:
     """What each process of this machine may take, the same on every one of them."""
     found = memory.free(compute.device)
     if compute.device.type != "cuda":
-        found = found and found // distributed.on_this_machine()
+        found = found and found // processes_here()
     return distributed.least(found)
 
 

@@ -12,7 +12,7 @@ from headstart.engine.progress import say
 from headstart.engine.randomness import generator
 from headstart.training.opened import OpenRun
 from headstart.training.step import pairs_first, running_statistics_kept, stochastic_layers
-from headstart.training.views import augmenter, draw_pairs, mixed
+from headstart.training.views import augmenter, draw_pairs, mixed, of_pairs
 
 HEAD_PAIRS = 128
 """Training pictures whose views show the gradient that reaches h at step 0."""
@@ -63,6 +63,6 @@ def _first_views(run: OpenRun, backbone: nn.Module, chosen: Tensor) -> Tensor:
         stochastic_layers(device, run.config.seed, 0, 0),
     ):
         for rows in torch.arange(n).split(at_once):
-            views = augment.apply(run.images.batch(chosen[rows])[0], draws[torch.cat([rows, rows + n])]).to(device)
+            views = augment.apply(run.images.batch(chosen[rows])[0], draws[of_pairs(rows, n)]).to(device)
             parts.append(torch.cat([backbone(part) for part in views.chunk(settings.passes)]))
     return pairs_first(parts).float()

@@ -22,11 +22,13 @@ from headstart.records.config import Config
 from headstart.training import optimizers
 from headstart.training.loop import Epoch, Step, Training
 from headstart.training.step import SimCLR, loss_of
-from headstart.training.views import PICTURES_AT_ONCE, count_steps, pair_features
+from headstart.training.views import count_steps, pair_features
 
 STAGE = "head"
 SETS = 4
 """Pairs of views of every picture whose features are kept."""
+PICTURES_AT_ONCE = 64
+"""Pictures whose views are drawn together."""
 BYTES = 2**28
 """Of features that are kept; of a larger set, as many pictures as fit."""
 

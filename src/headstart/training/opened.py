@@ -24,7 +24,7 @@ from headstart.evaluate import features as representations
 from headstart.evaluate.health import Health
 from headstart.evaluate.online import OnlineProbe
 from headstart.records import files
-from headstart.records.config import STAGES, Config
+from headstart.records.config import Config
 from headstart.records.folder import Metrics, RunFolder
 from headstart.records.version import __version__
 from headstart.training.autoencoder import Rows
@@ -53,13 +53,6 @@ class OpenRun:
     def writes(self) -> bool:
         """Whether this process writes files."""
         return distributed.rank() == 0
-
-    @property
-    def is_finished(self) -> bool:
-        """Whether the folder's result holds all that is asked for."""
-        if not self.folder.is_complete():
-            return False
-        return STAGES.index(self.folder.read_result()["stage"]) >= STAGES.index(self.config.stages)
 
     @property
     def shared(self) -> dict[str, Any]:

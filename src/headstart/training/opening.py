@@ -36,18 +36,20 @@ from headstart.training.opened import OpenRun
 from headstart.training.resolving import Prepared
 
 
+def is_finished(folder: RunFolder, config: Config) -> bool:
+    """Whether the folder's result holds the stage that is asked for."""
+    return folder.is_complete() and STAGES.index(folder.read_result()["stage"]) >= STAGES.index(config.stages)
+
+
 def refuse_finished(folder: RunFolder, config: Config, overwrite: bool, extend: bool) -> None:
     """A finished run is never touched by accident, and no folder of pictures becomes one."""
     if overwrite and extend:
         raise InputError("--overwrite and --extend exclude each other: one begins again, the other goes on")
     refuse_pictures(folder, config.data.sources)
-    if not folder.is_complete() or overwrite or extend:
-        return
-    stage = folder.read_result()["stage"]
-    if STAGES.index(stage) >= STAGES.index(config.stages):
+    if not (overwrite or extend) and is_finished(folder, config):
         raise InputError(
-            f"{folder.path} holds a finished run (stage {stage}); replace it with --overwrite, train it for more "
-            "epochs with --extend, or give another --out"
+            f"{folder.path} holds a finished run (stage {folder.read_result()['stage']}); replace it with "
+            "--overwrite, train it for more epochs with --extend, or give another --out"
         )
 
 
@@ -101,7 +103,7 @@ def open_run(
         _begin(run, prepared, longer, changed)
     if extend:
         distributed.wait_for_all()  # until a result that no longer holds is gone
-        if run.is_finished and not quiet:
+        if is_finished(folder, config) and not quiet:
             say("nothing to extend: the same pictures, and no more epochs")
     return run
 

@@ -6,9 +6,9 @@ Everything that can be known to be wrong without training is refused here, befor
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
-import torch
 
 from headstart import autoencoders, backbones, data
 from headstart.data import Images, growing
@@ -19,9 +19,8 @@ from headstart.data.splits import Splits
 from headstart.engine.device import Compute
 from headstart.engine.progress import say
 from headstart.heads import check_directions, check_kind
-from headstart.records.config import AugmentConfig, Config, ContrastiveConfig, load
+from headstart.records.config import AugmentConfig, Config, ContrastiveConfig
 from headstart.records.errors import InputError
-from headstart.records.folder import RunFolder
 from headstart.records.names import SETS
 from headstart.records.presets import PAPER_FOLDER_BATCH
 from headstart.training import autoencoder as autoencoding
@@ -57,23 +56,23 @@ def prepare(
     splits: Splits | None,
     compute: Compute,
     quiet: bool = False,
-    grown: RunFolder | None = None,
     begun: Config | None = None,
+    grown: Path | None = None,
 ) -> Prepared:
     """Read the pictures, split them, decide what was left open; touches no run folder.
 
     Args:
-        grown: a run that was begun with these pictures, or some of them, and goes on with what they are now.
         begun: the settings of the run that the folder holds, if any; how its batch is cut does not change.
+        grown: its splits.npz, where it may go on with pictures that are new or gone since.
 
     Raises InputError for what any later stage would refuse, or what does not fit the memory.
     """
     config = backbones.settled(config)
     remembers, growth = images is None, None
     images = images or data.open_images(config.data, config.augment.crop_scale[0], config.augment.crop_ratio[0])
-    if grown is not None and splits is None:
-        splits, growth = growing.follow(grown.splits, images, config.data)
-        config = _as_begun(config, grown)
+    if begun is not None and grown is not None and splits is None:
+        splits, growth = growing.follow(grown, images, config.data)
+        config = _as_begun(config, begun)
     splits = splits or splitting.make(images, config.data)
     resolved, notes = resolve(config, images, splits, compute)
     resolved, cut = footprint.fitted(resolved, images, compute, begun)
@@ -82,12 +81,11 @@ def prepare(
     return Prepared(resolved, images, splits, growth, remembers)
 
 
-def _as_begun(config: Config, folder: RunFolder) -> Config:
+def _as_begun(config: Config, begun: Config) -> Config:
     """What follows from the number or the size of the pictures stays as it was decided when there were fewer."""
-    before, _ = load(folder.config)
-    settings, was = config.contrastive, before.contrastive
+    settings, was = config.contrastive, begun.contrastive
     kept = replace(settings, batch_size=settings.batch_size or was.batch_size, lr=settings.lr or was.lr)
-    size = before.data.size if config.data.size == "auto" else config.data.size
+    size = begun.data.size if config.data.size == "auto" else config.data.size
     return replace(config, contrastive=kept, data=replace(config.data, size=size))
 
 
@@ -199,7 +197,7 @@ def _few_steps(config: Config, batch_size: int, n_train: int) -> list[str]:
 
 def _check_autoencoder(config: Config, splits: Splits, size: int) -> None:
     """What the autoencoder's stage and the head's start from it would refuse."""
-    if not (config.head.needs_autoencoder or config.stages == "autoencoder"):
+    if not config.needs_autoencoder:
         return
     settings, width, latent = config.autoencoder, backbones.num_features(config.backbone.name), config.head.hidden_dim
     if settings.weights is not None:
@@ -212,10 +210,7 @@ def _check_autoencoder(config: Config, splits: Splits, size: int) -> None:
             )
         return
     autoencoding.check_splits(splits.train, splits.val, splits.test)
-    with torch.device("meta"):
-        autoencoders.of_kind(
-            settings.kind, width if settings.on == "features" else 3 * size * size, width, latent, settings.on
-        )
+    autoencoding.outline(config, size)
 
 
 def _check_head(config: Config, n_train: int) -> None:

@@ -27,7 +27,7 @@ from headstart.training import autoencoder as autoencoding
 from headstart.training import contrastive, head, samples
 from headstart.training.keeping import keep_best
 from headstart.training.opened import OpenRun
-from headstart.training.opening import begun, has_begun, open_run, refuse_finished
+from headstart.training.opening import begun, is_finished, open_run, refuse_finished
 from headstart.training.resolving import prepare
 from headstart.training.result import Judged, judge, write_result
 
@@ -70,13 +70,13 @@ def run(
     quiet = quiet or not distributed.first()
     with distributed.process_group(compute), enough_memory(compute.device, NEEDS_LESS), ExitStack() as owner:
         with interrupted_by_signals("stopped before anything was trained"):
-            grown = folder if extend and not overwrite and has_begun(folder) else None
-            prepared = prepare(config, images, splits, compute, quiet, grown, begun(folder))
+            grown = folder.splits if extend else None
+            prepared = prepare(config, images, splits, compute, quiet, begun(folder), grown)
         if distributed.first() and not claimed:
             owner.enter_context(owned(folder.open(), "pretrain", give_way))
         with stop_on_signals():
             run = open_run(folder, prepared, compute, overwrite, extend, deadline, quiet)
-            if extend and run.is_finished:
+            if extend and is_finished(folder, config):
                 return folder.path
             names = config.loggers if run.writes else ()
             with loggers.attached(run.metrics, names, folder.path, dict(flatten(to_dict(run.config)))):
@@ -97,7 +97,7 @@ def pretrain_embedding(
     folder, settings = run.folder, run.config.autoencoder
     if folder.autoencoder.exists() and "autoencoder" in run.stages:
         return autoencoders.load(folder.autoencoder)
-    if not (run.config.head.needs_autoencoder or run.config.stages == "autoencoder"):
+    if not run.config.needs_autoencoder:
         return None
     started = time.monotonic()
     found: dict[str, Any] | None = None

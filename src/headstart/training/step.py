@@ -22,7 +22,7 @@ from headstart.engine.randomness import generator
 from headstart.records.config import Config
 from headstart.records.names import OBJECTIVES
 from headstart.training import optimizers
-from headstart.training.views import Batch
+from headstart.training.views import Batch, of_pairs
 
 
 class SimCLR(nn.Module):
@@ -114,7 +114,7 @@ class Stepper:
         chunks = torch.arange(n).split(self.config.contrastive.chunk or n)
 
         def forward(rows: Tensor, model: nn.Module) -> tuple[Tensor, Tensor]:
-            views = self._views(batch.frames[rows], batch.params[torch.cat([rows, rows + n])])
+            views = self._views(batch.frames[rows], batch.params[of_pairs(rows, n)])
             with self.compute.autocast():
                 return model(views)
 
@@ -129,7 +129,7 @@ class Stepper:
             last = rows is chunks[-1]
             with contextlib.nullcontext() if last else self._without_sync():
                 part = forward(rows, self.parallel)[1]
-                part.backward(gradient[torch.cat([rows, rows + n])].to(part.dtype))
+                part.backward(gradient[of_pairs(rows, n)].to(part.dtype))
         return loss.detach(), h
 
     def _without_sync(self) -> contextlib.AbstractContextManager[object]:

@@ -21,9 +21,6 @@ from headstart.engine.randomness import order
 from headstart.records.config import AugmentConfig
 from headstart.records.errors import InputError
 
-PICTURES_AT_ONCE = 64
-"""Pictures whose two views pass through a backbone together where only their features are wanted."""
-
 
 def augmenter(config: AugmentConfig, size: int, mean: Tensor | None, std: Tensor | None) -> SimCLRAugment:
     """The family T at the training size; its last step is the Z-score where mean and std are given."""
@@ -114,6 +111,11 @@ def draw_pairs(augment: SimCLRAugment, images: Images, chosen: Tensor, draws: to
     """Draws for two views of each chosen picture: 2n rows, rows i and i + n a pair."""
     heights, widths = torch.from_numpy(images.sizes[chosen.numpy()]).repeat(2, 1).unbind(1)
     return augment.draw(2 * len(chosen), heights, widths, generator=draws)
+
+
+def of_pairs(rows: Tensor, n: int) -> Tensor:
+    """Where both views of the pictures `rows` (K,) stand among the views of n: (2K,), first views first."""
+    return torch.cat([rows, rows + n])
 
 
 def count_steps(n: int, batch_size: int, drop_last: bool = True) -> int:
