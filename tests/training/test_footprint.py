@@ -58,7 +58,7 @@ def test_what_a_pair_takes_is_what_autograd_keeps_of_it(name: str, norms: str) -
             parameter.requires_grad_(True)
     tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}
     two, four = (footprint._kept(model, tensors, 2 * pairs, 32, torch.float32) for pairs in (2, 4))
-    counted = footprint._counted(name, "imagenet", 32, norms, 0.0, 1, torch.float32)
+    counted = footprint.counted(name, "imagenet", 32, norms, 0.0, 1, torch.float32)
     kept = (four - two) / 2
     assert kept < counted.pair < 2 * kept  # and the largest map on its way
     assert counted.normed == (name == "resnet18" and norms == "batch")

@@ -87,9 +87,9 @@ def fitted(config: Config, images: Images, compute: Compute, begun: Config | Non
 def check_batch(network: BackboneConfig, size: int, pictures: int, compute: Compute) -> None:
     """Raise InputError where training on so many pictures at once cannot fit, naming how many can (`--batch-size`)."""
     free = _free(compute)
-    counted = _counted(network.name, network.stem, size, "batch", 0.0, 1, compute.dtype)
+    found = counted(network.name, network.stem, size, "batch", 0.0, 1, compute.dtype)
     # Weights, gradients, AdamW's moments, the best epoch's weights; all but the gradients again in the checkpoint.
-    cost = Cost(counted.pair // 2, counted.constant + 9 * counted.weights)
+    cost = Cost(found.pair // 2, found.constant + 9 * found.weights)
     if free is None or cost.of(pictures) <= free:
         return
     fits = fitting_chunk(pictures, cost, free, 2)
@@ -117,34 +117,50 @@ def simclr_cost(config: Config, images: Images, compute: Compute) -> tuple[Cost,
     settings, size, network = config.contrastive, config.data.size, config.backbone
     assert settings.batch_size is not None
     assert isinstance(size, int)
-    counted = _counted(
+    found = counted(
         network.name, network.stem, size, settings.norms, settings.frozen_share, settings.passes, compute.dtype
     )
     head = heads.of_kind(backbones.num_features(network.name), config.head, torch.Generator())
-    normed = counted.normed or any(isinstance(module, _BatchNorm) for module in head.modules())
-    weights = counted.weights + 4 * sum(p.numel() for p in head.parameters())
+    normed = found.normed or any(isinstance(module, _BatchNorm) for module in head.modules())
+    weights = found.weights + 4 * sum(p.numel() for p in head.parameters())
     moments = 1 if settings.optimizer == "sgd" else 2
     # the weights, their gradients and the optimiser's moments; once more in the checkpoint that is made in memory
     copies = 2 + moments + (1 + moments) + 2 * (settings.keep == "best") + (settings.keep == "best-probe")
     frame = 3 * int(images.sizes.astype(int).prod(axis=1).mean())
     frames = BATCHES_AHEAD * frame * math.ceil(settings.batch_size / distributed.world_size())
     views = 3 * 2 * 3 * size**2 * 4  # both views, Z-scored and laid out for the network
-    return Cost(counted.pair + views, counted.constant + copies * weights + frames), normed
+    return Cost(found.pair + views, found.constant + copies * weights + frames), normed
 
 
 @dataclass(frozen=True)
-class _Counted:
-    pair: int
+class Counted:
+    """What a backbone takes in training, in bytes.
+
+    Attributes:
+        kept: by autograd, of each pair.
+        largest: the largest map on a pair's way.
+        constant: kept whatever the number of pairs.
+        weights: the parameters.
+        normed: whether a batch norm in it looks at the batch.
+    """
+
+    kept: int
+    largest: int
     constant: int
     weights: int
     normed: bool
 
+    @property
+    def pair(self) -> int:
+        """Of each pair: what is kept, and what is there only for a moment."""
+        return self.kept + TRANSIENT * self.largest
+
 
 @functools.lru_cache
-def _counted(
+def counted(
     name: str, stem: str, size: int, norms: str, frozen_share: float, passes: int, dtype: torch.dtype
-) -> _Counted:
-    """What autograd keeps of a pair that passes through the backbone, with the largest map on its way."""
+) -> Counted:
+    """What a backbone takes in training, from two and four pairs without content."""
     backbone = copy.deepcopy(backbones.sketch(name, stem, size))
     freeze(backbone, frozen_share)
     model = SimCLR(backbone, nn.Identity(), passes, norms).train()
@@ -163,10 +179,10 @@ def _counted(
             for key, tensor in [*model.named_parameters(), *model.named_buffers()]
         }
         two, four = (_kept(model, tensors, 2 * pairs, size, dtype) for pairs in (2, 4))
-    pair = (four - two) // 2
+    kept = (four - two) // 2
     weights = sum(p.nbytes for p in backbone.parameters())
     normed = any(isinstance(module, _BatchNorm) and module.training for module in model.modules())
-    return _Counted(pair + TRANSIENT * largest // 4, two - 2 * pair, weights, normed)
+    return Counted(kept, largest // 4, two - 2 * kept, weights, normed)
 
 
 def _kept(model: nn.Module, tensors: dict[str, Tensor], views: int, size: int, dtype: torch.dtype) -> int:

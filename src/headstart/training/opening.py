@@ -31,6 +31,7 @@ from headstart.records.folder import Metrics, RunFolder
 from headstart.records.names import FORMATS
 from headstart.records.schema import STAGES_DONE
 from headstart.records.version import __version__
+from headstart.report.words import listed
 from headstart.training import contrastive
 from headstart.training.opened import OpenRun
 from headstart.training.resolving import Prepared
@@ -224,7 +225,7 @@ def _say_exports(backbone: str) -> None:
     formats = exportable(backbone)
     missing = [name for name in FORMATS if name not in formats]
     if missing:
-        say(f"{backbone} can be exported as {' and '.join(formats)}, not as {' or '.join(missing)}")
+        say(f"{backbone} can be exported as {listed(formats)}, not as {' or '.join(missing)}")
 
 
 def _finished_stages(folder: RunFolder) -> dict[str, Any]:
