@@ -6,9 +6,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
-from headstart import study
+from headstart import backbones, study
 from headstart.data import open_images
 from headstart.records.config import to_yaml
 from headstart.records.errors import InputError
@@ -107,6 +108,18 @@ def test_weights_that_cannot_be_fetched_are_refused_before_an_autoencoder_trains
     with pytest.raises(InputError, match=r"backbone\.weights none"):
         study.run(written(tmp_path), tmp_path / "out", overrides=["backbone.weights=imagenet"], workers=0, quiet=True)
     assert not (tmp_path / "out" / "runs").exists()
+
+
+def test_heads_are_compared_from_given_weights(tmp_path: Path) -> None:
+    network = "shufflenet_v2_x0_5"
+    weights = tmp_path / "given.pth"
+    torch.save(backbones.build(network).state_dict(), weights)
+    base = {**TINY["base"], "backbone": {"name": network, "weights": str(weights)}, "contrastive": {"batch_size": 16}}
+    factors = {"head.init": ["random", "orthogonal"], "head.frozen": [True, False]}
+    planned = study.expand(study.load(written(tmp_path, base=base, factors=factors)))
+    opening.check(planned, tmp_path / "out")
+    assert len(planned) == 8
+    assert {run.config.data.interpolation for run in planned} == {"backbone"}  # the recipe for given weights
 
 
 def test_one_run_of_many_that_cannot_be_is_named(tmp_path: Path) -> None:

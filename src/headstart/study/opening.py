@@ -80,7 +80,9 @@ def _check_settings(opened: Opened, runs: Sequence[Planned]) -> None:
         images, split = opened.of(run.config)
         config = run.config
         plain = replace(
-            config, backbone=replace(config.backbone, weights="none"), data=replace(config.data, statistics="train")
+            config,
+            backbone=replace(config.backbone, weights="none"),
+            data=replace(config.data, statistics="train", interpolation="bilinear"),
         )
         whole = (config.data, config.backbone, config.autoencoder, config.contrastive, config.augment)
         for kind, checked in ((whole, config), ((config.data, config.autoencoder, config.head), plain)):
