@@ -1,12 +1,14 @@
 """The house keeps its order: names mean one thing, and files stay of a size that a person reads."""
 
 import ast
+import re
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 
 import headstart
 
+ROOT = Path(__file__).parents[1]
 SOURCES = sorted(Path(headstart.__file__).parent.rglob("*.py"))
 
 
@@ -47,3 +49,13 @@ def test_no_function_is_longer_than_60_lines_without_its_docstring() -> None:
                 lines = node.end_lineno - node.lineno + 1 - len(said.splitlines())  # type: ignore[operator]
                 long |= {f"{path.name}: {node.name}": lines} if lines > 60 else {}
     assert long == {}
+
+
+def test_every_file_that_a_page_names_is_there() -> None:
+    named = {
+        (page.name, path)
+        for page in [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), *SOURCES]
+        for path in re.findall(r"`((?:benchmarks|docs|examples|results|src|tests)/[\w./-]+)`", page.read_text("utf-8"))
+    }
+    assert len(named) > 20
+    assert {(page, path) for page, path in named if not (ROOT / path).exists()} == set()

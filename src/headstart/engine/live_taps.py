@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from headstart.engine import small_maps
+from headstart.engine import depthwise, small_maps
 
 Span = tuple[int, int]
 
@@ -28,15 +28,21 @@ Span = tuple[int, int]
 def apply(backbone: nn.Module, size: int) -> nn.Module:
     """Make the convolutions of `backbone` that have dead taps for pictures (3, size, size) skip them; returns it.
 
-    Those of small maps without dead taps change with them, for `small_maps`. Only plain nn.Conv2d with zero padding
-    change, and only in how they compute: each looks at the map it is really given, so any other size stays correct.
-    Applying it twice changes nothing.
+    Those of small maps without dead taps change with them, for `small_maps`, and depthwise ones, for `depthwise`. Only
+    plain nn.Conv2d with zero padding, and timm's that pads as TensorFlow does, change, and only in how they compute:
+    each looks at the map it is really given, so any other size stays correct. Applying it twice changes nothing.
     """
     for conv, (height, width) in _map_sizes(backbone, size).items():
-        dead = products(conv, height, width) < products(conv, height, width, live=False)
-        if type(conv) is nn.Conv2d and (dead or small_maps.pays(conv, height, width)):
+        if type(conv).__name__ == "Conv2dSame" and depthwise.pays(conv):
+            conv.__class__ = LiveConv2dSame
+        elif type(conv) is nn.Conv2d and (depthwise.pays(conv) or _gains(conv, height, width)):
             conv.__class__ = LiveConv2d
     return backbone
+
+
+def _gains(conv: nn.Conv2d, height: int, width: int) -> bool:
+    dead = products(conv, height, width) < products(conv, height, width, live=False)
+    return dead or small_maps.pays(conv, height, width)
 
 
 def products(conv: nn.Conv2d, height: int, width: int, live: bool = True) -> int:
@@ -62,18 +68,33 @@ class LiveConv2d(nn.Conv2d):
         axes = _axes(self, input.shape[2], input.shape[3]) if input.ndim == 4 else None
         if axes is None:
             return super()._conv_forward(input, weight, bias)
-        small = small_maps.applies(input) and small_maps.pays(self, input.shape[2], input.shape[3])
+        applies = small_maps.applies(input)
+        small, by_channel = applies and small_maps.pays(self, *input.shape[2:]), applies and depthwise.pays(self)
         if (axes.rows, axes.columns) != ((0, self.kernel_size[0]), (0, self.kernel_size[1])) and not axes.windows:
             weight = weight[:, :, slice(*axes.rows), slice(*axes.columns)]
-        if not (axes.windows or small):
+        if not (axes.windows or small or by_channel):
             return nn.functional.conv2d(input, weight, bias, self.stride, axes.padding, self.dilation, self.groups)
         if torch.is_autocast_enabled(input.device.type):
             input = input.to(torch.get_autocast_dtype(input.device.type))
         if axes.windows:
             output = _WholeMap.apply(input, weight, axes.windows, axes.outputs)
         else:
-            output = small_maps.convolution(input, weight, self.stride, axes.padding)  # type: ignore[arg-type]
+            convolution = small_maps.convolution if small else depthwise.convolution
+            output = convolution(input, weight, self.stride, axes.padding)  # type: ignore[arg-type]
         return output if bias is None else output + bias.to(output.dtype)[:, None, None]
+
+
+class LiveConv2dSame(LiveConv2d):
+    """timm's Conv2dSame, which pads its map by itself, as TensorFlow does: a pixel more at the end where it is odd."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """(N, C, H, W) to (N, O, ceil(H / stride), ceil(W / stride))."""
+        lacking = [
+            max((-(-extent // s) - 1) * s + d * (k - 1) + 1 - extent, 0)
+            for extent, k, s, d in zip(input.shape[2:], self.kernel_size, self.stride, self.dilation, strict=True)
+        ]
+        around = [part for total in reversed(lacking) for part in (total // 2, total - total // 2)]
+        return self._conv_forward(nn.functional.pad(input, around), self.weight, self.bias)
 
 
 def _map_sizes(backbone: nn.Module, size: int) -> dict[nn.Conv2d, Span]:
