@@ -16,6 +16,7 @@ from headstart.records.config import Config, from_dict
 from headstart.records.errors import Interrupted
 from headstart.records.folder import RunFolder, read_metrics
 from headstart.records.presets import preset
+from headstart.report.unlabelled import unlabelled_verdict
 from headstart.report.verdict import kept_sentence
 from headstart.training import keeping
 from headstart.training.run import run
@@ -127,7 +128,9 @@ def test_without_labels_the_pictures_judge(photos: Path, weights: Path, tmp_path
     for i, path in enumerate(sorted(photos.glob("*/*.png")) * 3):  # so that sixteen are held out
         Image.open(path).rotate(3 * i).save(many / f"{i:03d}.png")
     large = replace(asked, data=replace(asked.data, sources=(str(many),)))
-    kept = RunFolder(run(large, tmp_path / "run", quiet=True)).read_result()["contrastive"]["kept"]
+    result = RunFolder(run(large, tmp_path / "run", quiet=True)).read_result()
+    kept = result["contrastive"]["kept"]
+    assert str(unlabelled_verdict(result)).startswith("Not collapsed")
     assert kept["by"] == "pictures"
     assert all(0 <= version["retrieval"] <= 1 < version["rankme"] for version in kept["versions"])
     assert "without labels" in kept_sentence(kept)

@@ -20,6 +20,7 @@ from headstart.engine.checkpoint import Checkpoints
 from headstart.engine.device import Compute
 from headstart.engine.observer import EpochEnd
 from headstart.engine.randomness import generator
+from headstart.evaluate.views import augmenter
 from headstart.heads import ProjectionHead
 from headstart.ntxent import nt_xent
 from headstart.records.config import Config, from_dict
@@ -57,14 +58,14 @@ def stepper(backbone: nn.Module, width: int, kind: type[Stepper] = Doubled, **op
     config = small(contrastive={"batch_size": BATCH, **options})
     head = ProjectionHead(width, 8, 8, "sigmoid", generator=generator(0, "head"))
     model = SimCLR(backbone, head, config.contrastive.passes).double().train()
-    return kind(model, views.augmenter(config.augment, 16, None, None), config, CPU)
+    return kind(model, augmenter(config.augment, 16, None, None), config, CPU)
 
 
 def batch() -> Batch:
     """One global batch of digits with its draws; this rank's part of it."""
     images = data.open_images(small().data)
     indices = torch.arange(BATCH)
-    augment = views.augmenter(small().augment, 16, None, None)
+    augment = augmenter(small().augment, 16, None, None)
     frames = views.frames_on(CPU.device, images)
     return next(views.batches(images, indices, augment, BATCH, frames, lambda step: generator(0, "augment", 0, step)))
 
@@ -88,7 +89,7 @@ def test_fast_step_equals_plain_step(stem: str) -> None:
     plain = build("resnet18", stem=stem, generator=generator(0, "b"), size=16).double().train()
     head = ProjectionHead(512, 8, 8, "sigmoid", generator=generator(0, "head")).double()
     drawn = batch()
-    both = views.augmenter(small().augment, 16, None, None).apply(drawn.frames, drawn.params).double()
+    both = augmenter(small().augment, 16, None, None).apply(drawn.frames, drawn.params).double()
     z = torch.nn.functional.normalize(head(plain(both)), dim=1)
     similarity = (z @ z.T / 0.5).fill_diagonal_(-math.inf)
     expected = torch.nn.functional.cross_entropy(similarity, torch.arange(2 * BATCH).roll(BATCH))

@@ -11,11 +11,12 @@ import torch
 from headstart import backbones
 from headstart.engine import memory
 from headstart.engine.device import choose
+from headstart.evaluate.views import augmenter
 from headstart.records.config import Config
 from headstart.records.config import load as load_config
 from headstart.records.errors import InputError, RunError
 from headstart.records.folder import RunFolder
-from headstart.training import contrastive, footprint, resolving, views
+from headstart.training import contrastive, footprint, resolving
 from headstart.training import run as pretraining
 from headstart.training.footprint import Cost, fitting_chunk
 from headstart.training.resolving import prepare
@@ -160,7 +161,7 @@ def test_validation_looks_at_as_many_views_at_once_as_fit(monkeypatch: pytest.Mo
     model = SimCLR(backbones.build("resnet18", stem="imagenet", size=16), torch.nn.Linear(512, 8)).eval()
     seen: list[int] = []
     model.register_forward_pre_hook(lambda _, views: seen.append(len(views[0])))
-    augment = views.augmenter(ready.config.augment, 16, None, None)
+    augment = augmenter(ready.config.augment, 16, None, None)
     watch = contrastive.Watch(ready.images, ready.splits, ready.config, augment, compute)
     chosen = torch.as_tensor(ready.splits.train[:10])
     for augmented in (True, False):

@@ -52,6 +52,8 @@ def test_run_folder_holds_what_the_contract_names(finished: RunFolder) -> None:
     assert {"std", "draws", "n_test", "ci95", "accuracy"} <= result["probes"]["few_shot_1"].keys()
     assert result["geometry"]["head"]["singular_values"]
     assert result["geometry"]["head"]["gradient_norm"] > 0
+    assert set(result["geometry"]["before"]) == set(result["geometry"]) - {"head", "before"}
+    assert result["geometry"]["before"]["lidar"] != result["geometry"]["lidar"]
     assert {"autoencoder", "contrastive", "probe"} <= result["seconds"].keys()
     for path in (
         finished.config,

@@ -28,6 +28,7 @@ from headstart.records.config import (
 )
 from headstart.records.folder import RunFolder
 from headstart.training import run as pretraining
+from headstart.training.result import of_before
 
 HEADS = {
     "autoencoder-frozen": HeadConfig(init="autoencoder", frozen=True),
@@ -56,7 +57,7 @@ def run(out: Path, device: str = "auto", threads: int | None = None) -> int:
     runs.RunFolder(out).open()
     if not (out / "study.yaml").exists():
         files.write(out / "study.yaml", yaml.safe_dump(_study(base), sort_keys=False))
-    images, splits, embedding, untrained = None, None, None, None
+    images, splits, embedding, before = None, None, None, None
     for name, head in HEADS.items():
         folder = RunFolder(out / "runs" / name)
         if not folder.is_complete():
@@ -69,9 +70,9 @@ def run(out: Path, device: str = "auto", threads: int | None = None) -> int:
                 images=images,
                 splits=splits,
                 autoencoder=embedding,
-                untrained=untrained,
+                before=before,
             )
-        untrained = folder.read_result()["untrained"]
+        before = of_before(folder.read_result())
         if head.needs_autoencoder:
             embedding = autoencoders.load(folder.autoencoder)
     page = report.write_report(out, probe="few_shot_1")  # few labels are where pretraining is meant to help

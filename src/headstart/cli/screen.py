@@ -17,6 +17,7 @@ from headstart.records.folder import RunFolder
 from headstart.records.names import PROBES
 from headstart.records.text import json_text, number, printable
 from headstart.report.labels import same_labels
+from headstart.report.unlabelled import SHAPE, shown, unlabelled_verdict
 from headstart.report.verdict import before_simclr, kept_sentence, no_better, verdict
 
 BEFORE = {"the untrained backbone": "untrained", "the given weights": "as given"}
@@ -56,6 +57,10 @@ def print_run(path: str | Path, console: Console | None = None) -> None:
         tell(first, console)
     elif kept := (result["contrastive"] or {}).get("kept"):
         tell(kept_sentence(kept), console)
+    if said := unlabelled_verdict(result):
+        tell(said, console)
+        (before, _), (after, _) = columns
+        console.print(_shapes({before: result["geometry"]["before"], after: result["geometry"]}))
     if result["probes"]:
         console.print(_table(columns))
         seconds = sum(result["seconds"].values())
@@ -95,7 +100,8 @@ def print_evaluation(path: str | Path, console: Console | None = None) -> None:
     """What `headstart evaluate` wrote: each backbone's probes side by side."""
     found = read_json(path)
     console = console or Console(highlight=False)
-    console.print(_table([(name, column["probes"]) for name, column in found["backbones"].items()]))
+    if any(column["probes"] for column in found["backbones"].values()):
+        console.print(_table([(name, column["probes"]) for name, column in found["backbones"].items()]))
     console.print(_shapes({name: column["geometry"] for name, column in found["backbones"].items()}))
     for name, reason in found["left_out"].items():
         tell(f"{name} left out: {reason}", console)
@@ -277,24 +283,19 @@ def _table(columns: list[tuple[str, dict[str, Any]]]) -> Table:
     return table
 
 
-SHAPE = {
-    "effective_rank": ("effective rank (RankMe)", ".1f"),
-    "uniformity": ("uniformity (0: one direction)", ".2f"),
-    "mean_norm": ("mean norm", ".3g"),
-    "dead": ("features that never change", ".1%"),
-}
-"""Figures of the test pictures' representations that need no label, and how they are shown."""
-
-
 def _shapes(columns: dict[str, dict[str, Any]]) -> Table:
     """The geometry of each backbone's representations, beside each other."""
     table = Table(title="representations of the test pictures", title_justify="left")
     table.add_column("figure")
     for name in columns:
         table.add_column(Text(printable(name)), justify="right")
-    for key, (label, form) in SHAPE.items():
-        values = [geometry.get(key) for geometry in columns.values()]
-        table.add_row(label, *("-" if value is None else format(value, form) for value in values))
+    for key, (label, _) in SHAPE.items():
+        table.add_row(label, *(shown(geometry, key) for geometry in columns.values()))
+    positions = [at for at, _ in next((s["spectrum"] for s in columns.values() if s.get("spectrum")), [])]
+    for i, at in enumerate(positions):
+        shares = [geometry.get("spectrum") or [] for geometry in columns.values()]
+        cells = [f"{share[i][1]:.2%}" if i < len(share) else "-" for share in shares]
+        table.add_row(f"variance along direction {at:.0f}", *cells)
     return table
 
 

@@ -27,7 +27,8 @@ from headstart.engine.device import Compute, choose
 from headstart.engine.importers import read_tensors
 from headstart.engine.progress import say, stage
 from headstart.engine.randomness import generator
-from headstart.evaluate import features, geometry, probes
+from headstart.evaluate import features, probes, unlabelled
+from headstart.evaluate.views import augmenter
 from headstart.records import config as configs
 from headstart.records import files, schema
 from headstart.records.config import BackboneConfig, Config, DataConfig, ProbeConfig
@@ -198,6 +199,7 @@ def compare(
     images = pictures.images
     labels = {split: images.labels[rows] for split, rows in pictures.rows.items()}
     names = {split: [images.names[i] for i in rows] for split, rows in pictures.rows.items()}
+    augment = augmenter(config.augment, pictures.size, *pictures.moments["test"])
     found: dict[str, Any] = {}
     left_out: dict[str, str] = {}
     for name, make in makers.items():
@@ -223,7 +225,7 @@ def compare(
                 confusion_up_to=1000,
                 say=say if not found else _nothing,
             ),
-            "geometry": geometry.of_features(h["test"]),
+            "geometry": unlabelled.figures(backbone, h["test"], images, pictures.splits.test, augment, compute),
         }
     return {
         "schema": schema.SCHEMA,

@@ -13,8 +13,21 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from headstart.evaluate import spectra
+
 MOST = 8192
 """Rows that pairwise figures look at; of more, evenly spaced ones."""
+OF_FEATURES = (
+    "uniformity",
+    "effective_rank",
+    "mean_norm",
+    "dead",
+    "spectrum",
+    "spread",
+    "centred_rank",
+    "alpha_req",
+)
+"""What `of_features` tells besides the number of pictures."""
 
 
 def alignment(x: Tensor) -> float:
@@ -68,7 +81,11 @@ def effective_rank(x: Tensor) -> float:
 
     x: (N, d). 0 where all values are zero.
     """
-    singular = _squared_singular_values(x).sqrt()
+    return _rank(_squared_singular_values(x))
+
+
+def _rank(squares: Tensor) -> float:
+    singular = squares.sqrt()
     if not float(singular.sum()) > 0:
         return 0.0
     shares = singular / singular.sum() + 1e-7
@@ -80,7 +97,10 @@ def spectrum(x: Tensor) -> list[list[float]]:
 
     x: (N, d).
     """
-    variances = _squared_singular_values(x.double() - x.double().mean(0))
+    return _in_short(_squared_singular_values(_centred(x)))
+
+
+def _in_short(variances: Tensor) -> list[list[float]]:
     shares = variances / variances.sum().clamp_min(1e-300)
     positions = sorted({min(2**i, len(shares)) for i in range(len(shares).bit_length() + 1)})
     return [[position, float(shares[position - 1])] for position in positions]
@@ -94,25 +114,23 @@ def mean_norm(x: Tensor) -> float:
 def of_features(features: np.ndarray) -> dict[str, Any]:
     """Figures of h (N, F) for result.json; None where one is not defined.
 
-    `pictures`, `uniformity`, `effective_rank`, `mean_norm`, `dead` (share of features that never change), `spectrum`.
+    `pictures`, `spread`, `uniformity`, `effective_rank` (RankMe), `centred_rank` (the same of h less its mean),
+    `alpha_req`, `mean_norm`, `dead` (share of features that never change), `spectrum`.
     """
     h = torch.from_numpy(np.asarray(features, np.float32))
     if len(h) < 2 or not bool(h.isfinite().all()):
-        return {
-            "pictures": len(h),
-            "uniformity": None,
-            "effective_rank": None,
-            "mean_norm": None,
-            "dead": None,
-            "spectrum": None,
-        }
+        return {"pictures": len(h)} | dict.fromkeys(OF_FEATURES)
+    variances = _squared_singular_values(_centred(h))
     return {
         "pictures": len(h),
         "uniformity": uniformity(h),
         "effective_rank": effective_rank(h),
         "mean_norm": mean_norm(h),
         "dead": float((h == h[0]).all(0).double().mean()),
-        "spectrum": spectrum(h),
+        "spectrum": _in_short(variances),
+        "spread": spread(h),
+        "centred_rank": _rank(variances),
+        "alpha_req": spectra.alpha_req(variances),
     }
 
 
@@ -132,6 +150,10 @@ def _squared_singular_values(x: Tensor) -> Tensor:
     x = x.double()
     gram = x.T @ x if x.shape[1] <= x.shape[0] else x @ x.T
     return torch.linalg.eigvalsh(gram).clamp_min(0).flip(0)
+
+
+def _centred(x: Tensor) -> Tensor:
+    return x.double() - x.double().mean(0)
 
 
 def _where_doubles_are(x: Tensor) -> Tensor:

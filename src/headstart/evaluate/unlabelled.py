@@ -1,18 +1,28 @@
-"""Which version of a backbone represents a set better where no picture has a label.
+"""What can be said of a backbone where no picture has a label, and which version of it represents a set better.
 
-Comes in: features of two augmented views of held-out pictures, and of training pictures as they are, of each version.
-Goes out: two figures a version and the one to keep. Neither figure alone agrees with the probes: SimCLR finds one view
-by the other ever more often even while it spoils a backbone. What it spoils shows in RankMe (Garrido et al. 2023),
-which then moves far from the given weights', up or down. docs/adapting.md has the rank correlations behind this rule.
+Comes in: features of augmented views of held-out pictures, and of pictures as they are, of each version. Goes out:
+figures for result.json; and of versions, two figures each and the one to keep. Neither of these two agrees with the
+probes alone: SimCLR finds one view by the other ever more often even while it spoils a backbone. What it spoils shows
+in RankMe (Garrido et al. 2023), which then moves far from the given weights', up or down. docs/adapting.md has the rank
+correlations behind this rule.
 """
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
+
+from headstart.augment import SimCLRAugment
+from headstart.data.images import Images
+from headstart.engine.device import Compute
+from headstart.engine.randomness import generator, order
+from headstart.evaluate import geometry, spectra
+from headstart.evaluate.views import pair_features
 
 GAIN = 0.03
 """Retrieval has to rise by this much before adapted weights are kept."""
@@ -20,6 +30,62 @@ MOST_GAIN = 0.10
 """A larger rise counts no more."""
 DRIFT = 0.05
 """How far the logarithm of RankMe may move."""
+VIEWED, PAIRS = 64, 3
+"""Test pictures that are augmented, at most, and how many pairs of views each gets."""
+AT_ONCE = 32
+"""Pictures that are augmented together; of large ones, more would take gigabytes."""
+OF_VIEWS = ("alignment", "retrieval", "lidar")
+"""What views tell besides their number."""
+
+
+def figures(
+    backbone: nn.Module,
+    features: np.ndarray,
+    images: Images,
+    test: np.ndarray,
+    augment: SimCLRAugment,
+    compute: Compute,
+) -> dict[str, Any]:
+    """All that is known of a backbone without labels, for `geometry` in result.json.
+
+    Args:
+        backbone: on the compute's device.
+        features: (N, F) float32, h of the pictures `test` as they are.
+        test: indices of N pictures that no training saw.
+        augment: the family T, with the Z-score of these pictures.
+
+    Returns:
+        `geometry.of_features`; and of views of `viewed` of the pictures, `views` of each: `alignment`, `retrieval` and
+        `lidar`, None where fewer than two pictures can be viewed or features are not finite.
+    """
+    found = geometry.of_features(features)
+    chosen = torch.as_tensor(test)[order(0, "viewed", 0, len(test))][:VIEWED]
+    about = {"viewed": len(chosen), "views": 2 * PAIRS}
+    if found["effective_rank"] is None:
+        return found | about | dict.fromkeys(OF_VIEWS)
+    pairs = [_pairs(backbone, images, chosen, augment, compute, k) for k in range(PAIRS)]
+    views = torch.stack([side for pair in pairs for side in pair.chunk(2)], dim=1)
+    if not bool(views.isfinite().all()):
+        return found | about | dict.fromkeys(OF_VIEWS)
+    return {
+        **found,
+        **about,
+        "alignment": float(np.mean([geometry.alignment(pair) for pair in pairs])),
+        "retrieval": float(np.mean([retrieval(pair) for pair in pairs])),
+        "lidar": spectra.lidar(views),
+    }
+
+
+def _pairs(
+    backbone: nn.Module, images: Images, chosen: Tensor, augment: SimCLRAugment, compute: Compute, k: int
+) -> Tensor:
+    """h (2n, F) on the CPU of the k-th pair of views of the chosen pictures, first views first."""
+    augment = augment.to(compute.device)
+    parts = [
+        pair_features(backbone, images, part, augment, compute, generator(0, "views", k, i)).cpu().chunk(2)
+        for i, part in enumerate(chosen.split(AT_ONCE))
+    ]
+    return torch.cat([side for sides in zip(*parts, strict=True) for side in sides])
 
 
 @dataclass(frozen=True)

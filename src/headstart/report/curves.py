@@ -106,7 +106,10 @@ def spectra(study: Records) -> list[Figure]:
     place = study.runs.set_index("run")["head"].astype(str).to_dict()
     by_kind: dict[str, dict[str, list[np.ndarray]]] = {}
     for run, head in place.items():
-        for kind, values in _spectra_of(study.results[run].get("geometry") or {}):
+        shape = study.results[run].get("geometry") or {}
+        if not study.single:
+            shape = {key: value for key, value in shape.items() if key != "before"}  # no head has a part in it
+        for kind, values in _spectra_of(shape):
             by_kind.setdefault(kind, {}).setdefault(head, []).append(values)
     return [_spectrum(kind, groups) for kind, groups in by_kind.items()]
 
@@ -125,7 +128,11 @@ def _spectra_of(geometry: Mapping[str, Any], prefix: str = "") -> Iterator[tuple
                 yield SPECTRA.get(prefix + key, f"{prefix}{key}".replace("_", " ")), values
 
 
-SPECTRA = {"spectrum": "Spectrum of h", "head singular_values": "First layer of the head at step 0"}
+SPECTRA = {
+    "spectrum": "Spectrum of h",
+    "before spectrum": "Spectrum of h before SimCLR",
+    "head singular_values": "First layer of the head at step 0",
+}
 
 
 def _spectrum(kind: str, groups: Mapping[str, list[np.ndarray]]) -> Figure:

@@ -42,6 +42,7 @@ from headstart.report.sections import (
     title,
     training,
 )
+from headstart.report.unlabelled import unlabelled_verdict
 from headstart.report.verdict import before_simclr, verdict
 
 
@@ -62,7 +63,7 @@ def page(study: Records) -> Page:
     return Page(
         title=title(study.path),
         counts=_run_counts(study, result),
-        headline=verdict(result) or _run_headline(study, result),
+        headline=verdict(result) or unlabelled_verdict(result) or _run_headline(study, result),
         support=[
             s
             for s in [

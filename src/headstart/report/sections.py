@@ -28,6 +28,7 @@ from headstart.report.html import (
 from headstart.report.labels import (
     name_of_head,
 )
+from headstart.report.unlabelled import SHAPE
 from headstart.report.verdict import before_simclr, no_better
 
 FEW_RUNS = 4
@@ -103,15 +104,20 @@ def geometry(study: Records) -> PageSection | None:
     """Spectra, and measures that need no labels."""
     figures = curves.spectra(study)
     by_head: dict[str, list[dict[str, float]]] = {}
+    before: list[dict[str, float]] = []
     for run, head in zip(study.runs["run"], study.runs["head"].astype(str), strict=True):
-        measures = dict(_scalars(study.results[run].get("geometry") or {}))
-        if measures:
+        shape = dict(study.results[run].get("geometry") or {})
+        before += [dict(_scalars(shape.pop("before")))] if shape.get("before") else []
+        if measures := dict(_scalars(shape)):
             by_head.setdefault(head, []).append(measures)
     blocks: list[Block] = [FigureGrid(figures)] if figures else []
     if by_head:
         means = {head: pd.DataFrame(rows).mean() for head, rows in by_head.items()}
+        titles = [name_of_head(head) for head in means]
+        if before:
+            means, titles = {"before": pd.DataFrame(before).mean(), **means}, ["before SimCLR", *titles]
         names = list(dict.fromkeys(name for mean in means.values() for name in mean.index))
-        columns = [Column("measure"), *(Column(name_of_head(head), numeric=True) for head in means)]
+        columns = [Column("measure"), *(Column(title, numeric=True) for title in titles)]
         rows = [
             [n, *(f"{m[n]:.4g}".replace("-", "−") if n in m and not isnan(m[n]) else "–" for m in means.values())]
             for n in names
@@ -119,7 +125,8 @@ def geometry(study: Records) -> PageSection | None:
         blocks.append(SortableTable("grid-geometry", "Measures that need no labels", columns, rows))
     lead = (
         "Whether the representation uses its dimensions or has collapsed: a spectrum that falls to nothing early, or "
-        "an effective rank of a few, is a collapse."
+        "an effective rank of a few, is a collapse. For the rest no healthy range is known; compare with the backbone "
+        "before SimCLR."
     )
     return PageSection("geometry", "Geometry", lead, blocks) if blocks else None
 
@@ -133,12 +140,7 @@ def _scalars(geometry: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[st
 
 
 MEASURES = {
-    "effective_rank": "effective rank of h (RankMe)",
-    "uniformity": "uniformity of h (lower: more spread over the sphere)",
-    "alignment": "alignment of h (lower: views of a picture lie closer)",
-    "mean_norm": "mean norm of h",
-    "dead": "share of features that never vary",
-    "pictures": "pictures looked at",
+    **{key: label for key, (label, _) in SHAPE.items()},
     "head preactivation_rms": "head at step 0: size of the first layer's outputs",
     "head hidden_mean": "head at step 0: mean after the activation",
     "head hidden_std": "head at step 0: spread after the activation",

@@ -13,6 +13,7 @@ from headstart.data import catalog
 from headstart.engine import live_taps
 from headstart.engine.device import choose
 from headstart.evaluate import probes
+from headstart.evaluate.views import augmenter
 from headstart.heads import of_kind
 from headstart.records.config import Config
 from headstart.records.names import SETS
@@ -21,7 +22,7 @@ from headstart.training.autoencoder import Autoencoding
 from headstart.training.contrastive import WATCHED
 from headstart.training.head import HEAD_FEATURES
 from headstart.training.step import SimCLR, Stepper
-from headstart.training.views import Batch, augmenter
+from headstart.training.views import Batch
 
 CALIBRATION_SECONDS = 2.0
 CALIBRATION_PAIRS = 32

@@ -42,12 +42,10 @@ def autoencoder_hash(config: Config, fingerprint: str) -> str:
     return hash_of(autoencoder_config(config), fingerprint)
 
 
-def untrained_hash(config: Config, fingerprint: str) -> str:
-    """Names the probes of the backbone before SimCLR in the same way; no head has a part in them."""
+def before_hash(config: Config, fingerprint: str) -> str:
+    """Names what is found of the backbone before SimCLR in the same way; no head has a part in it."""
     house = Config()
-    neutral = replace(
-        config, head=house.head, autoencoder=house.autoencoder, contrastive=house.contrastive, augment=house.augment
-    )
+    neutral = replace(config, head=house.head, autoencoder=house.autoencoder, contrastive=house.contrastive)
     return hash_of(neutral, fingerprint)
 
 

@@ -1,4 +1,4 @@
-"""What the processes of a study share in its folder: autoencoders, and probes of untrained backbones.
+"""What the processes of a study share in its folder: autoencoders, and what is found of backbones before SimCLR.
 
 STUDY/autoencoders/HASH.safetensors is trained once for its pictures, latent size, seed and settings; its own run folder
 stands among the runs. Who works on what is said by claims (records/claim.py).
@@ -52,20 +52,21 @@ def hand_over_autoencoder(stored: Path, trained: RunFolder, run: RunFolder) -> N
     files.write_json(run.stages, {"autoencoder": found})
 
 
-def read_untrained(out: Path, key: str) -> dict[str, Any] | None:
-    """Probes of an untrained backbone that another run made."""
-    path = out / "untrained" / f"{key}.json"
+def read_before(out: Path, key: str) -> dict[str, Any] | None:
+    """What another run found of the backbone before SimCLR."""
+    path = out / "before" / f"{key}.json"
     try:
-        return files.read_json(path) if path.exists() else None
+        found = files.read_json(path) if path.exists() else {}
     except InputError:
         return None
+    return found if {"probes", "geometry"} <= set(found) else None
 
 
-def write_untrained(out: Path, key: str, probes: Mapping[str, Any]) -> None:
-    """Keep the probes of an untrained backbone for the other runs."""
-    path = out / "untrained" / f"{key}.json"
-    if probes and not path.exists():
-        files.write_json(path, dict(probes))
+def write_before(out: Path, key: str, found: Mapping[str, Any]) -> None:
+    """Keep what was found of the backbone before SimCLR for the other runs."""
+    path = out / "before" / f"{key}.json"
+    if found["geometry"] and not path.exists():
+        files.write_json(path, dict(found))
 
 
 LEFT_BEHIND = re.compile(r"\.(claim(\..+)?|now\..+|.+\.tmp)")

@@ -32,6 +32,7 @@ from headstart.study.file import Planned, expand, load
 from headstart.study.opening import Opened
 from headstart.study.shared import Work
 from headstart.training import run as pretraining
+from headstart.training.result import of_before
 
 Outcome = Literal["done", "failed", "claimed", "waiting"]
 """Of one look at a run: finished; failed; another process has it; its autoencoder is being trained by another."""
@@ -158,12 +159,12 @@ class Worker:
             if outcome != "done":
                 return "waiting"
             study_store.hand_over_autoencoder(study_store.autoencoder_file(self.out, digest), trained, folder)
-        key = shared.untrained_hash(config, images.fingerprint)
+        key = shared.before_hash(config, images.fingerprint)
         started = time.monotonic()
         self._say(f"begun: {self._place(run)}")
-        self._train(config, folder, images, split, untrained=study_store.read_untrained(self.out, key))
+        self._train(config, folder, images, split, before=study_store.read_before(self.out, key))
         result = folder.read_result()
-        study_store.write_untrained(self.out, key, result["untrained"])
+        study_store.write_before(self.out, key, of_before(result))
         self._tidy(folder)
         self._say(f"done: {self._place(run)} in {duration(time.monotonic() - started)}{_accuracy(result)}")
         return "done"

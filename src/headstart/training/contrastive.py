@@ -28,6 +28,7 @@ from headstart.engine.memory import pictures_at_once
 from headstart.engine.observer import EpochEnd, Observer
 from headstart.engine.prefetch import Prefetch
 from headstart.engine.randomness import generator, order
+from headstart.evaluate.views import augmenter, draw_pairs
 from headstart.records.config import Config
 from headstart.training import optimizers
 from headstart.training.head_alone import STAGE as HEAD_STAGE
@@ -36,11 +37,9 @@ from headstart.training.loop import Epoch, Loop, Step, Training
 from headstart.training.step import SimCLR, Stepper, loss_of, pairs_first, synchronise_norms
 from headstart.training.views import (
     Batch,
-    augmenter,
     batches,
     check_batch,
     count_steps,
-    draw_pairs,
     frames_on,
     mixed,
     normalize,

@@ -10,9 +10,10 @@ from headstart.autoencoders import Autoencoder, EmbeddingOnly
 from headstart.engine.memory import pictures_at_once
 from headstart.engine.progress import say
 from headstart.engine.randomness import generator
+from headstart.evaluate.views import augmenter, draw_pairs
 from headstart.training.opened import OpenRun
 from headstart.training.step import pairs_first, running_statistics_kept, stochastic_layers
-from headstart.training.views import augmenter, draw_pairs, mixed, of_pairs
+from headstart.training.views import mixed, of_pairs
 
 HEAD_PAIRS = 128
 """Training pictures whose views show the gradient that reaches h at step 0."""

@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from headstart.engine.progress import say
 from headstart.engine.randomness import generator
 from headstart.evaluate import unlabelled, versions
+from headstart.evaluate.views import augmenter, pair_features
 from headstart.report.verdict import kept_sentence
 from headstart.training.opened import OpenRun
-from headstart.training.views import augmenter, pair_features
 from headstart.training.views import mixed as mixed_order
 
 State = dict[str, Tensor]

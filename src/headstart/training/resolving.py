@@ -18,6 +18,7 @@ from headstart.data.named import set_of
 from headstart.data.splits import Splits
 from headstart.engine.device import Compute
 from headstart.engine.progress import say
+from headstart.evaluate.views import augmenter
 from headstart.heads import check_directions, check_kind
 from headstart.records.config import AugmentConfig, Config, ContrastiveConfig
 from headstart.records.errors import InputError
@@ -116,7 +117,7 @@ def resolve(config: Config, images: Images, splits: Splits, compute: Compute) ->
     _check_rate(settings)
     if config.stages != "autoencoder":
         _check_head(config, len(splits.train))
-        views.augmenter(augment, size, None, None)
+        augmenter(augment, size, None, None)
     resolved = replace(
         config,
         data=replace(config.data, size=size),

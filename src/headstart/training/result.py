@@ -17,8 +17,9 @@ from headstart.data import catalog
 from headstart.engine import live_taps
 from headstart.engine.importers import read_tensors
 from headstart.engine.progress import say
-from headstart.evaluate import geometry, probes
+from headstart.evaluate import probes, unlabelled
 from headstart.evaluate.map import write_map
+from headstart.evaluate.views import augmenter
 from headstart.records import files, schema
 from headstart.records.config import hash_of
 from headstart.records.errors import HeadstartError
@@ -32,7 +33,7 @@ class Judged:
 
     Attributes:
         probes, untrained: results by probe, of the backbone after and before SimCLR.
-        geometry: of the test pictures' features.
+        geometry: what needs no label, of the test pictures; under `before` the same of the backbone before SimCLR.
     """
 
     probes: dict[str, Any] = field(default_factory=dict)
@@ -40,16 +41,19 @@ class Judged:
     geometry: dict[str, Any] = field(default_factory=dict)
 
 
-def judge(run: OpenRun, untrained: Mapping[str, Any] | None) -> Judged:
-    """Judge the backbone after SimCLR and, unless another run has done so, before it."""
+def judge(run: OpenRun, before: Mapping[str, Any] | None) -> Judged:
+    """Judge the backbone after SimCLR and, unless another run has done so (`of_before`), before it."""
     started = time.monotonic()
     trained = run.backbone()
     trained.load_state_dict(read_tensors(run.folder.backbone))
     features = _split_features(run, trained)
-    found = _probes(run, features)
-    if untrained is None:
-        untrained = _probes(run, _split_features(run, run.backbone()))
-    judged = Judged(found, untrained, geometry.of_features(features["test"]))
+    found, shape = _probes(run, features), _geometry(run, trained, features)
+    if before is None:
+        given = run.backbone()
+        as_given = _split_features(run, given)
+        before = {"probes": _probes(run, as_given), "geometry": _geometry(run, given, as_given)}
+    untrained = before["probes"]
+    judged = Judged(found, untrained, {**shape, "before": before["geometry"]})
     run.checkpoints.check_folder()
     run.metrics.forget("probe")
     for name, probe in found.items():
@@ -58,6 +62,11 @@ def judge(run: OpenRun, untrained: Mapping[str, Any] | None) -> Judged:
     write_map(run.folder.samples, features["test"], run.images, run.splits.test)
     run.done("probe", None, started)
     return judged
+
+
+def of_before(result: Mapping[str, Any]) -> dict[str, Any]:
+    """What a finished run's result.json tells of its backbone before SimCLR, for another run that begins with it."""
+    return {"probes": result["untrained"], "geometry": result["geometry"].get("before") or {}}
 
 
 def _split_features(run: OpenRun, backbone: nn.Module) -> dict[str, np.ndarray]:
@@ -78,6 +87,11 @@ def _probes(run: OpenRun, features: dict[str, np.ndarray]) -> dict[str, Any]:
         split_seed=run.config.data.split_seed,
         device=run.compute.device,
     )
+
+
+def _geometry(run: OpenRun, backbone: nn.Module, features: dict[str, np.ndarray]) -> dict[str, Any]:
+    augment = augmenter(run.config.augment, run.size, *run.statistics("test"))
+    return unlabelled.figures(backbone, features["test"], run.images, run.splits.test, augment, run.compute)
 
 
 def write_result(run: OpenRun, judged: Judged) -> None:

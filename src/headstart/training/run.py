@@ -20,6 +20,7 @@ from headstart.engine import distributed, live_taps, loggers, weights
 from headstart.engine.checkpoint import give_way, interrupted_by_signals, stop_on_signals
 from headstart.engine.device import choose, enough_memory
 from headstart.engine.randomness import generator
+from headstart.evaluate.health import Health
 from headstart.records.claim import owned
 from headstart.records.config import Config, flatten, to_dict
 from headstart.records.folder import RunFolder
@@ -41,7 +42,7 @@ def run(
     images: Images | None = None,
     splits: Splits | None = None,
     autoencoder: Autoencoder | EmbeddingOnly | None = None,
-    untrained: Mapping[str, Any] | None = None,
+    before: Mapping[str, Any] | None = None,
     overwrite: bool = False,
     extend: bool = False,
     deadline: float | None = None,
@@ -54,7 +55,7 @@ def run(
         config: what to do; `auto` and unset values are decided here and written to config.yaml.
         out: the run folder.
         images, splits, autoencoder: what is already open, so that a study reads and trains it once.
-        untrained: probes of the backbone before SimCLR, where another run of the same seed has them already.
+        before: what `result.of_before` tells of the backbone before SimCLR, where another run of the same seed has it.
         overwrite: replace a finished run, or one begun with other settings; one interrupted with these goes on.
         extend: go on with a finished run for more SimCLR epochs, or with pictures that are new or gone since.
         deadline: `time.monotonic()` after which the run saves and stops.
@@ -85,7 +86,7 @@ def run(
                     train_simclr(run, embedding)
         if run.writes:
             with interrupted_by_signals("stopped; the same command goes on after the last finished stage"):
-                write_result(run, judge(run, untrained) if config.stages == "probe" else Judged())
+                write_result(run, judge(run, before) if config.stages == "probe" else Judged())
         distributed.wait_for_all()  # until result.json is there: every process goes on to read it
     return folder.path
 
@@ -139,10 +140,12 @@ def train_simclr(run: OpenRun, embedding: Autoencoder | EmbeddingOnly | None) ->
         samples.write_pairs(run)
     live_taps.apply(f, run.size)
     mean, std = run.statistics("train")
+    observers = run.observers()
     trained = contrastive.train(
-        f, g, run.images, run.splits, run.config, mean=mean, std=std, observers=run.observers(), **run.shared
+        f, g, run.images, run.splits, run.config, mean=mean, std=std, observers=observers, **run.shared
     )
     found = dataclasses.asdict(trained)
+    found["warnings"] = [name for one in observers if isinstance(one, Health) for name in one.said]
     if run.config.contrastive.keep == "best-probe":
         found["kept"] = keep_best(run, run.backbone(), f)
     if run.writes:

@@ -7,9 +7,10 @@ from headstart import autoencoders
 from headstart.autoencoders import Autoencoder, EmbeddingOnly
 from headstart.data.sheets import sheet
 from headstart.engine.randomness import generator
+from headstart.evaluate.views import augmenter, draw_pairs
 from headstart.records import files
 from headstart.training.opened import OpenRun
-from headstart.training.views import augmenter, draw_pairs, mixed
+from headstart.training.views import mixed
 
 SAMPLES = 8
 """Pictures in samples/pairs.png and samples/reconstructions.png."""

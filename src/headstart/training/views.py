@@ -10,34 +10,14 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from headstart.augment import Draw, SimCLRAugment
 from headstart.data.images import Images, gathered
 from headstart.engine import distributed
-from headstart.engine.device import Compute
-from headstart.engine.memory import pictures_at_once
 from headstart.engine.randomness import order
-from headstart.records.config import AugmentConfig
+from headstart.evaluate.views import draw_pairs
 from headstart.records.errors import InputError
-
-
-def augmenter(config: AugmentConfig, size: int, mean: Tensor | None, std: Tensor | None) -> SimCLRAugment:
-    """The family T at the training size; its last step is the Z-score where mean and std are given."""
-    return SimCLRAugment(
-        size=size,
-        crop_scale=config.crop_scale,
-        crop_ratio=config.crop_ratio,
-        flip=config.flip,
-        jitter=config.jitter,
-        jitter_p=config.jitter_p,
-        grey_p=config.grey_p,
-        blur_p=config.blur_p,
-        blur_sigma=config.blur_sigma,
-        blur_kernel=config.blur_kernel,
-        mean=mean,
-        std=std,
-    )
 
 
 @dataclass
@@ -107,12 +87,6 @@ def mixed(indices: np.ndarray, seed: int) -> Tensor:
     return torch.as_tensor(indices)[order(seed, "mixed", 0, len(indices))]
 
 
-def draw_pairs(augment: SimCLRAugment, images: Images, chosen: Tensor, draws: torch.Generator) -> Draw:
-    """Draws for two views of each chosen picture: 2n rows, rows i and i + n a pair."""
-    heights, widths = torch.from_numpy(images.sizes[chosen.numpy()]).repeat(2, 1).unbind(1)
-    return augment.draw(2 * len(chosen), heights, widths, generator=draws)
-
-
 def of_pairs(rows: Tensor, n: int) -> Tensor:
     """Where both views of the pictures `rows` (K,) stand among the views of n: (2K,), first views first."""
     return torch.cat([rows, rows + n])
@@ -121,21 +95,3 @@ def of_pairs(rows: Tensor, n: int) -> Tensor:
 def count_steps(n: int, batch_size: int, drop_last: bool = True) -> int:
     """Batches in n pictures."""
     return n // batch_size if drop_last else math.ceil(n / batch_size)
-
-
-@torch.no_grad()
-def pair_features(
-    backbone: nn.Module,
-    images: Images,
-    chosen: Tensor,
-    augment: SimCLRAugment,
-    compute: Compute,
-    draws: torch.Generator,
-) -> Tensor:
-    """h (2n, num_features) float32 of two augmented views of the chosen pictures, f in evaluation mode."""
-    backbone.eval()
-    params = draw_pairs(augment, images, chosen, draws)
-    views = augment.apply(images.batch(chosen)[0].to(compute.device), params)
-    with compute.autocast():
-        parts = views.split(pictures_at_once(augment.size, compute.device))
-        return torch.cat([backbone(part.contiguous(memory_format=torch.channels_last)) for part in parts]).float()
