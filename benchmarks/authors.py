@@ -4,11 +4,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torchvision
 import torchvision.transforms as T
 from PIL import Image
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
+
+from headstart.backbones import build
 
 MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)
 
@@ -54,11 +55,11 @@ def loader(dataset: Dataset[Any], batch_size: int, workers: int) -> DataLoader[A
     )
 
 
-def network(hidden_dim: int = 256, output_dim: int = 128) -> nn.Module:
-    """ResNet-34 whose classifier is the projection head."""
-    backbone = torchvision.models.resnet34()
-    backbone.fc = nn.Sequential(nn.Linear(512, hidden_dim), nn.ReLU(), nn.Linear(hidden_dim, output_dim))
-    return backbone
+def network(name: str = "resnet34", size: int = 32, hidden_dim: int = 256, output_dim: int = 128) -> nn.Module:
+    """A backbone with the projection head in place of its classifier."""
+    backbone = build(name, size=size)
+    width = int(backbone.num_features)  # type: ignore[arg-type]
+    return nn.Sequential(backbone, nn.Linear(width, hidden_dim), nn.ReLU(), nn.Linear(hidden_dim, output_dim))
 
 
 def nt_xent(one: Tensor, two: Tensor, temperature: float = 0.5) -> Tensor:

@@ -1,10 +1,10 @@
-"""SimCLR of ResNet-34 at 32 pixels from stored pictures to updated weights: Headstart's training against the others'.
+"""SimCLR from stored pictures to updated weights, ResNet-34 at 32 pixels or others: Headstart against two others.
 
 Pairs per second of whole steps: (a) the authors' way: PIL DataLoader with as many workers as cores, two float32 passes,
 broadcast loss; (b) lightly as its users run it, and with bfloat16 and channels_last given to it; Headstart's own loop:
 stored uint8 pictures, prefetch, augmentation, step. Loaders and threads are at work before a round's clock starts.
 
-    python -m benchmarks end_to_end [--rounds 3] [--steps 3] [--batch-size 256] [--pictures FOLDER]
+    python -m benchmarks end_to_end [--rounds 3] [--steps 3] [--batch-size 256] [--backbone NAME] [--pictures FOLDER]
 """
 
 import itertools
@@ -46,9 +46,9 @@ def timed(make: Callable[[], Epoch], steps: int, batch_size: int) -> common.Way:
     return way
 
 
-def authors_epoch(folder: Path, size: int, batch_size: int, device: str) -> Epoch:
+def authors_epoch(folder: Path, size: int, batch_size: int, device: str, backbone: str) -> Epoch:
     """The authors' way."""
-    network = authors.network().to(device)
+    network = authors.network(backbone, size).to(device)
     optimizer = torch.optim.SGD(network.parameters(), lr=0.01, momentum=0.9, weight_decay=1e-5)
     loader = authors.loader(authors.Pairs(folder, size), batch_size, common.cores())
 
@@ -60,9 +60,9 @@ def authors_epoch(folder: Path, size: int, batch_size: int, device: str) -> Epoc
     return epoch
 
 
-def lightly_epoch(folder: Path, size: int, batch_size: int, device: str, fast: bool) -> Epoch:
+def lightly_epoch(folder: Path, size: int, batch_size: int, device: str, backbone: str, fast: bool) -> Epoch:
     """As lightly's users run it."""
-    trainer = lightly_users.Trainer(device, fast)
+    trainer = lightly_users.Trainer(device, fast, backbone, size)
     loader = lightly_users.loader(folder, size, batch_size, common.cores())
 
     def epoch() -> Iterator[None]:
@@ -73,14 +73,15 @@ def lightly_epoch(folder: Path, size: int, batch_size: int, device: str, fast: b
     return epoch
 
 
-def headstart_epoch(folder: Path, size: int, batch_size: int, device: str, precision: str) -> Epoch:
+def headstart_epoch(folder: Path, size: int, batch_size: int, device: str, backbone: str, precision: str) -> Epoch:
     """The loop of `headstart.training.contrastive.train`, without its validation and checkpoints."""
     compute = devices.choose(device, precision, torch.get_num_threads())
-    images = open_images(DataConfig(sources=(str(folder),), cache_dir=str(folder)))
+    images = open_images(DataConfig(sources=(str(folder),), size=size, cache_dir=str(folder)))
     config = Config(contrastive=ContrastiveConfig(batch_size=batch_size))
-    head = ProjectionHead(512, hidden_dim=256, output_dim=128)
+    network = live_taps.apply(build(backbone, size=size), size)
+    head = ProjectionHead(int(network.num_features), hidden_dim=256, output_dim=128)  # type: ignore[arg-type]
     head.first.requires_grad_(False)
-    model = SimCLR(live_taps.apply(build("resnet34"), size), head)
+    model = SimCLR(network, head)
     model = model.to(compute.device).to(memory_format=torch.channels_last).train()
     augment = SimCLRAugment(size, mean=authors.MEAN, std=authors.STD).to(compute.device)
     stepper = Stepper(model, augment, config, compute)
@@ -103,6 +104,7 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--batch-size", type=int, default=256, help="pairs")
     parser.add_argument("--steps", type=int, default=3, help="timed steps a round")
     parser.add_argument("--size", type=int, default=32)
+    parser.add_argument("--backbone", default="resnet34", help="as --backbone.name of `headstart pretrain`")
     parser.add_argument("--precision", choices=("auto", "bfloat16", "float32"), default="auto")
     parser.add_argument("--pictures", help="folder of .jpg files (default: CIFAR-10 from $HEADSTART_DATA)")
     chosen = parser.parse_args(argv)
@@ -110,7 +112,7 @@ def main(argv: list[str]) -> None:
     print(common.machine())
     count = (chosen.steps + 1) * chosen.batch_size
     with common.pictures(chosen.pictures, count, chosen.size) as folder:
-        setting = (folder, chosen.size, chosen.batch_size, chosen.device)
+        setting = (folder, chosen.size, chosen.batch_size, chosen.device, chosen.backbone)
         epochs = {
             f"authors' way, {common.cores()} workers": partial(authors_epoch, *setting),
             "lightly": partial(lightly_epoch, *setting, fast=False),
@@ -120,7 +122,7 @@ def main(argv: list[str]) -> None:
         makes = {name: partial(timed, epoch, chosen.steps, chosen.batch_size) for name, epoch in epochs.items()}
         with common.apart(makes) as ways:
             times = common.interleave(ways, chosen.rounds)
-        title = f"ResNet-34, {chosen.size} px, {chosen.batch_size} pairs, from stored pictures"
+        title = f"{chosen.backbone}, {chosen.size} px, {chosen.batch_size} pairs, from stored pictures"
         ratios = common.table(title, times, "pairs")
     ours = ratios["Headstart"]
     print(f"\nHeadstart against {', '.join(f'{name}: {ours / ratio:.2f}x' for name, ratio in ratios.items())}")

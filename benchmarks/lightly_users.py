@@ -5,22 +5,23 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torchvision
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from benchmarks.authors import MEAN, STD
+from headstart.backbones import build
 
 
 class SimCLR(nn.Module):
     """The example's module."""
 
-    def __init__(self) -> None:
+    def __init__(self, backbone: str, size: int) -> None:
         from lightly.models.modules import SimCLRProjectionHead
 
         super().__init__()
-        self.backbone = nn.Sequential(*list(torchvision.models.resnet34().children())[:-1])
-        self.projection_head = SimCLRProjectionHead(512, 512, 128)
+        self.backbone = build(backbone, size=size)
+        width = int(self.backbone.num_features)  # type: ignore[arg-type]
+        self.projection_head = SimCLRProjectionHead(width, width, 128)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.projection_head(self.backbone(x).flatten(start_dim=1))
@@ -60,11 +61,11 @@ def loader(folder: Path, size: int, batch_size: int, workers: int) -> DataLoader
 class Trainer:
     """Model, loss and optimiser of the example, and its step."""
 
-    def __init__(self, device: str, fast: bool) -> None:
+    def __init__(self, device: str, fast: bool, backbone: str = "resnet34", size: int = 32) -> None:
         from lightly.loss import NTXentLoss
 
         self.device, self.fast = device, fast
-        self.model = SimCLR().to(device)
+        self.model = SimCLR(backbone, size).to(device)
         if fast:
             self.model = self.model.to(memory_format=torch.channels_last)
         self.criterion = NTXentLoss()
