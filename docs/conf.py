@@ -42,6 +42,12 @@ class Commands(Directive):  # type: ignore[misc]
         return section
 
 
+def code_spans(app: Sphinx, what: str, name: str, value: object, options: object, lines: list[str]) -> None:
+    """Docstrings mark code as Markdown does, with one backtick a side; reStructuredText wants two."""
+    lines[:] = [re.sub(r"(?<![`:])`([^`]+)`(?!`)", r"``\1``", line) for line in lines]
+
+
 def setup(app: Sphinx) -> None:
     """What Sphinx calls."""
     app.add_directive("headstart-commands", Commands)
+    app.connect("autodoc-process-docstring", code_spans, priority=400)  # before napoleon, which splits at colons

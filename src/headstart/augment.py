@@ -37,8 +37,7 @@ COLUMNS = 2 * ATTEMPTS + 12  # uniform numbers a row of a draw needs
 
 @dataclass(frozen=True)
 class Draw:
-    """Every random decision for n views: tensors of n rows. `draw[index]` selects rows by slice, mask or
-    index tensor."""
+    """Every random decision for n views: tensors of n rows. `draw[index]` selects rows (slice, mask or indices)."""
 
     top: Tensor  # (n,) int64, pixels: the crop's box within the picture
     left: Tensor
@@ -62,16 +61,21 @@ class Draw:
 class SimCLRAugment(nn.Module):
     """SimCLR's augmentation with torchvision's meaning of every parameter.
 
-    size: side of the square views, pixels. crop_scale: share of the picture's area, crop_ratio: width /
-    height of the box. flip, jitter_p, grey_p, blur_p: probabilities; 0 switches the operation off. jitter:
-    strengths of brightness, contrast, saturation (factor from max(0, 1 - s) to 1 + s) and hue (shift from -s
-    to s, at most 0.5). blur_sigma: pixels.
-    blur_kernel: odd number of taps; None is 10 % of the side made odd, as in the authors' code. mean, std:
-    three numbers each, in [0, 1] units, for the Z-score as the last step; None leaves the views in [0, 1].
+    Args:
+        size: side of the square views, pixels.
+        crop_scale, crop_ratio: share of the picture's area; width / height of the box.
+        flip, jitter_p, grey_p, blur_p: probabilities; 0 switches the operation off.
+        jitter: strengths of brightness, contrast, saturation (factor from max(0, 1 - s) to 1 + s) and hue (shift from
+            -s to s, at most 0.5).
+        blur_sigma: pixels.
+        blur_kernel: odd number of taps; None is 10 % of the side made odd, as in the authors' code.
+        mean, std: three numbers each, in [0, 1] units, for the Z-score as the last step; None leaves the views in
+            [0, 1].
 
-    Example:
-        augment = SimCLRAugment(size=32)
-        views = augment(pictures, generator=torch.Generator().manual_seed(0))
+    >>> augment = SimCLRAugment(size=32)
+    >>> pictures = torch.zeros(4, 3, 60, 80, dtype=torch.uint8)
+    >>> augment(pictures, generator=torch.Generator().manual_seed(0)).shape
+    torch.Size([8, 3, 32, 32])
     """
 
     def __init__(
@@ -141,11 +145,13 @@ class SimCLRAugment(nn.Module):
         valid: Tensor | None = None,
         generator: torch.Generator | None = None,
     ) -> Tensor:
-        """uint8 (N, 3, H, W) -> float32 (views * N, 3, size, size); rows i, i + N, ... are views of picture
-        i.
+        """uint8 (N, 3, H, W) -> float32 (views * N, 3, size, size); rows i, i + N, ... are views of picture i.
 
-        valid: (N, 2) heights and widths for frames padded at the right and bottom; None: the whole frame.
-        generator: a CPU generator; None: torch's default one.
+        Args:
+            pictures: the batch.
+            views: of each picture.
+            valid: (N, 2) heights and widths for frames padded at the right and bottom; None: the whole frame.
+            generator: a CPU generator; None: torch's default one.
         """
         if valid is None:
             height: int | Tensor = pictures.shape[-2]
@@ -155,8 +161,7 @@ class SimCLRAugment(nn.Module):
         return self.apply(pictures, self.draw(views * len(pictures), height, width, generator=generator))
 
     def draw(self, n: int, height: int | Tensor, width: int | Tensor, generator: torch.Generator | None = None) -> Draw:
-        """Parameters for n views of pictures of that height and width (numbers, or (n,) integer tensors), on
-        the CPU.
+        """Parameters for n views, on the CPU, of pictures of that height and width (numbers, or (n,) integers).
 
         Row i follows from the generator's state and i alone, not from n. Distributions: torchvision's
         RandomResizedCrop.get_params, ColorJitter.get_params, RandomGrayscale and GaussianBlur.get_params.

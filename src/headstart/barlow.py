@@ -19,16 +19,24 @@ def barlow(
 ) -> Tensor:
     """Barlow Twins of two views.
 
-    z: (2N, d) floating point; rows i and i + N are the two views of picture i. Any scale and offset: each feature is
-        standardised over the batch, each view by itself.
-    off_diagonal: lambda of the paper (5e-3, its section 2.2).
-    group: the process group whose ranks' rows make up the batch; the default group where one is initialised.
+    Args:
+        z: (2N, d) floating point; rows i and i + N are the two views of picture i. Any scale and offset: each feature
+            is standardised over the batch, each view by itself.
+        off_diagonal: lambda of the paper (5e-3, its section 2.2).
+        epsilon: added to the variance under the root.
+        group: the process group whose ranks' rows make up the batch; the default group where one is initialised.
 
     Returns a scalar over the global batch; its gradient with respect to this rank's z is that of the sum over ranks, so
     that the average DistributedDataParallel takes is one process's. float64 is computed in float64, everything else in
     float32 whatever autocast says. Memory is O(N d + d^2).
 
     Raises InputError for anything but floating point (2N, d) with N >= 2 over all ranks.
+
+    Views that agree, of features that are not correlated, cost nothing:
+
+    >>> view = torch.tensor([[1.0, 1.0], [1.0, -1.0], [-1.0, 1.0], [-1.0, -1.0]])
+    >>> round(barlow(torch.cat([view, view])).item(), 6)
+    0.0
     """
     parts = terms(z, epsilon, group)
     return parts["invariance"] + off_diagonal * parts["redundancy"]

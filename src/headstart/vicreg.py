@@ -25,15 +25,21 @@ def vicreg(
 ) -> Tensor:
     """VICReg of two views.
 
-    z: (2N, d) floating point; rows i and i + N are the two views of picture i.
-    invariance, variance, covariance: lambda, mu and nu of the paper (section 4.2).
-    group: the process group whose ranks' rows make up the batch; the default group where one is initialised.
+    Args:
+        z: (2N, d) floating point; rows i and i + N are the two views of picture i.
+        invariance, variance, covariance: lambda, mu and nu of the paper (section 4.2).
+        group: the process group whose ranks' rows make up the batch; the default group where one is initialised.
 
     Returns a scalar. Variance and covariance are those of the global batch; its gradient with respect to this rank's z
     is that of the sum over ranks, so that the average DistributedDataParallel takes is one process's. float64 is
     computed in float64, everything else in float32 whatever autocast says. Memory is O(N d + d^2).
 
     Raises InputError for anything but floating point (2N, d) with N >= 2 over all ranks.
+
+    Features of one value throughout cost `variance` times the hinge alone, which the root's constant keeps below 1:
+
+    >>> round(vicreg(torch.ones(8, 3)).item(), 2)
+    24.75
     """
     parts = terms(z, group)
     return invariance * parts["invariance"] + variance * parts["variance"] + covariance * parts["covariance"]

@@ -72,6 +72,11 @@ class Autoencoder(nn.Module):
         on: `pixels`, or `features`: then the encoder is the embedding layer alone, Linear(D, d), and D should be H.
         generator: of the initial weights, which follow each layer's own default distribution. None: torch's global
             one, as in any other module.
+
+    >>> autoencoder = Autoencoder(3 * 8 * 8, hidden_features=64, latent_dim=16)
+    >>> x = autoencoder.prepare(torch.zeros(4, 3, 8, 8, dtype=torch.uint8))
+    >>> autoencoder(x).shape == x.shape, autoencoder.embedding
+    (True, Linear(in_features=64, out_features=16, bias=True))
     """
 
     kind = "mlp"

@@ -64,6 +64,9 @@ def build(
 
     Raises:
         InputError: unknown name, a stem or size the network cannot have, weights that cannot be fetched or do not fit.
+
+    >>> build("resnet18", stem="cifar").num_features
+    512
     """
     _check_words(name, stem, weights)
     backbone = seeded(generator, lambda: network(name, stem, size, fetched=weights in FETCHED))

@@ -50,7 +50,7 @@ def config() -> Config:
 
 def run(out: Path, device: str = "auto", threads: int | None = None) -> int:
     """Do what is not done yet, then print the comparison and the report's path."""
-    from headstart.cli.screen import print_comparison, tell
+    from headstart.cli.screen import done, print_comparison
 
     base = replace(config(), device=device, threads=threads)
     out = Path(out)
@@ -77,7 +77,7 @@ def run(out: Path, device: str = "auto", threads: int | None = None) -> int:
             embedding = autoencoders.load(folder.autoencoder)
     page = report.write_report(out, probe="few_shot_1")  # few labels are where pretraining is meant to help
     print_comparison({name: RunFolder(out / "runs" / name).read_result() for name in HEADS})
-    tell(f"report: {page}; next: open it in a browser, then headstart pretrain YOUR_PICTURES --out runs/mine")
+    done(f"report: {page}", "open it in a browser, then headstart pretrain PICTURES --out runs/mine")
     return 0
 
 

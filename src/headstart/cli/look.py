@@ -9,7 +9,7 @@ from tyro.conf import Positional, arg
 
 from headstart.cli.choices import listed
 from headstart.cli.options import Plugins, Sources
-from headstart.cli.screen import tell
+from headstart.cli.screen import done, tell
 from headstart.records.config import DataConfig
 from headstart.records.errors import InputError
 from headstart.records.text import number
@@ -42,9 +42,9 @@ def check(
         write_json(json, found.to_dict())
     Console(highlight=False).print(found.table())
     given = shlex.join(sources)
-    tell(
-        f"{number(found.pictures - len(found.unreadable), 'picture')} can be used; next: "
-        + (f"headstart pretrain {given} --out RUN" if found.starts else "mend or remove the unreadable ones")
+    done(
+        f"{number(found.pictures - len(found.unreadable), 'picture')} can be used",
+        f"headstart pretrain {given} --out RUN" if found.starts else "mend or remove the unreadable ones",
     )
     return 0
 

@@ -46,6 +46,12 @@ def tell(text: str, console: Console | None = None) -> None:
     (console or Console(highlight=False)).print(printable(text), markup=False, soft_wrap=True)
 
 
+def done(what: str, then: str, console: Console | None = None) -> None:
+    """The end of a command: what it did, and on a line of its own what to do next."""
+    tell(what, console)
+    tell(f"next: {then}", console)
+
+
 @shows
 def print_run(path: str | Path, console: Console | None = None) -> None:
     """One run: every probe before and after SimCLR, with its 95 % interval, and what to do next."""
@@ -68,7 +74,8 @@ def print_run(path: str | Path, console: Console | None = None) -> None:
             f"{printable(result['data']['name'])}: {result['data']['train']:,} training pictures, {seconds:.0f} s",
             markup=False,
         )
-    tell(f"{_found(result)}; report: {folder.report}; next: {_next(folder, result)}", console)
+    tell(_found(result), console)
+    done(f"report: {folder.report}", _next(folder, result), console)
 
 
 def _found(result: dict[str, Any]) -> str:
@@ -89,10 +96,10 @@ def _found(result: dict[str, Any]) -> str:
 def _next(folder: RunFolder, result: dict[str, Any]) -> str:
     if result["stage"] != "probe":
         return "the same command without --stages goes on from here"
-    use = "finetune" if result["probes"] else "select"
-    options = "--out classifier" if result["probes"] else "-n 50"
     run = quote(str(folder.path))
-    return f"headstart embed {run} --out vectors.npz, or headstart {use} {run} {options}"
+    if result["probes"]:
+        return f"headstart finetune {run} --out classifier"
+    return f"headstart search {run} --query PICTURE --out alike.png"
 
 
 @shows
@@ -109,9 +116,9 @@ def print_evaluation(path: str | Path, console: Console | None = None) -> None:
     for name, column in others:
         if worse := no_better(column["probes"], judged["probes"]):
             tell(f"by {', '.join(worse)} {first} is no better than {name}", console)
-    tell(
-        f"{len(found['backbones'])} backbones are judged in {path}; next: give other pictures with --data, or evaluate "
-        "another backbone on the same ones",
+    done(
+        f"{len(found['backbones'])} backbones are judged in {path}",
+        "other pictures (--data), or another backbone on the same ones",
         console,
     )
 
@@ -126,16 +133,16 @@ def print_choices(choices: list[tuple[str, str]], as_json: bool) -> None:
     for name, line in choices:
         table.add_row(name, Text(line))
     Console(highlight=False).print(table)
-    tell(f"{len(choices)} names; next: `headstart pretrain --help` tells which option takes one")
+    done(f"{len(choices)} names", "`headstart pretrain --help` tells which option takes one")
 
 
 @shows
 def print_embedded(found: Any, out: Path) -> None:
     """How much of a file is new, and what it is good for."""
     gone, file = f", {found.gone:,} gone" if found.gone else "", quote(str(out))
-    tell(
-        f"{out}: {number(found.pictures, 'picture')}, {found.new:,} embedded now{gone}; next: headstart search {file} "
-        f"--query PICTURE, or headstart select {file} -n 50"
+    done(
+        f"{out}: {number(found.pictures, 'picture')}, {found.new:,} embedded now{gone}",
+        f"headstart search {file} --query PICTURE --out alike.png",
     )
 
 
@@ -170,9 +177,9 @@ def print_neighbours(found: list[Any], sheet: Path | None) -> None:
             table.add_row(f"{match.similarity:.4f}", Text(printable(match.name)))
         console.print(table)
     if sheet is not None:
-        tell(f"contact sheet: {sheet}; next: look at it", console)
+        done(f"contact sheet: {sheet}", "look at it, and ask with other pictures", console)
     else:
-        tell("next: to look at them, add --out SHEET.png; compare similarities with each other, not with 1", console)
+        done("compare similarities with each other, not with 1", "add --out SHEET.png to see them", console)
 
 
 @shows
@@ -187,9 +194,10 @@ def print_selection(found: Any, out: Path) -> None:
     )
     for name in found.label_next:
         tell(f"  {name}", console)
-    tell(
-        f"lists and contact sheets: {out}; next: fill a column `label` into {out / 'label-next.csv'} and give it to "
-        "finetune as --data.labels",
+    tell(f"lists and contact sheets: {out}", console)
+    done(
+        f"a column `label` in {out / 'label-next.csv'} makes it labels for finetune",
+        f"headstart finetune RUN --data.labels {quote(str(out / 'label-next.csv'))} --out classifier",
         console,
     )
 
@@ -199,7 +207,7 @@ def print_mapped(found: Any) -> None:
     """What is on a map, and how to open it."""
     files = ", ".join(str(path) for path in found.files)
     counts = f"{number(found.pictures, 'picture')}, {number(found.clusters, 'cluster')}"
-    tell(f"{counts}: {files}; next: open {found.files[1]} in a browser")
+    done(f"{counts}: {files}", f"open {found.files[1]} in a browser")
 
 
 @shows
@@ -220,7 +228,7 @@ def print_finetuned(found: Any) -> None:
         sentence = f"{better} after SimCLR" if apart else "no difference that these pictures can show"
         tell(f"{row.label}: {100 * (first.accuracy - row.accuracy):+.1f} points, {sentence}", console)
     folder = quote(str(found.folder))
-    tell(f"classifier: {found.folder}; next: headstart predict {folder} PICTURES --out predictions.csv", console)
+    done(f"classifier: {found.folder}", f"headstart predict {folder} PICTURES --out predictions.csv", console)
 
 
 @shows
@@ -232,7 +240,7 @@ def print_predicted(found: Any, out: Path) -> None:
     first = "those that are unlike" if found.unlike else "the least probable"
     if found.unlike:
         tell(f"{found.unlike:,} are unlike everything the classifier was trained on (column unlike)", console)
-    tell(f"written to {out}; next: look at {first}", console)
+    done(f"written to {out}", f"look at {first}", console)
 
 
 @shows
@@ -244,10 +252,11 @@ def print_exported(source: Any, out: Path, format: str) -> None:
     if worse:
         tell(f"By {', '.join(worse)} this backbone is no better than before SimCLR.", console)
     if format == "hub":
-        tell(f'{out}: timm gives the same; next: timm.create_model("local-dir:{out}", pretrained=True)', console)
+        done(f"{out}: timm gives the same", f'timm.create_model("local-dir:{out}", pretrained=True)', console)
         return
-    card = "" if isinstance(source, Path) else f"; the model card: {source.folder.card}"
-    tell(f"{out}: read back, it gives the same; next: load it as its metadata tell{card}", console)
+    if not isinstance(source, Path):
+        tell(f"model card: {source.folder.card}", console)
+    done(f"{out}: read back, it gives the same", "load it as its metadata tell", console)
 
 
 def print_json(value: Any) -> None:

@@ -7,7 +7,7 @@ from typing import Annotated
 import tyro
 from tyro.conf import Positional, arg
 
-from headstart.cli.screen import tell
+from headstart.cli.screen import done
 from headstart.study import RunOptions, StudyOptions
 
 Settings = Annotated[
@@ -61,7 +61,7 @@ def study_run(
     summary = studies.run(study, out, overrides=sum(set, ()), **vars(options))
     study_screen.print_summary(summary)
     if summary.done:
-        tell(f"report: {write_report(out)}; next: open it in a browser")
+        done(f"report: {write_report(out)}", "open it in a browser")
     return summary.exit_code
 
 
@@ -87,7 +87,7 @@ def study_import(csv: Positional[Annotated[tuple[Path, ...], arg(metavar="CSV...
     """
     from headstart.study.imports import import_csv
 
-    tell(f"{import_csv(csv, out)}; next: headstart report {shlex.quote(str(out))}")
+    done(str(import_csv(csv, out)), f"headstart report {shlex.quote(str(out))}")
     return 0
 
 
@@ -100,5 +100,5 @@ def report(folder: Positional[Annotated[Path, arg(metavar="DIR")]], *, probe: st
     """
     from headstart.report import write_report
 
-    tell(f"{write_report(folder, probe)}; next: open it in a browser; its tables and figures lie beside it")
+    done(f"report: {write_report(folder, probe)}", "open it in a browser; its tables and figures lie beside it")
     return 0

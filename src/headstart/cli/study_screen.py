@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from headstart.cli.screen import tell
+from headstart.cli.screen import done, tell
 from headstart.engine.progress import duration
 from headstart.records import text
 from headstart.study import Plan, Summary
@@ -22,14 +22,10 @@ def print_plan(plan: Plan) -> None:
     console.print(table)
     if study.exclude:
         console.print(f"without the combinations of {len(study.exclude)} exclusions")
-    if plan.seconds is None:
-        tell("no estimate of time: nothing was measured; next: headstart study run with the same options", console)
-    else:
-        tell(
-            f"about {duration(plan.seconds)} one run after another (from {plan.measured}); next: headstart study run "
-            "with the same options",
-            console,
-        )
+    takes = "no estimate of time: nothing was measured"
+    if plan.seconds is not None:
+        takes = f"about {duration(plan.seconds)} one run after another (from {plan.measured})"
+    done(takes, "headstart study run with the same options", console)
 
 
 def print_status(status: Status) -> None:

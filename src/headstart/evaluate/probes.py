@@ -116,7 +116,7 @@ def run(
         split_seed: label draws of the few-label probes and the re-split of `paper`.
         device: where to compute.
         confusion_up_to: leave confusion matrices out where there are more classes than this.
-        say: gets one line for every probe that is left out.
+        say: gets one line for every reason for which probes are left out.
 
     Returns:
         Probe name -> `accuracy` (fraction), `n_test`, `ci95`, and its settings; single-draw probes also
@@ -129,12 +129,15 @@ def run(
     with _full_precision():
         task = Task(features, labels, names, classes, seed, split_seed, device)
         results: dict[str, Result] = {}
+        left_out: dict[str, list[str]] = {}
         for name in which:
             try:
                 _check(task, name)
                 results[name] = PROBES[name].made()(task)
             except LeftOut as reason:
-                say(f"probe {name} left out: {reason}")
+                left_out.setdefault(str(reason), []).append(name)
+    for why, missing in left_out.items():
+        say(f"left out: {'all probes' if len(missing) == len(which) else ', '.join(missing)} ({why})")
     for result in results.values():
         if len(classes) > confusion_up_to:
             result.pop("confusion", None)

@@ -41,6 +41,9 @@ class AttentionHead(nn.Module):
 
     Raises:
         InputError: sizes that cannot be.
+
+    >>> AttentionHead(512, hidden_dim=64, output_dim=32, tokens=8)(torch.zeros(2, 512)).shape
+    torch.Size([2, 32])
     """
 
     def __init__(

@@ -38,6 +38,10 @@ class ProjectionHead(nn.Module):
 
     Raises:
         InputError: a size, depth or activation that cannot be.
+
+    >>> head = ProjectionHead(512, hidden_dim=256, output_dim=128, activation="sigmoid")
+    >>> sum(weights.numel() for weights in head.parameters())
+    164224
     """
 
     def __init__(
@@ -163,6 +167,10 @@ class ProjectionHead(nn.Module):
 
         Raises:
             InputError: what the init needs is missing or has another width than the head.
+
+        >>> head = ProjectionHead.from_init(64, init="orthogonal", hidden_dim=32, output_dim=16, frozen=True)
+        >>> head.frozen, round(float(head.first.weight.norm() ** 2), 3)
+        (True, 32.0)
         """
         check_pretrained(pretrained, init, depth, output_init)
         head = cls(

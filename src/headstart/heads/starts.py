@@ -36,6 +36,12 @@ def start(
             is one, too.
 
     Raises InputError as `ProjectionHead.from_init`, and for a head without such a layer.
+
+    >>> head = nn.Sequential()
+    >>> head.first = nn.Linear(8, 4)
+    >>> start(head, init="orthogonal")
+    >>> head.first.weight.requires_grad
+    False
     """
     HEAD_INITS.known(init)
     if getattr(head, "first", None) is not None or init != "random" or frozen:

@@ -1,8 +1,8 @@
 """From finished runs to a page: the paper's tables, matched comparisons, figures (paper section 4).
 
 Comes in: the folder of a run or a study. Goes out, in that folder: report.html, tables/table2.csv ... table6.csv with
-their Markdown and LaTeX, the answer in words (tables/answer.md), figures/*.svg with their data. Nothing here imports
-torch.
+their Markdown and LaTeX, the answer in words (tables/answer.md), `figures/*.svg` with their data. Nothing here
+imports torch.
 """
 
 from pathlib import Path

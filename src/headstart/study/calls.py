@@ -146,6 +146,10 @@ def plan(
         calibrate: time a few training steps on random pictures, for the estimate; otherwise it rests on the finished
             runs alone.
         study, overrides, selection: as for `load`.
+
+    >>> found = plan("smoke", calibrate=False)
+    >>> len(found.runs), found.autoencoders
+    (16, 4)
     """
     loaded = load(study, overrides=overrides, **selection)
     if out is not None and (Path(out) / "study.yaml").exists():

@@ -47,11 +47,14 @@ def judge(run: OpenRun, before: Mapping[str, Any] | None) -> Judged:
     trained = run.backbone()
     trained.load_state_dict(read_tensors(run.folder.backbone))
     features = _split_features(run, trained)
-    found, shape = _probes(run, features), _geometry(run, trained, features)
+    lines: list[str] = []
+    found, shape = _probes(run, features, lines), _geometry(run, trained, features)
     if before is None:
         given = run.backbone()
         as_given = _split_features(run, given)
-        before = {"probes": _probes(run, as_given), "geometry": _geometry(run, given, as_given)}
+        before = {"probes": _probes(run, as_given, lines), "geometry": _geometry(run, given, as_given)}
+    for line in dict.fromkeys(lines):  # what is left out is mostly the same before and after
+        say(line)
     untrained = before["probes"]
     judged = Judged(found, untrained, {**shape, "before": before["geometry"]})
     run.checkpoints.check_folder()
@@ -74,7 +77,7 @@ def _split_features(run: OpenRun, backbone: nn.Module) -> dict[str, np.ndarray]:
     return {split: run.features(backbone, indices, split) for split, indices in run.parts.items()}
 
 
-def _probes(run: OpenRun, features: dict[str, np.ndarray]) -> dict[str, Any]:
+def _probes(run: OpenRun, features: dict[str, np.ndarray], lines: list[str]) -> dict[str, Any]:
     labels = {split: run.images.labels[indices] for split, indices in run.parts.items()}
     names = {split: [run.images.names[i] for i in indices] for split, indices in run.parts.items()}
     return probes.run(
@@ -86,6 +89,7 @@ def _probes(run: OpenRun, features: dict[str, np.ndarray]) -> dict[str, Any]:
         seed=run.config.seed,
         split_seed=run.config.data.split_seed,
         device=run.compute.device,
+        say=lines.append,
     )
 
 
