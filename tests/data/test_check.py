@@ -140,7 +140,11 @@ def test_what_is_odd_about_a_whole_set_is_named(tmp_path: Path) -> None:
     assert "blue is 0 in every pixel of every picture" in text
     assert "all labels are of one class, x" in text
     assert "3 pictures are too few" in text
-    assert "3 pictures of 16 bits hold no value above 4,095 (12 bits)" in shown(tmp_path / "dark")
+    assert "hold values from 4000 to 4002 (12 bits)" in shown(tmp_path / "dark")
+    assert "come out dark; give --data.range 0 4095" in shown(tmp_path / "dark")
+    assert "3 of 3 pictures of more than 8 bits hold values beyond --data.range 0 100" in shown(
+        tmp_path / "dark", range=(0, 100)
+    )
 
 
 def test_other_files_are_counted(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from PIL import Image, features
 import headstart
 from headstart.data import decode
 from headstart.data.decode import NotNowError, UnreadableError, read_picture, to_rgb
+from headstart.data.levels import eight_bits
 from tests.data.pictures import encoded, pixels, put
 
 PICTURE = pixels(24, 36)
@@ -309,7 +310,7 @@ def tiff(channels: int, bits: int, kind: int, order: str = "<") -> bytes:
         (tiff(5, 8, 1), "TIFF of 5 channels of 8-bit unsigned integer samples"),
         (tiff(1, 64, 3, ">"), "TIFF of 1 channel of 64-bit float samples"),
         (tiff(3, 32, 2), "TIFF of 3 channels of 32-bit signed integer samples"),
-        (encoded(np.full((4, 4), -5, np.int32), "tiff"), r"from -5 to -5; expected 0 to 65535 \(TIFF of 1 channel"),
+        (encoded(np.full((4, 4), -5, np.int32), "tiff"), r"from -5 to -5; expected 0 to 65535, or a --data\.range"),
     ],
 )
 def test_what_is_no_picture_is_named(data: bytes, reason: str) -> None:
@@ -364,9 +365,9 @@ def test_sixteen_bits_take_no_wide_numbers_for_the_whole_picture(mode: str, monk
     shape = (700, 500, 4)
     values, low = (draws.integers(0, 256, shape, dtype=np.uint8) for _ in range(2))
     whole = values.astype(np.uint16) << 8 | low
-    plain = decode._eight_bits(decode._over_white(whole))
+    plain = eight_bits(decode._over_white(whole), "auto")
     tracemalloc.start()
-    found = decode._eight_bits(decode._wide(Image.fromarray(values, "RGBA"), low))
+    found = eight_bits(decode._wide(Image.fromarray(values, "RGBA"), low), "auto")
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert np.array_equal(found, plain)

@@ -173,7 +173,7 @@ def the_file(own: Path) -> Path:
 def test_the_second_start_decodes_nothing(tmp_path: Path, own: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     root = many(tmp_path / "p")
     opened(root)
-    monkeypatch.setattr("headstart.data.prepare.read_picture", lambda path: pytest.fail("decoded again"))
+    monkeypatch.setattr("headstart.data.prepare.read_picture", lambda *_: pytest.fail("decoded again"))
     assert len(opened(root)) == 40
 
 
@@ -371,10 +371,10 @@ def test_what_cannot_be_read_now_is_not_kept_as_unreadable(
     root = many(tmp_path / "p")
     real = decode.read_picture
 
-    def refused(path: str) -> Any:
+    def refused(path: str, *levels: Any) -> Any:
         if path.endswith("3.png"):
             raise NotNowError("cannot be read: Permission denied")
-        return real(path)
+        return real(path, *levels)
 
     monkeypatch.setattr(prepare, "read_picture", refused)
     for memory in (4.0, 0.0):
@@ -402,7 +402,7 @@ def test_a_cache_file_of_somebody_else_is_let_be(tmp_path: Path, own: Path, monk
     monkeypatch.setattr(cache, "read", read)
     assert opened(root).fingerprint == fingerprint
     (ours,) = set(own.glob("*.pictures")) - {theirs}
-    monkeypatch.setattr(prepare, "read_picture", lambda path: pytest.fail("decoded again"))
+    monkeypatch.setattr(prepare, "read_picture", lambda *_: pytest.fail("decoded again"))
     assert opened(root).fingerprint == fingerprint
     assert ours.exists()
 

@@ -26,6 +26,7 @@ from headstart.data.source import Picture, Source
 from headstart.engine.device import available_cores, checked_threads
 from headstart.engine.progress import stage
 from headstart.records.config import DataConfig
+from headstart.records.levels import Levels, shown
 from headstart.records.text import printable
 
 SHOWN = 10
@@ -122,7 +123,7 @@ def run(data: DataConfig, threads: int | None = None) -> Report:
     """
     threads = checked_threads(threads) or available_cores()
     source = catalog.find(data)
-    found = list(_inspect(source, threads))
+    found = list(_inspect(source, threads, data.range))
     good = np.array([isinstance(f, _Found) for f in found], dtype=bool)
     readable = [f for f in found if isinstance(f, _Found)]
     names = [name for name, ok in zip(source.names, good, strict=True) if ok]
@@ -156,14 +157,14 @@ def run(data: DataConfig, threads: int | None = None) -> Report:
         starts=bool(readable) and not (len(unreadable) > TOLERATED and len(unreadable) > data.max_skipped * total),
         taken=list(source.notes),
         others=_frequent(source.others),
-        doubts=list(_doubts(readable, source.classes, labels)),
+        doubts=[*_doubts(readable, source.classes, labels), *_doubts_of_range(readable, data.range)],
     )
 
 
 @dataclass(frozen=True)
 class _Found:
     """One readable picture: height and width, format and mode as stored, digest of its RGB pixels, and the
-    lowest and highest value (3,) of each channel."""
+    lowest and highest value (3,) of each channel; wide: of grey samples of more than 8 bits, before `data.range`."""
 
     size: tuple[int, int]
     format: str
@@ -171,24 +172,27 @@ class _Found:
     digest: bytes
     low: np.ndarray
     high: np.ndarray
+    wide: tuple[float, float] | None
 
 
-def _inspect(source: Source, threads: int) -> Iterator[_Found | str]:
+def _inspect(source: Source, threads: int, levels: Levels) -> Iterator[_Found | str]:
     """Each picture of a source, or the reason why it cannot be read."""
 
     def one(picture: Picture) -> _Found | str:
-        kind = ("array", "RGB")
+        kind, wide = ("array", "RGB"), None
         pixels = picture
         if not isinstance(pixels, np.ndarray):
             try:
-                pixels, data = read_picture(pixels)
+                pixels, data = read_picture(pixels, levels)
             except UnreadableError as error:
                 return str(error)
             with opened(data) as header:
                 kind = (header.format or "", header.mode)
+                wide = _extremes(np.asarray(header)) if header.mode == "F" or header.mode.startswith("I") else None
         digest = hashlib.blake2b(repr(pixels.shape).encode() + np.ascontiguousarray(pixels).tobytes(), digest_size=16)
         flat = pixels.reshape(-1, 3)
-        return _Found((pixels.shape[0], pixels.shape[1]), *kind, digest.digest(), flat.min(axis=0), flat.max(axis=0))
+        ends = flat.min(axis=0), flat.max(axis=0)
+        return _Found((pixels.shape[0], pixels.shape[1]), *kind, digest.digest(), *ends, wide)
 
     with stage("checking", len(source.names)) as bar, ThreadPoolExecutor(threads) as pool:
         for start in range(0, len(source.names), 256):
@@ -206,17 +210,36 @@ def _doubts(readable: Sequence[_Found], classes: Sequence[str], labels: np.ndarr
     for channel, lowest, highest in zip(CHANNELS, low, high, strict=True):
         if lowest == highest:
             yield constant(channel, lowest)
-    wide = [int(one.high.max()) for one in readable if one.mode.startswith("I")]
-    bits = next((bits for bits, top in ((10, 4), (12, 16), (14, 64)) if wide and max(wide) <= top), None)
-    if bits:
-        yield (
-            f"{len(wide):,} pictures of 16 bits hold no value above {2**bits - 1:,} ({bits} bits), so they come out "
-            "nearly black; scale them up"
-        )
     if len(classes) == 1 and (labels >= 0).any():
         yield one_class(classes[0])
     if len(readable) < 10:
         yield f"{len(readable)} pictures are too few to learn from, and a test split of them says nothing"
+
+
+def _extremes(values: np.ndarray) -> tuple[float, float]:
+    return float(values.min()), float(values.max())
+
+
+def _doubts_of_range(readable: Sequence[_Found], levels: Levels) -> Iterator[str]:
+    wide = [one.wide for one in readable if one.wide is not None]
+    if not wide or levels == "percentile":
+        return
+    low, high = min(low for low, _ in wide), max(high for _, high in wide)
+    many = f"{len(wide):,} picture{'s' * (len(wide) > 1)} of more than 8 bits"
+    if isinstance(levels, tuple):
+        beyond = sum(one[0] < levels[0] or one[1] > levels[1] for one in wide)
+        if beyond:
+            yield (
+                f"{beyond:,} of {many} hold values beyond --data.range {shown(levels)}, which come out black or "
+                f"white; all lie from {low:g} to {high:g}"
+            )
+        return
+    bits = next((bits for bits in (10, 12, 14) if 1 < high < 2**bits), None)
+    if bits:
+        yield (
+            f"{many} hold values from {low:g} to {high:g} ({bits} bits), so they come out dark; give --data.range "
+            f"0 {2**bits - 1} or percentile"
+        )
 
 
 def _altered(source: Source) -> Iterator[tuple[str, str, str]]:

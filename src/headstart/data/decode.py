@@ -20,8 +20,10 @@ import torch
 import torchvision.io  # noqa: F401 - registers the operator below
 from PIL import Image, UnidentifiedImageError
 
-from headstart.data.reasons import tiff_layout, what_it_is
+from headstart.data.levels import LevelsError, by_rows, eight_bits
+from headstart.data.reasons import what_it_is
 from headstart.data.source import Encoded
+from headstart.records.levels import Levels
 
 _RGB = 3
 _fast_jpeg = getattr(torch.ops.image, "decode_jpeg", None)
@@ -53,8 +55,6 @@ MAX_BYTES = 1 << 30
 """A longer file is not read."""
 GIANT = 32_000_000
 """Pixels from which on pictures take turns."""
-ROWS = 256
-"""Of a picture of 16 bits that are turned into 8 at once."""
 SMALL_PIXELS = 256 * 256
 """Up to here a plain JPEG goes the short way: Pillow's overhead per file would outweigh the decoding."""
 
@@ -81,8 +81,10 @@ class NotNowError(UnreadableError):
     """This file could not be read for a reason that may pass, or that another user does not meet."""
 
 
-def read_picture(path: str | os.PathLike[str] | Encoded) -> tuple[np.ndarray, bytes]:
+def read_picture(path: str | os.PathLike[str] | Encoded, levels: Levels = "auto") -> tuple[np.ndarray, bytes]:
     """Pixels uint8 (height, width, 3) of a picture file, alone or inside another, and the bytes it was read from.
+
+    levels: of samples wider than 8 bits, as in `to_rgb`.
 
     Pictures of more than `GIANT` pixels are decoded one at a time, so that a few of them do not fill the memory.
 
@@ -102,7 +104,7 @@ def read_picture(path: str | os.PathLike[str] | Encoded) -> tuple[np.ndarray, by
             time.sleep(pause)
         except ValueError:
             raise UnreadableError("cannot be read: a NUL byte in its name") from None
-    return to_rgb(data), data
+    return to_rgb(data, levels), data
 
 
 PAUSES = (0.05, 0.5)
@@ -129,10 +131,11 @@ def _read(path: str | os.PathLike[str]) -> bytes:
         os.close(handle)
 
 
-def to_rgb(data: bytes) -> np.ndarray:
+def to_rgb(data: bytes, levels: Levels = "auto") -> np.ndarray:
     """Pixels uint8 (height, width, 3) of an encoded picture: first frame, upright, transparency over white.
 
-    16-bit samples become value / 257, rounded. Colour profiles are not applied (nor do torchvision's loaders).
+    levels: which samples of more than 8 bits become black and white, as `data.range` says; `auto` is value / 257,
+    rounded. Colour profiles are not applied (nor do torchvision's loaders).
     Raises UnreadableError with the reason.
     """
     if not data:
@@ -144,10 +147,9 @@ def to_rgb(data: bytes) -> np.ndarray:
         except RuntimeError:
             pass  # Pillow decides, and names the reason
     try:
-        return _with_pillow(data)
-    except UnreadableError as error:
-        layout = None if isinstance(error, NotNowError) else tiff_layout(data)
-        raise type(error)(f"{error} ({layout})" if layout and "pixels from" in str(error) else str(error)) from None
+        return _with_pillow(data, levels)
+    except UnreadableError:
+        raise
     except UnidentifiedImageError:
         raise UnreadableError(what_it_is(data, HEIF)) from None
     except MemoryError:
@@ -183,23 +185,33 @@ def opened(data: bytes) -> Image.Image:
     return Image.open(io.BytesIO(data), formats=FORMATS)
 
 
-def _with_pillow(data: bytes) -> np.ndarray:
+def _with_pillow(data: bytes, levels: Levels) -> np.ndarray:
     with opened(data) as image:
         width, height = image.size
         if width * height > MAX_PIXELS:
             raise UnreadableError(f"{width} x {height} pixels, more than {MAX_PIXELS:,} (a decompression bomb?)")
         with _turns if width * height > GIANT else nullcontext():
-            return _decoded(data, image)
+            return _decoded(data, image, levels)
 
 
-def _decoded(data: bytes, image: Image.Image) -> np.ndarray:
+def _decoded(data: bytes, image: Image.Image, levels: Levels) -> np.ndarray:
+    _check_channels(image)
     low = _low_bytes(data, image)
-    return pixels_of(image) if low is None else _turned_upright(image, lambda: _eight_bits(_wide(image, low)))
+    if low is None:
+        return pixels_of(image, levels)
+    return _turned_upright(image, lambda: _levelled(_wide(image, low), levels))
 
 
-def pixels_of(image: Image.Image) -> np.ndarray:
+def _check_channels(image: Image.Image) -> None:
+    """Refuse a TIFF with channels beside colour and transparency, of which Pillow would read the first three alone."""
+    channels = getattr(image, "tag_v2", {}).get(277, 1)
+    if image.mode == "RGBX" or channels > len(image.getbands()):
+        raise UnreadableError(f"{channels} channels that are not colour and transparency; pictures have 1 or 3")
+
+
+def pixels_of(image: Image.Image, levels: Levels = "auto") -> np.ndarray:
     """uint8 (height, width, 3) of a PIL picture, as `to_rgb` gives those of a file."""
-    return _turned_upright(image, lambda: _samples(image))
+    return _turned_upright(image, lambda: _samples(image, levels))
 
 
 def _turned_upright(image: Image.Image, pixels: Callable[[], np.ndarray]) -> np.ndarray:
@@ -212,12 +224,12 @@ def _turned_upright(image: Image.Image, pixels: Callable[[], np.ndarray]) -> np.
     return np.ascontiguousarray(_upright(pixels(), orientation))
 
 
-def _samples(image: Image.Image) -> np.ndarray:
+def _samples(image: Image.Image, levels: Levels) -> np.ndarray:
     """uint8 (height, width, 3) of a loaded picture of any Pillow mode."""
     if image.mode == "RGB" and "transparency" not in image.info:
         return np.asarray(image)
     if image.mode.startswith("I") or image.mode == "F":
-        return _grey(_eight_bit_numbers(np.asarray(image)))
+        return np.repeat(_levelled(np.asarray(image), levels)[..., None], 3, axis=2)
     if image.mode in ("LA", "PA", "La", "RGBA", "RGBa") or "transparency" in image.info:
         above = image if image.mode == "RGBA" else image.convert("RGBA")
         return np.asarray(Image.alpha_composite(Image.new("RGBA", image.size, "white"), above).convert("RGB"))
@@ -226,32 +238,11 @@ def _samples(image: Image.Image) -> np.ndarray:
     return np.asarray(image.convert("RGB"))
 
 
-def _eight_bit_numbers(values: np.ndarray) -> np.ndarray:
-    """uint8 of grey samples wider than 8 bits: uint16, int32 in the range of uint16, or floats in [0, 1]."""
-    if values.size and not np.isfinite(values).all():
-        raise UnreadableError("pixels that are not finite numbers")
-    low, high = (values.min(), values.max()) if values.size else (0, 0)
-    if values.dtype.kind == "f":
-        if low < 0 or high > 1:
-            raise UnreadableError(f"floating-point pixels from {low:.4g} to {high:.4g}; expected 0 to 1")
-        return np.rint(values * 255).astype(np.uint8)
-    if low < 0 or high > 65535:
-        raise UnreadableError(f"pixels from {low} to {high}; expected 0 to 65535")
-    return _eight_bits(values.astype(np.uint16))
-
-
-def _eight_bits(values: np.ndarray) -> np.ndarray:
-    return _by_rows(lambda some: ((some.astype(np.uint32) + 128) // 257).astype(np.uint8), values)
-
-
-def _by_rows(change: Callable[[np.ndarray], np.ndarray], values: np.ndarray) -> np.ndarray:
-    """What `change` makes of each sample, some rows at a time: wider numbers for the whole of a picture of a hundred
-    million pixels would fill the memory."""
-    return np.concatenate([change(values[first : first + ROWS]) for first in range(0, max(1, len(values)), ROWS)])
-
-
-def _grey(values: np.ndarray) -> np.ndarray:
-    return np.repeat(values[..., None], 3, axis=2)
+def _levelled(values: np.ndarray, levels: Levels) -> np.ndarray:
+    try:
+        return eight_bits(values, levels)
+    except LevelsError as error:
+        raise UnreadableError(str(error)) from None
 
 
 # Pillow reads 16-bit colour by dropping the low byte of every sample, which is value // 256. To get value / 257 we
@@ -302,7 +293,7 @@ def _wide(image: Image.Image, low: np.ndarray) -> np.ndarray:
         return values[..., :3]
     if image.mode == "RGB":
         return values
-    return _by_rows(_over_white, values)
+    return by_rows(_over_white, values)
 
 
 def _over_white(values: np.ndarray) -> np.ndarray:

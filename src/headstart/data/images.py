@@ -22,6 +22,7 @@ from headstart.engine.device import available_cores
 from headstart.engine.progress import say
 from headstart.records.config import DataConfig
 from headstart.records.errors import InputError, RunError
+from headstart.records.levels import shown
 from headstart.records.text import printable
 
 TOLERATED = 10
@@ -250,6 +251,11 @@ def _report(images: Images, max_skipped: float) -> None:
         )
     if bad:
         say(f"{bad} of {total} pictures set aside ({some}{'; ...' if bad > 3 else ''})")
+    if isinstance(images.data.range, tuple) and (all_are := _one_value(images)) in (0, 255):
+        raise InputError(
+            f"under --data.range {shown(images.data.range)} every pixel of every picture is "
+            f"{'white' if all_are else 'black'}; `headstart check` says which values they hold"
+        )
     labelled = int((images.labels >= 0).sum())
     if 0 < labelled < len(images):
         say(f"{labelled} of {len(images)} pictures have labels")
@@ -257,6 +263,13 @@ def _report(images: Images, max_skipped: float) -> None:
         say(one_class(images.classes[0]))
     for doubt in _doubts(images):
         say(doubt)
+
+
+def _one_value(images: Images) -> float | None:
+    """The value of every pixel of every picture; None where they differ."""
+    pixels, sums, squares = (part.sum() for part in images.moments())
+    mean = sums / (3 * pixels)
+    return round(mean, 6) if squares / (3 * pixels) - mean**2 < 1e-6 else None
 
 
 def _doubts(images: Images) -> Iterator[str]:
@@ -267,10 +280,10 @@ def _doubts(images: Images) -> Iterator[str]:
     for name, value, spread in zip(CHANNELS, mean, variance, strict=True):
         if spread < 1e-6:
             yield constant(name, value)
-    if mean.max() < 10 and variance.max() < 10**2:
+    if mean.max() <= 16 and variance.max() < 10**2:  # 12 bits in 16 are at most 16
         yield (
             f"the pictures are nearly black (mean {mean.mean():.1f} of 255); files of 16 bits that hold 10 to 14 come "
-            "out so: scale them up"
+            "out so: give --data.range 0 4095 (12 bits) or percentile"
         )
 
 

@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
@@ -30,6 +30,7 @@ from headstart.engine.progress import say, stage
 from headstart.records.config import DataConfig
 from headstart.records.errors import InputError, RunError
 from headstart.records.files import write as write_file
+from headstart.records.levels import Levels
 
 AUTO_SIZE = 128
 """Training size of pictures that are larger or not of one size (paper Table 1)."""
@@ -53,7 +54,9 @@ def prepare(source: Source, data: DataConfig, smallest: float) -> cache.Store:
     show `data.detail` pixels per pixel of the training size.
     """
     size = data.auto_size or AUTO_SIZE if data.size == "auto" else data.size
-    plan = _Plan(size, data.size == "auto", size**2 * data.detail**2 / smallest, source.crop_bottom, how(data))
+    plan = _Plan(
+        size, data.size == "auto", size**2 * data.detail**2 / smallest, source.crop_bottom, how(data), levels=data.range
+    )
     memory = int(data.memory_gib * 2**30)
     small = len(source.names) <= FEW or (isinstance(source.pictures, np.ndarray) and source.pictures.nbytes <= memory)
     return _decode_in_memory(source, plan, "") if small else _cached(source, plan, _folder(data), memory)
@@ -72,6 +75,12 @@ class _Plan:
     crop_bottom: int
     how: How = PLAIN
     uniform: int = 0
+    levels: Levels = field(default="auto", repr=False)  # so that caches of before it keep their key
+
+    @property
+    def others(self) -> tuple[object, ...]:
+        """What of this is not as in runs of before it could be chosen."""
+        return (*(() if self.how == PLAIN else self.how), *(() if self.levels == "auto" else (self.levels,)))
 
     @property
     def side(self) -> int:
@@ -90,7 +99,7 @@ def _cached(source: Source, plan: _Plan, folder: Path | None, memory: int) -> ca
     key = _key(source, plan)
     if folder is None:
         return _decode_in_memory(source, plan, key, memory)
-    what = [source.where, plan.size, plan.auto, plan.pixels, *(() if plan.how == PLAIN else plan.how)]
+    what = [source.where, plan.size, plan.auto, plan.pixels, *plan.others]
     name = hashlib.sha256(repr(what).encode("utf-8", "replace")).hexdigest()[:24]
     user = os.getuid() if hasattr(os, "getuid") else 0
     for path in (folder / f"{name}.pictures", folder / f"{name}.{user}.pictures"):
@@ -284,7 +293,7 @@ def _rows_of(source: Source, plan: _Plan, indices: Iterable[int]) -> Iterator[ca
             if isinstance(picture, np.ndarray):
                 pixels, data = picture, np.ascontiguousarray(picture).tobytes()
             else:
-                pixels, data = read_picture(picture)
+                pixels, data = read_picture(picture, plan.levels)
         except UnreadableError as error:
             yield cache.Skipped(index, str(error), isinstance(error, NotNowError))
             continue
@@ -368,6 +377,7 @@ def _resized(pixels: np.ndarray, size: tuple[int, int], method: Image.Resampling
 def _key(source: Source, plan: _Plan) -> str:
     """What a store depends on: each file's name, length and times, how it is decoded, and by what."""
     digest = hashlib.sha256(repr((plan, LONGEST, PIL.__version__, HEIF, cache.VERSION)).encode())
+    digest.update(b"" if plan.levels == "auto" else repr(plan.levels).encode())
     pictures = () if isinstance(source.pictures, np.ndarray) else source.pictures
     for path in (*map(str, source.files), *(p for p in pictures if isinstance(p, str))):
         try:

@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 from headstart.data.images import Images, open_images
+from headstart.data.levels import check_same
 from headstart.engine.progress import say
 from headstart.records.config import Config, DataConfig
 from headstart.records.errors import InputError
@@ -38,6 +39,7 @@ def reopen(
         raise InputError(f"--data.size is {given.size}, but the run's backbone takes {trained} pixels; leave it out")
     if given.normalize != own.normalize:
         raise InputError(f"--data.normalize is {given.normalize}, but the run has {own.normalize}; leave it out")
+    check_same(given.range, own.range)
     given = replace(given, size=size or trained)
     crop = config.augment.crop_scale[0], config.augment.crop_ratio[0]
     if given.labels != "auto" or own.labels == "auto":

@@ -21,6 +21,7 @@ from pydantic import Field, TypeAdapter, ValidationError, ValidationInfo, field_
 from headstart.records import plugins
 from headstart.records.errors import InputError
 from headstart.records.files import read_yaml
+from headstart.records.levels import Given
 from headstart.records.names import (
     ActivationName,
     AutoencoderKind,
@@ -92,6 +93,9 @@ class DataConfig:
     that given `backbone.weights` were made with."""
     max_skipped: Share = 0.05
     """Refuse to start when more than 10 files and more than this share of them cannot be read."""
+    range: Given = "auto"
+    """Of pictures of 16 bits or floats, what becomes black and white: auto, 0 and 65535 (floats: 0 and 1); MIN MAX;
+    `percentile`, 0.5 and 99.5 % of each picture's own samples."""
     unlabelled: bool = False
     """Train on the set's unlabelled pictures too (stl10)."""
     annotation: Literal["manufacturer", "variant"] = "manufacturer"

@@ -27,6 +27,7 @@ YOUNGER: dict[str, Any] = {
     "contrastive.objective": "nt_xent",
     "data.auto_size": None,
     "data.interpolation": "bilinear",
+    "data.range": "auto",
     "data.resize": "squash",
     "head.kind": "mlp",
     "head.output_init": None,

@@ -26,6 +26,7 @@ from headstart.evaluate.online import OnlineProbe
 from headstart.records import files
 from headstart.records.config import Config
 from headstart.records.folder import Metrics, RunFolder
+from headstart.records.levels import shown
 from headstart.records.version import __version__
 from headstart.training.autoencoder import Rows
 
@@ -129,6 +130,7 @@ class OpenRun:
             "mean": [] if mean is None else mean.tolist(),
             "std": [] if std is None else std.tolist(),
             **dict(zip(("resize", "interpolation"), how(self.config.data), strict=True)),
+            **({} if self.config.data.range == "auto" else {"range": shown(self.config.data.range)}),
             "headstart": __version__,
         }
 

@@ -9,6 +9,7 @@ from typing import Any
 from headstart import backbones
 from headstart.data.prepare import how
 from headstart.records.config import DataConfig
+from headstart.records.levels import shown
 from headstart.records.text import printable
 from headstart.records.version import __version__
 from headstart.use.load import Run
@@ -60,6 +61,13 @@ _SQUARES = {
 }
 
 
+_LEVELS = {
+    "auto": "",
+    "percentile": " Samples of more than 8 bits: 0.5 and 99.5 % of each picture's own became black and white.",
+}
+_BETWEEN = " Samples of more than 8 bits: {} became black and white, and what lies beyond them too."
+
+
 def _feeding(run: Run) -> str:
     mean = [0.0] * 3 if run.mean is None else run.mean.tolist()
     std = [1.0] * 3 if run.std is None else run.std.tolist()
@@ -67,6 +75,7 @@ def _feeding(run: Run) -> str:
     return (
         f"Pictures: RGB, {_SQUARES[resize]} {run.size} x {run.size} (antialiased {method}), scaled to [0, 1], then "
         f"`(x - mean) / std` with\n`mean = [{_numbers(mean)}]`, `std = [{_numbers(std)}]`: {_whose(run.config.data)}."
+        + _LEVELS.get(str(run.config.data.range), _BETWEEN.format(shown(run.config.data.range)))
     )
 
 

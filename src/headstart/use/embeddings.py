@@ -67,7 +67,9 @@ class Embeddings:
             raise InputError(f"{printable(name)} is no longer there; {again}")
         found = source.pictures[places[name]]
         try:
-            pixels, content = (found, found.tobytes()) if isinstance(found, np.ndarray) else read_picture(found)
+            pixels, content = (
+                (found, found.tobytes()) if isinstance(found, np.ndarray) else read_picture(found, self.data.range)
+            )
         except UnreadableError as error:
             raise InputError(f"{printable(name)} cannot be read any more ({error}); {again}") from None
         if hashlib.blake2b(content, digest_size=16).digest() != self.digests[index].tobytes():

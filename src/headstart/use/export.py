@@ -23,12 +23,14 @@ from torch import Tensor, nn
 from headstart import backbones
 from headstart.backbones import check_exportable, exportable
 from headstart.backbones.networks import timm
-from headstart.data.prepare import How, how
+from headstart.data.prepare import how
 from headstart.engine.device import Compute
 from headstart.engine.randomness import generator
 from headstart.engine.weights import to_bytes
 from headstart.records import files
+from headstart.records.config import DataConfig
 from headstart.records.errors import InputError, RunError
+from headstart.records.levels import shown
 from headstart.records.version import __version__
 from headstart.use import hub
 from headstart.use.card import model_card
@@ -100,7 +102,7 @@ def of_run(run: Run) -> Exportable:
     settings = run.config.backbone
     about = {
         "num_features": json.dumps(int(run.backbone.num_features)),  # type: ignore[arg-type]
-        **_feeding(run.size, run.mean, run.std, how(run.config.data)),
+        **_feeding(run.size, run.mean, run.std, run.config.data),
         "config_hash": run.result["config_hash"],
     }
     return Exportable(settings.name, settings.stem, run.size, run.backbone.state_dict(), about)
@@ -113,7 +115,7 @@ def of_classifier(folder: str | Path) -> Exportable:
     last = classifier_name(backbone["name"])
     tensors = {plain_name(name, last): tensor for name, tensor in model.state_dict().items()}
     mean, std = (None if about[name] is None else torch.tensor(about[name]) for name in ("mean", "std"))
-    metadata = {"classes": json.dumps(about["classes"]), **_feeding(about["size"], mean, std, how(reading_of(about)))}
+    metadata = {"classes": json.dumps(about["classes"]), **_feeding(about["size"], mean, std, reading_of(about))}
     return Exportable(
         backbone["name"], backbone["stem"], about["size"], tensors, metadata, classes=tuple(about["classes"])
     )
@@ -210,14 +212,16 @@ def counterpart(backbone_name: str, format: str) -> str:
     return f"{backbones.TIMM}{plain}" if format == "timm" else plain if format == "torchvision" else backbone_name
 
 
-def _feeding(size: int, mean: Tensor | None, std: Tensor | None, squares: How) -> dict[str, str]:
+def _feeding(size: int, mean: Tensor | None, std: Tensor | None, data: DataConfig) -> dict[str, str]:
     """How pictures are to be fed."""
+    squares = how(data)
     return {
         "size": json.dumps(size),
         "mean": json.dumps([0.0] * 3 if mean is None else [round(v, 6) for v in mean.tolist()]),
         "std": json.dumps([1.0] * 3 if std is None else [round(v, 6) for v in std.tolist()]),
         "resize": squares[0],
         "interpolation": squares[1],
+        **({} if data.range == "auto" else {"range": shown(data.range)}),
     }
 
 

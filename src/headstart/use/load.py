@@ -115,9 +115,7 @@ class Run:
 
         Raises InputError: another type, shape, size or range, each with what it should be.
         """
-        return preprocessing.zscored(
-            preprocessing.checked(pictures, self.size, how(self.config.data)), self.mean, self.std
-        )
+        return preprocessing.zscored(self._checked(pictures), self.mean, self.std)
 
     def embed(
         self,
@@ -140,9 +138,13 @@ class Run:
         """
         compute = compute or choose()
         if preprocessing.in_memory(pictures):
-            checked = preprocessing.checked(pictures, self.size, how(self.config.data))
             return features.of_pictures(
-                self.backbone, checked, mean=self.mean, std=self.std, compute=compute, batch_size=batch_size
+                self.backbone,
+                self._checked(pictures),
+                mean=self.mean,
+                std=self.std,
+                compute=compute,
+                batch_size=batch_size,
             )
         named: Any = pictures
         images = named if isinstance(named, Images) else self.open_images(named)
@@ -159,6 +161,9 @@ class Run:
             compute=compute,
             batch_size=batch_size,
         )
+
+    def _checked(self, pictures: Any) -> Tensor:
+        return preprocessing.checked(pictures, self.size, how(self.config.data), self.config.data.range)
 
     def open_images(self, source: str | Path | Sequence[str | Path] = (), data: DataConfig | None = None) -> Images:
         """Pictures read as this run's were, at its size; without a source the run's own.

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from headstart.data import Images, open_images
+from headstart.data.levels import check_same
 from headstart.engine import progress
 from headstart.engine.device import Compute, choose
 from headstart.evaluate.neighbours import nearest
@@ -61,7 +62,9 @@ def predict(
         raise InputError(f"--out {out} must end in .csv")
     model, about = load_classifier(folder)
     seen, limit = read_seen(folder, int(model.backbone.num_features))  # type: ignore[arg-type]
-    images = pictures if isinstance(pictures, Images) else _open(pictures, data or reading_of(about), about["size"])
+    own = reading_of(about)
+    check_same((data or own).range, own.range)
+    images = pictures if isinstance(pictures, Images) else _open(pictures, data or own, about["size"])
     mean, std = (None if about[name] is None else torch.tensor(about[name]) for name in ("mean", "std"))
     compute = compute or choose()
     batches = outputs(model, images, np.arange(len(images)), about["size"], (mean, std), compute, batch_size)

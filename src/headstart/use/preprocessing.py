@@ -15,6 +15,7 @@ from torch import Tensor
 from headstart.data.decode import UnreadableError, pixels_of
 from headstart.data.prepare import PLAIN, How, squash
 from headstart.records.errors import InputError
+from headstart.records.levels import Levels
 
 
 def in_memory(pictures: Any) -> bool:
@@ -23,13 +24,14 @@ def in_memory(pictures: Any) -> bool:
     return isinstance(some, (Tensor, np.ndarray, Image.Image))
 
 
-def checked(pictures: Any, size: int, how: How = PLAIN) -> Tensor:
+def checked(pictures: Any, size: int, how: How = PLAIN, levels: Levels = "auto") -> Tensor:
     """Pictures as (N, 3, size, size), uint8 or float32 in [0, 1].
 
     Args:
         pictures: PIL pictures of any size, made squares here; or pictures of that very size, one or N of them,
             channels first or last, uint8 or floating point (half too) from 0 to 1.
         size: side of the squares; how: the way they are made, as `prepare.how` says.
+        levels: `data.range`, for PIL pictures of more than 8 bits.
 
     Raises InputError naming the type, shape or range that was received, and what would be right.
     """
@@ -37,11 +39,11 @@ def checked(pictures: Any, size: int, how: How = PLAIN) -> Tensor:
         pictures = [pictures]
     if isinstance(pictures, Sequence):
         if len(pictures) and all(isinstance(picture, Image.Image) for picture in pictures):
-            return torch.from_numpy(np.stack([_squashed(picture, i, size, how) for i, picture in enumerate(pictures)]))
+            return torch.from_numpy(np.stack([_squashed(one, i, size, how, levels) for i, one in enumerate(pictures)]))
         if not len(pictures) or not all(isinstance(picture, (Tensor, np.ndarray)) for picture in pictures):
             kinds = sorted({type(picture).__name__ for picture in pictures}) or ["nothing"]
             raise InputError(f"pictures are {', '.join(kinds)}; give PIL pictures, arrays or tensors, all of one kind")
-        return torch.cat([checked(picture, size, how) for picture in pictures])
+        return torch.cat([checked(picture, size, how, levels) for picture in pictures])
     if isinstance(pictures, np.ndarray):
         try:
             pictures = torch.from_numpy(np.ascontiguousarray(pictures))
@@ -58,9 +60,9 @@ def zscored(pictures: Tensor, mean: Tensor | None, std: Tensor | None) -> Tensor
     return x if mean is None or std is None else (x - mean.to(x)[:, None, None]) / std.to(x)[:, None, None]
 
 
-def _squashed(picture: Image.Image, place: int, size: int, how: How) -> np.ndarray:
+def _squashed(picture: Image.Image, place: int, size: int, how: How, levels: Levels) -> np.ndarray:
     try:
-        return squash(pixels_of(picture), size, how)
+        return squash(pixels_of(picture, levels), size, how)
     except UnreadableError as error:
         raise InputError(f"picture {place} of mode {picture.mode} cannot be read: {error}") from None
 
