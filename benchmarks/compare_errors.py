@@ -18,9 +18,9 @@ import numpy as np
 import pandas as pd
 
 from headstart.report.columns import find
-from headstart.report.compare import cells_of, pairings_of
 from headstart.report.comparisons import POINTS, corrected, test
 from headstart.report.matching import Pairing
+from headstart.report.rows import cells_of, pairings_of
 
 METHODS = ("a", "b", "c", "d")
 SHIFT = 0.03

@@ -138,3 +138,9 @@ def make_run() -> Callable[..., Path]:
     `settings` are others by dotted name with `__` for the dot: backbone__name="resnet50".
     """
     return _finished_run
+
+
+@pytest.fixture(scope="session")
+def study_run() -> Callable[..., Path]:
+    """`make_run` for fixtures that outlive a test."""
+    return _finished_run

@@ -23,7 +23,8 @@ CHANGES = {
 }
 
 
-def _study(make_run: Callable[..., Path], path: Path, setting: str, seeds: int = 6) -> None:
+def single_setting(make_run: Callable[..., Path], path: Path, setting: str, seeds: int = 6) -> None:
+    """A study of one setting at two values, which its study.yaml compares."""
     name, values, *_ = CHANGES[setting]
     for better, value in zip((True, False), values, strict=True):
         for seed in range(seeds):
@@ -36,7 +37,7 @@ def _study(make_run: Callable[..., Path], path: Path, setting: str, seeds: int =
 def test_every_setting_is_compared_in_matched_pairs(
     make_run: Callable[..., Path], tmp_path: Path, setting: str
 ) -> None:
-    _study(make_run, tmp_path, setting)
+    single_setting(make_run, tmp_path, setting)
     *_, better, worse = CHANGES[setting]
     found = answer.answer(frame.read(tmp_path))
     assert found.headline == (
@@ -47,7 +48,7 @@ def test_every_setting_is_compared_in_matched_pairs(
 
 @pytest.mark.parametrize("setting", [name for name in CHANGES if name != "data.normalize"])
 def test_nothing_is_averaged_over_what_is_no_head(make_run: Callable[..., Path], tmp_path: Path, setting: str) -> None:
-    _study(make_run, tmp_path, setting, seeds=2)
+    single_setting(make_run, tmp_path, setting, seeds=2)
     *_, one, other = CHANGES[setting]
     study = frame.read(tmp_path)
     assert set(study.sets) == {f"digits, {one}", f"digits, {other}"}
@@ -60,7 +61,7 @@ def test_nothing_is_averaged_over_what_is_no_head(make_run: Callable[..., Path],
 
 
 def test_means_over_normalization_are_said(make_run: Callable[..., Path], tmp_path: Path) -> None:
-    _study(make_run, tmp_path, "data.normalize", seeds=2)
+    single_setting(make_run, tmp_path, "data.normalize", seeds=2)
     assert any("with and without Z-score" in said for said in answer.answer(frame.read(tmp_path)).caveats)
 
 

@@ -146,21 +146,34 @@ def print_embedded(found: Any, out: Path) -> None:
     )
 
 
+MOST_COMPARED = 40
+"""Comparisons that a screen shows."""
+
+
 @shows
 def print_compared(found: Any, page: Path | None) -> None:
-    """What a comparison shows: sentences first, then the table, then what the data cannot say."""
+    """What a comparison shows: sentences first, then the table, the ranks, then what the data cannot say.
+
+    Of many comparisons the first are shown, pooled ones before those of single data sets.
+    """
     console = Console(highlight=False)
-    for sentence in (found.headline, *found.sentences):
+    for sentence in (found.headline, *found.sentences)[:MOST_COMPARED]:
         console.print(Text(printable(sentence)))
     table = Table("data set", "better if positive", "than", "mean", "95 % interval", "p (Holm)", "wins", "rests on")
-    for c in found.comparisons:
+    more = len(found.comparisons) - MOST_COMPARED
+    pooled_first = sorted(found.comparisons, key=lambda c: c.pairing.dataset is not None)[:MOST_COMPARED]
+    for c in pooled_first if more > 0 else found.comparisons:
         p, (low, high), text = c.pairing, c.decision.test.interval, c.measure.text
         interval = f"{text(low)} to {text(high)}" if low <= high else "-"
         adjusted = f"{c.decision.adjusted:.3f}" if c.verdict != "open" else "-"
         cells = [p.dataset or "all", p.said(p.a), p.said(p.b), text(c.decision.test.mean), interval, adjusted]
         table.add_row(*(Text(printable(cell)) for cell in (*cells, f"{c.wins} of {c.pairs}", c.clusters)))
     console.print(table)
-    for caveat in (*found.caveats, found.columns):
+    if more > 0:
+        console.print(f"and {number(more, 'comparison')} more: --out DIR writes them all, --json prints them")
+    for sentence in found.ranking:
+        console.print(Text(printable(sentence)))
+    for caveat in (*found.caveats[:MOST_COMPARED], found.columns):
         console.print(Text(printable(caveat)))
     if page is not None:
         console.print(f"report: {page}", markup=False, soft_wrap=True)

@@ -1,8 +1,8 @@
 """From finished runs to a page: the paper's tables, matched comparisons, figures (paper section 4).
 
 Comes in: the folder of a run or a study. Goes out, in that folder: report.html, tables/table2.csv ... table6.csv with
-their Markdown and LaTeX, the answer in words (tables/answer.md), `figures/*.svg` with their data. Nothing here
-imports torch.
+their Markdown and LaTeX, the answer in words (tables/answer.md) and in numbers (comparisons.csv), `figures/*.svg`
+with their data. Nothing here imports torch.
 """
 
 from pathlib import Path
@@ -19,6 +19,7 @@ def write_report(path: str | Path, probe: str | None = None) -> Path:
     folder holds no finished run, a file in it is damaged, or no run has the probe.
     """
     from headstart.report import answer, frame, html, run_page, study_page, tables  # noqa: PLC0415 - so headstart imports fast
+    from headstart.report.comparisons import table_of  # noqa: PLC0415
 
     study = frame.read(path, probe)
     for name in ("tables", "figures"):
@@ -36,6 +37,7 @@ def write_report(path: str | Path, probe: str | None = None) -> Path:
         shown = [tables.layout(number, table) for number, table in printed.items()]
         page = study_page.page(study, found, shown, tables.headline(printed[2]))
         write(study.path / "tables" / "answer.md", visible(tables.sentences(found)))
+        write(study.path / "comparisons.csv", visible(tables.as_csv(table_of(found.comparisons))))
         write(study.path / "runs.csv", visible(tables.as_csv(study.runs)))
     if len(study.runs):
         for layout in layouts:

@@ -11,15 +11,17 @@ import pandas as pd
 
 from headstart.records.errors import InputError
 from headstart.records.text import printable
-from headstart.report.anybodys import PLACE
+from headstart.report.delimited import OUTCOMES, PLACE, plain_names
 
 SEEDS = ("seed", "random_seed", "rng_seed", "repeat", "replicate", "trial", "fold", "config.seed")
 SETS = ("dataset", "dataset_name", "data_set", "data set", "data", "task", "benchmark", "environment", "env")
 CLUSTERS = ("cluster", "autoencoder", "projection_head_weights", "pretrained", "checkpoint", "init_from")
 IDENTITY = re.compile(
-    r"(run|run[ _]?(id|uuid|name)|id|uuid|name|display[ _]?name|job[ _]?(id|name)|user|host(name)?|status|state|notes|"
-    r"tags|created([ _]?at)?|(start|end)[ _]?time|date|timestamp|duration|_?runtime|_?step|git.*|commit|log_dir|"
-    r".*_ckpt|.*_dir|.*path|experiment_id|devices?|(n_?|num_?)?gpus?|num_workers|nodes?|accelerator)",
+    r"(run|run[ _]?(id|uuid|name)|id|uuid|name|display[ _]?name|job[ _]?(id|name|type)|user(name)?|host(name)?|status|"
+    r"state|notes|description|tags(\..*)?|(created|updated|heartbeat)([ _]?at)?|(start|end)[ _]?time|date|_?timestamp|"
+    r"duration|_?runtime|_?step|git.*|commit|log_dir|sweep|agent|os|python|entity|project|source[ _](name|type)|"
+    r".*_ckpt|.*_dir|.*path|.*[ _]uri|experiment_id|devices?|(n_?|num_?)?gpus?([ _](count|type))?|num_workers|nodes?|"
+    r"accelerator)",
     re.IGNORECASE,
 )
 OUTCOME = re.compile(
@@ -40,12 +42,14 @@ class Roles:
     """What the columns are.
 
     Attributes:
+        metrics: what is judged.
         by: what is compared.
         pair: columns in which two rows of a pair agree.
         seed, dataset, cluster, n_test: columns, where there are.
         left: column -> why it is not matched on.
     """
 
+    metrics: tuple[str, ...]
     by: str
     pair: tuple[str, ...]
     seed: str | None
@@ -79,13 +83,17 @@ def find(
     cluster: str | None = None,
 ) -> Roles:
     """Roles of all columns. Raises InputError naming a column that is not there, and what there is."""
-    columns = [name for name in table.columns if name != PLACE]
-    for name in (*metrics, by, *(pair or ()), *filter(None, (seed, cluster))):
-        if name not in columns:
-            raise InputError(f"there is no column {printable(name)!r}; the table has {printable(', '.join(columns))}")
-    seed = seed or _usual(columns, SEEDS, by)
+    columns = [str(name) for name in table.columns if name != PLACE]
+
+    def there(name: str) -> str:
+        return _there(table, columns, name)
+
+    by, metrics = there(by), tuple(dict.fromkeys(there(name) for name in metrics))
+    pair = None if pair is None else [there(name) for name in pair]
+    seed = there(seed) if seed else _usual(columns, SEEDS, by)
     dataset = _usual(columns, SETS, by)
-    cluster = cluster or _usual(columns, CLUSTERS, by)
+    cluster = there(cluster) if cluster else _usual(columns, CLUSTERS, by)
+    _apart(metrics, by, pair, seed, cluster)
     known = {*metrics, by, cluster}
     left: dict[str, str] = {}
     keys = list(pair) if pair is not None else []
@@ -99,7 +107,45 @@ def find(
             keys.append(name)
     keys += [name for name in (seed, dataset) if name and name not in keys]
     n_test = "n_test" if "n_test" in columns else None
-    return Roles(by=by, pair=tuple(keys), seed=seed, dataset=dataset, cluster=cluster, n_test=n_test, left=left)
+    return Roles(
+        metrics=metrics,
+        by=by,
+        pair=tuple(keys),
+        seed=seed,
+        dataset=dataset,
+        cluster=cluster,
+        n_test=n_test,
+        left=left,
+    )
+
+
+def _there(table: pd.DataFrame, columns: Sequence[str], name: str) -> str:
+    """A column by its name, or by the name that a tracker's file has for it: `metrics.accuracy`."""
+    if name in columns:
+        return name
+    plain = plain_names([name])[name]
+    if plain in columns:
+        return plain
+    where = files_of(table)
+    where = f"{where}, row 1: " if where else ""
+    raise InputError(f"{where}there is no column {printable(name)!r}; the table has {printable(', '.join(columns))}")
+
+
+def files_of(table: pd.DataFrame) -> str:
+    """The files that a table's rows come from: the first few; empty for a frame."""
+    files = [file for file in dict.fromkeys(str(place).rpartition(", ")[0] for place in table[PLACE]) if file]
+    return printable(", ".join(files[:3])) + (f" and {len(files) - 3} more" if len(files) > 3 else "")
+
+
+def _apart(metrics: Sequence[str], by: str, pair: Sequence[str] | None, seed: str | None, cluster: str | None) -> None:
+    """Refuse one column in two roles that exclude each other."""
+    roles = [("--metric", name) for name in metrics] + [("--pair", name) for name in pair or ()]
+    roles += [(option, name) for option, name in (("--seed", seed), ("--cluster", cluster)) if name]
+    for option, name in roles:
+        if name == by:
+            raise InputError(f"{printable(name)} is compared (--by) and cannot be {option} as well")
+        if option != "--metric" and name in metrics:
+            raise InputError(f"{printable(name)} is judged (--metric) and cannot be {option} as well")
 
 
 def _usual(columns: Sequence[str], names: Sequence[str], by: str) -> str | None:
@@ -117,7 +163,7 @@ def _not_matched_on(table: pd.DataFrame, name: str, by: str) -> str | None:
     if IDENTITY.fullmatch(name) or (is_text and distinct == len(table) > 3):
         return "it names a run"
     if not is_text:
-        if OUTCOME.fullmatch(name) or name == "n_test":
+        if OUTCOME.fullmatch(name) or name in ("n_test", *table.attrs.get(OUTCOMES, ())):
             return "it is an outcome"
         if pd.api.types.is_float_dtype(values) and len(table) > 7 and distinct > len(table) / 2:
             return "it is an outcome"

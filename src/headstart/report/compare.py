@@ -7,7 +7,6 @@ words are those of a study's report (matching, comparisons, words).
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from itertools import combinations
 from math import ceil, isnan, log10, sqrt
 from typing import Any
 
@@ -19,18 +18,28 @@ from headstart.records.errors import InputError
 from headstart.records.text import printable
 from headstart.report import frame as study_frame
 from headstart.report import pairing as study_pairing
-from headstart.report.anybodys import PLACE
-from headstart.report.columns import Roles, find, lower_is_better
-from headstart.report.comparisons import ALPHA, ENOUGH_CLUSTERS, Comparison, Measure, corrected, test, widest
-from headstart.report.matching import Pairing, matched, scopes, sharing
-from headstart.report.words import described, listed
-from headstart.statistics import clustered, clusters_needed, critical_difference, friedman, wilcoxon
+from headstart.report.columns import Roles, files_of, find, lower_is_better
+from headstart.report.comparisons import (
+    ALPHA,
+    ENOUGH_CLUSTERS,
+    Comparison,
+    Measure,
+    corrected,
+    table_of,
+    test,
+    widest,
+)
+from headstart.report.delimited import NUMBER, PLACE
+from headstart.report.matching import Pairing
+from headstart.report.ranking import COLUMNS as RANKS
+from headstart.report.ranking import Ranking, ranking
+from headstart.report.rows import cells_of, means_of, named, pairings_of
+from headstart.report.words import described
+from headstart.statistics import clusters_needed
 
-STUDY = {"run", "head", "init", "frozen", "autoencoder", "pictures", "settings", "set", "accuracy"}
-"""Columns by which a table is known to be a Headstart study's."""
 MOST_LEVELS = 40
-MOST_NAMED = 5
-"""Rows that a sentence names; it counts the others."""
+LARGEST = 1e150
+"""Measured numbers stay below it; MLflow writes infinity as 1.8e308."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,8 +52,7 @@ class Compared:
         caveats: what the data cannot say, what was left out, and how many more clusters would settle what is open.
         comparisons: all of them, with intervals, wins and losses, and p-values corrected over the whole family.
         levels: a row a metric, data set and level: rows, mean, 95 % interval over seeds.
-        ranks: a row a metric and level: mean rank over data sets, the critical difference, and p of Friedman's test
-            (for two levels, of Wilcoxon's); empty for one set.
+        rankings: for each metric, ranks across data sets with their test; none for one set.
         columns: which column was taken for what.
         table: the rows that were compared.
     """
@@ -54,53 +62,35 @@ class Compared:
     caveats: list[str]
     comparisons: list[Comparison]
     levels: pd.DataFrame
-    ranks: pd.DataFrame
+    rankings: list[Ranking]
     columns: str
     table: pd.DataFrame = field(repr=False)
 
+    @property
+    def ranks(self) -> pd.DataFrame:
+        """A row a metric and level: its mean rank over data sets, and the tests; empty for one set."""
+        tables = [one.table for one in self.rankings]
+        return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=RANKS)
+
+    @property
+    def ranking(self) -> list[str]:
+        """What the ranks say."""
+        return [sentence for one in self.rankings for sentence in one.sentences]
+
     def frame(self) -> pd.DataFrame:
-        """A row a comparison."""
-        return pd.DataFrame([_as_row(c) for c in self.comparisons])
+        """A row a comparison: metric, the two levels, mean, interval, p, Holm's p, pairs, wins, losses, clusters."""
+        return table_of(self.comparisons)
 
     def to_dict(self) -> dict[str, Any]:
         """What `--json` prints."""
-        clean = {
-            "headline": self.headline,
-            "sentences": self.sentences,
-            "caveats": self.caveats,
-            "columns": self.columns,
-        }
+        words = ("headline", "sentences", "ranking", "caveats", "columns")
         tables = {"comparisons": self.frame(), "levels": self.levels, "ranks": self.ranks}
-        return clean | {name: _json_rows(table) for name, table in tables.items()}
+        return {name: getattr(self, name) for name in words} | {n: _json_rows(table) for n, table in tables.items()}
 
 
 def _json_rows(table: pd.DataFrame) -> list[dict[str, Any]]:
     rows = table.astype(object).where(table.notna(), None).to_dict("records")
     return [{str(k): v.item() if isinstance(v, np.generic) else v for k, v in row.items()} for row in rows]
-
-
-def _as_row(c: Comparison) -> dict[str, Any]:
-    p, decided = c.pairing, c.decision
-    low, high = decided.test.interval
-    return {
-        "metric": c.measure.name,
-        "better if positive": p.said(p.a),
-        "than": p.said(p.b),
-        "within": p.said(p.within) if p.within else "",
-        "data set": p.dataset or "all",
-        "mean": decided.test.mean,
-        "low": low,
-        "high": high,
-        "p": decided.test.p,
-        "p_holm": decided.adjusted,
-        "verdict": c.verdict,
-        "pairs": c.pairs,
-        "wins": c.wins,
-        "losses": c.losses,
-        "median": c.median,
-        "wilcoxon_p": c.wilcoxon,
-        "clusters": c.clusters,
-    }
 
 
 def compare(
@@ -141,161 +131,114 @@ def compare(
     table = frame.reset_index(drop=True)
     if PLACE not in table:
         table = table.assign(**{PLACE: [f"row {i}" for i in range(1, len(table) + 1)]})
-    if set(table.columns) >= STUDY and by in study_pairing.factors(table.drop(columns=PLACE)) and not (pair or cluster):
-        return _of_study(table, metrics, by, baseline, higher)
-    roles = find(table, metrics, by, pair, seed, cluster)
-    return _compared(table, metrics, roles, baseline, higher)
+    if study_frame.is_study(table.columns) and not (pair or cluster):
+        runs = study_frame.restored(table.drop(columns=PLACE), list(table[PLACE]))
+        factor = study_pairing.factor_of(by)
+        if factor in study_pairing.factors(runs):
+            return _of_study(runs, metrics, factor, baseline, higher)
+    return _compared(table, find(table, metrics, by, pair, seed, cluster), baseline, higher)
 
 
 # ----------------------------------------------------------------------------------------------------- somebody's table
 
 
-def _compared(
-    table: pd.DataFrame, metrics: Sequence[str], roles: Roles, baseline: str | None, higher: bool | None
-) -> Compared:
+def _compared(table: pd.DataFrame, roles: Roles, baseline: str | None, higher: bool | None) -> Compared:
+    said = []
+    absent = table[roles.by].isna() | table[roles.by].astype(str).isin(("", "nan"))
+    if absent.all():
+        raise InputError(f"{printable(roles.by)} has no value in any row ({named(table)})")
+    if absent.any():
+        said.append(f"{int(absent.sum())} of {len(table)} rows have no {roles.by}: {named(table[absent])}.")
+        table = table[~absent].reset_index(drop=True)
     table = table.assign(**{roles.by: table[roles.by].astype(str)})
     _levels(table, roles.by, baseline)
-    measures = [_measure(table, name, higher, alone=len(metrics) == 1) for name in metrics]
-    said: list[str] = []
-    pairings: list[tuple[Pairing, Measure, np.ndarray]] = []
+    measured = [_measure(table, name, higher, alone=len(roles.metrics) == 1) for name in roles.metrics]
+    table = table.assign(**{measure.name: values for measure, values in measured})
+    measures = [measure for measure, _ in measured]
+    tested: list[_Tested] = []
     for measure in measures:
         judged = table[table[measure.name].notna()]
         if lost := len(table) - len(judged):
             said.append(
-                f"{lost} of {len(table)} rows have no {measure.name}: {_named(table[table[measure.name].isna()])}."
+                f"{lost} of {len(table)} rows have no {measure.name}: {named(table[table[measure.name].isna()])}."
             )
         cells, repeats = cells_of(judged, measure.name, roles)
-        said += repeats
         found = pairings_of(cells, roles, baseline)
-        said += _unmatched(cells, found, measure.name)
-        pairings += [(p, measure, cells[measure.name].to_numpy(float)) for p in found]
-    comparisons = _decided(pairings, table, roles)
-    return _finished(comparisons, said, table, measures, roles)
+        said += [*repeats, *_unmatched(cells, found, measure.name)]
+        n_test = _n_test(cells, roles, measure)
+        tested += [(p, measure, cells[measure.name].to_numpy(float), n_test) for p in found]
+    several = roles.dataset is not None and table[roles.dataset].nunique() > 1
+    return _finished(_decided(tested, several), said, table, measures, roles, baseline)
+
+
+_Tested = tuple[Pairing, Measure, np.ndarray, np.ndarray | None]
+
+
+def _n_test(cells: pd.DataFrame, roles: Roles, measure: Measure) -> np.ndarray | None:
+    """On how many pictures each share was judged, where a column says so."""
+    if roles.n_test is None or measure.scale != 100.0:
+        return None
+    known = pd.to_numeric(cells[roles.n_test], errors="coerce").to_numpy(float)
+    return np.where(known > 0, known, np.nan)
+
+
+def _decided(tested: Sequence[_Tested], several: bool) -> list[Comparison]:
+    tests = [test(p, values, n_test, m) for p, m, values, n_test in tested]
+    decisions = corrected([p for p, *_ in tested], tests)
+    return [described(p, d, values, m, several) for (p, m, values, _), d in zip(tested, decisions, strict=True)]
 
 
 def _levels(table: pd.DataFrame, by: str, baseline: str | None) -> None:
     levels = sorted(set(table[by]))
+    where = files_of(table)
+    column = f"{where and where + ': '}{printable(by)}"
     if len(levels) < 2:
-        raise InputError(f"{printable(by)} has one value, {printable(levels[0])!r}; at least two are compared")
+        raise InputError(f"{column} has one value, {printable(levels[0])!r}; at least two are compared")
     if len(levels) > MOST_LEVELS:
-        raise InputError(f"{printable(by)} has {len(levels)} values; at most {MOST_LEVELS} are compared")
+        raise InputError(f"{column} has {len(levels)} values; at most {MOST_LEVELS} are compared")
     if baseline is not None and baseline not in levels:
-        raise InputError(f"baseline is {baseline!r}; {printable(by)} has {printable(', '.join(levels))}")
+        raise InputError(f"{column} has {printable(', '.join(levels))}; the baseline {baseline!r} is none of them")
 
 
-def _measure(table: pd.DataFrame, name: str, higher: bool | None, alone: bool) -> Measure:
-    """How a metric is written: shares in points, others to two digits of their spread."""
-    values = table[name]
-    if not pd.api.types.is_numeric_dtype(values) or pd.api.types.is_bool_dtype(values):
-        wrong = values[~values.astype(str).str.fullmatch(r"[-+]?[\d.,]+([eE][-+]?\d+)?")]
-        at = wrong.index[0] if len(wrong) else values.index[0]
-        raise InputError(f"{table[PLACE][at]}: {printable(name)} is {values[at]!r}; it must be a number")
+def _measure(table: pd.DataFrame, name: str, higher: bool | None, alone: bool) -> tuple[Measure, pd.Series]:
+    """How a metric is written (shares in points, others to two digits of their spread), and its numbers."""
+    values = _numbers(table, name)
     known = values.dropna().to_numpy(float)
-    if known.size == 0:
-        raise InputError(f"{printable(name)} holds no number")
-    if np.isinf(known).any():
-        raise InputError(f"{table[PLACE][values.index[np.isinf(values)][0]]}: {printable(name)} is infinite")
     up = not lower_is_better(name) if higher is None else higher
     share = known.min() >= 0 and known.max() <= 1 and up
     if share:
         unit, about = ("points", "") if alone else (f"points of {name}", f" in {name}")
-        return Measure(name=name, scale=100.0, unit=unit, about=about, higher=up, decimals=1)
+        return Measure(name=name, scale=100.0, unit=unit, about=about, higher=up, decimals=1), values
     spread = float(known.std()) or abs(float(known.mean())) or 1.0
     decimals = int(np.clip(ceil(-log10(spread)) + 1, 0, 9))
-    return Measure(name=name, scale=1.0, unit=f"in {name}", about=f" in {name}", higher=up, decimals=decimals)
+    return Measure(name=name, scale=1.0, unit=f"in {name}", about=f" in {name}", higher=up, decimals=decimals), values
 
 
-def cells_of(judged: pd.DataFrame, metric: str, roles: Roles) -> tuple[pd.DataFrame, list[str]]:
-    """Rows as they are paired: those that repeat each other in everything count once, by their mean."""
-    keys = [roles.by, *roles.pair, *([roles.cluster] if roles.cluster else [])]
-    filled = judged.assign(**{name: judged[name].astype(str) for name in keys})
-    again = filled.duplicated(keys, keep=False)
-    if not again.any():
-        return filled.reset_index(drop=True), []
-    means = filled.groupby(keys, sort=False)[metric].mean()
-    once = filled.drop_duplicates(keys).set_index(keys).assign(**{metric: means}).reset_index()
-    return once, [
-        f"{int(again.sum())} rows repeat another in {listed(keys)}: each such group counts once, by its mean "
-        f"({_named(filled[again])})."
-    ]
+def _numbers(table: pd.DataFrame, name: str) -> pd.Series:
+    """A metric's column as numbers; missing ones are nan. Raises InputError naming the first row that has no number."""
+    values = table[name]
+    if pd.api.types.is_numeric_dtype(values) and not pd.api.types.is_bool_dtype(values):
+        numbers = values.astype(float)
+    else:
+        missing = values.isna() | (values.astype(str) == "")
+        wrong = ~missing & ~values.map(_is_number)
+        if wrong.any():
+            at = wrong.idxmax()
+            value = printable(str(values[at])[:60])
+            raise InputError(f"{table[PLACE][at]}: {printable(name)} is {value!r}; it must be a number")
+        numbers = pd.to_numeric(values.where(~missing, np.nan).astype(str).str.replace(",", "."), errors="coerce")
+    if numbers.notna().sum() == 0:
+        raise InputError(f"{printable(name)} holds no number in {len(table)} rows ({named(table)})")
+    if (huge := numbers.abs() > LARGEST).any():
+        at = huge.idxmax()
+        raise InputError(f"{table[PLACE][at]}: {printable(name)} is {numbers[at]:.2g}; it must be finite")
+    return numbers
 
 
-def pairings_of(cells: pd.DataFrame, roles: Roles, baseline: str | None) -> list[Pairing]:
-    """Every two levels (or each with the baseline), matched: pooled, and on each data set."""
-    levels = list(dict.fromkeys(cells[roles.by]))
-    found: list[Pairing] = []
-    draws = roles.cluster or "draw"
-    parts = {level: part.assign(**({} if roles.cluster else {draws: ""})) for level, part in cells.groupby(roles.by)}
-    keys = list(roles.pair) or ["nothing"]
-    if not roles.pair:
-        parts = {level: part.assign(nothing="") for level, part in parts.items()}
-    for a, b in combinations(levels, 2):
-        if baseline in (a, b) or baseline is None:
-            a, b = (b, a) if a == baseline else (a, b)
-            both = matched(parts[a], parts[b], keys, draws)
-            found += _scoped(both, roles, a, b, draws)
-    return found
-
-
-def _scoped(both: pd.DataFrame, roles: Roles, a: str, b: str, draws: str) -> list[Pairing]:
-    """Pairings of two levels, pooled and on each data set, with the seeds and clusters that pairs share."""
-    where = roles.dataset or "everywhere"
-    both = both.assign(**({} if roles.dataset else {where: ""}))
-    if roles.cluster and f"{draws}_b" in both:  # of a pair, the one that has a cluster; of two, both
-        one, two = both[draws], both[f"{draws}_b"]
-        both[draws] = np.where(one == two, one, np.where(one == "", two, np.where(two == "", one, one + " | " + two)))
-    found = []
-    for dataset, rows in scopes(both, where):
-        rows = rows.assign(seed=rows[roles.seed] if roles.seed else "0")
-        rows, thing = _clustered_by(rows, roles, dataset, draws, where)
-        seeds, drawn = sharing(rows, "seed", where, draws)
-        found.append(
-            Pairing(
-                factor=roles.by,
-                a=a,
-                b=b,
-                dataset=dataset if roles.dataset else None,
-                family="all",
-                first=rows["first"].to_numpy(),
-                second=rows["second"].to_numpy(),
-                seeds=seeds,
-                draws=drawn,
-                thing=thing,
-            )
-        )
-    return found
-
-
-def _clustered_by(
-    rows: pd.DataFrame, roles: Roles, dataset: str | None, draws: str, where: str
-) -> tuple[pd.DataFrame, str]:
-    """What pairs share besides a seed: the given cluster; else, over several sets, the set; else nothing."""
-    if roles.cluster:
-        return rows, "autoencoder" if roles.cluster in ("autoencoder", "projection_head_weights") else "cluster"
-    if dataset is None and roles.dataset:
-        return rows.assign(**{draws: rows[where].astype(str)}), "data set"
-    if roles.seed and rows[roles.seed].nunique() > 1:
-        return rows.assign(**{draws: ""}), "draw"
-    return rows.assign(**{draws: [str(i) for i in range(len(rows))]}), "pair"
-
-
-def _decided(
-    pairings: Sequence[tuple[Pairing, Measure, np.ndarray]], table: pd.DataFrame, roles: Roles
-) -> list[Comparison]:
-    coarse = table[roles.n_test].to_numpy(float) if roles.n_test else None
-    tests = [
-        test(p, values, None if coarse is None or len(coarse) != len(values) else coarse, m)
-        for p, m, values in pairings
-    ]
-    decisions = corrected([p for p, *_ in pairings], tests)
-    several = roles.dataset is not None and table[roles.dataset].nunique() > 1
-    return [described(p, d, values, m, several) for (p, m, values), d in zip(pairings, decisions, strict=True)]
-
-
-def _named(rows: pd.DataFrame) -> str:
-    places = [printable(str(place)) for place in rows[PLACE]]
-    more = len(places) - MOST_NAMED
-    return ", ".join(places[:MOST_NAMED]) + (f" and {more} more" if more > 0 else "")
+def _is_number(value: object) -> bool:
+    if isinstance(value, str):
+        return NUMBER.fullmatch(value) is not None and "%" not in value
+    return isinstance(value, (int, float, np.number)) and not isinstance(value, (bool, np.bool_))
 
 
 def _unmatched(cells: pd.DataFrame, pairings: Sequence[Pairing], metric: str) -> list[str]:
@@ -303,56 +246,79 @@ def _unmatched(cells: pd.DataFrame, pairings: Sequence[Pairing], metric: str) ->
     alone = cells[~cells.index.isin(used)]
     if alone.empty:
         return []
-    return [f"{len(alone)} of {len(cells)} rows with {metric} are matched by no other: {_named(alone)}."]
+    return [f"{len(alone)} of {len(cells)} rows with {metric} are matched by no other: {named(alone)}."]
 
 
 # ------------------------------------------------------------------------------------------------------ a study's table
 
 
 def _of_study(
-    table: pd.DataFrame, metrics: Sequence[str], by: str, baseline: str | None, higher: bool | None
+    runs: pd.DataFrame, metrics: Sequence[str], by: str, baseline: str | None, higher: bool | None
 ) -> Compared:
     """The comparisons that the study's own report makes, from its runs as a table."""
-    runs = study_frame.restored(table.drop(columns=PLACE))
     for name in metrics:
         if name not in runs:
             raise InputError(
                 f"there is no column {printable(name)!r}; the table has {printable(', '.join(runs.columns))}"
             )
-    measures = [_measure(runs.assign(**{PLACE: runs["run"]}), name, higher, len(metrics) == 1) for name in metrics]
-    found = [p for p in study_pairing.pair(runs) if p.factor == by and (baseline is None or baseline in (p.a, p.b))]
-    several = study_pairing.sets_of(runs, by).nunique() > 1
-    every = [(p, m) for m in measures for p in found]
+    places = runs.assign(**{PLACE: "run " + runs["run"]})
+    measures = [_measure(places, name, higher, len(metrics) == 1)[0] for name in metrics]
+    _levels(runs.assign(**{by: runs[by].astype(str)}), by, baseline)
     n_test = runs["n_test"].to_numpy()
-    tests = [test(p, runs[m.name].to_numpy(float), n_test if m.name == "accuracy" else None, m) for p, m in every]
-    decisions = corrected([p for p, _ in every], tests)
-    comparisons = [
-        described(p, d, runs[m.name].to_numpy(float), m, several) for (p, m), d in zip(every, decisions, strict=True)
+    tested: list[_Tested] = [
+        (p, m, runs[m.name].to_numpy(float), n_test if m.name == "accuracy" else None)
+        for m in measures
+        for p in study_pairing.pair(runs, study_frame.compared(runs), m.name)
+        if baseline is None or (p.factor == by and baseline in (p.a, p.b))
     ]
-    roles = Roles(by=by, pair=(), seed="seed", dataset="dataset", cluster="autoencoder", n_test="n_test", left={})
-    return _finished(comparisons, [], runs.assign(**{PLACE: runs["run"], by: runs[by].astype(str)}), measures, roles)
+    sets = study_pairing.sets_of(runs, by)
+    comparisons = [c for c in _decided(tested, sets.nunique() > 1) if c.pairing.factor == by]
+    roles = study_roles(by, metrics)
+    table = places.assign(dataset=sets.astype(str), **{by: runs[by].astype(str)})
+    return _finished(comparisons, [], table, measures, roles, baseline)
+
+
+def study_roles(by: str, metrics: Sequence[str]) -> Roles:
+    """The columns of a study's runs."""
+    return Roles(
+        metrics=tuple(metrics),
+        by=by,
+        pair=(),
+        seed="seed",
+        dataset="dataset",
+        cluster="autoencoder",
+        n_test="n_test",
+        left={},
+    )
 
 
 # ------------------------------------------------------------------------------------------------------------- findings
 
 
 def _finished(
-    comparisons: list[Comparison], said: list[str], table: pd.DataFrame, measures: Sequence[Measure], roles: Roles
+    comparisons: list[Comparison],
+    said: list[str],
+    table: pd.DataFrame,
+    measures: Sequence[Measure],
+    roles: Roles,
+    baseline: str | None,
 ) -> Compared:
     top = widest(comparisons)
-    rest = [c for c in comparisons if all(c is not other for other in top)]
+    shown = {id(c) for c in top}
+    rest = [c for c in comparisons if id(c) not in shown]
     if not top:
         headline = f"No two rows that differ in {roles.by} agree in everything that they are matched on."
     else:
         headline = top[0].sentence
     caveats = [*said, *_seeds(table, roles), *_open(top), *_pooled(top, roles)]
+    rankings = [ranking(table, m, roles.dataset, roles.by, baseline) for m in measures] if roles.dataset else []
     return Compared(
         headline=headline,
         sentences=[c.sentence for c in (*top[1:], *rest)],
         caveats=caveats,
         comparisons=comparisons,
-        levels=pd.concat([_means(table, m, roles) for m in measures], ignore_index=True),
-        ranks=pd.concat([_ranks(table, m, roles) for m in measures], ignore_index=True),
+        levels=pd.concat([means_of(table, m, roles) for m in measures], ignore_index=True),
+        rankings=[one for one in rankings if one is not None],
         columns=roles.sentence,
         table=table,
     )
@@ -396,50 +362,3 @@ def _open(top: Sequence[Comparison]) -> list[str]:
                 f"{n} ({needed - n} more), if it is as large as it looks (power 80 %)."
             )
     return found
-
-
-def _means(table: pd.DataFrame, measure: Measure, roles: Roles) -> pd.DataFrame:
-    """Mean and interval of each level on each data set, over clusters; shares stay within 0 and 1."""
-    rows = []
-    where = table[roles.dataset].astype(str) if roles.dataset else pd.Series("all", index=table.index)
-    bounded = measure.scale == 100.0
-    for (dataset, level), part in table.groupby([where, table[roles.by]], sort=False, observed=True):
-        values = part[measure.name].dropna()
-        if values.empty:
-            continue
-        kept = part.loc[values.index]
-        shared = (
-            kept[roles.seed].astype(str) if roles.seed and kept[roles.seed].nunique() > 1 else kept.index.astype(str)
-        )
-        found = clustered(values.to_numpy(float), np.asarray(shared))
-        low, high = found.interval
-        if bounded and not isnan(low):
-            low, high = max(0.0, low), min(1.0, high)
-        rows.append(
-            {"metric": measure.name, "data set": dataset, "level": level, "rows": len(values), "mean": found.mean}
-            | {"low": low, "high": high}
-        )
-    return pd.DataFrame(rows, columns=["metric", "data set", "level", "rows", "mean", "low", "high"])
-
-
-def _ranks(table: pd.DataFrame, measure: Measure, roles: Roles) -> pd.DataFrame:
-    """Mean ranks over data sets (1 is best), with Friedman's test and Nemenyi's critical difference (Demsar 2006)."""
-    columns = ["metric", "level", "mean rank", "sets", "critical difference", "friedman p"]
-    if roles.dataset is None:
-        return pd.DataFrame(columns=columns)
-    wide = table.pivot_table(index=roles.dataset, columns=roles.by, values=measure.name, observed=True).dropna()
-    sets, levels = wide.shape
-    if sets < 2 or levels < 2:
-        return pd.DataFrame(columns=columns)
-    ranks = wide.rank(axis=1, ascending=not measure.higher).mean().sort_values()
-    p = friedman(wide.to_numpy()) if levels > 2 else wilcoxon((wide.iloc[:, 0] - wide.iloc[:, 1]).to_numpy())
-    return pd.DataFrame(
-        {
-            "metric": measure.name,
-            "level": ranks.index.astype(str),
-            "mean rank": ranks.to_numpy(),
-            "sets": sets,
-            "critical difference": critical_difference(levels, sets),
-            "friedman p": p,
-        }
-    )[columns]

@@ -15,12 +15,15 @@ from headstart.report import html, tables
 from headstart.report.compare import Compared
 from headstart.report.comparisons import widest
 from headstart.report.figures import Figure, capital, file_name, forest_panel
-from headstart.report.html import Block, Column, FigureGrid, Page, PageSection, SortableTable, Words
+from headstart.report.html import Block, FigureGrid, Page, PageSection, Words
+from headstart.report.ranking import Ranking
 from headstart.report.study_page import all_comparisons
 from headstart.report.svg import WIDTH, Drawing, Look, scale
 
 MOST_ROWS = 24
 """Comparisons, or levels, in one figure."""
+ROW = 40
+"""Height of a level's row in a figure."""
 METHOD = (
     "Two rows are matched when they agree in every column that is matched on. Differences are averaged within what "
     "pairs share (a seed, a cluster), and a t interval over those means decides; where two kinds of sharing cross, the "
@@ -35,7 +38,7 @@ def write_comparison(found: Compared, out: str | Path) -> Path:
     page = _page(found)
     for name, table in (("comparisons", found.frame()), ("levels", found.levels), ("ranks", found.ranks)):
         write(out / f"{name}.csv", visible(tables.as_csv(table)))
-    lines = [f"**{found.headline}**", *(f"- {said}" for said in (*found.sentences, *found.caveats))]
+    lines = [f"**{found.headline}**", *(f"- {said}" for said in (*found.sentences, *found.ranking, *found.caveats))]
     write(out / "answer.md", visible("\n".join([lines[0], "", *lines[1:]]) + "\n"))
     for figure in page.figures:
         write(out / "figures" / f"{figure.name}.svg", visible(figure.drawing.standalone()))
@@ -62,9 +65,7 @@ def _page(found: Compared) -> Page:
             "answer", "Matched pairs", "Right of zero, what is named first is better; filled: it stands.", first
         ),
         PageSection("levels", "Means", "Each level with its 95 % interval.", [FigureGrid(dots)] if dots else []),
-        PageSection("ranks", "Ranks across data sets", "1 is best.", [_grid("ranks", found.ranks)])
-        if len(found.ranks)
-        else None,
+        _ranks(found),
         all_comparisons(found.comparisons),
         PageSection("method", "How this was computed", "", [Words([METHOD, found.columns])]),
     ]
@@ -79,22 +80,46 @@ def _page(found: Compared) -> Page:
     )
 
 
-def _grid(name: str, table: pd.DataFrame) -> SortableTable:
-    columns = [Column(str(c), numeric=pd.api.types.is_numeric_dtype(table[c])) for c in table.columns]
-    rows = [[f"{v:.4g}" if isinstance(v, float) else str(v) for v in row] for row in table.itertuples(index=False)]
-    return SortableTable(f"grid-{name}", "", columns, rows)
+def _ranks(found: Compared) -> PageSection | None:
+    if not found.rankings:
+        return None
+    lead = "A level's rank among all, averaged over the data sets; 1 is best. " + (
+        "Where two bars do not overlap, the ranks differ: each reaches half the critical difference to either side."
+        if any(len(one.ranks) > 2 for one in found.rankings)
+        else ""
+    )
+    drawn = [_ranked(one) for one in found.rankings]
+    return PageSection("ranks", "Ranks across data sets", lead.strip(), [Words(found.ranking), FigureGrid(drawn)])
+
+
+def _ranked(one: Ranking) -> Figure:
+    """A level a row, best first: its mean rank as a dot, half the critical difference to each side as a line."""
+    half = 0.0 if isnan(one.difference) else one.difference / 2
+    axis = scale([1.0, len(one.ranks), *(one.ranks - half), *(one.ranks + half)], 8, WIDTH - 8)
+    bottom = 8 + ROW * len(one.ranks)
+    alt = f"Mean ranks, {one.metric}: " + "; ".join(f"{level} {rank:.2f}" for level, rank in one.ranks.items())
+    drawing = Drawing(bottom + 40, alt)
+    drawing.x_axis(axis, 8, bottom, f"mean rank over {one.sets} data sets")
+    for i, (level, rank) in enumerate(one.ranks.items()):
+        y = 8 + ROW * i
+        drawing.text(0, y + 13, str(level))
+        drawing.text(WIDTH, y + 13, f"{rank:.2f}", "small", "end")
+        if half:
+            drawing.line(axis(rank - half), y + 26, axis(rank + half), y + 26, "interval")
+        drawing.mark(axis(rank), y + 26, Look("plain", "circle"), 4, f"{level}: {rank:.2f}")
+    return Figure(f"ranks-{file_name(one.metric)}", f"Mean ranks: {one.metric}", drawing, one.table)
 
 
 def _dots(metric: str, place: str, levels: pd.DataFrame) -> Figure:
     """A level a row: its mean as a dot, its interval as a line."""
     shown = levels.head(MOST_ROWS)
     axis = scale([*shown["mean"], *shown["low"].dropna(), *shown["high"].dropna()], 8, WIDTH - 8)
-    bottom = 8 + 40 * len(shown)
+    bottom = 8 + ROW * len(shown)
     alt = f"{metric}, {place}: " + "; ".join(f"{r.level} {r.mean:.4g}" for r in shown.itertuples())
     drawing = Drawing(bottom + 40, alt)
     drawing.x_axis(axis, 8, bottom, metric)
     for i, r in enumerate(shown.itertuples()):
-        y = 8 + 40 * i
+        y = 8 + ROW * i
         drawing.text(0, y + 13, str(r.level))
         drawing.text(WIDTH, y + 13, f"{r.mean:.4g}, {r.rows} rows", "small", "end")
         if not isnan(r.low):

@@ -13,6 +13,7 @@ from math import isnan
 from typing import Literal
 
 import numpy as np
+import pandas as pd
 
 from headstart.report.matching import Pairing
 from headstart.statistics import Clustered, Interval, bootstrap_interval, clustered, holm, wilcoxon
@@ -184,3 +185,51 @@ def what(comparison: Comparison) -> tuple[str, str, str, str, str]:
     """What is compared, on whichever set."""
     p = comparison.pairing
     return comparison.measure.name, p.factor, p.a, p.b, p.within
+
+
+def table_of(comparisons: Sequence[Comparison]) -> pd.DataFrame:
+    """A row a comparison: what is compared, the difference in the measure's units, how it was decided."""
+    return pd.DataFrame([_row(c) for c in comparisons], columns=list(_ROW))
+
+
+_ROW = (
+    *(
+        "metric",
+        "better if positive",
+        "than",
+        "within",
+        "data set",
+        "mean",
+        "low",
+        "high",
+        "p",
+        "p_holm",
+        "family size",
+    ),
+    *("verdict", "pairs", "wins", "losses", "median", "wilcoxon_p", "clusters"),
+)
+
+
+def _row(c: Comparison) -> dict[str, object]:
+    p, decided = c.pairing, c.decision
+    low, high = decided.test.interval
+    return {
+        "metric": c.measure.name,
+        "better if positive": p.said(p.a),
+        "than": p.said(p.b),
+        "within": p.said(p.within) if p.within else "",
+        "data set": p.dataset or "all",
+        "mean": decided.test.mean,
+        "low": low,
+        "high": high,
+        "p": decided.test.p,
+        "p_holm": decided.adjusted,
+        "family size": decided.family_size,
+        "verdict": c.verdict,
+        "pairs": c.pairs,
+        "wins": c.wins,
+        "losses": c.losses,
+        "median": c.median,
+        "wilcoxon_p": c.wilcoxon,
+        "clusters": c.clusters,
+    }

@@ -8,7 +8,7 @@ missing (NaN), never guessed.
 import hashlib
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,11 +23,13 @@ from headstart.records.folder import RunFolder, read_metrics
 from headstart.records.grid import grid_of
 from headstart.records.names import ACTIVATIONS, HEAD_INITS, PROBES, SETS
 from headstart.records.schema import CONFIG, FAILED, NAMES, RECORD
+from headstart.records.text import printable
 from headstart.records.unhashed import YOUNGER
 from headstart.records.validation import problem
 from headstart.report.labels import (
     PROJECTORS,
     head_label,
+    head_parts,
     needs_autoencoder,
 )
 from headstart.report.settings import counted, places, varying
@@ -121,8 +123,17 @@ COLUMNS = {
     "seconds": "of SimCLR training",
     "parameters": "of the head that SimCLR trains",
     "early": "online-probe accuracy after 10 % of the epochs",
+    "compare": "what study.yaml names: comparisons that are corrected together, as JSON; empty where it names none",
 }
 """Columns of `Records.runs`; behind them one for each setting in which runs of one set differ, by its dotted name."""
+
+WHOLE = ("hidden_dim", "output_dim", "seed")
+NUMBERS = (
+    *WHOLE,
+    *("epochs", "accuracy", "low", "high", "n_test", "untrained"),
+    *("train_loss", "val_loss", "seconds", "parameters", "early"),
+)
+"""Columns of numbers; all others are text."""
 
 
 def read(path: str | Path, probe: str | None = None) -> Records:
@@ -155,6 +166,8 @@ def read(path: str | Path, probe: str | None = None) -> Records:
     autoencoders = [_autoencoder(n, r, configs[n]) for n, r in results.items() if r["stage"] == "autoencoder"]
     settings = _study_yaml(path)
     grid = grid_of(settings, path / "study.yaml")
+    compared = json.dumps(settings["compare"]) if settings.get("compare") else ""
+    rows = [row | {"compare": compared} for row in rows]
     return Records(
         path=path,
         probe=probe,
@@ -332,13 +345,59 @@ def _in_order(values: pd.Series, order: Sequence[str]) -> list[str]:
     return [value for value in dict.fromkeys(order) if value in present] + sorted(present - set(order))
 
 
-def restored(table: pd.DataFrame) -> pd.DataFrame:
-    """`Records.runs` from the table that a report writes of them (runs.csv), read as any table is."""
+def is_study(columns: Iterable[str]) -> bool:
+    """Whether a table has the columns of a study's runs.csv (`compare` is younger than the others)."""
+    return {*COLUMNS} - {"compare"} <= {*columns}
+
+
+def restored(table: pd.DataFrame, places: Sequence[str]) -> pd.DataFrame:
+    """`Records.runs` from the table that a report writes of them (runs.csv), read as any table is.
+
+    Raises InputError naming the place (of `places`, one a row) and the column where a cell is not what a report writes.
+    """
     varied = [name for name in table.columns if name not in COLUMNS]
-    text = ["run", "set", "init", "head", "projector", "activation", "autoencoder", "pictures", "settings", *varied]
-    runs = table.assign(**{name: table[name].fillna("").astype(str) for name in text})
-    runs = runs.assign(**{name: table[name].astype(str) == "True" for name in ("frozen", "normalized")})
-    return _ordered(runs.astype({"hidden_dim": int, "output_dim": int, "seed": int}), varied)
+    text = [name for name in (*COLUMNS, *varied) if name not in (*NUMBERS, "frozen", "normalized")]
+    table = table if "compare" in table else table.assign(compare="")
+    runs = table.assign(
+        **{name: table[name].astype(object).where(table[name].notna(), "").astype(str) for name in text}
+    )
+    for name in NUMBERS:
+        numbers = pd.to_numeric(table[name].replace("", np.nan), errors="coerce")
+        wrong = numbers.isna() & (table[name].notna() & (table[name] != "") if name not in WHOLE else True)
+        _must(~wrong, table[name], places, "a number")
+        runs[name] = numbers.astype(int) if name in WHOLE else numbers
+    for name in ("frozen", "normalized"):
+        said = table[name].astype(str)
+        _must(said.isin(("True", "False")), table[name], places, "True or False")
+        runs[name] = said == "True"
+    _must(runs["init"].isin(list(HEAD_INITS)), runs["init"], places, f"one of {', '.join(HEAD_INITS)}")
+    heads = runs["head"].map(
+        lambda head: head_parts(head)[0] in HEAD_INITS and head.endswith(("-frozen", "-trainable"))
+    )
+    _must(heads, runs["head"], places, "an init with -frozen or -trainable")
+    return _ordered(runs, varied)
+
+
+def compared(runs: pd.DataFrame) -> list[Any]:
+    """What study.yaml names under `compare`, from the runs of one study or several."""
+    named: list[Any] = []
+    for text in runs["compare"].unique():
+        try:
+            stated = json.loads(text) if text else []
+        except ValueError:
+            stated = None
+        if not isinstance(stated, list):
+            raise InputError(f"runs.csv: compare is {text!r}; it must be a list as JSON, or empty")
+        named += [entry for entry in stated if entry not in named]
+    return named
+
+
+def _must(right: pd.Series, values: pd.Series, places: Sequence[str], what: str) -> None:
+    if not right.all():
+        at = int(np.flatnonzero(~right)[0])
+        value = values.iloc[at]
+        said = "missing" if pd.isna(value) or value == "" else repr(printable(str(value)))
+        raise InputError(f"{places[at]}: {values.name} is {said}; it must be {what}")
 
 
 def _add_settings(rows: list[dict[str, Any]], settings: Sequence[Mapping[str, str]]) -> list[str]:
@@ -353,19 +412,7 @@ def _add_settings(rows: list[dict[str, Any]], settings: Sequence[Mapping[str, st
 
 def _ordered(runs: pd.DataFrame, varied: Sequence[str]) -> pd.DataFrame:
     """Categories in the order in which people read them; numbers as numbers."""
-    numbers = [
-        "epochs",
-        "accuracy",
-        "low",
-        "high",
-        "n_test",
-        "untrained",
-        "train_loss",
-        "val_loss",
-        "seconds",
-        "parameters",
-        "early",
-    ]
+    numbers = [name for name in NUMBERS if name not in WHOLE]
     runs[numbers] = runs[numbers].replace("", np.nan).astype(float)  # an empty column of a table that was read
     sets = _in_order(runs["set"], PAPER_SETS)
     runs["dataset"] = places(runs, varied)

@@ -26,15 +26,15 @@ from headstart.report.matching import Pairing, matched, scopes, sharing
 from headstart.report.settings import in_words, places
 
 
-def pair(runs: pd.DataFrame, compare: Sequence[Any] = ()) -> list[Pairing]:
+def pair(runs: pd.DataFrame, compare: Sequence[Any] = (), metric: str = "accuracy") -> list[Pairing]:
     """Every pairing that the runs allow, per data set and, with several sets, pooled.
 
     `compare` is study.yaml's: pairs of heads (`[autoencoder-frozen, random-trainable]`, `ae` and `mlp` for the
-    paper's two), or the name of a factor or a setting (`activation`, `backbone.name`) for all of its pairs. Raises
-    InputError for anything else.
+    paper's two), or the name of a factor or a setting (`activation`, `backbone.name`) for all of its pairs. Runs
+    without the `metric` are left out. Raises InputError for anything else.
     """
     named = named_comparisons(compare)
-    judged = runs[runs["accuracy"].notna()]
+    judged = runs[runs[metric].notna()]
     found = []
     for factor in factors(runs):
         for within, part in [("", judged)] if factor == "head" else _by_head(judged):
@@ -48,6 +48,12 @@ def pair(runs: pd.DataFrame, compare: Sequence[Any] = ()) -> list[Pairing]:
 def factors(runs: pd.DataFrame) -> list[str]:
     """What can be compared: heads, what belongs to a head, normalization, and every setting in which runs differ."""
     return [*FACTORS, "normalized", *settings_of(runs)]
+
+
+def factor_of(setting: str) -> str:
+    """The column of what is compared: `data.normalize` is `normalized`, `head.activation` is `activation`."""
+    short = setting.removeprefix("head.")
+    return "normalized" if setting == "data.normalize" else short if short in FACTORS else setting
 
 
 def settings_of(runs: pd.DataFrame) -> list[str]:

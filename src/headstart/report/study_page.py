@@ -187,11 +187,19 @@ def _cost(study: Records) -> PageSection | None:
     return PageSection("cost", "Accuracy against cost", lead, [FigureGrid(drawn)] if drawn else [])
 
 
+MOST_COMPARISONS = 400
+"""In the page; comparisons.csv has all."""
+
+
 def all_comparisons(comparisons: Sequence[Comparison]) -> PageSection | None:
-    """A table of every comparison with everything that was computed for it; nothing for one."""
+    """A table of every comparison with everything that was computed for it; nothing for one.
+
+    Columns that say the same in every row are left out, and of very many comparisons those of single data sets.
+    """
     if len(comparisons) < 2:
         return None
     columns = [
+        Column("metric", filter=True),
         Column("better if positive"),
         Column("than"),
         Column("within", filter=True),
@@ -208,18 +216,25 @@ def all_comparisons(comparisons: Sequence[Comparison]) -> PageSection | None:
         Column("Wilcoxon p", numeric=True),
         Column("rests on"),
     ]
+    shown, more = sorted(comparisons, key=lambda c: c.pairing.dataset is not None)[:MOST_COMPARISONS], ""
+    if len(shown) < len(comparisons):
+        more = f" The table has {len(shown):,} of {len(comparisons):,} comparisons, comparisons.csv all."
+    rows = [_comparison_row(c) for c in (shown if more else comparisons)]
+    told = {"metric", "within", "data set"}
+    kept = [i for i, c in enumerate(columns) if c.name not in told or len({row[i] for row in rows}) > 1]
     return PageSection(
         "comparisons",
         "All comparisons",
         "The interval and p-value over clusters decide; p is corrected within its family. The bootstrap intervals and "
-        "Wilcoxon's test treat pairs as independent, which they are not, and stand beside for comparison.",
-        [SortableTable("grid-comparisons", "", columns, [_comparison_row(c) for c in comparisons])],
+        f"Wilcoxon's test treat pairs as independent, which they are not, and stand beside for comparison.{more}",
+        [SortableTable("grid-comparisons", "", [columns[i] for i in kept], [[row[i] for i in kept] for row in rows])],
     )
 
 
 def _comparison_row(c: Comparison) -> list[str]:
     p, test = c.pairing, c.decision.test
     return [
+        c.measure.name,
         p.said(p.a),
         p.said(p.b),
         p.said(p.within) if p.within else "heads",
