@@ -1,5 +1,6 @@
 """Intervals and tests against scipy, statsmodels and simulation."""
 
+import inspect
 from typing import Any
 
 import numpy as np
@@ -162,3 +163,55 @@ def test_clusters_needed_agrees_with_statsmodels(effect: float) -> None:
     wanted = TTestPower().solve_power(effect_size=effect, alpha=0.05, power=0.8)
     assert statistics.clusters_needed(effect, 1.0) == int(np.ceil(wanted))
     assert statistics.clusters_needed(0.0, 1.0) is None
+
+
+def test_every_public_function_has_an_example() -> None:
+    public = {name: f for name, f in vars(statistics).items() if inspect.isfunction(f) and not name.startswith("_")}
+    own = {name: f for name, f in public.items() if f.__module__ == statistics.__name__}
+    assert len(own) >= 12
+    assert [name for name, f in own.items() if ">>>" not in (f.__doc__ or "")] == []
+
+
+@given(st.data())
+def test_the_signed_rank_test_is_scipys_with_and_without_ties(data: st.DataObject) -> None:
+    whole = st.lists(st.integers(-30, 30), min_size=1, max_size=60)
+    apart = st.lists(st.floats(-1, 1, allow_subnormal=False), min_size=1, max_size=60, unique_by=abs)
+    values = np.array(data.draw(whole | apart), float)
+    expected = stats.wilcoxon(values[values != 0]).pvalue if values.any() else 1.0
+    assert statistics.wilcoxon(values) == pytest.approx(expected, rel=1e-9)
+
+
+def _blocks(seed: int, levels: int, blocks: int, ties: bool) -> np.ndarray:
+    values = np.random.default_rng(seed).normal(size=(blocks, levels)) + np.arange(levels) / 3
+    return values.round(0) if ties else values
+
+
+@pytest.mark.parametrize("ties", [False, True])
+@pytest.mark.parametrize(("levels", "blocks"), [(3, 4), (4, 14), (5, 30), (10, 6)])
+def test_rank_tests_agree_with_scipy(levels: int, blocks: int, ties: bool) -> None:
+    values = _blocks(levels, levels, blocks, ties)
+    expected = stats.friedmanchisquare(*values.T)
+    assert statistics.friedman(values) == pytest.approx(expected.pvalue, rel=1e-9)
+    f = (blocks - 1) * expected.statistic / (blocks * (levels - 1) - expected.statistic)
+    p = stats.f.sf(f, levels - 1, (levels - 1) * (blocks - 1))
+    assert statistics.iman_davenport(values) == pytest.approx(p, rel=1e-9)
+    apart = statistics.critical_difference(levels, blocks)
+    q = apart * np.sqrt(12 * blocks / (levels * (levels + 1)))
+    assert stats.studentized_range.sf(q, levels, np.inf) == pytest.approx(0.05, rel=1e-9)
+    z = np.array([0.1, 1.0]) / np.sqrt(levels * (levels + 1) / (6 * blocks))
+    assert statistics.rank_p_values([0.1, -1.0], levels, blocks) == pytest.approx(2 * stats.norm.sf(z), rel=1e-9)
+
+
+def test_rank_tests_where_all_agree_or_all_tie() -> None:
+    assert statistics.iman_davenport([[1, 2, 3]] * 2) == pytest.approx(1 / 6), "the chance that two rankings agree"
+    assert statistics.friedman([[1, 1, 1]] * 4) == 1
+    assert statistics.iman_davenport([[1, 1, 1]] * 4) == 1
+    with pytest.raises(ValueError, match="not at least 2 blocks of at least 3 treatments"):
+        statistics.iman_davenport([[1, 2], [1, 2]])
+
+
+def test_the_f_form_of_friedmans_test_keeps_its_level() -> None:
+    """2,000 tables of eight sets and four methods that are alike."""
+    rng = np.random.default_rng(0)
+    false = np.mean([statistics.iman_davenport(rng.normal(size=(8, 4))) <= 0.05 for _ in range(2000)])
+    assert 0.03 <= false <= 0.065

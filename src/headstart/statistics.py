@@ -243,7 +243,7 @@ def iman_davenport(values: Sequence[Sequence[float]] | np.ndarray) -> float:
     for `friedman`.
 
     >>> round(iman_davenport([[1, 2, 3], [1, 2, 3], [2, 1, 3], [1, 2, 3]]), 4)
-    0.0052
+    0.0066
     """
     x = _blocks(values)
     n, k = x.shape
