@@ -514,10 +514,14 @@ def test_the_estimate_counts_epochs_pictures_and_runs(small: Path, monkeypatch: 
     monkeypatch.setattr(estimate, "seconds_of_picture", lambda *_: 0.25)
     monkeypatch.setattr(estimate, "seconds_of_view", lambda *_: 0.0)
     monkeypatch.setattr(estimate, "seconds_of_probe", lambda *_: 0.0)
+    monkeypatch.setattr(estimate, "seconds_of_place", lambda *_: 0.0)
+    monkeypatch.setattr(estimate, "WRITING_SECONDS", 0.0)
     overrides = ["contrastive.epochs=10", "autoencoder.epochs=4", "data.limit=100"]
     assert study.plan(small, overrides=overrides).seconds == 4 * 10 * 100 * 0.5
     with_autoencoder = study.plan("smoke", overrides=overrides, seeds=[0])
     assert with_autoencoder.seconds == 8 * 10 * 100 * 0.5 + 2 * 4 * 100 * 0.25
+    autoencoders = study.plan("smoke", overrides=[*overrides, "stages=autoencoder"], seeds=[0])
+    assert autoencoders.seconds == 2 * 4 * 100 * 0.25
 
 
 def test_the_estimate_is_of_real_steps() -> None:

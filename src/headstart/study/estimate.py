@@ -13,10 +13,13 @@ from headstart.data import catalog
 from headstart.engine import live_taps
 from headstart.engine.device import choose
 from headstart.evaluate import probes
+from headstart.evaluate.map import LANDMARKS, positions
+from headstart.evaluate.unlabelled import PAIRS, VIEWED
 from headstart.evaluate.views import augmenter
 from headstart.heads import of_kind
 from headstart.records.config import Config
 from headstart.records.names import SETS
+from headstart.records.text import number
 from headstart.study.file import Planned
 from headstart.training.autoencoder import Autoencoding
 from headstart.training.contrastive import WATCHED
@@ -30,6 +33,8 @@ CALIBRATION_PAIRS = 32
 PROBED = 350
 CLASSES = 10
 """Training pictures and classes of the timed probes, whose time grows with the pictures."""
+WRITING_SECONDS = 1.0
+"""Checkpoints, files and the report of a run: CPU time of a small one, on one Zen-4 core."""
 
 
 def calibrated_seconds(planned: Sequence[Planned], autoencoders: Sequence[Planned]) -> tuple[float, str]:
@@ -50,13 +55,16 @@ def calibrated_seconds(planned: Sequence[Planned], autoencoders: Sequence[Planne
 
     total = 0.0
     for run in planned:
+        if run.config.stages == "autoencoder":  # which is one of `autoencoders`, or a file that is there
+            continue
         train = _train(run, pictures)
         probed = train if run.config.stages == "probe" else 0
         times = {seconds_of_pair: run.config.contrastive.epochs * train, seconds_of_view: _views(run.config, train)}
-        total += seconds(run, {**times, seconds_of_probe: probed})
+        placed = min(round(probed * 2 / 7), LANDMARKS)
+        total += WRITING_SECONDS + seconds(run, {**times, seconds_of_probe: probed, seconds_of_place: placed})
     for run in autoencoders:
         total += seconds(run, {seconds_of_picture: run.config.autoencoder.epochs * _train(run, pictures)})
-    return total, f"{len(measured)} kinds of work, timed here on random pictures"
+    return total, f"{number(len(measured), 'kind')} of work, timed here on random pictures"
 
 
 def _kind(config: Config, side: int, timed: Callable[[Config, int], float]) -> Hashable:
@@ -75,9 +83,11 @@ def _train(run: Planned, pictures: dict[str, int]) -> int:
 
 def _views(config: Config, train: int) -> int:
     """Views that pass through the network without training it: validation and what is watched after each epoch, the
-    head's statistics, and every split for the probes, before SimCLR (where no other run has it) and after."""
+    head's statistics, and every split and the views of test pictures, before SimCLR (where no other run has it) and
+    after."""
     val = train // 9
-    probed = 2 * round(train / 0.7) if config.stages == "probe" else 0
+    ended = round(train / 0.7) + 2 * PAIRS * min(round(train * 2 / 7), VIEWED)
+    probed = 2 * ended if config.stages == "probe" else 0
     return config.contrastive.epochs * 2 * (val + min(val, WATCHED)) + min(train, HEAD_FEATURES) + probed
 
 
@@ -149,6 +159,13 @@ def seconds_of_probe(config: Config, side: int) -> float:
     began = time.perf_counter()
     probes.run(features, labels, names, classes, which=config.probe.names, device=device, say=lambda _: None)
     return 2 * (time.perf_counter() - began) / PROBED
+
+
+def seconds_of_place(config: Config, side: int) -> float:
+    """Seconds of the map of the test pictures for each of them."""
+    n = 2 * PROBED // 7
+    features = np.random.default_rng(0).normal(size=(n, backbones.num_features(config.backbone.name)))
+    return _timed(lambda: positions(features.astype(np.float32)), torch.device("cpu")) / n
 
 
 def seconds_of_picture(config: Config, side: int) -> float:
