@@ -1,6 +1,7 @@
 """The committed records of studies: take them over from a finished study, and recompute everything said from them.
 
     python results/records.py collect runs/controls results/digits/controls --probe linear
+    python results/records.py collect runs/autoencoders results/paper/autoencoders      # no run has a probe
     python results/records.py check
 
 `collect` copies each run's config.yaml, result.json and metrics.jsonl (no weights), writes the report by the probe that
@@ -26,16 +27,19 @@ from headstart.report import answer, frame, tables
 HERE = Path(__file__).parent
 RECORD = ("config.yaml", "result.json", "metrics.jsonl")
 DECIDES = "decides.json"
-"""Beside a study's records: the probe that decides, to be chosen before any comparison is looked at."""
+"""Beside a study's records: the probe that decides, to be chosen before any comparison is looked at; null where the
+study trained autoencoders alone, whose test MSE is told."""
 
 
-def collect(study: Path, out: Path, probe: str) -> None:
+def collect(study: Path, out: Path, probe: str | None = None) -> None:
     """Copy the records of a study's finished runs to `out`, and write what they say.
 
     Paths below the current folder become relative to it. Raises InputError, before anything is written, for a folder
-    without finished runs or a probe that they do not have.
+    without finished runs, a probe that they do not have, or none where they have one.
     """
-    frame.read(study, probe)
+    found = frame.read(study, probe)
+    if probe is None and any(result.get("probes") for result in found.results.values()):
+        raise InputError(f"the runs of {study} are probed; say with --probe which one decides")
     here = f"{Path.cwd()}/"
     finished = sorted((study / "runs").glob("*/result.json"))
     for path in (study / "study.yaml", *(result.with_name(name) for result in finished for name in RECORD)):
@@ -59,12 +63,12 @@ def say(study: Path) -> None:
         write(study / "answers" / f"{probe}.md", visible(tables.sentences(found)))
     if (study / "figures" / "comparisons.csv").exists():  # a study of one head compares none
         shutil.copy(study / "figures" / "comparisons.csv", study / "tables" / "comparisons.csv")
-    shutil.rmtree(study / "figures")  # the page holds them, and `headstart report` draws them again
+    shutil.rmtree(study / "figures", ignore_errors=True)  # the page holds them, and `headstart report` draws them again
 
 
 def said(study: Path) -> list[Path]:
     """The files that `say` wrote, but for the page."""
-    return [*sorted((study / "tables").iterdir()), *sorted((study / "answers").iterdir())]
+    return [path for name in ("tables", "answers") for path in sorted((study / name).glob("*"))]
 
 
 def differences(study: Path) -> Iterator[str]:
@@ -90,7 +94,11 @@ def differences(study: Path) -> Iterator[str]:
 def misquoted() -> list[str]:
     """Sentences that README.md quotes (`> ...`) and that stand in no study's answers."""
     page = (HERE / "README.md").read_text(encoding="utf-8") if (HERE / "README.md").exists() else ""
-    said = {plain(line) for path in HERE.rglob("answers/*.md") for line in path.read_text("utf-8").splitlines()}
+    said = {
+        plain(line)
+        for path in [*HERE.rglob("answers/*.md"), *HERE.rglob("tables/answer.md")]
+        for line in path.read_text("utf-8").splitlines()
+    }
     quotes = [plain(line.removeprefix(">").strip()) for line in page.splitlines() if line.startswith("> ")]
     return [quote for quote in quotes if quote not in said]
 
@@ -121,7 +129,7 @@ def main() -> int:
     taking = commands.add_parser("collect")
     taking.add_argument("study", type=Path)
     taking.add_argument("out", type=Path)
-    taking.add_argument("--probe", required=True)
+    taking.add_argument("--probe")
     commands.add_parser("check")
     options = parser.parse_args()
     try:

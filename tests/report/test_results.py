@@ -1,6 +1,7 @@
 """results/records.py: what is committed follows from the records, and an altered number is found."""
 
 import importlib.util
+import json
 import subprocess
 import sys
 from collections.abc import Callable
@@ -39,6 +40,43 @@ def test_what_cannot_be_collected_leaves_nothing_behind(
         make_run(tmp_path / "study" / "runs" / "a")
     with pytest.raises(InputError, match="nothing"):
         script.collect(tmp_path / "study", tmp_path / "out", probe)
+    assert not (tmp_path / "out").exists()
+
+
+def test_autoencoders_alone_are_told_by_their_error(
+    script: ModuleType, make_run: Callable[..., Path], tmp_path: Path
+) -> None:
+    study = tmp_path / "study"
+    for hidden_dim, mse, seconds in (
+        (64, 0.02, {"autoencoder": 3.0}),
+        (128, 0.01, {"autoencoder": 4.0}),
+        (128, 0.01, {}),
+    ):
+        own = make_run(study / "runs" / f"{hidden_dim}-{len(seconds)}", hidden_dim=hidden_dim)
+        result = json.loads((own / "result.json").read_text())
+        result |= {
+            "stage": "autoencoder",
+            "contrastive": None,
+            "probes": {},
+            "untrained": {},
+            "geometry": {"head": None},
+        }
+        result["autoencoder"]["test_mse"], result["seconds"] = mse, seconds
+        (own / "result.json").write_text(json.dumps(result))
+    (study / "study.yaml").write_text("name: small\ndata: digits\n")
+    kept = tmp_path / "results" / "small"
+    script.collect(study, kept)
+    said = "2 autoencoders and no backbone: test MSE 0.02000 on digits with an embedding of 64 (seed 0) and 0.01000 on"
+    assert (kept / "tables" / "answer.md").read_text().startswith(f"**{said}")
+    assert script.check() == 0
+
+
+def test_probed_runs_are_not_collected_without_the_probe_that_decides(
+    script: ModuleType, make_run: Callable[..., Path], tmp_path: Path
+) -> None:
+    make_run(tmp_path / "study" / "runs" / "a")
+    with pytest.raises(InputError, match="say with --probe which one decides"):
+        script.collect(tmp_path / "study", tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 

@@ -6,7 +6,10 @@ not.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import isnan
 
+from headstart.records.text import number
+from headstart.report.below import below
 from headstart.report.caveats import caveats
 from headstart.report.comparisons import ENOUGH_CLUSTERS, POINTS, Comparison, decide, points, what, widest
 from headstart.report.frame import Records
@@ -20,6 +23,8 @@ class Answer:
     """The study's answer.
 
     Attributes:
+        worse: what comes first where every row is below the network before SimCLR by the probe that decides; or empty.
+        worse_too: the same of the other probes.
         headline: the sentence a reader should leave with.
         sentences: the other comparisons of the named family (pooled, where there are several sets).
         by_set: with several sets, what each named comparison shows on each of them.
@@ -27,6 +32,8 @@ class Answer:
         comparisons: all of them.
     """
 
+    worse: str
+    worse_too: list[str]
     headline: str
     sentences: list[str]
     by_set: list[str]
@@ -49,7 +56,10 @@ def answer(study: Records) -> Answer:
     named = [c for c in comparisons if c.pairing.family == "named"]
     top = widest(named or [c for c in comparisons if c.pairing.factor == "head"] or comparisons)
     first = next((c for c in top if {c.pairing.a, c.pairing.b} == set(PROJECTORS)), top[0] if top else None)
+    worse = below(study)
     return Answer(
+        worse=worse.pop(study.probe, ""),
+        worse_too=list(worse.values()),
         headline=first.sentence if first else _no_comparison(study),
         sentences=[c.sentence for c in top if c is not first],
         by_set=[_by_set(c, comparisons) for c in top if c.pairing.dataset is None],
@@ -81,6 +91,8 @@ def _by_set(whole: Comparison, comparisons: Sequence[Comparison]) -> str:
 
 def _no_comparison(study: Records) -> str:
     judged = study.runs[study.runs["accuracy"].notna()]
+    if study.runs.empty and len(study.autoencoders):
+        return _autoencoders(study)
     if judged.empty:
         return "No run was probed, so nothing can be said about accuracy."
     best = judged.loc[judged["accuracy"].idxmax()]
@@ -88,3 +100,15 @@ def _no_comparison(study: Records) -> str:
         f"No two heads can be compared yet: {len(judged)} probed runs, none matched by another in all but one thing. "
         f"The best is {name_of_head(best['head'])} with {100 * best['accuracy']:.1f} %."
     )
+
+
+def _autoencoders(study: Records) -> str:
+    """What a study of autoencoders alone found."""
+    rows = study.autoencoders.sort_values(["dataset", "hidden_dim", "seed"])
+    found = [
+        f"{row.test_mse:.5f} on {row.dataset} with an embedding of {row.hidden_dim} (seed {row.seed})"
+        for row in rows.itertuples()
+        if not isnan(row.test_mse)
+    ]
+    told = f": test MSE {listed(found)}" if found else ""
+    return f"{number(len(rows), 'autoencoder')} and no backbone{told}."

@@ -163,7 +163,7 @@ def read(path: str | Path, probe: str | None = None) -> Records:
     rows = [_row(name, result, configs[name], curves[name], probe) for name, result in trained.items()]
     varied = _add_settings(rows, [counted(configs[name]) for name in trained])
     label_heads(rows, [variant(configs[name], result["head"]["init"]) for name, result in trained.items()])
-    autoencoders = [_autoencoder(n, r, configs[n]) for n, r in results.items() if r["stage"] == "autoencoder"]
+    autoencoders = _autoencoders(_autoencoder(n, r, configs[n]) for n, r in results.items() if n not in trained)
     settings = _study_yaml(path)
     grid = grid_of(settings, path / "study.yaml")
     compared = json.dumps(settings["compare"]) if settings.get("compare") else ""
@@ -172,7 +172,7 @@ def read(path: str | Path, probe: str | None = None) -> Records:
         path=path,
         probe=probe,
         runs=_ordered(pd.DataFrame(rows, columns=[*COLUMNS, *varied]), varied),
-        autoencoders=pd.DataFrame(autoencoders, columns=list(AUTOENCODER_COLUMNS)),
+        autoencoders=autoencoders,
         curves=curves,
         results=results,
         config=configs["."] if single else {},
@@ -281,6 +281,14 @@ def _autoencoder(name: str, result: Mapping[str, Any], config: Mapping[str, Any]
         **{key: found.get(key) for key in ("test_mse", "val_mse", "best_epoch")},
         "seconds": (result.get("seconds") or {}).get("autoencoder"),
     }
+
+
+def _autoencoders(rows: Iterable[dict[str, Any]]) -> pd.DataFrame:
+    """One row for each; a run of this stage alone that was given a shared one, and took no time, is not another."""
+    frame = pd.DataFrame(list(rows), columns=list(AUTOENCODER_COLUMNS))
+    same = ["dataset", "hidden_dim", "seed", "test_mse", "val_mse", "best_epoch"]
+    repeats = frame.sort_values("seconds", na_position="last", kind="stable").duplicated(same)
+    return frame[~(repeats.sort_index() & frame["seconds"].isna())].reset_index(drop=True)
 
 
 def _first_layer(result: Mapping[str, Any], config: Mapping[str, Any], dataset: str) -> str:

@@ -63,8 +63,14 @@ def page(study: Records, answer: Answer, layouts: Sequence[TableLayout], peaks: 
     return Page(
         title=str(study.settings.get("name") or title(study.path)),
         counts=_counts(study),
-        headline=answer.headline,
-        support=[*answer.sentences[:MOST_SENTENCES], *answer.by_set[:1], *(_few(study) if few else [])],
+        headline=answer.worse or answer.headline,
+        support=[
+            *([answer.headline] if answer.worse else []),
+            *answer.worse_too,
+            *answer.sentences[:MOST_SENTENCES],
+            *answer.by_set[:1],
+            *(_few(study) if few else []),
+        ],
         caveats=answer.caveats,
         sections=lasting,
         footer=FOOTER,

@@ -295,9 +295,9 @@ def markdown(table: TableLayout) -> str:
 
 
 def sentences(answer: Answer) -> str:
-    """The answer as Markdown: the headline, what else was compared, and what the data cannot say."""
-    parts = [f"**{_escape(answer.headline)}**"]
-    for said in (answer.sentences, answer.by_set, answer.caveats):
+    """The answer as Markdown: where SimCLR lost, the headline, what else was compared, what the data cannot say."""
+    parts = [f"**{_escape(said)}**" for said in (answer.worse, answer.headline) if said]
+    for said in (answer.worse_too, answer.sentences, answer.by_set, answer.caveats):
         parts += ["\n".join(f"- {_escape(sentence)}" for sentence in said)] if said else []
     return "\n\n".join(parts) + "\n"
 
