@@ -1,0 +1,187 @@
+"""The map's page in a real browser: it pans, zooms, shows, selects and copies, with a mouse, a finger and a keyboard.
+
+Needs Playwright's Python package and a Chromium; skipped without them.
+"""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from headstart.data.images import open_images
+from headstart.engine.device import choose
+from headstart.records.config import DataConfig
+from headstart.use.embeddings import Embeddings, of_images
+from headstart.use.load import Run
+from headstart.use.mapped import page as page_of
+from headstart.use.mapped import write_map
+from tests.report.test_browser import browser
+
+__all__ = ["browser"]
+
+
+@pytest.fixture(scope="module")
+def within(run: Run, photos: Path) -> Embeddings:
+    return of_images(run, run.open_images(photos), choose("cpu", "float32", threads=1))
+
+
+@pytest.fixture(scope="module")
+def file(within: Embeddings, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("map")
+    write_map(within, out)
+    return out / "map.html"
+
+
+@pytest.fixture(params=[1280, 390])
+def page(browser: Any, file: Path, request: pytest.FixtureRequest) -> Iterator[Any]:
+    """The page, which must say nothing on the console, fetch nothing and fit the window."""
+    context = browser.new_context(viewport={"width": request.param, "height": 900}, has_touch=True)
+    opened, noise = context.new_page(), []
+    opened.on("console", lambda message: noise.append(message.text))
+    opened.on("pageerror", lambda error: noise.append(str(error)))
+    opened.on(
+        "request", lambda asked: noise.append(asked.url) if not asked.url.startswith(("data:", "file:")) else None
+    )
+    opened.goto(file.as_uri())
+    yield opened
+    assert noise == []
+    assert opened.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth") <= 0
+    context.close()
+
+
+def place(page: Any, i: int) -> tuple[float, float]:
+    """Where a picture lies in the window."""
+    box = page.locator("canvas").bounding_box()
+    x, y = page.evaluate(f"place({i})")
+    return box["x"] + x, box["y"] + y
+
+
+def paint(page: Any) -> str:
+    return page.evaluate("canvas.toDataURL()")
+
+
+def test_a_drag_moves_the_map_and_a_wheel_zooms_where_it_points(page: Any) -> None:
+    first, before = place(page, 0), paint(page)
+    page.mouse.move(*first)
+    page.mouse.down()
+    page.mouse.move(first[0] + 40, first[1] + 25, steps=5)
+    page.mouse.up()
+    assert place(page, 0) == pytest.approx((first[0] + 40, first[1] + 25), abs=0.5)
+    assert paint(page) != before
+    page.mouse.wheel(0, -400)
+    page.wait_for_function("view.scale > 2")
+    assert place(page, 0) == pytest.approx((first[0] + 40, first[1] + 25), abs=3)  # wheels point at whole pixels
+    page.get_by_role("button", name="Show the whole map").click()
+    assert place(page, 0) == pytest.approx(first, abs=0.5)
+
+
+def test_pointing_at_a_dot_shows_its_picture_and_name(page: Any, within: Embeddings) -> None:
+    page.mouse.move(*place(page, 7))
+    tip = page.locator("#tip")
+    shown = page.evaluate("here")  # the nearest: dots may lie on each other
+    assert place(page, shown) == pytest.approx(place(page, 7), abs=3)
+    assert within.names[shown] in tip.text_content()
+    assert within.names[shown] in page.locator("#said").text_content()
+    page.wait_for_function("document.querySelector('#tip img').naturalWidth > 0")
+    box = tip.bounding_box()
+    assert min(box["x"], box["y"]) >= 0
+    assert box["x"] + box["width"] <= page.viewport_size["width"]
+    assert box["y"] + box["height"] <= 900
+    page.mouse.move(1, 1)
+    assert not tip.is_visible()
+
+
+def test_a_lasso_selects_what_lies_inside(page: Any, within: Embeddings) -> None:
+    mode = page.get_by_role("button", name="Select with a lasso")
+    mode.click()
+    assert mode.get_attribute("aria-pressed") == "true"
+    box = page.locator("canvas").bounding_box()
+    middle = box["x"] + box["width"] / 2
+    corners = [(box["x"] + 1, box["y"] + 1), (middle, box["y"] + 1), (middle, box["y"] + box["height"] - 2)]
+    corners.append((box["x"] + 1, box["y"] + box["height"] - 2))
+    page.mouse.move(*corners[0])
+    page.mouse.down()
+    for corner in corners[1:]:
+        page.mouse.move(*corner, steps=3)
+    page.mouse.up()
+    left = {name for i, name in enumerate(within.names) if place(page, i)[0] < middle}
+    chosen = page.locator("#chosen").input_value().split("\n")
+    assert 0 < len(left) < len(within)
+    assert set(chosen) == left
+    assert len(chosen) == len(left)
+    assert page.locator("#count").text_content() == f"{len(left)} picture{'s' * (len(left) != 1)} selected"
+    page.get_by_role("button", name="Show the whole map").click()  # which loses nothing
+    assert set(page.locator("#chosen").input_value().split("\n")) == left
+    page.get_by_role("button", name="Copy names").click()
+    assert page.evaluate("getSelection().toString() || document.activeElement.value").split("\n") == chosen
+    page.get_by_role("button", name="Clear selection").click()
+    assert page.locator("#chosen").input_value() == ""
+
+
+def test_arrow_keys_walk_and_enter_selects(page: Any, within: Embeddings) -> None:
+    page.locator("canvas").focus()
+    seen = set()
+    for key in ("ArrowRight", "ArrowRight", "ArrowDown", "ArrowUp", "ArrowLeft"):
+        page.keyboard.press(key)
+        seen.add(page.evaluate("here"))
+    assert -1 not in seen
+    assert len(seen) > 1
+    page.keyboard.press("Enter")
+    assert page.locator("#chosen").input_value() == within.names[page.evaluate("here")]
+    page.keyboard.press("+")
+    assert page.evaluate("view.scale") == pytest.approx(1.4)
+
+
+def test_two_fingers_zoom_and_a_tap_shows(page: Any) -> None:
+    box = page.locator("canvas").bounding_box()
+    x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+    touch = page.context.new_cdp_session(page)
+
+    def send(kind: str, *points: tuple[float, float]) -> None:
+        fingers = [{"x": a, "y": b, "id": i} for i, (a, b) in enumerate(points)]
+        touch.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": fingers})
+
+    send("touchStart", (x - 30, y), (x + 30, y))
+    for apart in range(35, 61, 5):
+        send("touchMove", (x - apart, y), (x + apart, y))
+    send("touchEnd")
+    page.wait_for_function("view.scale > 1.5")
+    page.get_by_role("button", name="Show the whole map").click()
+    page.touchscreen.tap(*place(page, 3))
+    page.wait_for_function("here >= 0 && !tip.hidden")
+
+
+def test_colours_have_a_key(page: Any, within: Embeddings) -> None:
+    key = page.locator("#key li")
+    assert key.all_text_contents() == within.classes
+    before = paint(page)
+    page.locator("#colour").select_option("similarity to the nearest")
+    assert key.count() == 1
+    assert paint(page) != before
+    page.locator("summary").click()
+    page.wait_for_function(f"document.getElementById('table').rows.length === {len(within)}")
+
+
+def test_a_thousand_photographs_are_under_two_megabytes(grocery: Path) -> None:
+    images = open_images(DataConfig(sources=(str(grocery),), size=64))
+    features = images.squashed(range(len(images)), 8).flatten(1).numpy().astype(np.float32)
+    without_run: Any = None
+    within = Embeddings(
+        without_run,
+        images.names,
+        features,
+        images.labels,
+        images.classes,
+        images.digests,
+        images.data,
+        choose("cpu"),
+        images,
+    )
+    names = [f"{name}{'x' * 10}" for name in within.names]
+    places = np.random.default_rng(0).random((len(images), 2))
+    whole = page_of(replace(within, names=names), places, {})
+    assert len(images) > 980
+    assert len(whole.encode()) * 1000 / len(images) < 2_000_000
