@@ -8,13 +8,14 @@ import pytest
 import torch
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import precision_recall_fscore_support
-from sklearn.neighbors import KNeighborsClassifier
+from sklearn.neighbors import KNeighborsClassifier, NearestCentroid
 from sklearn.preprocessing import StandardScaler, normalize
 from torch import Tensor, nn
 
 from headstart.engine.randomness import order
 from headstart.evaluate import logistic, probes
-from headstart.records.names import PROBES
+from headstart.evaluate.scores import macro_of
+from headstart.records.names import PROBES, Probe
 from headstart.statistics import t_interval, wilson
 
 SPLITS = ("train", "val", "test")
@@ -79,25 +80,58 @@ class TestAgainstReference:
         assert result["C"] == C
         assert result["accuracy"] == pytest.approx((predicted == labels["test"]).mean(), abs=1e-3)
 
-    @pytest.mark.parametrize("which", ["linear", "knn", "few_shot_5", "paper"])
-    def test_macro_figures_are_scikit_learns(self, which: str) -> None:
+    @pytest.mark.parametrize("which", PROBES)
+    def test_macro_figures_are_scikit_learns(self, which: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Of every probe that is registered, from what it predicted in each of its draws."""
+        predictions: list[tuple[Tensor, Tensor]] = []
+        real = probes._confusion
+
+        def seen(y: Tensor, predicted: Tensor, classes: int) -> Tensor:
+            predictions.append((y, predicted))
+            return real(y, predicted, classes)
+
+        monkeypatch.setattr(probes, "_confusion", seen)
         features, labels, names, classes = problem(noise=4.0, sizes=(300, 100, 60))
         result = probes.run(features, labels, names, classes, which=[which])[which]
-        assert set(result["macro"]) == {"precision", "recall", "f1"}
-        assert all(0 <= value <= 1 for value in result["macro"].values())
-        if "confusion" in result:
-            true, predicted = np.nonzero(np.ones((5, 5)))
-            counts = np.ravel(result["confusion"])
-            expected = precision_recall_fscore_support(
-                np.repeat(true, counts), np.repeat(predicted, counts), average="macro", zero_division=0
-            )
-            assert list(result["macro"].values()) == pytest.approx(expected[:3], abs=1e-12)
+        draws = predictions[:1] if which == "knn" else predictions  # then come its 200 neighbours
+        assert len(draws) == len(result.get("draws", [0]))
+        each = [precision_recall_fscore_support(y, p, average="macro", zero_division=0)[:3] for y, p in draws]
+        assert list(result["macro"]) == ["precision", "recall", "f1"]
+        assert list(result["macro"].values()) == pytest.approx(np.mean(each, axis=0), abs=1e-12)
+        assert result["accuracy"] == pytest.approx(np.mean([(y == p).double().mean() for y, p in draws]), abs=1e-12)
+
+    def test_a_probe_of_ones_own_gets_them_from_its_scores_or_its_confusion(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def centres(task: probes.Task) -> Tensor:
+            x, y = task.standardised("train"), task.y["train"]
+            means = torch.stack([x[y == c].mean(0) for c in range(len(task.classes))])
+            return -torch.cdist(task.standardised("test"), means)
+
+        def counted(task: probes.Task) -> dict[str, Any]:
+            confusion = probes._confusion(task.y["test"], centres(task).argmax(1), len(task.classes))
+            return {"accuracy": 0.5, "n_test": 60, "ci95": [0.4, 0.6], "confusion": confusion.tolist()}
+
+        monkeypatch.setattr(PROBES, "_choices", dict(PROBES._choices))
+        for name, make in (("centres", centres), ("counted", counted), ("bare", lambda task: {"accuracy": 0.5})):
+            PROBES.register(Probe(name=name, help="", make=make))
+        features, labels, names, classes = problem(noise=4.0, sizes=(300, 100, 60))
+        said: list[str] = []
+        found = probes.run(features, labels, names, classes, which=["centres", "counted", "bare"], say=said.append)
+        predicted = NearestCentroid().fit(standardised(features)["train"], labels["train"])
+        guesses = predicted.predict(standardised(features)["test"])
+        expected = precision_recall_fscore_support(labels["test"], guesses, average="macro", zero_division=0)[:3]
+        for name in ("centres", "counted"):
+            assert list(found[name]["macro"].values()) == pytest.approx(expected, abs=1e-12)
+        assert found["centres"]["correct"] == (guesses == labels["test"]).sum()
+        assert {"ci95", "n_test", "per_class", "confusion"} <= found["centres"].keys()
+        assert said == ["probe bare has no macro figures: it returns neither scores nor a confusion matrix"]
 
     @pytest.mark.parametrize(("true", "predicted"), [([0, 1, 1], [0, 0, 0]), ([2, 2], [2, 2]), ([0, 1, 3], [2, 2, 3])])
     def test_macro_figures_leave_out_classes_that_never_occur(self, true: list[int], predicted: list[int]) -> None:
         confusion = probes._confusion(torch.tensor(true), torch.tensor(predicted), 6)
         expected = precision_recall_fscore_support(true, predicted, average="macro", zero_division=0)
-        assert list(probes._macro(confusion).values()) == pytest.approx(expected[:3], abs=1e-12)
+        assert list(macro_of(confusion).values()) == pytest.approx(expected[:3], abs=1e-12)
 
     @pytest.mark.parametrize("broken", ["float32", "both", "neither"])
     def test_a_decomposition_that_does_not_converge_is_done_another_way(

@@ -21,6 +21,7 @@ from torch.nn import functional as F
 from headstart.engine.progress import say as to_screen
 from headstart.engine.randomness import generator, order
 from headstart.evaluate import logistic
+from headstart.evaluate.scores import among_top5, macro_of, most_confused
 from headstart.records.names import PROBES
 from headstart.statistics import t_interval, wilson
 
@@ -30,8 +31,6 @@ C_GRID = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)
 """scikit-learn's C, tried in this order by `linear`, `linear_1pct` and `linear_10pct`."""
 C_WITHOUT_VAL = 1e-2
 """Used where no val picture has a label."""
-TOP5_ABOVE = 10
-"""Top-5 accuracy is reported where there are more classes than this."""
 
 Result = dict[str, Any]
 
@@ -133,7 +132,7 @@ def run(
         for name in which:
             try:
                 _check(task, name)
-                results[name] = PROBES[name].made()(task)
+                results[name] = _complete(task, name, PROBES[name].made()(task), say)
             except LeftOut as reason:
                 left_out.setdefault(str(reason), []).append(name)
     for why, missing in left_out.items():
@@ -165,6 +164,17 @@ def _one_thread() -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(threads)
+
+
+def _complete(task: Task, name: str, found: Result | Tensor, say: Callable[[str], object]) -> Result:
+    """A probe's result with macro figures; a probe of one's own may return scores (n_test, classes) and no more."""
+    if isinstance(found, Tensor):
+        return _single(task, found, task.y["test"])
+    if "macro" not in found and found.get("confusion") is not None:
+        return {**found, "macro": macro_of(torch.as_tensor(found["confusion"]))}
+    if "macro" not in found:
+        say(f"probe {name} has no macro figures: it returns neither scores nor a confusion matrix")
+    return found
 
 
 def _check(task: Task, name: str) -> None:
@@ -367,10 +377,10 @@ def _single(task: Task, scores: Tensor, y: Tensor) -> Result:
         "n_test": n,
         "correct": correct,
         "ci95": list(wilson(correct, n)),
-        "macro": _macro(confusion),
+        "macro": macro_of(confusion),
         **_by_class(task, y, confusion.diagonal()),
-        **_top5(scores, y),
-        "most_confused": _most_confused(confusion, task.classes),
+        **among_top5(scores, y),
+        "most_confused": most_confused(confusion, task.classes),
         "confusion": confusion.tolist(),
     }
 
@@ -385,9 +395,9 @@ def _drawn(task: Task, scores: Iterator[Tensor]) -> Result:
     for score in scores:
         confusion = _confusion(y, score.argmax(1), classes)
         accuracies.append(int(confusion.diagonal().sum()) / len(y))
-        macro.append(_macro(confusion))
+        macro.append(macro_of(confusion))
         hits += confusion.diagonal() / DRAWS
-        top5 += _top5(score, y).values()
+        top5 += among_top5(score, y).values()
     low, high = t_interval(accuracies)
     return {
         "accuracy": float(np.mean(accuracies)),
@@ -406,22 +416,6 @@ def _confusion(y: Tensor, predicted: Tensor, classes: int) -> Tensor:
     return torch.bincount(y * classes + predicted, minlength=classes * classes).view(classes, classes).cpu()
 
 
-def _macro(confusion: Tensor) -> dict[str, float]:
-    """Unweighted means over the classes that occur, in the labels or in the predictions; nothing over nothing is 0.
-
-    As scikit-learn's `average="macro", zero_division=0`, and torchmetrics' macro average (the authors' CSV files).
-    """
-    counts = confusion.double()
-    hits, predicted, actual = counts.diagonal(), counts.sum(0), counts.sum(1)
-    occurs = predicted + actual > 0
-    means = {
-        "precision": hits / predicted.clamp_min(1),
-        "recall": hits / actual.clamp_min(1),
-        "f1": 2 * hits / (predicted + actual).clamp_min(1),
-    }
-    return {name: values[occurs].mean().item() for name, values in means.items()}
-
-
 def _by_class(task: Task, y: Tensor, hits: Tensor) -> Result:
     counts = torch.bincount(y, minlength=len(task.classes)).tolist()
     return {
@@ -430,22 +424,3 @@ def _by_class(task: Task, y: Tensor, hits: Tensor) -> Result:
             name: hit / n if n else None for name, hit, n in zip(task.classes, hits.tolist(), counts, strict=True)
         },
     }
-
-
-def _top5(scores: Tensor, y: Tensor) -> dict[str, float]:
-    """Share of pictures whose own class is among the five highest scores, where there are enough classes."""
-    if scores.shape[1] <= TOP5_ABOVE:
-        return {}
-    own = scores.gather(1, y[:, None])
-    among = ((scores > own).sum(1) < 5) & (own[:, 0] > -math.inf)
-    return {"top5": among.cpu().double().mean().item()}
-
-
-def _most_confused(confusion: Tensor, classes: Sequence[str]) -> list[list[Any]]:
-    wrong = confusion - confusion.diagonal().diag()
-    counts, places = wrong.flatten().topk(min(10, wrong.numel()))
-    return [
-        [classes[place // len(classes)], classes[place % len(classes)], count]
-        for count, place in zip(counts.tolist(), places.tolist(), strict=True)
-        if count
-    ]

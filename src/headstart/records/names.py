@@ -31,7 +31,7 @@ class HeadInit(Choice):
 
 @dataclass(frozen=True, kw_only=True)
 class Probe(Choice):
-    """A judge of a frozen representation. `make(task: probes.Task)` gives its result.
+    """A judge of a frozen representation. `make(task: probes.Task)` gives its result, or scores.
 
     Attributes:
         rank: of the probes that runs have, the lowest decides, and their tables and answers use it (in the paper's own
