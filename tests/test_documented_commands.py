@@ -165,7 +165,8 @@ SMALL = {
 def test_the_readmes_commands_for_ones_own_pictures_run(
     photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """In their order, in an empty folder with `photos/` and `labelled/`; each ends with what to do next."""
+    """In their order, in a folder with `photos/` and `labelled/`; each ends with what to do next, in 80 columns."""
+    monkeypatch.setenv("COLUMNS", "80")
     block = next(text for _, text in _blocks(ROOT / "README.md") if text.startswith("headstart check photos/"))
     (tmp_path / "labelled").symlink_to(photos)
     (tmp_path / "photos").mkdir()
@@ -181,4 +182,5 @@ def test_the_readmes_commands_for_ones_own_pictures_run(
         said = capsys.readouterr()
         assert not stop.value.code, f"{line}: {said.err}"
         assert said.out.splitlines()[-1].startswith("next: "), line
+        assert [wide for wide in said.out.splitlines()[-2:] if len(wide) > 80] == []
     assert {"alike.png", "labels.csv", "backbone.safetensors"} <= {path.name for path in tmp_path.iterdir()}

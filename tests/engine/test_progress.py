@@ -100,3 +100,14 @@ def test_work_without_epochs_is_counted(clock: Clock) -> None:
     clock.now += 1
     bar.advance(5000)
     assert bar.line() == "embedding 5,000/20,000 · 3 s left"
+
+
+def test_a_long_line_breaks_between_words_on_a_terminal_and_stays_whole_in_a_file() -> None:
+    path = "runs/" + "long" * 30
+    words = f"the report of this run, which has many words in it so that it is wide, lies in {path}"
+    for terminal in (True, False):
+        shown = io.StringIO()
+        progress.one_line(Console(file=shown, force_terminal=terminal, width=80, highlight=False), words)
+        lines = shown.getvalue().splitlines()
+        assert " ".join(lines) == words
+        assert all(len(line) <= 80 or line == path for line in lines) is terminal

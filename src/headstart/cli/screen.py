@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from headstart.cli import bug
+from headstart.engine.progress import one_line
 from headstart.records.errors import HeadstartError
 from headstart.records.files import read_json
 from headstart.records.folder import RunFolder
@@ -42,14 +43,14 @@ def shows(show: Show) -> Show:
 
 
 def tell(text: str, console: Console | None = None) -> None:
-    """One line, however long; names in it can neither hold markup nor steer the terminal."""
-    (console or Console(highlight=False)).print(printable(text), markup=False, soft_wrap=True)
+    """One line, on a terminal broken between words; names in it can neither hold markup nor steer the terminal."""
+    one_line(console or Console(highlight=False), text)
 
 
 def done(what: str, then: str, console: Console | None = None) -> None:
     """The end of a command: what it did, and on a line of its own what to do next."""
     tell(what, console)
-    tell(f"next: {then}", console)
+    (console or Console(highlight=False)).print(printable(f"next: {then}"), markup=False, soft_wrap=True)
 
 
 @shows

@@ -3,6 +3,7 @@
 One live line on a terminal, however narrow; elsewhere (a log file, a cluster) one plain line a minute.
 """
 
+import textwrap
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -102,8 +103,19 @@ def stage(name: str, total: int, done: int = 0, quiet: bool = False, per_epoch: 
 
 
 def say(text: str) -> None:
-    """One line for the person; names in it can neither hold markup nor steer the terminal. Long ones stay whole."""
-    console.print(printable(text), markup=False, soft_wrap=True)
+    """One line for the person, on the error output, where it disturbs no other program."""
+    one_line(console, text)
+
+
+def one_line(where: Console, text: str) -> None:
+    """Print a line; names in it can neither hold markup nor steer the terminal.
+
+    A terminal gets a long one broken between words (a path stays whole), a file gets it as it is.
+    """
+    line = printable(text)
+    if where.is_terminal:
+        line = textwrap.fill(line, where.width, break_long_words=False, break_on_hyphens=False)
+    where.print(line, markup=False, soft_wrap=True)
 
 
 def duration(seconds: float) -> str:
