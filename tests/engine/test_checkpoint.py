@@ -131,6 +131,16 @@ def test_a_signal_during_work_without_a_state_is_an_interruption(number: signal.
     assert signal.getsignal(number) is signal.SIG_DFL
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_so_it_is_within_a_training_that_saves(number: signal.Signals) -> None:
+    with checkpoint.stop_on_signals():
+        with pytest.raises(Interrupted, match="goes on"), checkpoint.interrupted_by_signals("it goes on"):
+            signal.raise_signal(number)
+        assert checkpoint.stop_requested()
+        with pytest.raises(Interrupted), checkpoint.interrupted_by_signals("came before"):
+            pytest.fail("work was begun after a stop was asked for")
+
+
 def test_a_callers_handler_stays() -> None:
     seen: list[int] = []
     before = signal.signal(signal.SIGTERM, lambda number, _: seen.append(number))

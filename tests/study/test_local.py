@@ -155,6 +155,15 @@ def test_a_worker_whose_command_is_killed_before_it_can_look_ends(tmp_path: Path
     wait_for(lambda: has_ended(int(done.stdout)))
 
 
+def test_a_worker_whose_command_is_gone_does_not_wait_for_its_own_imports(tmp_path: Path) -> None:
+    (tmp_path / "torch.py").write_text("import threading\nthreading.Event().wait()\n")  # an import that never ends
+    before = [path for path in (os.environ.get("PYTHONPATH"),) if path]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), *before])}
+    command = [sys.executable, "-P", "-m", "headstart.study.process", "{}"]
+    done = subprocess.run(command, stdin=subprocess.DEVNULL, env=environment, timeout=600)
+    assert done.returncode == -signal.SIGTERM
+
+
 @pytest.mark.soak
 def test_workers_do_not_outlive_a_killed_command(tmp_path: Path) -> None:
     out = tmp_path / "out"

@@ -250,20 +250,27 @@ def give_way() -> None:
 def interrupted_by_signals(said: str) -> Iterator[None]:
     """Within this context SIGTERM and SIGUSR1, which would end the process without a word, raise `Interrupted(said)`.
 
-    For work that has nothing to save and is done again. Handlers that a caller has set stay.
+    For work that has nothing to save and is done again. So do the signals of a `stop_on_signals` around it, and one
+    that came before. Handlers that a caller has set stay.
     """
 
     def stop(number: int, frame: FrameType | None) -> None:
+        asked = before[signal.Signals(number)]
+        if isinstance(asked, _Ask):
+            asked(number, frame)
         raise Interrupted(said)
 
-    ours = [number for number in STOPPING if signal.getsignal(number) is signal.SIG_DFL]
+    found = {number: signal.getsignal(number) for number in STOPPING}
+    before = {number: own for number, own in found.items() if own is signal.SIG_DFL or isinstance(own, _Ask)}
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    for number in ours:
+    for number in before:
         signal.signal(number, stop)
     try:
+        if stop_requested():
+            raise Interrupted(said)
         yield
     finally:
-        for number in ours:
-            signal.signal(number, signal.SIG_DFL)
+        for number, handler in before.items():
+            signal.signal(number, handler)

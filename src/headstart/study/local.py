@@ -81,7 +81,7 @@ class Pool:
         told = json.dumps(dataclasses.asdict(replace(self.work, device=device)))
         # Not multiprocessing's spawn, which imports the caller's main module again. -P: the current folder may hold
         # somebody's pictures, and a yaml.py. The pipe ends with this process, however it ends.
-        command = [sys.executable, "-P", "-m", "headstart.study.worker", told]
+        command = [sys.executable, "-P", "-m", "headstart.study.process", told]
         self.alive[subprocess.Popen(command, stdin=subprocess.PIPE)] = slot
 
     def ask_to_stop(self) -> None:

@@ -1,15 +1,11 @@
 """One process of a study: it walks along the planned runs, claims one that nobody has done or claimed, and does it.
 
 So any number of processes, jobs and machines may work on one study folder, and none of them needs to know the others.
-`python -P -m headstart.study.worker` is such a process; `local.py` starts them on this machine, `ray.py` on a cluster.
+`local.py` starts them on this machine (`process.py`), `ray.py` on a cluster.
 """
 
 import errno
 import json
-import os
-import signal
-import sys
-import threading
 import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
@@ -19,7 +15,7 @@ from typing import Any, Literal
 
 from headstart.data import Images
 from headstart.data.splits import Splits
-from headstart.engine.checkpoint import give_way, stop_on_signals, stop_requested
+from headstart.engine.checkpoint import give_way, interrupted_by_signals, stop_on_signals, stop_requested
 from headstart.engine.progress import duration, say
 from headstart.records import files, schema
 from headstart.records.claim import Claim, identity
@@ -42,6 +38,7 @@ REPLACE_ME = 64
 """Exit code of a worker that did its duty but should not do another run: an unexpected error may have left a broken
 device or little memory behind."""
 
+STOPPED = "stopped; the same command goes on from here"
 GIVE_UP = 73
 """Exit code of a worker that met, and said, what would be in the way of every run."""
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
@@ -70,7 +67,7 @@ class Worker:
     def check_stop(self) -> None:
         """Raises Interrupted when asked to stop."""
         if stop_requested() or (self.work.deadline is not None and time.time() >= self.work.deadline):
-            raise Interrupted("stopped; the same command goes on from here")
+            raise Interrupted(STOPPED)
 
     def do_all(self) -> bool:
         """Do every run that nobody else does, until none is left for this process.
@@ -148,7 +145,7 @@ class Worker:
         return "failed"
 
     def _run(self, run: Planned, config: Config, folder: RunFolder) -> Outcome:
-        images, split = self._opened.of(config)
+        images, split = self._open(config)
         if shared.trains_autoencoder(config) and not folder.stages.exists():
             digest = shared.autoencoder_hash(config, images.fingerprint)
             trained = self._autoencoder_folder(run, config, digest)
@@ -168,6 +165,10 @@ class Worker:
         self._tidy(folder)
         self._say(f"done: {self._place(run)} in {duration(time.monotonic() - started)}{_accuracy(result)}")
         return "done"
+
+    def _open(self, config: Config) -> tuple[Images, Splits]:
+        with interrupted_by_signals(STOPPED):
+            return self._opened.of(config)
 
     def _place(self, run: Planned) -> str:
         return f"run {self.planned.index(run) + 1} of {len(self.planned)}, {run.name}"
@@ -189,7 +190,7 @@ class Worker:
     def do_autoencoder(self, run: Planned) -> Outcome:
         """Train the autoencoder of a run, unless it is done, has failed, or is somebody else's."""
         config = self._here(run.config)
-        images, _ = self._opened.of(config)
+        images, _ = self._open(config)
         digest = shared.autoencoder_hash(config, images.fingerprint)
         return self._autoencoder(self._autoencoder_folder(run, config, digest), config, digest)
 
@@ -212,7 +213,7 @@ class Worker:
 
     def _train_autoencoder(self, folder: RunFolder, config: Config, stored: Path) -> Outcome:
         if not (folder.is_complete() and folder.autoencoder.exists()):
-            images, split = self._opened.of(config)
+            images, split = self._open(config)
             self._train(shared.autoencoder_config(config), folder, images, split, overwrite=folder.is_complete())
         study_store.publish_autoencoder(folder, stored)
         self._tidy(folder)
@@ -256,7 +257,6 @@ def _accuracy(result: Mapping[str, Any]) -> str:
 
 def main(told: str) -> int:
     """A worker process; returns its exit code."""
-    threading.Thread(target=_follow_parent, daemon=True).start()
     values = json.loads(told)
     work = Work(**values | {"plugins": tuple(values["plugins"])})
     try:
@@ -266,14 +266,3 @@ def main(told: str) -> int:
     except HeadstartError as error:
         say(str(error))
         return GIVE_UP
-
-
-def _follow_parent() -> None:
-    """Ask this process to stop when the one that started it, which holds the other end of stdin, is gone."""
-    while os.read(0, 4096):  # not through `sys.stdin`, whose lock would be held while Python shuts down
-        pass
-    os.kill(os.getpid(), signal.SIGTERM)
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1]))
