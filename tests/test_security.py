@@ -386,8 +386,10 @@ def test_a_pickle_in_place_of_a_checkpoint_is_named_and_passed_over(copy: Path, 
         {"test": np.array([-1])},
         {"val": np.array([[1]])},
         {"val": np.array(["a"])},
+        {"train": np.array([1, 1])},
+        {"test": np.arange(0)},
     ],
-    ids=["objects", "beyond", "negative", "a table", "text"],
+    ids=["objects", "beyond", "negative", "a table", "text", "twice", "nothing"],
 )
 def test_hostile_splits_are_refused(parts: dict[str, np.ndarray], copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(copy)

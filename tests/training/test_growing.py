@@ -162,6 +162,13 @@ def test_a_pipe_in_place_of_the_split_is_not_waited_for(root: Path) -> None:
         extend(root)
 
 
+def test_digests_that_are_not_of_these_pictures_are_damage(root: Path) -> None:
+    with np.load(root / "run" / "splits.npz") as found:
+        np.savez(root / "run" / "splits.npz", **{**found, "digests": found["digests"][:-1]})
+    with pytest.raises(InputError, match=r"splits\.npz is damaged .*digests is uint8"):
+        extend(root)
+
+
 def test_without_extend_changed_pictures_are_refused_and_the_option_named(root: Path) -> None:
     settings = _settings(root)
     settings["contrastive"]["epochs"] = 1  # type: ignore[index]

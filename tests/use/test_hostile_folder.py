@@ -2,11 +2,13 @@
 
 import base64
 import os
+import pickle
 import shutil
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from headstart.cli.commands import main
@@ -98,6 +100,38 @@ def test_going_on_names_what_is_no_file(
     error = capsys.readouterr().err
     assert str(path) in error
     assert "plain file" in error
+
+
+READS_THE_SPLIT = {
+    "evaluate": "evaluate {run}",
+    "finetune": "finetune {run} --out {out} --epochs 1",
+    "extended": "pretrain --config {run}/config.yaml --out {run} --extend",
+    "resumed": "pretrain --config {run}/config.yaml --out {run}",
+}
+
+
+@pytest.mark.parametrize("command", READS_THE_SPLIT)
+@pytest.mark.parametrize("kind", ["pickle", "cut", "text", "other"])
+def test_junk_in_place_of_the_split_is_said_in_one_sentence(
+    command: str, kind: str, folder: RunFolder, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    whole = folder.splits.read_bytes()
+    junk = {"pickle": pickle.dumps({"train": [1]}), "cut": whole[: len(whole) // 2], "text": b"train: 1 2 3"}
+    words = {"pickle": "Python objects", "cut": "cut short", "text": "no file of arrays", "other": "rising list"}
+    if kind == "other":
+        with np.load(folder.splits) as found:
+            np.savez(folder.splits, **{**found, "test": np.arange(3.0)})
+    else:
+        folder.splits.write_bytes(junk[kind])
+    if command == "resumed":
+        folder.result.unlink()
+    said = READS_THE_SPLIT[command].format(run=folder.path, out=tmp_path / "out")
+    assert ended(*said.split(), "--threads", "1", "--device", "cpu") == 2
+    error = capsys.readouterr().err
+    assert f"{folder.splits} is damaged" in error
+    assert words[kind] in error
+    assert "restore it" in error
+    assert "allow_pickle" not in error
 
 
 @pytest.mark.parametrize(

@@ -59,6 +59,8 @@ def follow(path: Path, images: Images, data: DataConfig) -> tuple[Splits | None,
         if "digests" not in file:
             return None, None
         digests, names = file["digests"], file["names"].tobytes().decode().split("\0")
+        if digests.dtype != np.uint8 or digests.shape != (len(names), images.digests.shape[1]):
+            raise ValueError(f"digests is {digests.dtype} {digests.shape} for {len(names)} names")
         before = Splits.of(file, len(names))
     if names == images.names and np.array_equal(digests, images.digests):
         return before, None

@@ -17,9 +17,9 @@ from torch.utils.data import random_split
 from headstart.data.images import Images
 from headstart.engine.progress import say
 from headstart.engine.randomness import numpy_generator
+from headstart.records.arrays import arrays
 from headstart.records.config import DataConfig
 from headstart.records.errors import InputError
-from headstart.records.files import opened
 from headstart.records.files import write as write_file
 from headstart.records.text import number
 
@@ -63,20 +63,24 @@ class Splits:
         """The three lists of an open file. Raises ValueError for what is no list of so many pictures' numbers."""
         parts = {name: file[name] for name in ("train", "val", "test")}
         for name, part in parts.items():
-            if part.dtype.kind != "i" or part.ndim != 1 or not ((part >= 0) & (part < pictures)).all():
-                raise ValueError(f"{name} is not a list of numbers of its {pictures} pictures")
+            if part.dtype.kind != "i" or part.ndim != 1 or not _rising(part, pictures):
+                raise ValueError(f"{name} is not a rising list of numbers below {pictures}, its pictures")
         return cls(**{name: part.astype(np.int64) for name, part in parts.items()})
+
+
+def _rising(part: np.ndarray, end: int) -> bool:
+    return bool(len(part) and part[0] >= 0 and part[-1] < end and (part[1:] > part[:-1]).all())
 
 
 @contextlib.contextmanager
 def reading(path: str | Path) -> Iterator[Mapping[str, np.ndarray]]:
     """A `splits.npz`, open. Raises InputError when it is missing, or something in it is not as it was written."""
     try:
-        with opened(path) as whole, np.load(whole, allow_pickle=False) as file:
+        with arrays(path) as file:
             yield file
     except FileNotFoundError:
         raise InputError(f"there is no {path}") from None
-    except Exception as error:  # zipfile and numpy raise many kinds
+    except ValueError as error:
         raise InputError(f"{path} is damaged ({error}); restore it, or remove the run and start again") from None
 
 

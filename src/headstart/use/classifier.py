@@ -21,6 +21,7 @@ from headstart.engine.memory import pictures_at_once
 from headstart.engine.randomness import generator
 from headstart.records import config as configs
 from headstart.records import files, plugins, schema
+from headstart.records.arrays import arrays
 from headstart.records.config import DataConfig
 from headstart.records.errors import InputError
 from headstart.records.names import BACKBONES
@@ -123,11 +124,11 @@ def read_seen(folder: Path, width: int) -> tuple[np.ndarray, float]:
     unlike them. Raises InputError when the file is missing or damaged."""
     path = folder / SEEN
     try:
-        with files.opened(path) as whole, np.load(whole, allow_pickle=False) as file:
+        with arrays(path) as file:
             rows, limit = file["embeddings"], float(file["limit"])
         if rows.ndim != 2 or rows.shape[1] != width or rows.dtype != np.float32 or not len(rows):
             raise ValueError(f"embeddings are {rows.dtype} {rows.shape}")
-    except Exception as error:  # zipfile and numpy raise many kinds
+    except (OSError, ValueError) as error:
         raise InputError(f"{path} is missing or damaged ({error}); fine-tune again with --overwrite") from None
     return rows, limit
 
