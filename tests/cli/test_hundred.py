@@ -4,9 +4,12 @@ The list was written before anybody looked at what the commands said. All run in
 (exit code 2) must leave it as it was, so that the corrected command is not refused in turn.
 """
 
+import gzip
 import json
+import pickle
 import shlex
 import shutil
+import tarfile
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -55,6 +58,15 @@ CASES: list[tuple[str, int, list[str]]] = [
     ("pretrain bare.zip --out r", 2, ["bare.zip", "no pictures"]),
     ("pretrain lfs.zip --out r", 2, ["lfs.zip", "LFS"]),
     ("pretrain line.npy --out r", 2, ["line.npy", "(N, "]),
+    ("pretrain objects.npz --out r", 2, ["objects.npz, labels", "Python objects"]),
+    ("pretrain pickled.npz --out r", 2, ["pickled.npz", "a pickle"]),
+    ("pretrain none.npy --out r", 2, ["none.npy", "no pictures", "(0, 8, 8, 3)"]),
+    ("pretrain floats.npy --out r", 2, ["floats.npy", "uint8", "float64"]),
+    ("pretrain locked.zip --out r", 2, ["locked.zip", "6 pictures", "encrypted"]),
+    ("pretrain cut.tar --out r", 2, ["cut.tar", "no whole tar"]),
+    ("pretrain squeezed.tar --out r", 2, ["squeezed.tar", "uncompress"]),
+    ("pretrain text.parquet --out r", 2, ["text.parquet", "parquet"]),
+    ("check outside.zip", 0, ["6 pictures", "cat", "dog"]),
     ("pretrain photos photos --out r", 2, ["photos", "twice"]),
     ("pretrain one --out r", 2, ["1 readable picture:"]),
     ("pretrain cifar10 --out r", 2, ["cifar10:ROOT"]),
@@ -110,6 +122,13 @@ CASES: list[tuple[str, int, list[str]]] = [
     (f"{PRETRAIN} --max-seconds=-5", 2, ["max-seconds", "-5"]),
     (f"{PRETRAIN} --overwrite --extend", 2, ["overwrite", "extend"]),
     (f"{PRETRAIN} --plugin no_such_module_of_mine", 2, ["no_such_module_of_mine"]),
+    (f"{PRETRAIN} --plugin ../mine", 2, ["'../mine'", "my_module"]),
+    (f"{PRETRAIN} --plugin mine.py", 2, ["mine.py", "my_module"]),
+    (f"{PRETRAIN} --plugin plugin_folder", 2, ["plugin_folder", "a folder"]),
+    (f"{PRETRAIN} --plugin plugin_lacks", 2, ["plugin_lacks", "imports no_such_module_of_mine", "install"]),
+    (f"{PRETRAIN} --plugin plugin_wrong", 2, ["plugin_wrong", "ZeroDivisionError", "line 2"]),
+    (f"{PRETRAIN} --plugin plugin_torn", 2, ["plugin_torn", "SyntaxError", "plugin_torn.py"]),
+    (f"{PRETRAIN} --plugin plugin_twice", 2, ["plugin_twice", "relu is registered already"]),
     ("pretrain photos --out run", 2, ["run", "--overwrite"]),
     (f"{PRETRAIN} --config nowhere.yaml", 2, ["nowhere.yaml"]),
     (f"{PRETRAIN} --config tabs.yaml", 2, ["tabs.yaml", "line 2"]),
@@ -171,6 +190,45 @@ CASES: list[tuple[str, int, list[str]]] = [
     ("export run --format tensorflow --out x", 2, ["tensorflow", "onnx"]),
     ("export run --format onnx --out x.pt", 2, [".onnx"]),
     ("export run --format torchvision --out empty", 2, ["empty"]),
+    # Results in the place of what they are made from, or among it.
+    ("search run photos --query q.png --out photos/sheet.png", 2, ["photos/sheet.png", "inside photos"]),
+    ("search e.npz --query q.png --out photos/ring/sheet.jpg", 2, ["inside", "outside"]),
+    ("search run photos --query pets --out pets/sheet.png", 2, ["inside pets"]),
+    ("search run photos --query q.png --out q.png", 2, ["q.png", "of its own"]),
+    ("search run photos --query q.png --out folder.png", 2, ["folder.png", "a folder"]),
+    ("select run photos -n 3 --out photos/selection", 2, ["inside photos"]),
+    ("select e.npz -n 3 --out photos", 2, ["photos", "of its own"]),
+    ("map run photos --out photos", 2, ["photos", "of its own"]),
+    ("finetune run photos --out photos", 2, ["photos", "of its own"]),
+    ("predict clf semicolon.csv --out semicolon.csv", 2, ["semicolon.csv", "of its own"]),
+    ("embed run packed.npz --out packed.npz", 2, ["packed.npz", "of its own"]),
+    ("embed run photos --out junk.npz", 2, ["junk.npz", "no file of arrays", "remove it"]),
+    ("check semicolon.csv --json semicolon.csv", 2, ["--json semicolon.csv", "of its own"]),
+    ("check photos --data.labels wrong.csv --json wrong.csv", 2, ["--json wrong.csv", "of its own"]),
+    ("evaluate run --out run/result.json", 2, ["run/result.json", "of its own"]),
+    ("evaluate run --out photos", 2, ["photos", "a folder"]),
+    ("export run --format torchvision --out run/backbone.safetensors", 2, ["run/backbone.safetensors", "of its own"]),
+    ("export clf --format torchvision --out clf/classifier.safetensors", 2, ["classifier.safetensors", "of its own"]),
+    ("export e.npz --format torchvision --out x.pt", 2, ["e.npz", "it is a file"]),
+    ("embed clf photos --out c.npz", 2, ["clf", "a classifier, not a run"]),
+    ("evaluate clf", 2, ["clf", "a classifier, not a run"]),
+    ("embed study photos --out c.npz", 2, ["study", "one of its runs"]),
+    ("search run e.npz --query q.png", 2, ["e.npz", "embeddings, not pictures"]),
+    ("search e.npz photos --query q.png", 2, ["e.npz", "leave DATA"]),
+    ("search stale.npz --query q.png", 2, ["stale.npz", "other weights"]),
+    ("search lost.npz --query q.png", 2, ["lost.npz", "nowhere"]),
+    ("select e.npz -n -3", 2, ["-3", "60, all pictures"]),
+    ("select e.npz -n 3 --similarity nan", 2, ["similarity", "nan"]),
+    ("predict clf e.npz --out p.csv", 2, ["e.npz", "embeddings, not pictures"]),
+    ("predict clf q.png --out p.csv --threads 1", 0, ["1 picture:", "1 is unlike"]),
+    ("embed run photos --data.size 16 --out z.npz", 2, ["data.size", "32"]),
+    (f"{PRETRAIN} --contrastive.objective vicregg", 2, ["vicregg", "'vicreg'"]),
+    (f"{PRETRAIN} --contrastive.objective barlow", 2, ["barlow", "--contrastive.lr"]),
+    (f"{PRETRAIN} --head.output-init zeros", 2, ["zeros", "output-init"]),
+    ("pretrain --config run/config.yaml --out run --extend --contrastive.epochs 1", 2, ["epochs", "2", "1"]),
+    ("export run --format hub --out photos --license mit", 2, ["photos", "a new folder"]),
+    ("export run --format hub --out h", 2, ["--license", "apache-2.0"]),
+    ("study run smoke --data photos --out photos --set contrastive.batch-size=16", 2, ["photos", "of its own"]),
     # Studies, reports, comparisons.
     ("study plan nothing.yaml", 2, ["nothing.yaml"]),
     ("study plan smok", 2, ["smok", "perhaps you meant 'smoke'"]),
@@ -205,6 +263,7 @@ CASES: list[tuple[str, int, list[str]]] = [
 def odd_files(shelf: Path) -> None:
     """Folders and files that are not what they are called."""
     (shelf / "empty").mkdir()
+    (shelf / "folder.png").mkdir()
     (shelf / "texts").mkdir()
     (shelf / "texts" / "notes.txt").write_text("buy milk\n")
     (shelf / "q.txt").write_text("this is no picture\nand no list of any\n")
@@ -224,6 +283,42 @@ def odd_files(shelf: Path) -> None:
     (shelf / "tabs.yaml").write_text("head:\n\tinit: pca\n")
     (shelf / "listed.yaml").write_text("- head\n- contrastive\n")
     (shelf / "unknown.yaml").write_text("head: {hiden_dim: 3}\n")
+
+
+def odd_plugins(shelf: Path) -> None:
+    """Modules of somebody's own that are not what `--plugin` takes."""
+    (shelf / "plugin_folder").mkdir()
+    (shelf / "plugin_lacks.py").write_text("import no_such_module_of_mine\n")
+    (shelf / "plugin_wrong.py").write_text("epochs = 10\nshare = epochs / 0\n")
+    (shelf / "plugin_torn.py").write_text("def head(:\n")
+    (shelf / "plugin_twice.py").write_text(
+        "from headstart.records.names import ACTIVATIONS, Choice\n"
+        "ACTIVATIONS.register(Choice(name='relu', help='mine', make='torch.nn:ReLU'))\n"
+    )
+
+
+def odd_packs(shelf: Path) -> None:
+    """Files of pictures: locked, cut, squeezed, of another kind, empty; and one with names from outside."""
+    np.savez(shelf / "packed.npz", images=np.zeros((24, 16, 16, 3), np.uint8))
+    names = np.array(["cat", None] * 12, object)
+    np.savez(shelf / "objects.npz", images=np.zeros((24, 16, 16, 3), np.uint8), labels=names)
+    (shelf / "pickled.npz").write_bytes(pickle.dumps({"images": [1, 2, 3]}))
+    np.save(shelf / "none.npy", np.zeros((0, 8, 8, 3), np.uint8))
+    np.save(shelf / "floats.npy", np.zeros((24, 8, 8, 3)))
+    (shelf / "text.parquet").write_text("image,label\n1,2\n")
+    with zipfile.ZipFile(shelf / "outside.zip", "w") as archive, tarfile.open(shelf / "cut.tar", "w") as tar:
+        for path in sorted((shelf / "pets").rglob("*.png")):
+            archive.write(path, f"../{path.relative_to(shelf)}")
+            tar.add(path)
+    (shelf / "cut.tar").write_bytes((shelf / "cut.tar").read_bytes()[:300])
+    (shelf / "squeezed.tar").write_bytes(gzip.compress(b"0" * 9000))
+    whole = bytearray((shelf / "outside.zip").read_bytes())
+    for record, flags in ((b"PK\x01\x02", 8), (b"PK\x03\x04", 6)):
+        at = whole.find(record)
+        while at >= 0:
+            whole[at + flags] |= 1  # says that it is encrypted
+            at = whole.find(record, at + 4)
+    (shelf / "locked.zip").write_bytes(whole)
 
 
 def odd_pictures(shelf: Path) -> None:
@@ -254,6 +349,13 @@ def odd_runs(shelf: Path, run: Run) -> None:
     said = "finetune run photos --out clf --epochs 1 --no-compare --lr 0.001 --layer-decay 1 --threads 1 --device cpu"
     assert ended(said) == 0
     assert ended("embed run photos --out e.npz --threads 1 --device cpu") == 0
+    (shelf / "study").mkdir()
+    shutil.copy(shelf / "tabs.yaml", shelf / "study" / "study.yaml")
+    with np.load(shelf / "e.npz") as found:
+        arrays = dict(found)
+    for name, change in (("stale", {"weights": "0" * 16}), ("lost", {"run": "/nowhere/run"})):
+        about = json.loads(str(arrays["about"])) | change
+        np.savez(shelf / f"{name}.npz", **{**arrays, "about": np.array(json.dumps(about))})
     rows = [f"{head},{seed},same,{0.5 + 0.1 * (head == 'random') + seed / 100}" for head in HEADS for seed in range(4)]
     (shelf / "rows.csv").write_text("\n".join(["head,seed,constant,acc", *rows]) + "\n")
 
@@ -271,6 +373,9 @@ def shelf(photos: Path, run: Run, tmp_path_factory: pytest.TempPathFactory) -> I
         patch.setenv("COLUMNS", "200")
         odd_files(place)
         odd_pictures(place)
+        odd_packs(place)
+        odd_plugins(place)
+        patch.syspath_prepend(place)
         odd_runs(place, run)
         yield place
 

@@ -110,8 +110,16 @@ def test_what_another_backbone_made_is_made_again(
         assert embed(run, photos, file, compute=compute).new == 60
         (name,) = change
         assert f"another {name}" in capsys.readouterr().err
-    file.write_bytes(b"no embeddings")
-    assert embed(run, photos, file, compute=compute, quiet=True).new == 60
+
+
+def test_what_embed_did_not_write_is_left_alone(run: Run, photos: Path, compute: Compute, tmp_path: Path) -> None:
+    np.savez(tmp_path / "mine.npz", years_of_work=np.arange(3))
+    (tmp_path / "notes.npz").write_bytes(b"no embeddings")
+    for name in ("mine.npz", "notes.npz"):
+        before = (tmp_path / name).read_bytes()
+        with pytest.raises(InputError, match=f"{name} is there, and cannot be brought up to date"):
+            embed(run, photos, tmp_path / name, compute=compute, quiet=True)
+        assert (tmp_path / name).read_bytes() == before
 
 
 def _changed(name: str, change: Callable[[np.ndarray], np.ndarray]) -> Callable[[Path], None]:

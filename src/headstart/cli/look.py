@@ -11,7 +11,6 @@ from headstart.cli.choices import listed
 from headstart.cli.options import Plugins, Sources
 from headstart.cli.screen import done, tell
 from headstart.records.config import DataConfig
-from headstart.records.errors import InputError
 from headstart.records.text import number
 
 
@@ -34,9 +33,11 @@ def check(
 
     from headstart.data import check as checking
     from headstart.records.files import write_json
+    from headstart.records.folder import no_folder, no_input
 
-    if json is not None and json.is_dir():
-        raise InputError(f"--json {json} is a folder; give a file")
+    if json is not None:
+        no_folder(json, "--json")
+        no_input(json, [*sources, data.labels], "--json")
     found = checking.run(replace(data, sources=sources), threads)
     if json is not None:
         write_json(json, found.to_dict())

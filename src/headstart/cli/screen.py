@@ -250,10 +250,11 @@ def print_predicted(found: Any, out: Path) -> None:
     """How many pictures of which class, and how many the classifier knows nothing about."""
     console = Console(highlight=False)
     most = ", ".join(f"{name} {count:,}" for name, count in list(found.classes.items())[:5])
-    tell(f"{found.pictures:,} pictures: {most}{', ...' if len(found.classes) > 5 else ''}", console)
+    tell(f"{number(found.pictures, 'picture')}: {most}{', ...' if len(found.classes) > 5 else ''}", console)
     first = "those that are unlike" if found.unlike else "the least probable"
     if found.unlike:
-        tell(f"{found.unlike:,} are unlike everything the classifier was trained on (column unlike)", console)
+        are = "is" if found.unlike == 1 else "are"
+        tell(f"{found.unlike:,} {are} unlike everything the classifier was trained on (column unlike)", console)
     done(f"written to {out}", f"look at {first}", console)
 
 

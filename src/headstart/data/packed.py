@@ -23,10 +23,14 @@ from headstart.data.decode import MAX_BYTES, SUFFIXES, UnreadableError
 from headstart.data.layout import Folder, Layout, Role
 from headstart.data.source import Entry, Found
 from headstart.data.table import is_label, no_label
+from headstart.records.arrays import in_words
 from headstart.records.errors import InputError
+from headstart.records.text import number, printable
 
 PACKED = (".zip", ".tar", ".parquet", ".npy", ".npz")
 """Endings of files that hold pictures."""
+COMPRESSED = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"\x28\xb5\x2f\xfd")
+"""What gzip, bzip2, xz and zstd files begin with."""
 
 
 def in_packed(path: Path, labels: str) -> Found:
@@ -42,6 +46,9 @@ def in_packed(path: Path, labels: str) -> Found:
         found = readers[path.suffix.lower()]()
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror or error}") from None
+    if not found.entries and found.skipped:
+        (name, reason), count = found.skipped[0], number(len(found.skipped), "picture")
+        raise InputError(f"{path} holds {count}, none of which can be read ({printable(name)}: {reason})")
     if not found.entries:
         raise InputError(f"{path} holds no pictures that can be read; looked for {' '.join(sorted(SUFFIXES))} in it")
     found.files.append(path)
@@ -114,7 +121,10 @@ def _tar_members(path: Path) -> Listed:
                 raise tarfile.ReadError("unexpected end of data")
     except tarfile.ReadError as error:
         if last == path.name:
-            raise InputError(f"{path} is no plain tar archive ({error}); uncompress it first") from None
+            with open(path, "rb") as file:
+                compressed = file.read(6).startswith(COMPRESSED)
+            wrong = "is compressed; uncompress it first" if compressed else f"is no whole tar archive ({error})"
+            raise InputError(f"{path} {wrong}") from None
         yield f"{path.name} after {last}", f"cut off: {error}"
 
 
@@ -124,7 +134,7 @@ def _in_archive(path: Path, members: Listed, labels: str) -> Found:
     beside: dict[str, Member] = {}
     skipped = []
     for name, member in members:
-        parts = tuple(part for part in name.replace("\\", "/").split("/") if part not in ("", "."))
+        parts = tuple(part for part in name.replace("\\", "/").split("/") if part not in ("", ".", ".."))
         is_picture = name.lower().endswith(tuple(SUFFIXES))
         if any(part.startswith(".") or part == "__MACOSX" for part in parts):
             continue
@@ -271,17 +281,34 @@ def _named(value: Any, names: list[str]) -> str | None:
 _PARTS = (("train", "train"), ("val", "val"), ("valid", "val"), ("test", "test"))
 
 
-def _in_arrays(path: Path) -> Found:
-    """A .npy of pictures, or a .npz of pictures and labels, undivided or in parts (`x_train`, `train_images` ...)."""
+def _loaded(path: Path) -> dict[str, np.ndarray]:
+    """Every array of a file; that of an .npy stays on disk."""
+    where = f"{path}"
+    found: dict[str, np.ndarray] = {}
     try:
         loaded = np.load(path, mmap_mode="r" if path.suffix.lower() == ".npy" else None, allow_pickle=False)
-        arrays = {"images": loaded} if isinstance(loaded, np.ndarray) else {name: loaded[name] for name in loaded.files}
-    except (ValueError, EOFError, zipfile.BadZipFile, KeyError) as error:
-        raise InputError(f"{path} cannot be read: {error}") from None
+        if isinstance(loaded, np.ndarray):
+            return {"images": loaded}
+        for name in loaded.files:
+            where = f"{path}, {name},"
+            found[name] = np.asarray(loaded[name])
+    except Exception as error:  # zipfile and numpy raise many kinds
+        raise InputError(f"{where} cannot be read: {in_words(path, error)}") from None
+    return found
+
+
+def _in_arrays(path: Path) -> Found:
+    """A .npy of pictures, or a .npz of pictures and labels, undivided or in parts (`x_train`, `train_images` ...)."""
+    arrays = _loaded(path)
     pictures = {name: array for name, array in arrays.items() if array.ndim in (3, 4) and array.dtype == np.uint8}
+    if not pictures and "embeddings" in arrays:
+        raise InputError(f"{path} holds embeddings, not pictures; give the pictures")
     if not pictures:
         shapes = ", ".join(f"{name} {array.dtype} {array.shape}" for name, array in arrays.items())
         raise InputError(f"{path} holds no uint8 pictures (N, H, W), (N, H, W, 3) or (N, 3, H, W); it holds {shapes}")
+    if not any(len(array) for array in pictures.values()):
+        shapes = ", ".join(f"{name} {array.shape}" for name, array in pictures.items())
+        raise InputError(f"{path} holds no pictures: {shapes}")
     entries: list[Entry] = []
     for name, array in pictures.items():
         part = next((part for word, part in _PARTS if word in name.lower()), "")

@@ -33,7 +33,7 @@ from headstart.records import config as configs
 from headstart.records import files, schema
 from headstart.records.config import BackboneConfig, Config, DataConfig, ProbeConfig
 from headstart.records.errors import InputError
-from headstart.records.folder import RunFolder
+from headstart.records.folder import RunFolder, no_folder, no_input
 from headstart.records.located import located
 from headstart.records.located import reading as reading_of
 from headstart.records.names import BACKBONES
@@ -88,8 +88,12 @@ def evaluate(
         fetch: fetch the library's weights as a reference where they are not on this machine.
 
     Raises:
-        InputError: no such backbone, weights that do not fit, no pictures, or no `out` for a foreign backbone.
+        InputError: no such backbone, weights that do not fit, no pictures, no `out` for a foreign backbone, or an
+            `out` that is what is judged.
     """
+    if out is not None:
+        no_folder(out)
+        no_input(out, [backbone, weights, *data, *vars(RunFolder(backbone)).values()])
     if RunFolder(backbone).path.is_dir():
         if weights != "none":
             raise InputError(f"--weights is for a network by name; {backbone} is a run and has its own")

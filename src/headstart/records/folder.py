@@ -4,13 +4,14 @@ Nothing here imports torch, so `study status` and `report` start at once.
 """
 
 import math
+import os
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 from headstart.records.errors import InputError
-from headstart.records.files import jsonl, nearby, parse_json, read, read_json, write
+from headstart.records.files import expanded, jsonl, nearby, parse_json, read, read_json, write
 from headstart.records.schema import LINE, RESULT
 from headstart.records.validation import problem
 
@@ -64,10 +65,19 @@ class RunFolder:
     def read_result(self) -> dict[str, Any]:
         """result.json; raises InputError when the folder holds no finished run."""
         if not self.path.is_dir():
-            raise InputError(f"{self.path} is not a run folder: there is no such folder{nearby(self.path)}")
+            why = "it is a file" if self.path.exists() else f"there is no such folder{nearby(self.path)}"
+            raise InputError(f"{self.path} is not a run folder: {why}")
         if not self.result.exists():
-            raise InputError(f"{self.path} holds no finished run: it has no result.json")
+            raise InputError(f"{self.path} holds {self._instead()}")
         return read_json(self.result, RESULT, "a run's result")
+
+    def _instead(self) -> str:
+        """What is here in place of a finished run, and what to give."""
+        if (self.path / "finetune.json").exists():
+            return "a classifier, not a run; give the run that it was made from"
+        if (self.path / "study.yaml").exists():
+            return f"a study, not a run; give one of its runs, a folder in {self.path / 'runs'}"
+        return "no finished run: it has no result.json"
 
     def why_no_backbone(self, result: dict[str, Any]) -> str:
         """What is said where a finished run lacks its weights."""
@@ -80,6 +90,34 @@ def no_file(out: str | Path) -> None:
     """Raise InputError where a file stands in the place of an output folder: before anything is computed for it."""
     if Path(out).exists() and not Path(out).is_dir():
         raise InputError(f"--out {out} is a file; give a folder")
+
+
+def no_input(out: str | Path, given: Iterable[str | Path], option: str = "--out", *, pictures: bool = False) -> None:
+    """Raise InputError where a result would replace what it is made from: before anything is computed for it.
+
+    given: paths of the inputs; names of sets among them are no paths and do no harm.
+    pictures: whether pictures are written to `out`; inside a folder of DATA they would be pictures of the set.
+    """
+    place = _real(out)
+    for name in given:
+        path = _real(name)
+        if place == path:
+            raise InputError(f"{option} {out} is what the command reads; give a path of its own")
+        if pictures and path.is_dir() and place.is_relative_to(path):
+            raise InputError(
+                f"{option} {out} lies inside {name}, and its pictures would be taken for pictures of that folder; "
+                "give a path outside of it"
+            )
+
+
+def _real(name: str | Path) -> Path:
+    return Path(os.path.realpath(expanded(name)))
+
+
+def no_folder(out: str | Path, option: str = "--out") -> None:
+    """Raise InputError where a folder stands in the place of an output file: before anything is computed for it."""
+    if expanded(out).is_dir():
+        raise InputError(f"{option} {out} is a folder; give a file")
 
 
 class Metrics:

@@ -18,6 +18,7 @@ from headstart.engine.progress import say
 from headstart.records.config import Config, DataConfig
 from headstart.records.config import load as load_config
 from headstart.records.errors import InputError
+from headstart.records.folder import no_input
 from headstart.study.file import Planned
 from headstart.training.resolving import resolve
 
@@ -49,6 +50,7 @@ class Opened:
 
 def check(planned: Sequence[Planned], out: Path) -> None:
     """Raise InputError for what a run would be refused for, and for other pictures than `out` has under a label."""
+    no_input(out, {source for run in planned for source in run.config.data.sources})
     networks = [run.config.backbone for run in planned if run.config.stages != "autoencoder"]
     for network in dict.fromkeys(networks):
         if network.weights in FETCHED:  # to have them here is the only proof that they can be had

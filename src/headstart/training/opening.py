@@ -6,7 +6,6 @@ Comes in: what resolving.py prepared and a run folder that may hold something. G
 import json
 import os
 import platform
-from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -27,7 +26,7 @@ from headstart.records import files, plugins, text
 from headstart.records.config import STAGES, Config, differences, load, to_yaml
 from headstart.records.errors import InputError
 from headstart.records.files import read_yaml
-from headstart.records.folder import Metrics, RunFolder
+from headstart.records.folder import Metrics, RunFolder, no_input
 from headstart.records.names import FORMATS
 from headstart.records.schema import STAGES_DONE
 from headstart.records.version import __version__
@@ -46,18 +45,12 @@ def refuse_finished(folder: RunFolder, config: Config, overwrite: bool, extend: 
     """A finished run is never touched by accident, and no folder of pictures becomes one."""
     if overwrite and extend:
         raise InputError("--overwrite and --extend exclude each other: one begins again, the other goes on")
-    refuse_pictures(folder, config.data.sources)
+    no_input(folder.path, config.data.sources)
     if not (overwrite or extend) and is_finished(folder, config):
         raise InputError(
             f"{folder.path} holds a finished run (stage {folder.read_result()['stage']}); replace it with "
             "--overwrite, train it for more epochs with --extend, or give another --out"
         )
-
-
-def refuse_pictures(folder: RunFolder, sources: Sequence[str]) -> None:
-    """The folder of the pictures themselves is no place for what is made of them."""
-    if folder.path.is_dir() and os.path.realpath(folder.path) in {os.path.realpath(files.expanded(s)) for s in sources}:
-        raise InputError(f"--out {folder.path} is DATA itself; give a folder of its own")
 
 
 def open_run(

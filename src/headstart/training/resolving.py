@@ -24,6 +24,7 @@ from headstart.records.config import AugmentConfig, Config, ContrastiveConfig
 from headstart.records.errors import InputError
 from headstart.records.names import SETS
 from headstart.records.presets import PAPER_FOLDER_BATCH
+from headstart.records.text import number
 from headstart.training import autoencoder as autoencoding
 from headstart.training import footprint, optimizers, views
 from headstart.training.head import HEAD_FEATURES
@@ -189,7 +190,8 @@ def _few_steps(config: Config, batch_size: int, n_train: int) -> list[str]:
     epochs = config.contrastive.epochs
     if config.stages == "autoencoder" or n_train // batch_size != 1 or epochs < MANY_EPOCHS:
         return []
-    left_out = f", and {n_train - batch_size} pictures sit out of each" if n_train > batch_size else ""
+    out = n_train - batch_size
+    left_out = f", and {number(out, 'picture')} {'sit' if out > 1 else 'sits'} out of each" if out else ""
     return [
         f"contrastive.batch-size {batch_size} leaves 1 step an epoch for {n_train} training pictures{left_out}: are "
         f"{epochs} steps in all what you want? A smaller one takes more"

@@ -22,6 +22,7 @@ from headstart.engine.device import Compute, choose
 from headstart.evaluate import features
 from headstart.records import files
 from headstart.records.errors import InputError, Interrupted
+from headstart.records.folder import no_folder, no_input
 from headstart.use.embeddings import SAME, about, paths_of
 from headstart.use.embeddings_file import ENDINGS, about_of, need_pyarrow, rows_of, write_npz, write_parquet
 from headstart.use.load import Run
@@ -78,7 +79,9 @@ def embed(
         raise InputError(f"--out {out} must end in .npz or .parquet")
     if out.suffix == ".parquet":
         need_pyarrow()
+    no_folder(out)
     images = data if isinstance(data, Images) else run.open_images(data)
+    no_input(out, images.data.sources)
     compute = compute or choose()
     said = about(run, images.data, compute)
     kept = _kept(out, said, quiet)
@@ -94,21 +97,24 @@ def embed(
 
 
 def _kept(path: Path, said: dict[str, object], quiet: bool) -> _Kept:
-    """What can be taken over of a file; nothing, with the reason, where something else made it."""
+    """What can be taken over of a file; nothing, and that is said, where other weights or another size made it.
+
+    Raises InputError for a file that `embed` did not write: it may be all that somebody has.
+    """
     nothing = _Kept(np.empty((0, 0), np.float32), {})
     if not path.exists():
         return nothing
     try:
         found = rows_of(path)
         before = about_of(found, path)
-        other = [name for name in SAME if before[name] != said[name]]
-        reason = f"it was made with another {' and another '.join(other)}" if other else ""
     except InputError as error:
-        reason = str(error)
-    if not reason:
+        raise InputError(f"--out {path} is there, and cannot be brought up to date: {error}; or remove it") from None
+    other = [name for name in SAME if before[name] != said[name]]
+    if not other:
         return _Kept(found["embeddings"], {digest.tobytes(): row for row, digest in enumerate(found["digests"])})
     if not quiet:
-        progress.say(f"{path} is there, but {reason}: every picture is embedded again")
+        made = " and another ".join(other)
+        progress.say(f"{path} is there, but it was made with another {made}: every picture is embedded again")
     return nothing
 
 

@@ -32,30 +32,38 @@ from headstart.use.load import Run, load
 
 @dataclass(frozen=True)
 class Embeddings:
-    """A row of `features` for each picture.
+    """A row of `features` for each picture, kept or computed when they are first asked for.
 
     Attributes:
         run: what embedded them, and embeds a query.
         names, labels, classes: as of `Images`.
-        features: (n, num_features) float32.
         digests: (n, 16) uint8, the content of each picture.
         data: the DATA options with which the pictures are found again.
         compute: how one more is embedded.
         images: the pictures, where they are open.
+        kept: the features, where there is a file of them.
     """
 
     run: Run
     names: list[str]
-    features: np.ndarray
     labels: np.ndarray
     classes: list[str]
     digests: np.ndarray
     data: DataConfig
     compute: Compute
     images: Images | None = None
+    kept: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.names)
+
+    @cached_property
+    def features(self) -> np.ndarray:
+        """(n, num_features) float32."""
+        if self.kept is not None:
+            return self.kept
+        assert self.images is not None
+        return self.run.embed(self.images, compute=self.compute)
 
     def picture(self, index: int) -> np.ndarray:
         """One picture (H, W, 3) uint8. Raises InputError when it is gone or no longer what was embedded."""
@@ -120,11 +128,9 @@ def opened(
 
 
 def of_images(run: Run, images: Images, compute: Compute | None = None) -> Embeddings:
-    """Embed pictures now."""
-    compute = compute or choose()
-    features = run.embed(images, compute=compute)
+    """Those of pictures, by a run."""
     return Embeddings(
-        run, images.names, features, images.labels, images.classes, images.digests, images.data, compute, images
+        run, images.names, images.labels, images.classes, images.digests, images.data, compute or choose(), images
     )
 
 
@@ -189,12 +195,12 @@ def read(path: str | Path, compute: Compute | None = None) -> Embeddings:
     return Embeddings(
         run=run,
         names=kept["names"].tolist(),
-        features=kept["embeddings"],
         labels=kept["labels"],
         classes=kept["classes"].tolist(),
         digests=kept["digests"],
         data=_data_of(said, path),
         compute=compute or choose(precision=said["precision"], threads=torch.get_num_threads()),
+        kept=kept["embeddings"],
     )
 
 

@@ -16,10 +16,13 @@ import numpy as np
 
 from headstart.data.images import Images
 from headstart.records import schema
+from headstart.records.arrays import in_words
 from headstart.records.errors import InputError
 from headstart.records.validation import problem
 
 ENDINGS = (".npz", ".parquet")
+NOT_OURS = "`headstart embed` did not write it, or before 0.2"
+AGAIN = "; embed the pictures again, into another file"
 MEMBERS = ("names", "embeddings", "labels", "classes", "digests", "about")
 
 
@@ -40,7 +43,7 @@ def about_of(kept: Mapping[str, np.ndarray], path: Path) -> dict[str, Any]:
     except ValueError as error:
         wrong = str(error)
     if wrong:
-        raise InputError(f"{path} says about itself what cannot be ({wrong}); embed the pictures again")
+        raise InputError(f"{path} says about itself what cannot be ({wrong}){AGAIN}")
     return value
 
 
@@ -64,9 +67,11 @@ def read_npz(path: Path, members: Sequence[str]) -> dict[str, np.ndarray]:
                         with archive.open(info) as again:
                             found[name] = np.lib.format.read_array(again, allow_pickle=False)
     except KeyError as error:
-        raise InputError(f"{path} has no {error.args[0]}: `headstart embed` did not write it, or before 0.2") from None
+        raise InputError(
+            f"{path} has no {error.args[0]}: `headstart embed` did not write it, or before 0.2{AGAIN}"
+        ) from None
     except Exception as error:  # zipfile and numpy raise many kinds
-        raise InputError(f"{path} is damaged or no .npz ({error}); embed the pictures again") from None
+        raise InputError(f"{path} is damaged or no .npz ({in_words(path, error)}){AGAIN}") from None
     return found if "names" not in members else _whole(found, path)
 
 
@@ -90,10 +95,10 @@ def _whole(found: dict[str, np.ndarray], path: Path) -> dict[str, np.ndarray]:
     for name, good in right.items():
         if not good or (name != "classes" and len(found[name]) != n):
             kind = f"{found[name].dtype} {found[name].shape}"
-            raise InputError(f"{path} is damaged: {name} is {kind} for {n} names; embed the pictures again")
+            raise InputError(f"{path} is damaged: {name} is {kind} for {n} names{AGAIN}")
     labels = found["labels"]
     if n and not (labels.min() >= -1 and labels.max() < len(found["classes"])):
-        raise InputError(f"{path} is damaged: labels from {labels.min()} to {labels.max()}; embed the pictures again")
+        raise InputError(f"{path} is damaged: labels from {labels.min()} to {labels.max()}{AGAIN}")
     return found
 
 
@@ -176,7 +181,7 @@ def read_parquet(path: Path, members: Sequence[str]) -> dict[str, np.ndarray]:
         file = parquet.ParquetFile(path)
         metadata = file.schema_arrow.metadata or {}
         if b"headstart" not in metadata:
-            raise InputError(f"{path} says nothing about itself: `headstart embed` did not write it, or before 0.2")
+            raise InputError(f"{path} says nothing about itself: {NOT_OURS}{AGAIN}")
         found = {"about": np.array(metadata[b"headstart"].decode())}
         if "names" not in members:
             return found
@@ -194,5 +199,5 @@ def read_parquet(path: Path, members: Sequence[str]) -> dict[str, np.ndarray]:
     except InputError:
         raise
     except Exception as error:  # pyarrow raises many kinds
-        raise InputError(f"{path} is damaged or no parquet file ({error}); embed the pictures again") from None
+        raise InputError(f"{path} is damaged or no parquet file ({error}){AGAIN}") from None
     return _whole(found, path)

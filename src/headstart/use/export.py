@@ -30,11 +30,13 @@ from headstart.engine.weights import to_bytes
 from headstart.records import files
 from headstart.records.config import DataConfig
 from headstart.records.errors import InputError, RunError
+from headstart.records.folder import RunFolder, no_folder, no_input
 from headstart.records.levels import shown
 from headstart.records.version import __version__
 from headstart.use import hub
 from headstart.use.card import model_card
 from headstart.use.classifier import (
+    CLASSIFIER,
     Classifier,
     classifier_name,
     load_classifier,
@@ -157,6 +159,9 @@ def export(
     check_exportable(what.name, format)
     if out.suffix not in SUFFIXES[format]:
         raise InputError(f"--out {out} must end in {' or '.join(SUFFIXES[format])} for --format {format}")
+    no_folder(out)
+    folder = source.folder.path if isinstance(source, Run) else Path(source)
+    no_input(out, [*vars(RunFolder(folder)).values(), folder / CLASSIFIER])
     name = counterpart(what.name, format)
     plain = {key: tensor.detach().cpu().contiguous() for key, tensor in what.tensors.items()}
     # Pictures of different brightness and contrast, so that a network that ignores its input cannot pass.

@@ -29,6 +29,7 @@ from headstart.records import files, plugins, schema
 from headstart.records import folder as runs
 from headstart.records.claim import owned
 from headstart.records.errors import InputError
+from headstart.records.folder import no_input
 from headstart.records.located import portable
 from headstart.records.version import __version__
 from headstart.training import footprint
@@ -118,6 +119,7 @@ def finetune(
     if folder.is_complete():
         raise InputError(f"{folder.path} holds a run, not a classifier; give another --out")
     images = data if isinstance(data, Images) else run.open_images(data)
+    no_input(folder.path, images.data.sources)
     parts = split(run, images, settings, quiet)
     compute = compute or choose()
     footprint.check_batch(run.config.backbone, run.size, min(settings.batch_size, len(images)), compute)

@@ -20,6 +20,7 @@ from headstart.evaluate.neighbours import nearest
 from headstart.records import files, text
 from headstart.records.config import DataConfig
 from headstart.records.errors import InputError
+from headstart.records.folder import no_folder, no_input
 from headstart.use.classifier import load_classifier, outputs, read_seen, reading_of
 
 
@@ -60,11 +61,13 @@ def predict(
     out, folder = Path(out), Path(folder)
     if out.suffix != ".csv":
         raise InputError(f"--out {out} must end in .csv")
+    no_folder(out)
     model, about = load_classifier(folder)
     seen, limit = read_seen(folder, int(model.backbone.num_features))  # type: ignore[arg-type]
     own = reading_of(about)
     check_same((data or own).range, own.range)
     images = pictures if isinstance(pictures, Images) else _open(pictures, data or own, about["size"])
+    no_input(out, images.data.sources)
     mean, std = (None if about[name] is None else torch.tensor(about[name]) for name in ("mean", "std"))
     compute = compute or choose()
     batches = outputs(model, images, np.arange(len(images)), about["size"], (mean, std), compute, batch_size)

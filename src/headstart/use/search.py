@@ -14,6 +14,7 @@ from headstart.evaluate.neighbours import nearest
 from headstart.records import files
 from headstart.records.errors import InputError
 from headstart.records.files import expanded
+from headstart.records.folder import no_folder, no_input
 from headstart.use.embeddings import Embeddings
 
 SHOWN = 50
@@ -51,11 +52,14 @@ def search(within: Embeddings, query: str | Path, *, top: int = 10, out: str | P
     Returns:
         One for each query, in the order of their names.
 
-    Raises InputError: no such picture, nothing to search.
+    Raises InputError: no such picture, nothing to search, `out` inside DATA.
     """
     if top < 1:
         raise InputError(f"--top is {top}; it must be at least 1")
     format = "PNG" if out is None else check_ending(out)
+    if out is not None:
+        no_folder(out)
+        no_input(out, [query, *within.data.sources], pictures=True)
     path = Path(query)
     if not path.exists():
         raise InputError(f"--query {query} is not there; give the path of a picture, or of a folder of them")

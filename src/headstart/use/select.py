@@ -16,7 +16,7 @@ from headstart.data.sheets import Section, Tile, gallery
 from headstart.evaluate.neighbours import blocks, normalized
 from headstart.records import files, text
 from headstart.records.errors import InputError
-from headstart.records.folder import no_file
+from headstart.records.folder import no_file, no_input
 from headstart.use.clusters import clusters
 from headstart.use.embeddings import Embeddings
 from headstart.use.suspects import suspicion
@@ -83,11 +83,12 @@ def select(
             `outliers`, `label-next`, `label-errors` where there are labels enough, `clusters`. Pictures with labels
             already count as labelled where others have none.
 
-    Raises InputError: `n` out of range, fewer than two pictures.
+    Raises InputError: `n` out of range, fewer than two pictures, `out` inside DATA.
     """
     covered = _covered(within, n, similarity)
     if out is not None:
         no_file(out)
+        no_input(out, within.data.sources, pictures=True)
     features = normalized(within.features)
     pairs, loneliness = compare(features, similarity)
     outliers = np.argsort(loneliness, kind="stable")[:n].tolist()
@@ -122,7 +123,8 @@ def _covered(within: Embeddings, n: int, similarity: float) -> np.ndarray:
     labelled = labelled if len(labelled) < len(within) else labelled[:0]  # all have labels: choose as if none had
     most = len(within) - len(labelled)
     if not 1 <= n <= most:
-        raise InputError(f"-n is {n}; it must be from 1 to {most}, the pictures without a label")
+        which = "the pictures without a label" if len(labelled) else "all pictures"
+        raise InputError(f"-n is {n}; it must be from 1 to {most}, {which}")
     return labelled
 
 
