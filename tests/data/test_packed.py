@@ -107,7 +107,7 @@ def test_a_truncated_shard_costs_only_what_is_missing(tmp_path: Path) -> None:
     assert right(images, range(len(images)))
     assert any("cut off" in reason for _, reason in images.skipped)
     path.write_bytes(b"not a tar" * 100)
-    with pytest.raises(InputError, match="no plain tar archive"):
+    with pytest.raises(InputError, match="no whole tar archive"):
         opened(path)
     put(tmp_path / "x.zip", zipped(tmp_path / "y.zip", [("a.png", PICTURES[0])]).read_bytes()[:-30])
     with pytest.raises(InputError, match="no whole zip archive"):
