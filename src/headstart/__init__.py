@@ -1,4 +1,4 @@
-"""Headstart: SimCLR pretraining whose projection head starts from a pretrained autoencoder embedding.
+"""Headstart: SimCLR pretraining whose projection head starts from a pretrained autoencoder embedding::
 
     run = headstart.pretrain("photos/", out="runs/photos", head=dict(init="autoencoder", frozen=True))
     run = headstart.load("runs/photos")

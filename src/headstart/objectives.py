@@ -1,4 +1,4 @@
-"""The objectives that a head can be trained with: each of z (2N, d) alone, rows i and i + N the views of picture i.
+"""The objectives that a head can be trained with: each of z (2N, d) alone, rows i and i + N the views of picture i::
 
     from headstart.objectives import vicreg
     loss = vicreg(head(backbone(views)))

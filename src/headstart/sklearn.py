@@ -1,10 +1,12 @@
-"""A finished run as a transformer of scikit-learn's: pictures in, representations out.
+"""A finished run as a transformer of scikit-learn's: pictures in, representations out::
 
-from headstart.sklearn import Embedder
-from sklearn.linear_model import LogisticRegression
-from sklearn.pipeline import make_pipeline
+    from headstart.sklearn import Embedder
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
 
-model = make_pipeline(Embedder("runs/photos"), LogisticRegression()).fit(paths, labels)
+    model = make_pipeline(Embedder("runs/photos"), LogisticRegression()).fit(paths, labels)
+
+It passes scikit-learn's own checks of estimators, as far as they apply to pictures.
 """
 
 from pathlib import Path
