@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from headstart.records.errors import InputError, RunError
 from headstart.records.files import write, write_json
-from headstart.records.folder import Metrics, RunFolder, read_metrics
+from headstart.records.folder import Metrics, RunFolder, no_input, read_metrics
 from headstart.records.text import csv_line, data_cell, from_data_cell, printable
 
 
@@ -62,6 +62,22 @@ def test_damaged_result_is_named(tmp_path: Path) -> None:
     folder.result.write_text('{"schema": 1')
     with pytest.raises(InputError, match=r"result\.json is not valid JSON"):
         folder.read_result()
+
+
+def test_a_result_is_kept_apart_from_what_it_is_made_from(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "link").symlink_to("photos")
+    for out, source, words in (
+        ("photos/", "photos", "of its own"),
+        (tmp_path / "photos", "link", "of its own"),
+        ("photos/../link/sheet.png", "photos", "lies inside"),
+    ):
+        with pytest.raises(InputError, match=words):
+            no_input(out, [source], pictures=True)
+    no_input("photos/e.npz", ["photos"])
+    no_input("photos.png", ["photos"], pictures=True)
+    no_input("digits", ["digits", "none"])  # names of sets and weights; nothing of that name is there
 
 
 @given(st.text() | st.sampled_from(["'=x", "''-1", "'plain", "=", "می\u200cخواهم.png", "-1.png", "a\rb", " x", "\r=1"]))

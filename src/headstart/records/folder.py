@@ -101,7 +101,7 @@ def no_input(out: str | Path, given: Iterable[str | Path], option: str = "--out"
     place = _real(out)
     for name in given:
         path = _real(name)
-        if place == path:
+        if place == path and path.exists():
             raise InputError(f"{option} {out} is what the command reads; give a path of its own")
         if pictures and path.is_dir() and place.is_relative_to(path):
             raise InputError(
