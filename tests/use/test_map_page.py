@@ -172,13 +172,13 @@ def test_a_thousand_photographs_are_under_two_megabytes(grocery: Path) -> None:
     within = Embeddings(
         without_run,
         images.names,
-        features,
         images.labels,
         images.classes,
         images.digests,
         images.data,
         choose("cpu"),
         images,
+        kept=features,
     )
     names = [f"{name}{'x' * 10}" for name in within.names]
     places = np.random.default_rng(0).random((len(images), 2))
