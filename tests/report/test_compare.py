@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from headstart.records.errors import InputError
 from headstart.report.anybodys import read_tables
 from headstart.report.compare import compare
 from headstart.report.compare_page import write_comparison
+from headstart.statistics import clustered
 
 
 def _runs(methods: str = "abc", sets: int = 1, seeds: int = 6, gain: float = 0.05) -> pd.DataFrame:
@@ -152,15 +154,64 @@ def test_no_torch_is_imported() -> None:
 
 
 def test_a_hundred_thousand_rows() -> None:
-    table = pd.DataFrame(
-        {
-            "method": np.tile(["a", "b"], 50_000),
-            "seed": np.repeat(np.arange(50_000), 2),
-            "accuracy": np.random.default_rng(0).random(100_000),
-        }
-    )
+    rng = np.random.default_rng(0)
+    methods, seeds = ["a", "b", "c", "d"], 25_000
+    table = pd.DataFrame({"method": np.repeat(methods, seeds), "seed": np.tile(np.arange(seeds), 4)})
+    table["accuracy"] = rng.random(100_000)
+    table = table.sample(frac=1, random_state=1)
+    wide = 100 * table.pivot(index="seed", columns="method", values="accuracy")
+    found = headstart.compare(table, metric="accuracy", by="method").comparisons
+    assert len(found) == 6
+    for c in found:
+        expected = stats.ttest_rel(wide[c.pairing.a], wide[c.pairing.b])
+        assert c.pairs == seeds
+        assert c.mean == pytest.approx(expected.confidence_interval().low / 2 + expected.confidence_interval().high / 2)
+        assert c.decision.test.p == pytest.approx(expected.pvalue, rel=1e-9)
+        assert c.wins == (wide[c.pairing.a] > wide[c.pairing.b]).sum()
+
+
+def _plain(table: pd.DataFrame, a: str, b: str, keys: list[str], dataset: str | None) -> pd.DataFrame:
+    """Pairs by a plain merge."""
+    part = table if dataset is None else table[table["dataset"] == dataset]
+    one, two = (part[part["method"] == level].reset_index() for level in (a, b))
+    return one.merge(two, on=keys, suffixes=("", "_b"))
+
+
+@pytest.mark.parametrize("cluster", [None, "cluster"])
+@pytest.mark.parametrize("seed", range(3))
+def test_the_fast_matching_is_the_plain_one(seed: int, cluster: str | None) -> None:
+    rng = np.random.default_rng(seed)
+    cells = product("abcd", [f"d{i}" for i in range(4)], range(3), (0.1, 0.2), range(2))
+    table = pd.DataFrame(cells, columns=["method", "dataset", "seed", "lr", "cluster"])
+    table = table.assign(accuracy=rng.random(len(table)), cluster="c" + table["cluster"].astype(str))
+    table = table[rng.random(len(table)) > 0.3].drop_duplicates([*table.columns[:4], *([cluster] if cluster else [])])
+    table = table.reset_index(drop=True) if cluster else table.drop(columns="cluster").reset_index(drop=True)
+    found = headstart.compare(table, metric="accuracy", by="method", cluster=cluster)
+    assert len(found.comparisons) == 6 * 5
+    values = 100 * table["accuracy"].to_numpy()
+    for c in found.comparisons:
+        p = c.pairing
+        both = _plain(table, p.a, p.b, ["dataset", "seed", "lr"], p.dataset)
+        assert {*zip(p.first, p.second, strict=True)} == {*zip(both["index"], both["index_b"], strict=True)}
+        where = both["dataset"] + " " + both["seed"].astype(str)
+        draws = both["dataset"] if p.dataset is None else pd.Series("", both.index)
+        if cluster:
+            one, two = both["cluster"], both["cluster_b"]
+            draws = one.where(one == two, one + " | " + two)
+        gains = values[both["index"]] - values[both["index_b"]]
+        expected = clustered(gains, where.to_numpy(str), draws.to_numpy(str))
+        assert c.decision.test.clusters == expected.clusters
+        assert c.decision.test.mean == pytest.approx(expected.mean, rel=1e-12)
+        assert c.decision.test.p == pytest.approx(expected.p, rel=1e-12, nan_ok=True)
+        assert c.decision.test.interval == pytest.approx(expected.interval, rel=1e-12, nan_ok=True)
+
+
+def test_empty_cells_match_only_each_other() -> None:
+    """A setting that some rows leave empty is a setting like any other."""
+    table = pd.DataFrame(product("ab", range(3), (0.9, np.nan)), columns=["method", "seed", "momentum"])
+    table["accuracy"] = np.arange(12) / 20
     (found,) = headstart.compare(table, metric="accuracy", by="method").comparisons
-    assert found.pairs == 50_000
+    assert found.pairs == 6
 
 
 def test_unknown_input_is_refused(tmp_path: Path) -> None:

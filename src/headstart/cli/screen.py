@@ -155,20 +155,34 @@ MOST_COMPARED = 40
 def print_compared(found: Any, page: Path | None) -> None:
     """What a comparison shows: sentences first, then the table, the ranks, then what the data cannot say.
 
-    Of many comparisons the first are shown, pooled ones before those of single data sets.
+    Positive differences are better whatever the metric; p is corrected by Holm's method. Of many comparisons the first
+    are shown, pooled ones before those of single data sets.
     """
     console = Console(highlight=False)
     for sentence in (found.headline, *found.sentences)[:MOST_COMPARED]:
         console.print(Text(printable(sentence)))
-    table = Table("data set", "better if positive", "than", "mean", "95 % interval", "p (Holm)", "wins", "rests on")
+    several = len({c.measure.name for c in found.comparisons}) > 1
+    table = Table()
+    for name in (
+        *(["metric"] if several else []),
+        "data set",
+        "difference",
+        "mean",
+        "95 % interval",
+        "p",
+        "wins",
+        "over",
+    ):
+        table.add_column(name, overflow="fold")
     more = len(found.comparisons) - MOST_COMPARED
     pooled_first = sorted(found.comparisons, key=lambda c: c.pairing.dataset is not None)[:MOST_COMPARED]
     for c in pooled_first if more > 0 else found.comparisons:
         p, (low, high), text = c.pairing, c.decision.test.interval, c.measure.text
         interval = f"{text(low)} to {text(high)}" if low <= high else "-"
         adjusted = f"{c.decision.adjusted:.3f}" if c.verdict != "open" else "-"
-        cells = [p.dataset or "all", p.said(p.a), p.said(p.b), text(c.decision.test.mean), interval, adjusted]
-        table.add_row(*(Text(printable(cell)) for cell in (*cells, f"{c.wins} of {c.pairs}", c.clusters)))
+        cells = [c.measure.name] if several else []
+        cells += [p.dataset or "all", f"{p.said(p.a)} − {p.said(p.b)}", text(c.decision.test.mean), interval, adjusted]
+        table.add_row(*(Text(printable(cell)) for cell in (*cells, f"{c.wins}/{c.pairs}", c.clusters)))
     console.print(table)
     if more > 0:
         console.print(f"and {number(more, 'comparison')} more: --out DIR writes them all, --json prints them")

@@ -62,8 +62,8 @@ class Roles:
     def sentence(self) -> str:
         """Which columns were taken for what."""
         parts = [f"compared by {self.by}"]
-        parts += [f"{word} {name}" for word, name in (("seed", self.seed), ("data set", self.dataset)) if name]
-        parts += [f"cluster {self.cluster}"] if self.cluster else []
+        roles = (("seeds", self.seed), ("data sets", self.dataset), ("clusters", self.cluster))
+        parts += [f"{word} in {name}" for word, name in roles if name]
         rest = [name for name in self.pair if name not in (self.seed, self.dataset)]
         parts.append(f"matched on {', '.join(rest)}" if rest else "nothing else to match on")
         return printable("Columns: " + "; ".join(parts) + ".")

@@ -358,7 +358,7 @@ def _open(top: Sequence[Comparison]) -> list[str]:
         elif max(needed, ENOUGH_CLUSTERS) > n:
             needed = max(needed, ENOUGH_CLUSTERS)
             found.append(
-                f"To settle the difference{c.measure.about} {what}, about {needed} clusters are needed where there are "
-                f"{n} ({needed - n} more), if it is as large as it looks (power 80 %)."
+                f"To settle the difference{c.measure.about} {what}, about {needed:,} clusters are needed where there "
+                f"are {n} ({needed - n:,} more), if it is as large as it looks (power 80 %)."
             )
     return found

@@ -3,6 +3,8 @@
 Comes in: `Compared`. Goes out: OUT/report.html, OUT/comparisons.csv, levels.csv, ranks.csv, answer.md, figures/*.svg.
 """
 
+from collections import Counter
+from collections.abc import Sequence
 from math import isnan
 from pathlib import Path
 
@@ -19,9 +21,12 @@ from headstart.report.html import Block, FigureGrid, Page, PageSection, Words
 from headstart.report.ranking import Ranking
 from headstart.report.study_page import all_comparisons
 from headstart.report.svg import WIDTH, Drawing, Look, scale
+from headstart.report.words import listed
 
 MOST_ROWS = 24
 """Comparisons, or levels, in one figure."""
+MOST_PANELS = 12
+MOST_CAVEATS = 12
 ROW = 40
 """Height of a level's row in a figure."""
 METHOD = (
@@ -29,6 +34,12 @@ METHOD = (
     "pairs share (a seed, a cluster), and a t interval over those means decides; where two kinds of sharing cross, the "
     "two-way clustered variance of Cameron, Gelbach and Miller (2011) is used. p-values are corrected by Holm's method "
     "over all comparisons and metrics, for each data set and for the pooled sets. Fewer than five clusters are too few."
+)
+
+RANKS = (
+    "Ranks across data sets are tested by Friedman's test in the form of Iman and Davenport (1980), two levels by "
+    "Wilcoxon's; mean ranks differ by Nemenyi's critical difference, or, against a baseline, by Holm's correction "
+    "(Demsar 2006). A level's number on a data set is the mean of its rows there."
 )
 
 
@@ -49,35 +60,65 @@ def write_comparison(found: Compared, out: str | Path) -> Path:
 
 def _page(found: Compared) -> Page:
     top = widest(found.comparisons)
+    counts = Counter(c.measure.name for c in top)
     forests = [
         forest_panel(
             f"comparisons-{file_name(metric)}",
             f"Differences: {metric}",
-            [(capital(f"{c.pairing.said(c.pairing.a)} − {c.pairing.said(c.pairing.b)}"), c) for c in group[:MOST_ROWS]],
+            [(f"{c.pairing.said(c.pairing.a)} − {c.pairing.said(c.pairing.b)}", c) for c in group[:MOST_ROWS]],
         )
-        for metric in dict.fromkeys(c.measure.name for c in top)
+        for metric in counts
         if (group := [c for c in top if c.measure.name == metric])
     ]
-    dots = [_dots(metric, str(place), part) for (metric, place), part in found.levels.groupby(["metric", "data set"])]
+    panels = list(found.levels.groupby(["metric", "data set"], sort=False))
+    dots = [_dots(metric, str(place), part) for (metric, place), part in panels[:MOST_PANELS]]
+    means = "Each level with its 95 % interval." + _rest("panels", MOST_PANELS, len(panels), "levels.csv")
     first: list[Block] = [FigureGrid(forests)] if forests else []
     sections = [
         PageSection(
-            "answer", "Matched pairs", "Right of zero, what is named first is better; filled: it stands.", first
+            "answer",
+            "Matched pairs",
+            "Right of zero, what is named first is better; filled: it stands."
+            + _rest("comparisons", MOST_ROWS, max([0, *counts.values()]), "comparisons.csv"),
+            first,
         ),
-        PageSection("levels", "Means", "Each level with its 95 % interval.", [FigureGrid(dots)] if dots else []),
         _ranks(found),
+        PageSection("levels", "Means", means, [FigureGrid(dots)] if dots else []),
         all_comparisons(found.comparisons),
-        PageSection("method", "How this was computed", "", [Words([METHOD, found.columns])]),
+        PageSection(
+            "method",
+            "How this was computed",
+            "",
+            [Words([METHOD, *([RANKS] if found.rankings else []), found.columns])],
+        ),
     ]
     return Page(
-        title="Comparison",
+        title=_title(found),
         counts=[f"{len(found.table)} rows", f"{len(found.comparisons)} comparisons"],
         headline=found.headline,
         support=found.sentences[:8],
-        caveats=found.caveats,
+        caveats=[*found.caveats[:MOST_CAVEATS], *_more(found.caveats)],
         sections=[section for section in sections if section is not None and section.blocks],
         footer=f"Made by Headstart {__version__}. This page is one file and loads nothing.",
     )
+
+
+def _title(found: Compared) -> str:
+    """`Method by accuracy and loss`."""
+    if not found.comparisons:
+        return "Comparison"
+    metrics = list(dict.fromkeys(c.measure.name for c in found.comparisons))
+    return capital(f"{found.comparisons[0].pairing.factor} by {listed(metrics)}")
+
+
+def _rest(what: str, most: int, n: int, file: str) -> str:
+    """Where the others are, of more than fit into a page."""
+    return f" The first {most} of {n:,} {what} are drawn; {file} has all." if n > most else ""
+
+
+def _more(caveats: Sequence[str]) -> list[str]:
+    more = len(caveats) - MOST_CAVEATS
+    return [f"{more:,} more such sentences stand in answer.md."] if more > 0 else []
 
 
 def _ranks(found: Compared) -> PageSection | None:
@@ -115,7 +156,8 @@ def _dots(metric: str, place: str, levels: pd.DataFrame) -> Figure:
     shown = levels.head(MOST_ROWS)
     axis = scale([*shown["mean"], *shown["low"].dropna(), *shown["high"].dropna()], 8, WIDTH - 8)
     bottom = 8 + ROW * len(shown)
-    alt = f"{metric}, {place}: " + "; ".join(f"{r.level} {r.mean:.4g}" for r in shown.itertuples())
+    title = metric if place == "all" else f"{metric}, {place}"
+    alt = f"{title}: " + "; ".join(f"{r.level} {r.mean:.4g}" for r in shown.itertuples())
     drawing = Drawing(bottom + 40, alt)
     drawing.x_axis(axis, 8, bottom, metric)
     for i, r in enumerate(shown.itertuples()):
@@ -125,4 +167,4 @@ def _dots(metric: str, place: str, levels: pd.DataFrame) -> Figure:
         if not isnan(r.low):
             drawing.line(axis(r.low), y + 26, axis(r.high), y + 26, "interval")
         drawing.mark(axis(r.mean), y + 26, Look("plain", "circle"), 4, f"{r.level}: {r.mean:.4g}")
-    return Figure(f"levels-{file_name(metric)}-{file_name(place)}", f"{metric}, {place}", drawing, levels)
+    return Figure(f"levels-{file_name(metric)}-{file_name(place)}", title, drawing, levels)

@@ -70,8 +70,7 @@ def column(values: pd.Series, places: list[str]) -> pd.Series:
     """Numbers where all cells are, with one decimal sign; shares of percentages; else text."""
     filled = ~values.isin(EMPTY)
     known = values[filled]
-    are_numbers = known.map(lambda cell: NUMBER.fullmatch(cell) is not None)
-    if known.empty or not are_numbers.all():
+    if known.empty or not all(map(NUMBER.fullmatch, known.unique())):
         return values.where(~values.isin(MISSING), "")
     _alike(known, known.str.contains("%", regex=False), places, "but not all of the column's numbers have a % sign")
     percent = known.str.endswith("%").all()
@@ -80,7 +79,7 @@ def column(values: pd.Series, places: list[str]) -> pd.Series:
     points = known.str.contains(".", regex=False)
     decimal = commas | points
     _alike(known[decimal], commas[decimal], places, "but the column's numbers have another decimal sign")
-    if not decimal.any() and not percent and known.map(_is_a_name).any():
+    if not decimal.any() and not percent and any(map(_is_a_name, known.unique())):
         return values
     numbers = pd.to_numeric(known.str.replace(",", "."), errors="coerce")
     numbers = numbers / 100 if percent else numbers

@@ -101,10 +101,10 @@ def forest_panel(name: str, title: str, rows: list[tuple[str, Comparison]], axis
     axis = axis or _forest_axis([c for _, c in rows])
     lines = [_lines(label) for label, _ in rows]
     top, bottom = 8, 8 + sum(26 + 14 * len(of_row) for of_row in lines)
-    unit = "in points of accuracy" if rows[0][1].measure == POINTS else rows[0][1].measure.unit
+    unit = "points of accuracy" if rows[0][1].measure == POINTS else rows[0][1].measure.unit.removeprefix("in ")
     alt = f"{title}: " + "; ".join(f"{label} {c.measure.text(c.mean)} {c.measure.unit}" for label, c in rows)
     drawing = Drawing(bottom + 40, alt)
-    drawing.x_axis(axis, top, bottom, f"difference {unit}, 95 % interval")
+    drawing.x_axis(axis, top, bottom, f"difference in {unit}, 95 % interval")
     drawing.line(axis(0), top, axis(0), bottom, "zero")
     y = top
     for of_row, (_, c) in zip(lines, rows, strict=True):

@@ -23,6 +23,7 @@ class Ranking:
 
     Attributes:
         metric: which.
+        about: what stands behind `ranks`: ` in val_loss`; empty where a share is the only metric.
         ranks: mean rank by level, best first.
         sets: how many data sets.
         left: data sets that lack a level and are not ranked.
@@ -34,6 +35,7 @@ class Ranking:
     """
 
     metric: str
+    about: str
     ranks: pd.Series
     sets: int
     left: list[str]
@@ -70,11 +72,11 @@ class Ranking:
     @property
     def sentences(self) -> list[str]:
         """What the ranks say, and what they do not."""
-        about, levels = f" in {self.metric}" if self.metric != "accuracy" else "", len(self.ranks)
+        levels = len(self.ranks)
         each = listed([f"{level} {rank:.2f}" for level, rank in self.ranks.items()])
         test = "Friedman's test as Iman and Davenport have it" if levels > 2 else "Wilcoxon's signed-rank test"
         differ = self.p <= ALPHA
-        said = f"Mean ranks{about} over {self.sets} data sets (1 is best): {each}; " + (
+        said = f"Mean ranks{self.about} over {self.sets} data sets (1 is best): {each}; " + (
             f"they differ ({test}, {p_words(self.p)})"
             if differ
             else f"no difference is detectable ({test}, {p_words(self.p)})"
@@ -85,7 +87,7 @@ class Ranking:
             found.append(printable(self._apart()))
         if self.left:
             more = f" and {len(self.left) - 5} more" if len(self.left) > 5 else ""
-            found.append(printable(f"Not ranked, for they lack a level{about}: {', '.join(self.left[:5])}{more}."))
+            found.append(printable(f"Not ranked, for they lack a level{self.about}: {', '.join(self.left[:5])}{more}."))
         return found
 
     def _apart(self) -> str:
@@ -123,6 +125,7 @@ def ranking(table: pd.DataFrame, measure: Measure, dataset: str, by: str, baseli
     values = wide.to_numpy()
     return Ranking(
         metric=measure.name,
+        about=measure.about,
         ranks=ranks,
         sets=sets,
         left=[str(name) for name in every.index.difference(wide.index)],
