@@ -78,3 +78,36 @@ def test_steps_an_epoch_of_every_stage_are_the_rows(reference: Path) -> None:
                     assert taken == epochs * steps[row["dataset_name"], column], (path.name, row["Run ID"], column)
                     seen[column] += 1
     assert seen == {"model_ckpt": 15, "simclr_model_ckpt": 765, "logreg_model_ckpt": 765}
+
+
+def test_what_the_page_says_of_the_rows_is_in_the_rows(reference: Path) -> None:
+    """docs/the-paper.md: counts, hours, Z-scores and the autoencoders' errors."""
+
+    def rows(name: str) -> list[dict[str, str]]:
+        with (reference / name).open(encoding="utf-8", newline="") as file:
+            return list(csv.DictReader(file))
+
+    def hours(row: dict[str, str]) -> float:
+        stated = re.fullmatch(r"([\d.]+)(min|h|s)", row["Duration"])
+        assert stated, row["Duration"]
+        return float(stated[1]) * {"h": 1, "min": 1 / 60, "s": 1 / 3600}[stated[2]]
+
+    page = (Path(__file__).parents[2] / "docs" / "the-paper.md").read_text(encoding="utf-8").replace("\n", " ")
+    autoencoders, main = rows("ae-train.csv"), rows("simclr-train.csv")
+    both = [*main, *rows("simclr-train-ae-nonfrozen.csv")]
+    assert f"{len(autoencoders)} + {len(main)} + {len(both) - len(main)} rows" in page
+    assert {(row["backbone"], row["weights"]) for row in both} == {("resnet34", "DEFAULT")}
+    scored = sum(row["standardize"] == "True" for row in both)
+    assert f"applied in {scored} of the {len(both)} runs" in page
+    assert f"took {sum(map(hours, both)):,.0f} hours on V100s" in page
+    cifar = [hours(row) for row in main if row["dataset_name"] == "CIFAR10"]
+    assert f"({sum(cifar) / len(cifar):.2f} h for one of the main 720 on CIFAR-10)" in page
+    assert f"the autoencoders {sum(map(hours, autoencoders)):.1f}" in page
+    errors = {
+        int(row["latent_dimensions"]): float(row["test_mse"].replace(",", "."))
+        for row in autoencoders
+        if row["dataset_name"] == "CIFAR10"
+    }
+    assert (
+        "test MSE of {:.5f}, {:.5f} and {:.5f} at 128, 256".format(*(errors[size] for size in (128, 256, 512))) in page
+    )
