@@ -263,7 +263,7 @@ def _of_study(
             )
     places = runs.assign(**{PLACE: "run " + runs["run"]})
     measures = [_measure(places, name, higher, len(metrics) == 1)[0] for name in metrics]
-    _levels(runs.assign(**{by: runs[by].astype(str)}), by, baseline)
+    _levels(places.assign(**{by: runs[by].astype(str)}), by, baseline)
     n_test = runs["n_test"].to_numpy()
     tested: list[_Tested] = [
         (p, m, runs[m.name].to_numpy(float), n_test if m.name == "accuracy" else None)
