@@ -93,10 +93,12 @@ embed.embed(headstart.load(sys.argv[1]), sys.argv[2], sys.argv[3], quiet=True)
 
 def test_a_stopped_call_leaves_the_old_file_and_no_half_one(run: Run, photos: Path, tmp_path: Path) -> None:
     processes = {}
+    embed(run, photos / "ring", tmp_path / "old.npz", quiet=True)
+    old = (tmp_path / "old.npz").read_bytes()
     for number in (signal.SIGINT, signal.SIGTERM):
         folder = tmp_path / number.name
         folder.mkdir()
-        (folder / "all.npz").write_bytes(b"old")
+        (folder / "all.npz").write_bytes(old)
         command = [sys.executable, "-c", SLOW, str(run.folder.path), str(photos), str(folder / "all.npz")]
         processes[number] = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
     for number, process in processes.items():
@@ -108,4 +110,4 @@ def test_a_stopped_call_leaves_the_old_file_and_no_half_one(run: Run, photos: Pa
             process.send_signal(number)
             assert process.wait(timeout=600) != 0
         assert os.listdir(folder) == ["all.npz"]
-        assert (folder / "all.npz").read_bytes() == b"old"
+        assert (folder / "all.npz").read_bytes() == old
