@@ -26,6 +26,8 @@ from torch import nn
 
 from headstart.engine import live_taps
 
+STEPS = 20
+"""Steps between two waits for a GPU."""
 Way = Callable[[], float]
 """Does its work once and returns how long one unit of it took, in seconds."""
 
@@ -48,6 +50,13 @@ def once(function: Callable[[], object], units: int = 1) -> float:
     function()
     synchronize()
     return (time.perf_counter() - start) / units
+
+
+def steady(step: Callable[[], object], units: int = 1) -> float:
+    """Seconds per unit of one step among many: a GPU is given STEPS without a wait in between, as a training gives
+    them; a CPU one."""
+    steps = STEPS if torch.cuda.is_available() else 1
+    return once(lambda: [step() for _ in range(steps)], units * steps)
 
 
 def synchronize() -> None:

@@ -70,7 +70,7 @@ def headstart_step(setting: Setting, mode: str | None = None) -> common.Way:
     run = real_step(setting, mode)
     if mode:
         report_compiling(OURS, mode, run)
-    return lambda: common.once(run, setting.pairs)
+    return lambda: common.steady(run, setting.pairs)
 
 
 def real_step(setting: Setting, mode: str | None = None) -> Callable[[], object]:
@@ -113,14 +113,14 @@ def authors_step(setting: Setting) -> common.Way:
     network = authors.network().to(setting.device)
     optimizer = torch.optim.SGD(network.parameters(), lr=0.01, momentum=0.9, weight_decay=1e-5)
     one, two = setting.views().chunk(2)
-    return lambda: common.once(lambda: authors.step(network, optimizer, one, two), setting.pairs)
+    return lambda: common.steady(lambda: authors.step(network, optimizer, one, two), setting.pairs)
 
 
 def lightly_step(setting: Setting, fast: bool) -> common.Way:
     """Seconds per pair of lightly's example."""
     trainer = lightly_users.Trainer(setting.device, fast)
     one, two = setting.views().chunk(2)
-    return lambda: common.once(lambda: trainer.step(one, two), setting.pairs)
+    return lambda: common.steady(lambda: trainer.step(one, two), setting.pairs)
 
 
 def rung(
@@ -145,7 +145,7 @@ def rung(
 
     if mode:
         report_compiling("plain", mode, run)
-    return lambda: common.once(run, setting.pairs)
+    return lambda: common.steady(run, setting.pairs)
 
 
 OURS = "Headstart's step (frozen first layer, kept memory)"

@@ -24,6 +24,7 @@ from dataclasses import dataclass, fields
 import torch
 from torch import Tensor, nn
 
+from headstart.engine.device import sent
 from headstart.records.errors import InputError
 
 GREY = (0.2989, 0.587, 0.114)  # torchvision's luma weights
@@ -208,11 +209,12 @@ class SimCLRAugment(nn.Module):
     def _views(self, pictures: Tensor, params: Draw) -> Tensor:
         device = pictures.device
         plan = _plan(params, self.blur_kernel)
-        numbers, rows = _to_device(plan.numbers, device), _to_device(plan.rows, device)
+        numbers, rows = sent(plan.numbers, device), sent(plan.rows, device)
         source = rows % len(pictures)
         views = torch.empty(len(rows), 3, self.size, self.size, device=device)
         together = CPU_PIECE * torch.get_num_threads() if device.type == "cpu" else GPU_PIECE
         at_most = max(1, together // (3 * max(pictures[0, 0].numel(), self.size**2)))
+        z_score = self._z_score(device)
         for piece in plan.pieces(at_most):
             here = numbers[piece.rows]
             x = _crop(pictures.index_select(0, source[piece.rows]), here, self.size)
@@ -224,11 +226,17 @@ class SimCLRAugment(nn.Module):
             _grey(x[:, piece.grey])
             if self.blur_kernel > 1:
                 _blur(x[:, piece.blur], here[piece.blur, TAPS])
-            if self.mean is not None and self.std is not None:
-                scale = (1 / self.std).to(device).view(3, 1, 1, 1)
-                torch.addcmul(-self.mean.to(device).view(3, 1, 1, 1) * scale, x, scale, out=x)
+            if z_score is not None:
+                torch.addcmul(z_score[0], x, z_score[1], out=x)
             views.index_copy_(0, rows[piece.rows], x.transpose(0, 1))
         return views
+
+    def _z_score(self, device: torch.device) -> tuple[Tensor, Tensor] | None:
+        """What is added to a view and what it is multiplied with, (3, 1, 1, 1) each."""
+        if self.mean is None or self.std is None:
+            return None
+        scale = (1 / self.std).to(device).view(3, 1, 1, 1)
+        return -self.mean.to(device).view(3, 1, 1, 1) * scale, scale
 
 
 def _three(name: str, values: tuple[float, float, float] | Tensor | None) -> Tensor | None:
@@ -330,10 +338,6 @@ def _plan(params: Draw, kernel: int) -> _Plan:
         dim=1,
     )
     return _Plan(rows, numbers[rows], kinds)
-
-
-def _to_device(tensor: Tensor, device: torch.device) -> Tensor:
-    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
 
 
 # From here on x is (3, n, size, size): each channel in one piece of memory. All operations work in place.

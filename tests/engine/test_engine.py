@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from headstart.engine import distributed, randomness, weights
-from headstart.engine.device import choose
+from headstart.engine.device import choose, enough_memory
 from headstart.engine.prefetch import Prefetch
-from headstart.records.errors import InputError
+from headstart.records.errors import InputError, RunError
 
 
 def test_draws_follow_from_their_position_alone() -> None:
@@ -87,3 +87,23 @@ def test_a_gpu_is_chosen_with_its_number(name: str, monkeypatch: pytest.MonkeyPa
     compute = choose(name, threads=1)
     assert [compute.device] == chosen == [torch.device("cuda", 1 if name == "cuda:1" else 0)]
     assert compute.precision == "bfloat16"
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "CUDA error: out of memory\nCompile with `TORCH_USE_CUDA_DSA`",
+        "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`",
+        "cuDNN error: CUDNN_STATUS_ALLOC_FAILED",
+        "cuDNN error: CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED",
+        "[enforce fail at alloc_cpu.cpp:117] err == 0. DefaultCPUAllocator: can't allocate memory",
+    ],
+)
+def test_memory_that_ran_out_is_told_however_a_library_says_it(said: str) -> None:
+    with (
+        pytest.raises(RunError, match="out of memory; a smaller batch"),
+        enough_memory(torch.device("cuda", 0), "a smaller batch"),
+    ):
+        raise RuntimeError(said)
+    with pytest.raises(RuntimeError, match="illegal"), enough_memory(torch.device("cuda", 0), "a smaller batch"):
+        raise RuntimeError("CUDA error: an illegal memory access was encountered")

@@ -93,6 +93,30 @@ def test_lars_is_its_formula() -> None:
         np.testing.assert_allclose(layer.bias.detach().numpy(), b, rtol=1e-4, atol=1e-3)
 
 
+def test_lars_of_many_weights_at_once_is_that_of_each_alone_to_the_bit() -> None:
+    def step_of_one(weight: torch.Tensor, gradient: torch.Tensor, momentum: torch.Tensor, adapt: bool) -> None:
+        direction = gradient.add(weight, alpha=0.3 if adapt else 0.0)
+        if adapt:
+            size, slope = weight.norm(), direction.norm()
+            direction = direction * torch.where((size > 0) & (slope > 0), 0.001 * size / slope, 1.0)
+        weight.sub_(momentum.mul_(0.8).add_(direction, alpha=0.5))
+
+    config = ContrastiveConfig(optimizer="lars", weight_decay=0.3, momentum=0.8)
+    model = network()
+    plain = [p.detach().clone() for p in model.parameters()]
+    moments = [torch.zeros_like(p) for p in plain]
+    optimizer = build(model.named_parameters(), config)
+    set_lr(optimizer, 0.5)
+    for seed in range(5):
+        optimizer.zero_grad()
+        model(torch.randn(4, 3, 8, 8, generator=torch.Generator().manual_seed(seed))).square().sum().backward()
+        for weight, p, momentum in zip(plain, model.parameters(), moments, strict=True):
+            assert p.grad is not None
+            step_of_one(weight, p.grad, momentum, p.ndim > 1)
+        optimizer.step()
+        assert all(torch.equal(weight, p) for weight, p in zip(plain, model.parameters(), strict=True))
+
+
 def test_lars_moves_zero_weights_and_leaves_what_has_no_gradient() -> None:
     weight, other = nn.Parameter(torch.zeros(2, 2)), nn.Parameter(torch.ones(2, 2))
     optimizer = build([("weight", weight), ("other", other)], ContrastiveConfig(optimizer="lars"))

@@ -242,14 +242,14 @@ def test_few_labels_are_balanced_and_reach_every_class() -> None:
 def test_rates_fall_block_by_block_towards_the_input(run: Run) -> None:
     model = Classifier(run.backbone, 3)
     grouped = groups(model, 0.01, 0.5)
-    rates = {name: group["rate"] for (name, _), group in zip(model.named_parameters(), grouped, strict=True)}
+    of = {id(p): group for group in grouped for p in group["params"]}
+    assert sum(len(group["params"]) for group in grouped) == len(of) == len(list(model.parameters()))
+    rates = {name: of[id(p)]["rate"] for name, p in model.named_parameters()}
     assert rates["classifier.weight"] == 1
     assert rates["backbone.layer4.1.conv2.weight"] == rates["backbone.layer4.0.conv1.weight"] == 0.5
     assert rates["backbone.layer1.0.conv1.weight"] == 0.5**4
     assert rates["backbone.conv1.weight"] < rates["backbone.layer1.0.conv1.weight"]
-    decayed = {
-        name for (name, _), group in zip(model.named_parameters(), grouped, strict=True) if group["weight_decay"]
-    }
+    decayed = {name for name, p in model.named_parameters() if of[id(p)]["weight_decay"]}
     assert "backbone.bn1.weight" not in decayed
     assert "backbone.conv1.weight" in decayed
 

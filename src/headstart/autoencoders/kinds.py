@@ -131,5 +131,10 @@ class _Crop(nn.Module):
 
 
 def _noise(like: Tensor, generator: torch.Generator | None) -> Tensor:
-    # Drawn on the CPU, so that every device sees the same noise.
-    return torch.randn(like.shape, generator=generator).to(like.device, non_blocking=True)
+    """Standard normal, of the shape of `like`. A GPU draws its own, from the same seed: making so many numbers on the
+    host and copying them would take longer than the rest of the step."""
+    if generator is not None and like.device.type == "cuda":
+        generator = torch.Generator(like.device).manual_seed(generator.initial_seed())
+    if like.device.type in ("cpu", "cuda"):
+        return torch.randn(like.shape, generator=generator, device=like.device)
+    return torch.randn(like.shape, generator=generator).to(like.device)

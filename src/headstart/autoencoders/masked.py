@@ -9,6 +9,7 @@ Names of sizes: N pictures, T patches of a picture (8 x 8), K of them seen, P si
 token.
 """
 
+import functools
 import math
 
 import torch
@@ -16,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from headstart.autoencoders.networks import Autoencoder
+from headstart.engine.device import sent
 from headstart.records.errors import InputError
 
 ACROSS = 8
@@ -47,7 +49,7 @@ class Masked(Autoencoder):
         """Mean squared error of x (N, D) over the values of hidden patches, scalar."""
         patches = self.encoder.hidden
         assert isinstance(patches, Patches)
-        seen, hidden = (part.to(x.device) for part in patches.mask(len(x), self.mask_ratio, generator))
+        seen, hidden = (sent(part, x.device) for part in patches.mask(len(x), self.mask_ratio, generator))
         code = self.encoder.embedding(F.relu(patches(x, seen)))
         errors = (self.decoder(code) - x).square() * hidden
         return errors.sum() / hidden.sum()
@@ -72,7 +74,7 @@ class Patches(nn.Module):
     def forward(self, x: Tensor, seen: Tensor | None = None) -> Tensor:
         """(N, 3 S S) -> (N, H); `seen` (N, K) int64, the patches to look at. None: all."""
         tokens = self.token(self.cut(x))
-        tokens = tokens + positions(self.across).to(tokens)
+        tokens = tokens + placed(self.across, tokens.device).to(tokens.dtype)
         index = None if seen is None else seen.unsqueeze(2).expand(-1, -1, WIDTH)
         if index is not None:
             tokens = tokens.gather(1, index)
@@ -124,6 +126,12 @@ class PatchBlock(nn.Module):
         x = x + self.gathered(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
         y: Tensor = x + self.mlp(self.norms[1](x))
         return y
+
+
+@functools.lru_cache(maxsize=8)
+def placed(across: int, device: torch.device) -> Tensor:
+    """`positions` on a device, made once."""
+    return positions(across).to(device)
 
 
 def positions(across: int) -> Tensor:

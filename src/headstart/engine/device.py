@@ -4,7 +4,7 @@ import contextlib
 import ctypes
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
@@ -15,6 +15,16 @@ from headstart.records.errors import InputError, RunError
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 """Numbers in glibc's malloc.h."""
+
+OUT_OF_MEMORY = (
+    "DefaultCPUAllocator",
+    "CUDA out of memory",
+    "CUDA error: out of memory",
+    "CUBLAS_STATUS_ALLOC_FAILED",
+    "CUDNN_STATUS_ALLOC_FAILED",
+    "ALLOCATION_FAILED",
+)
+"""What an error says that means it and is no torch.OutOfMemoryError; two codes of cuDNN 9 end with the last."""
 
 
 @dataclass(frozen=True)
@@ -85,6 +95,21 @@ def named(device: str) -> torch.device:
     return torch.device("cuda", chosen.index or 0) if chosen.type == "cuda" else chosen
 
 
+def sent(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """A tensor of the host's on the device; to a GPU by way of page-locked memory, so that the host does not wait."""
+    waits = device.type != "cuda" or tensor.device.type != "cpu"
+    return tensor.to(device) if waits else tensor.pin_memory().to(device, non_blocking=True)
+
+
+def fetched(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Copies on the host of tensors by name; those of a GPU all at once, and waited for once."""
+    on_gpu = any(tensor.device.type == "cuda" for tensor in tensors.values())
+    copies = {name: tensor.detach().to("cpu", non_blocking=on_gpu, copy=True) for name, tensor in tensors.items()}
+    if on_gpu:
+        torch.cuda.synchronize()
+    return copies
+
+
 def _keep_freed_memory() -> None:
     """Tell glibc to keep what a step frees for the next one.
 
@@ -109,9 +134,10 @@ def enough_memory(device: torch.device, if_not: str) -> Iterator[None]:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error means that memory ran out: on a CPU torch says so in a plain RuntimeError."""
+    """Whether an error means that memory ran out: torch says so in a RuntimeError where the CPU's allocator, the CUDA
+    runtime (an AcceleratorError), cuBLAS or cuDNN found none."""
     return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or (
-        isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error)
+        isinstance(error, RuntimeError) and any(said in str(error) for said in OUT_OF_MEMORY)
     )
 
 

@@ -43,6 +43,13 @@ def free(device: torch.device, proc: Path = Path("/proc"), groups: Path = Path("
     return max(0, min(found)) if found else None
 
 
+def holds(device: torch.device, size: int) -> bool:
+    """Whether a GPU may keep so many bytes for a whole training: half of what is free of it, whatever torch keeps from
+    an earlier stage counted as free."""
+    found = free(device)
+    return found is not None and size < found / 2
+
+
 def give_back() -> None:
     """Give the system the memory that a finished stage has freed, which the C library keeps (engine/device.py)."""
     with contextlib.suppress(OSError, AttributeError, TypeError):  # glibc alone has this call

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from headstart.data.images import Images
-from headstart.engine.device import Compute
+from headstart.engine.device import Compute, sent
 from headstart.engine.memory import pictures_at_once
 from headstart.engine.prefetch import Prefetch
 
@@ -79,7 +79,11 @@ def _forward(
             if len(pictures) == 0:
                 continue
             white = 1 if pictures.is_floating_point() else 255
-            x = pictures.to(compute.device).contiguous(memory_format=torch.channels_last).to(torch.float32, copy=True)
+            x = (
+                sent(pictures, compute.device)
+                .contiguous(memory_format=torch.channels_last)
+                .to(torch.float32, copy=True)
+            )
             if mean is None or std is None:
                 x.div_(white)
             else:

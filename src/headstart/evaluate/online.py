@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from headstart.engine.device import sent
 from headstart.engine.observer import EpochEnd
 
 
@@ -36,7 +37,7 @@ class OnlineProbe:
         if self.weights is None:
             self._begin(h.shape[1], h.device)
         assert self.weights is not None
-        y = self.labels[indices].to(h.device, non_blocking=True).repeat(2)
+        y = sent(self.labels[indices], h.device).repeat(2)
         with torch.enable_grad(), torch.autocast(h.device.type, enabled=False):
             logits = _standardised(h.detach()) @ self.weights[:-1] + self.weights[-1]
             # A sum and a clamped count: a batch without labels gives no NaN, and a GPU is not waited for.

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from headstart.augment import Draw, SimCLRAugment
 from headstart.data.images import Images
-from headstart.engine.device import Compute
+from headstart.engine.device import Compute, sent
 from headstart.engine.memory import pictures_at_once
 from headstart.records.config import AugmentConfig
 
@@ -49,7 +49,7 @@ def pair_features(
     """h (2n, num_features) float32 of two augmented views of the chosen pictures, f in evaluation mode."""
     backbone.eval()
     params = draw_pairs(augment, images, chosen, draws)
-    views = augment.apply(images.batch(chosen)[0].to(compute.device), params)
+    views = augment.apply(sent(images.batch(chosen)[0], compute.device), params)
     with compute.autocast():
         parts = views.split(pictures_at_once(augment.size, compute.device))
         return torch.cat([backbone(part.contiguous(memory_format=torch.channels_last)) for part in parts]).float()

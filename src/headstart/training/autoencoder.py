@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from headstart import autoencoders, backbones
 from headstart.autoencoders import Autoencoder, rows_at_once
 from headstart.data.images import Squashed
-from headstart.engine import randomness
+from headstart.engine import memory, randomness
 from headstart.engine.checkpoint import Checkpoints, State
-from headstart.engine.device import Compute
+from headstart.engine.device import Compute, fetched, sent
 from headstart.records.config import AutoencoderConfig, Config
 from headstart.records.errors import InputError
 from headstart.training.loop import Epoch, Loop, Step, Training
@@ -73,7 +73,7 @@ def train(
     """Train on the first of three splits, choose the epoch on the second, test on the third (paper 3.3).
 
     Adam without weight decay, ReduceLROnPlateau on the validation loss, the checkpoint of the lowest one. A run that
-    was interrupted goes on from `checkpoints` and ends with the same bytes.
+    was interrupted goes on from `checkpoints` and ends, on a CPU, with the same bytes.
 
     Args:
         model: from `autoencoders.build`; trained in place.
@@ -142,9 +142,9 @@ class Autoencoding(Training):
 
     def batches(self, epoch: int, first: int) -> Iterator[Tensor]:
         """The epoch's pictures or features in an order of its own; the last batch may be smaller."""
-        order = randomness.order(self.seed, STAGE, epoch, len(self.data)).to(self.data.device)
+        order = sent(randomness.order(self.seed, STAGE, epoch, len(self.data)), self.data.device)
         for chosen in order.split(self.config.batch_size)[first:]:
-            yield self.data[chosen].to(self.device, non_blocking=True)
+            yield sent(self.data[chosen], self.device)
 
     def step(self, batch: Tensor, epoch: int, step: int) -> Step:
         """One step of Adam on the batch's loss (Equation 4)."""
@@ -165,7 +165,7 @@ class Autoencoding(Training):
         """Keep the best weights, adapt the learning rate."""
         assert epoch.val_loss is not None
         if epoch.val_loss < self.best["val_loss"]:
-            weights = {name: value.detach().cpu().clone() for name, value in self.model.state_dict().items()}
+            weights = fetched(self.model.state_dict())
             self.best = {"val_loss": epoch.val_loss, "epoch": epoch.number, "weights": weights}
         self.scheduler.step(epoch.val_loss)
         line = {"epoch": epoch.number, "loss": epoch.loss, "val_loss": epoch.val_loss, "lr": epoch.lr}
@@ -192,17 +192,15 @@ class Autoencoding(Training):
 
 def _near(data: Rows, device: torch.device) -> Rows:
     """The data on the device, or where it is when it would fill more than half of the device's free memory."""
-    if device.type == "cuda" and data.nbytes > torch.cuda.mem_get_info(device)[0] / 2:
-        return data
-    return data.to(device)
+    return data if device.type == "cuda" and not memory.holds(device, data.nbytes) else data.to(device)
 
 
 @torch.no_grad()
 def _errors(model: Autoencoder, data: Rows) -> Tensor:
     """Mean squared reconstruction error of each picture, computed in float32, as float64 (N,) on the CPU."""
-    errors = []
+    errors, device = [], model.embedding.weight.device
     for batch in data.split(rows_at_once(model.in_features)):
-        x = model.prepare(batch.to(model.embedding.weight.device))
+        x = model.prepare(sent(batch, device))
         errors.append((model(x) - x).square().mean(1))
     return torch.cat(errors).cpu().double()
 

@@ -2,12 +2,12 @@
 
 Comes in: a backbone f, a head g, pictures, the split. Goes out: both trained in place, and what the training saw.
 Two views of every picture are drawn on the device for the whole batch (views.py), passed through f and g, and pulled
-together by NT-Xent (step.py). Every draw follows from (seed, stream, epoch, step), so a resumed run continues to the
-byte and every head sees the same pictures in the same order.
+together by NT-Xent (step.py). Every draw follows from (seed, stream, epoch, step), so a resumed run continues (on a CPU
+to the byte) and every head sees the same pictures in the same order.
 """
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -23,7 +23,7 @@ from headstart.data.images import Images
 from headstart.data.splits import Splits
 from headstart.engine import distributed, memory
 from headstart.engine.checkpoint import Checkpoints, State
-from headstart.engine.device import Compute
+from headstart.engine.device import Compute, sent
 from headstart.engine.memory import pictures_at_once
 from headstart.engine.observer import EpochEnd, Observer
 from headstart.engine.prefetch import Prefetch
@@ -49,6 +49,9 @@ from headstart.training.views import (
 STAGE = "contrastive"
 WATCHED = 512
 """Pictures whose representations observers see after each epoch."""
+
+KEPT = 8
+"""A GPU keeps the views that are looked at after each epoch, up to this part of its free memory."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -256,6 +259,8 @@ class Watch:
         self.indices = mixed(splits.val, config.seed)
         self.watched = (self.indices if len(self.indices) >= 2 else mixed(splits.train, config.seed))[:WATCHED]
         self.alone = dist.new_subgroups(group_size=1)[0] if distributed.world_size() > 1 else None
+        self.kept: dict[tuple[int, int, bool], list[Tensor]] = {}
+        self.room = 0 if compute.device.type != "cuda" else (memory.free(compute.device) or 0) // KEPT
 
     def validation_loss(self, model: SimCLR) -> float | None:
         """Mean over the batches of the validation split, each rank taking its share of them; None without a split.
@@ -287,24 +292,41 @@ class Watch:
         """Two views of the chosen pictures through the model in evaluation mode, as many at once as fit."""
         if augmented is None:
             augmented = self.config.contrastive.validation_views == "augmented"
-        draws = None
-        if augmented:
-            draws = draw_pairs(self.augment, self.images, chosen, generator(self.config.seed, "validation", step))
-        n, pairs = len(chosen), pictures_at_once(self.augment.size, self.compute.device) // 2
         was_training = model.training
         model.eval()
         parts = []
-        for rows in torch.arange(n).split(min(pairs, self.config.contrastive.chunk or pairs)):
-            views = self._views(chosen[rows], None if draws is None else draws[of_pairs(rows, n)])
+        for views in self._pieces(chosen, step, augmented):
             with self.compute.autocast():
-                parts.append(model(views.contiguous(memory_format=torch.channels_last)))
+                parts.append(model(views))
         model.train(was_training)
         h, z = (pairs_first(list(tensors)).float() for tensors in zip(*parts, strict=True))
         return h, z
 
+    def _pieces(self, chosen: Tensor, step: int, augmented: bool) -> Iterable[Tensor]:
+        """The views in pieces, channels_last; the same after every epoch, so a GPU keeps those it has room for."""
+        key = step, len(chosen), augmented
+        if key in self.kept:
+            return self.kept[key]
+        pieces = self._made(chosen, step, augmented)
+        size = 2 * len(chosen) * 3 * self.augment.size**2 * 4
+        if size > self.room:
+            return pieces
+        self.room -= size
+        self.kept[key] = list(pieces)
+        return self.kept[key]
+
+    def _made(self, chosen: Tensor, step: int, augmented: bool) -> Iterator[Tensor]:
+        draws = None
+        if augmented:
+            draws = draw_pairs(self.augment, self.images, chosen, generator(self.config.seed, "validation", step))
+        n, pairs = len(chosen), pictures_at_once(self.augment.size, self.compute.device) // 2
+        for rows in torch.arange(n).split(min(pairs, self.config.contrastive.chunk or pairs)):
+            views = self._views(chosen[rows], None if draws is None else draws[of_pairs(rows, n)])
+            yield views.contiguous(memory_format=torch.channels_last)
+
     def _views(self, chosen: Tensor, draws: Draw | None) -> Tensor:
         """Two views (2n, 3, S, S) of each chosen picture; without draws the un-augmented picture twice."""
         if draws is not None:
-            return self.augment.apply(self.images.batch(chosen)[0].to(self.compute.device), draws)
-        pictures = self.images.squashed(chosen, self.augment.size).to(self.compute.device)
+            return self.augment.apply(sent(self.images.batch(chosen)[0], self.compute.device), draws)
+        pictures = sent(self.images.squashed(chosen, self.augment.size), self.compute.device)
         return normalize(pictures, self.augment.mean, self.augment.std).repeat(2, 1, 1, 1)

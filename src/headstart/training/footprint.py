@@ -128,8 +128,11 @@ def simclr_cost(config: Config, images: Images, compute: Compute) -> tuple[Cost,
     copies = 2 + moments + (1 + moments) + 2 * (settings.keep == "best") + (settings.keep == "best-probe")
     frame = 3 * int(images.sizes.astype(int).prod(axis=1).mean())
     frames = BATCHES_AHEAD * frame * math.ceil(settings.batch_size / distributed.world_size())
-    views = 3 * 2 * 3 * size**2 * 4  # both views, Z-scored and laid out for the network
-    return Cost(found.pair + views, found.constant + copies * weights + frames), normed
+    views = 2 * 3 * size**2 * 4
+    # A GPU keeps the views of all chunks from the first pass to the second (step.py).
+    kept = views * math.ceil(settings.batch_size / distributed.world_size()) if compute.device.type == "cuda" else 0
+    pair = found.pair + 3 * views  # both views, Z-scored and laid out for the network
+    return Cost(pair, found.constant + copies * weights + frames + kept), normed
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from headstart.augment import SimCLRAugment
 from headstart.data.images import Images
 from headstart.engine import progress
 from headstart.engine.checkpoint import State
-from headstart.engine.device import Compute
+from headstart.engine.device import Compute, sent
 from headstart.engine.randomness import generator, order
 from headstart.evaluate.views import pair_features
 from headstart.records.config import Config
@@ -104,7 +104,7 @@ class HeadAlone(Training):
         which = torch.randint(len(self.bank), (n,), generator=generator(seed, "head-sets", epoch))
         for step in range(first, self.steps):
             chosen = permuted[step * self.batch_size : (step + 1) * self.batch_size]
-            pairs = self.bank[which[chosen].to(self.device), chosen.to(self.device)]
+            pairs = self.bank[sent(which[chosen], self.device), sent(chosen, self.device)]
             yield torch.cat(pairs.unbind(dim=1))
 
     def step(self, batch: Tensor, epoch: int, step: int) -> Step:

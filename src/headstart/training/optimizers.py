@@ -121,21 +121,26 @@ class LARS(Optimizer):
             with torch.enable_grad():
                 loss = closure()
         for group in self.param_groups:
-            for weight in group["params"]:
-                if weight.grad is not None:
-                    self._update(weight, weight.grad, group)
+            moved = [(weight, weight.grad) for weight in group["params"] if weight.grad is not None]
+            if moved:
+                self._update([weight for weight, _ in moved], [gradient for _, gradient in moved], group)
         return loss
 
-    def _update(self, weight: Tensor, gradient: Tensor, group: dict[str, Any]) -> None:
-        direction = gradient.add(weight, alpha=group["weight_decay"])
+    def _update(self, weights: list[Tensor], gradients: list[Tensor], group: dict[str, Any]) -> None:
+        """All weights of a group together: a GPU launches one kernel for many, and on a CPU each number is the same."""
+        directions = torch._foreach_add(gradients, weights, alpha=group["weight_decay"])
         if group["adapt"]:
             # On the device throughout: asking for a norm's value would make the host wait for every layer.
-            size, slope = weight.norm(), direction.norm()
-            ratio = torch.where((size > 0) & (slope > 0), group["trust"] * size / slope, 1.0)
-            direction = direction * ratio
-        momentum = self.state[weight].setdefault("momentum_buffer", torch.zeros_like(weight))
-        momentum.mul_(group["momentum"]).add_(direction, alpha=group["lr"])
-        weight.sub_(momentum)
+            size, slope = (torch.stack(torch._foreach_norm(tensors)) for tensors in (weights, directions))
+            ratios = torch.where((size > 0) & (slope > 0), group["trust"] * size / slope, 1.0)
+            torch._foreach_mul_(directions, ratios.unbind())
+        for weight in weights:
+            if "momentum_buffer" not in self.state[weight]:
+                self.state[weight]["momentum_buffer"] = torch.zeros_like(weight)
+        buffers = [self.state[weight]["momentum_buffer"] for weight in weights]
+        torch._foreach_mul_(buffers, group["momentum"])
+        torch._foreach_add_(buffers, directions, alpha=group["lr"])
+        torch._foreach_sub_(weights, buffers)
 
 
 def peak_learning_rate(config: ContrastiveConfig, batch_size: int) -> float:

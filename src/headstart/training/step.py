@@ -111,10 +111,21 @@ class Stepper:
         Exact for networks without batch norm; with it, each chunk is normalised by its own statistics.
         """
         n = len(batch.frames)
-        chunks = torch.arange(n).split(self.config.contrastive.chunk or n)
+        chunk = self.config.contrastive.chunk or n
+        chunks = [slice(start, min(start + chunk, n)) for start in range(0, n, chunk)]
+        kept: dict[int, Tensor] = {}
 
-        def forward(rows: Tensor, model: nn.Module) -> tuple[Tensor, Tensor]:
-            views = self._views(batch.frames[rows], batch.params[of_pairs(rows, n)])
+        def views_of(rows: slice) -> Tensor:
+            if rows.start in kept:
+                return kept.pop(rows.start)
+            params = batch.params[of_pairs(torch.arange(rows.start, rows.stop), n)]
+            views = self._views(batch.frames[rows], params)
+            if self.compute.device.type == "cuda":  # a GPU has room for them; they are counted in footprint.py
+                kept[rows.start] = views
+            return views
+
+        def forward(rows: slice, model: nn.Module) -> tuple[Tensor, Tensor]:
+            views = views_of(rows)
             with self.compute.autocast():
                 return model(views)
 
@@ -129,7 +140,8 @@ class Stepper:
             last = rows is chunks[-1]
             with contextlib.nullcontext() if last else self._without_sync():
                 part = forward(rows, self.parallel)[1]
-                part.backward(gradient[of_pairs(rows, n)].to(part.dtype))
+                both = torch.cat([gradient[:n][rows], gradient[n:][rows]])
+                part.backward(both.to(part.dtype))
         return loss.detach(), h
 
     def _without_sync(self) -> contextlib.AbstractContextManager[object]:

@@ -14,7 +14,8 @@ from torch import Tensor
 
 from headstart.augment import Draw, SimCLRAugment
 from headstart.data.images import Images, gathered
-from headstart.engine import distributed
+from headstart.engine import distributed, memory
+from headstart.engine.device import sent
 from headstart.engine.randomness import order
 from headstart.evaluate.views import draw_pairs
 from headstart.records.errors import InputError
@@ -66,20 +67,19 @@ def frames_on(device: torch.device, images: Images) -> Callable[[Tensor], Tensor
     """
     if device.type == "cuda":
         sizes = np.unique(images.sizes, axis=0)
-        if len(sizes) == 1 and 3 * len(images) * int(sizes.prod()) < torch.cuda.mem_get_info(device)[0] / 2:
+        if len(sizes) == 1 and memory.holds(device, 3 * len(images) * int(sizes.prod())):
             shape = (len(images), 3, *map(int, sizes[0]))
             everything = gathered(lambda rows: images.batch(rows)[0], shape, device)
-            return lambda chosen: everything[chosen.to(device, non_blocking=True)]
-        return lambda chosen: images.batch(chosen)[0].pin_memory().to(device, non_blocking=True)
-    return lambda chosen: images.batch(chosen)[0].to(device)
+            return lambda chosen: everything[sent(chosen, device)]
+    return lambda chosen: sent(images.batch(chosen)[0], device)
 
 
 def normalize(pictures: Tensor, mean: Tensor | None, std: Tensor | None) -> Tensor:
     """uint8 (N, 3, S, S) -> float32 in [0, 1], Z-scored where mean and std (3,) are given."""
     x = pictures.float() / 255
-    return (
-        x if mean is None or std is None else (x - mean.to(x.device)[:, None, None]) / std.to(x.device)[:, None, None]
-    )
+    if mean is None or std is None:
+        return x
+    return (x - sent(mean, x.device)[:, None, None]) / sent(std, x.device)[:, None, None]
 
 
 def mixed(indices: np.ndarray, seed: int) -> Tensor:

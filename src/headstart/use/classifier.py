@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from headstart import backbones
 from headstart.data import Images
 from headstart.engine import live_taps, weights
-from headstart.engine.device import Compute
+from headstart.engine.device import Compute, sent
 from headstart.engine.importers import read_tensors
 from headstart.engine.memory import pictures_at_once
 from headstart.engine.randomness import generator
@@ -77,7 +77,7 @@ def outputs(
     model.to(memory_format=torch.channels_last).to(compute.device).eval()
     batch_size = min(batch_size, pictures_at_once(size, compute.device))
     for start in range(0, len(indices), batch_size):
-        pictures = images.squashed(indices[start : start + batch_size], size).to(compute.device)
+        pictures = sent(images.squashed(indices[start : start + batch_size], size), compute.device)
         x = normalize(pictures, *zscore).contiguous(memory_format=torch.channels_last)
         with compute.autocast():
             h = model.backbone(x)

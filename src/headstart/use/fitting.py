@@ -7,21 +7,22 @@ the same pictures in the same order, and a training that was stopped goes on to 
 
 import copy
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from headstart.augment import SimCLRAugment
+from headstart.augment import Draw, SimCLRAugment
 from headstart.backbones.blocks import block_of
 from headstart.data import Images
 from headstart.engine.checkpoint import Checkpoints, State
-from headstart.engine.device import Compute
+from headstart.engine.device import Compute, fetched, sent
+from headstart.engine.prefetch import Prefetch
 from headstart.engine.randomness import generator, order
 from headstart.records.errors import InputError
 from headstart.training.loop import Epoch, Loop, Step, Training
@@ -122,6 +123,14 @@ class Fitter:
         return max(FEWEST_STEPS, n // min(self.settings.batch_size, n))
 
 
+class Batch(NamedTuple):
+    """Frames (n, 3, H, W) uint8 of one step, the draws of their views, and labels (n,) int64."""
+
+    frames: Tensor
+    params: Draw
+    labels: Tensor
+
+
 class Fitting(Training):
     """What one classifier's training does in a step, and what it keeps.
 
@@ -150,12 +159,16 @@ class Fitting(Training):
 
     def _optimizer(self) -> torch.optim.Optimizer:
         grouped = groups(self.model, self.settings.weight_decay, self.given.layer_decay)
+        fused = self.device.type == "cuda" or None
         if self.settings.optimizer == "sgd":
-            return torch.optim.SGD(grouped, lr=0.0, momentum=0.9)
-        return torch.optim.AdamW(grouped, lr=0.0)
+            return torch.optim.SGD(grouped, lr=0.0, momentum=0.9, fused=fused)
+        return torch.optim.AdamW(grouped, lr=0.0, fused=fused)
 
-    def batches(self, epoch: int, first: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Augmented pictures and their labels; what a step sees follows from the seed and its number alone."""
+    def batches(self, epoch: int, first: int) -> Iterable[Batch]:
+        """Pictures, prepared ahead in a thread; what a step sees follows from the seed and its number alone."""
+        return Prefetch(self._batches(epoch, first))
+
+    def _batches(self, epoch: int, first: int) -> Iterator[Batch]:
         fitter, train, seed = self.fitter, self.given.train, self.settings.seed
         for step in range(epoch * self.steps + first, (epoch + 1) * self.steps):
             number, position = divmod(step, len(train) // self.batch)
@@ -164,12 +177,12 @@ class Fitting(Training):
             frames, valid = fitter.images.batch(chosen)
             height, width = valid.unbind(1)
             draws = fitter.augment.draw(self.batch, height, width, generator=generator(seed, "finetune/draws", step))
-            pictures = fitter.augment.apply(frames.to(self.device), draws)
-            yield pictures, torch.from_numpy(fitter.images.labels[chosen]).to(self.device)
+            labels = torch.from_numpy(fitter.images.labels[chosen])
+            yield Batch(sent(frames, self.device), draws, sent(labels, self.device))
 
-    def step(self, batch: tuple[Tensor, Tensor], epoch: int, step: int) -> Step:
+    def step(self, batch: Batch, epoch: int, step: int) -> Step:
         """One step on the cross entropy."""
-        pictures, targets = batch
+        pictures = self.fitter.augment.apply(batch.frames, batch.params)
         number = epoch * self.steps + step
         rate = self.given.lr * schedule(number, self.schedule_steps)
         for group in self.optimizer.param_groups:
@@ -177,7 +190,7 @@ class Fitting(Training):
         self.model.train()
         with stochastic_layers(self.device, self.settings.seed, number), self.fitter.compute.autocast():
             scores = self.model(pictures.contiguous(memory_format=torch.channels_last))
-            loss = cross_entropy(scores.float(), targets)
+            loss = cross_entropy(scores.float(), batch.labels)
         self.optimizer.zero_grad()
         loss.backward()
         self.optimizer.step()
@@ -223,18 +236,15 @@ def groups(model: Classifier, weight_decay: float, layer_decay: float) -> list[d
     """Optimiser groups: each block's `rate` is `layer_decay` times that of the block after it; the classifier's is 1.
 
     Blocks count in the order in which the network registers them, which is that of its forward pass. Norms and biases
-    are not decayed.
+    are not decayed. Parameters that are treated alike share a group, which a GPU updates in one kernel.
     """
     named = list(model.named_parameters())
     blocks = list(dict.fromkeys(block_of(name) for name, _ in named))
-    return [
-        {
-            "params": [p],
-            "rate": layer_decay ** (len(blocks) - 1 - blocks.index(block_of(name))),
-            "weight_decay": weight_decay if p.ndim > 1 else 0.0,
-        }
-        for name, p in named
-    ]
+    alike: dict[tuple[float, float], list[nn.Parameter]] = {}
+    for name, p in named:
+        rate = layer_decay ** (len(blocks) - 1 - blocks.index(block_of(name)))
+        alike.setdefault((rate, weight_decay if p.ndim > 1 else 0.0), []).append(p)
+    return [{"params": params, "rate": rate, "weight_decay": decay} for (rate, decay), params in alike.items()]
 
 
 def schedule(step: int, total: int) -> float:
@@ -244,4 +254,4 @@ def schedule(step: int, total: int) -> float:
 
 
 def _copied(model: nn.Module) -> dict[str, Tensor]:
-    return {name: tensor.detach().cpu().clone().contiguous() for name, tensor in model.state_dict().items()}
+    return {name: tensor.contiguous() for name, tensor in fetched(model.state_dict()).items()}
