@@ -3,9 +3,13 @@
 import os
 import signal
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import settings
+
+if TYPE_CHECKING:
+    import torch
 
 # Machines that run these tests are shared: no deadlines, and the same examples every time.
 settings.register_profile("headstart", deadline=None, max_examples=50, derandomize=True)
@@ -17,6 +21,23 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 NEEDS_DATA = "needs HEADSTART_DATA (the folder that holds data/ and reference/)"
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """`--device`: where the tests marked gpu compute."""
+    parser.addoption("--device", default="cuda:0", help="the GPU of the tests marked gpu (default cuda:0)")
+
+
+@pytest.fixture
+def gpu(request: pytest.FixtureRequest) -> "torch.device":
+    """The device of `--device`; skips where there is no GPU."""
+    import torch
+
+    if not torch.cuda.is_available():
+        pytest.skip("needs a GPU")
+    device = torch.device(request.config.getoption("--device"))
+    torch.cuda.set_device(device)
+    return device
 
 
 @pytest.fixture(autouse=True, scope="session")
