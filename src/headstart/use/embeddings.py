@@ -42,6 +42,7 @@ class Embeddings:
         compute: how one more is embedded.
         images: the pictures, where they are open.
         kept: the features, where there is a file of them.
+        file: what they were read from.
     """
 
     run: Run
@@ -53,6 +54,7 @@ class Embeddings:
     compute: Compute
     images: Images | None = None
     kept: np.ndarray | None = None
+    file: Path | None = None
 
     def __len__(self) -> int:
         return len(self.names)
@@ -201,6 +203,7 @@ def read(path: str | Path, compute: Compute | None = None) -> Embeddings:
         data=_data_of(said, path),
         compute=compute or choose(precision=said["precision"], threads=torch.get_num_threads()),
         kept=kept["embeddings"],
+        file=path,
     )
 
 

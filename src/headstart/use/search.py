@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from headstart.data.sheets import Section, Tile, check_ending, gallery, picture
-from headstart.evaluate.neighbours import nearest
 from headstart.records import files
 from headstart.records.errors import InputError
 from headstart.records.files import expanded
 from headstart.records.folder import no_folder, no_input
 from headstart.use.embeddings import Embeddings
+from headstart.use.index import close
 
 SHOWN = 50
 """Queries on a contact sheet, at most."""
@@ -64,7 +64,7 @@ def search(within: Embeddings, query: str | Path, *, top: int = 10, out: str | P
     if not path.exists():
         raise InputError(f"--query {query} is not there; give the path of a picture, or of a folder of them")
     asked = within.run.open_images(query, replace(within.run.reading, labels="none"))
-    indices, values = nearest(within.run.embed(asked, compute=within.compute), within.features, top + 1)
+    indices, values = close(within.run.embed(asked, compute=within.compute), within, top + 1)
     known = {name: i for i, name in enumerate(within.names)}
     answers = []
     for row, name in enumerate(asked.names):

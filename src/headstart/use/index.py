@@ -1,0 +1,123 @@
+"""Nearest pictures among millions: an index that is built once beside the embeddings and kept (extra `usearch`).
+
+Comes in: queries and embeddings. Goes out: as `neighbours.nearest`. Up to APPROXIMATE_FROM pictures, without a file to
+keep the index beside, and without the extra, every picture is compared. Beyond, candidates come from a graph (HNSW,
+Malkov and Yashunin 2018) and are ranked by their exact similarity; how many of the exact answers it finds is measured
+when it is built, and said.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from headstart.engine.progress import say, stage
+from headstart.engine.randomness import numpy_generator
+from headstart.evaluate.neighbours import nearest, normalized
+from headstart.records import files
+from headstart.statistics import wilson
+from headstart.use.embeddings import Embeddings, weights_of
+
+APPROXIMATE_FROM = 1_000_000
+"""Rows up to which all are compared: a query of a million takes a third of a second."""
+CANDIDATES = 4
+"""Times as many as are asked for are taken from the graph and ranked exactly."""
+ASKED, TOP = 200, 10
+"""Recall: of the TOP exact neighbours of so many pictures of the set, the share that the index finds."""
+BLOCK = 10_000
+
+
+@dataclass(frozen=True)
+class Recall:
+    """Of so many exact neighbours, how many the index finds; identity: of the rows it was built of."""
+
+    identity: str
+    found: int
+    asked: int
+
+    def __str__(self) -> str:
+        low, high = wilson(self.found, self.asked)
+        return f"{self.found / self.asked:.3f} (95 % interval {low:.3f} to {high:.3f})"
+
+
+def close(queries: np.ndarray, within: Embeddings, top: int) -> tuple[np.ndarray, np.ndarray]:
+    """Indices and cosine similarities of the `top` rows of `within` most like each query, the highest first."""
+    if len(within) <= APPROXIMATE_FROM or within.file is None:
+        return nearest(queries, within.features, top)
+    if find_spec("usearch") is None:
+        say(f"all {len(within):,} pictures are compared; `pip install 'headstart[usearch]'` builds an index of them")
+        return nearest(queries, within.features, top)
+    index, recall = _index(within, within.file)
+    say(f"from an index of {len(within):,} pictures, recall at {TOP} {recall}; {_beside(within.file).name} keeps it")
+    return _ranked(index, queries, within.features, top)
+
+
+def _ranked(index: Any, queries: np.ndarray, features: np.ndarray, top: int) -> tuple[np.ndarray, np.ndarray]:
+    """The best of the index's candidates, by their exact similarity; ties by index."""
+    top = min(top, len(features))
+    count = min(len(features), CANDIDATES * top)
+    indices, values = np.empty((len(queries), top), np.int64), np.empty((len(queries), top), np.float32)
+    for row, query in enumerate(normalized(queries)):
+        found = np.sort(index.search(query, count).keys.astype(np.int64))
+        similarity = normalized(features[found]) @ query
+        best = np.argsort(-similarity, kind="stable")[:top]
+        indices[row], values[row] = found[best], similarity[best]
+    return indices, values
+
+
+def _index(within: Embeddings, path: Path) -> tuple[Any, Recall]:
+    """The index beside a file of embeddings, built where there is none of these very rows."""
+    from usearch.index import Index  # noqa: PLC0415 - an extra
+
+    beside, about = _beside(path), _beside(path).with_suffix(".usearch.json")
+    digest = hashlib.blake2b(weights_of(within.run).encode(), digest_size=8)
+    digest.update(within.digests.tobytes())
+    try:
+        kept = Recall(**json.loads(about.read_text()))
+        if kept.identity == digest.hexdigest():
+            return Index.restore(str(beside), view=True), kept
+    except (OSError, ValueError, TypeError, RuntimeError):  # none yet, or damaged
+        pass
+    index = built(within.features)
+    found, asked = recall_of(lambda rows, top: _ranked(index, rows, within.features, top)[0], within.features)
+    recall = Recall(digest.hexdigest(), found, asked)
+    about.unlink(missing_ok=True)
+    unfinished = beside.with_suffix(f".{os.getpid()}.tmp")
+    try:
+        index.save(str(unfinished))
+        os.replace(unfinished, beside)
+    finally:
+        unfinished.unlink(missing_ok=True)
+    files.write(about, json.dumps(asdict(recall)))
+    return index, recall
+
+
+def built(features: np.ndarray) -> Any:
+    """A graph of rows, each kept in half precision."""
+    from usearch.index import Index  # noqa: PLC0415 - an extra
+
+    index = Index(ndim=features.shape[1], metric="cos", dtype="f16")
+    with stage("indexing", len(features)) as bar:
+        for start in range(0, len(features), BLOCK):
+            rows = normalized(features[start : start + BLOCK])
+            index.add(np.arange(start, start + len(rows)), rows, threads=torch.get_num_threads())
+            bar.advance(len(rows))
+    return index
+
+
+def recall_of(ask: Callable[[np.ndarray, int], np.ndarray], features: np.ndarray) -> tuple[int, int]:
+    """How many of the exact TOP neighbours of ASKED rows `ask` names, of how many."""
+    rows = features[numpy_generator(0, "index/recall").permutation(len(features))[:ASKED]]
+    exact, given = nearest(rows, features, TOP)[0], ask(rows, TOP)
+    return sum(int(np.isin(a, b).sum()) for a, b in zip(exact, given, strict=True)), exact.size
+
+
+def _beside(path: Path) -> Path:
+    return path.with_name(f"{path.name}.usearch")
