@@ -33,6 +33,7 @@ def main(studies: list[Path]) -> None:
                 values = np.array([moved(after, before) for after, before, _ in runs])
                 low, high = interval(values, gains)
                 print(f"| {figure} | {spearmanr(values, gains).statistic:.2f} | {low:.2f} to {high:.2f} |")
+            print(f"\n{_choices(runs)}")
 
 
 def _runs(study: Path) -> dict[str, list[tuple[Shape, Shape, float]]]:
@@ -66,8 +67,23 @@ def interval(values: np.ndarray, gains: np.ndarray, resamples: int = 2000) -> tu
 
 def _rule(after: Shape, before: Shape) -> float:
     """As a run without labels scores a version of its backbone."""
-    now, was = (Figures(retrieval=shape["retrieval"], rankme=shape["effective_rank"]) for shape in (after, before))
-    return now.score(was)
+    return _figures(after).score(_figures(before))
+
+
+def _figures(shape: Shape) -> Figures:
+    return Figures(retrieval=shape["retrieval"], rankme=shape["effective_rank"])
+
+
+def _choices(runs: list[tuple[Shape, Shape, float]]) -> str:
+    """What the rule would keep, and what it would cost: in points of the probes on average."""
+    kept = [gain for after, before, gain in runs if _figures(after).acceptable(_figures(before))]
+    left = [gain for after, before, gain in runs if not _figures(after).acceptable(_figures(before))]
+    sides = [
+        f"{name} {len(gains)}"
+        + (f" ({min(gains):+.1f} to {max(gains):+.1f}, mean {np.mean(gains):+.1f})" if gains else "")
+        for name, gains in (("adapted weights kept:", kept), ("given weights kept in place of:", left))
+    ]
+    return "; ".join(sides)
 
 
 def _moved(key: str, sign: int = 1) -> Callable[[Shape, Shape], float]:
