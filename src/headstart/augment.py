@@ -70,8 +70,7 @@ class SimCLRAugment(nn.Module):
             -s to s, at most 0.5).
         blur_sigma: pixels.
         blur_kernel: odd number of taps; None is 10 % of the side made odd, as in the authors' code.
-        mean, std: three numbers each, in [0, 1] units, for the Z-score as the last step; None leaves the views in
-            [0, 1].
+        mean, std: three numbers each, in [0, 1] units, for the Z-score as the last step; None: views stay in [0, 1].
 
     >>> augment = SimCLRAugment(size=32)
     >>> pictures = torch.zeros(4, 3, 60, 80, dtype=torch.uint8)
@@ -149,8 +148,6 @@ class SimCLRAugment(nn.Module):
         """uint8 (N, 3, H, W) -> float32 (views * N, 3, size, size); rows i, i + N, ... are views of picture i.
 
         Args:
-            pictures: the batch.
-            views: of each picture.
             valid: (N, 2) heights and widths for frames padded at the right and bottom; None: the whole frame.
             generator: a CPU generator; None: torch's default one.
         """
@@ -397,8 +394,7 @@ def _resampling(start: Tensor, length: Tensor, flip: Tensor | None, size: int, e
     outside = (pixel < 0) | (pixel > length[:, None])
     pixel = (pixel / wide).masked_fill_(outside, math.inf)
     output = torch.arange(size, device=start.device) + 0.5
-    if flip is not None:
-        output = torch.where(flip[:, None] > 0, size - output, output)
+    output = output if flip is None else torch.where(flip[:, None] > 0, size - output, output)
     weight = (pixel[:, None, :] - (output * narrow)[:, :, None]).abs_()
     torch.sub(1, weight, out=weight).clamp_(min=0)
     return weight.div_(weight.sum(dim=2, keepdim=True))

@@ -123,7 +123,7 @@ class Fitter:
         return max(FEWEST_STEPS, n // min(self.settings.batch_size, n))
 
 
-class Batch(NamedTuple):
+class LabelledBatch(NamedTuple):
     """Frames (n, 3, H, W) uint8 of one step, the draws of their views, and labels (n,) int64."""
 
     frames: Tensor
@@ -164,11 +164,11 @@ class Fitting(Training):
             return torch.optim.SGD(grouped, lr=0.0, momentum=0.9, fused=fused)
         return torch.optim.AdamW(grouped, lr=0.0, fused=fused)
 
-    def batches(self, epoch: int, first: int) -> Iterable[Batch]:
+    def batches(self, epoch: int, first: int) -> Iterable[LabelledBatch]:
         """Pictures, prepared ahead in a thread; what a step sees follows from the seed and its number alone."""
         return Prefetch(self._batches(epoch, first))
 
-    def _batches(self, epoch: int, first: int) -> Iterator[Batch]:
+    def _batches(self, epoch: int, first: int) -> Iterator[LabelledBatch]:
         fitter, train, seed = self.fitter, self.given.train, self.settings.seed
         for step in range(epoch * self.steps + first, (epoch + 1) * self.steps):
             number, position = divmod(step, len(train) // self.batch)
@@ -178,9 +178,9 @@ class Fitting(Training):
             height, width = valid.unbind(1)
             draws = fitter.augment.draw(self.batch, height, width, generator=generator(seed, "finetune/draws", step))
             labels = torch.from_numpy(fitter.images.labels[chosen])
-            yield Batch(sent(frames, self.device), draws, sent(labels, self.device))
+            yield LabelledBatch(sent(frames, self.device), draws, sent(labels, self.device))
 
-    def step(self, batch: Batch, epoch: int, step: int) -> Step:
+    def step(self, batch: LabelledBatch, epoch: int, step: int) -> Step:
         """One step on the cross entropy."""
         pictures = self.fitter.augment.apply(batch.frames, batch.params)
         number = epoch * self.steps + step
