@@ -11,7 +11,7 @@ from PIL import Image
 
 from headstart import backbones, study
 from headstart.data import open_images
-from headstart.records.config import to_yaml
+from headstart.records.config import load, to_yaml
 from headstart.records.errors import InputError
 from headstart.study import calls, opening
 from tests.study.tiny import TINY, written
@@ -111,15 +111,17 @@ def test_weights_that_cannot_be_fetched_are_refused_before_an_autoencoder_trains
 
 
 def test_heads_are_compared_from_given_weights(tmp_path: Path) -> None:
+    """With their autoencoders, whose pictures are read as the weights expect them."""
     network = "shufflenet_v2_x0_5"
     weights = tmp_path / "given.pth"
     torch.save(backbones.build(network).state_dict(), weights)
-    base = {**TINY["base"], "backbone": {"name": network, "weights": str(weights)}, "contrastive": {"batch_size": 16}}
-    factors = {"head.init": ["random", "orthogonal"], "head.frozen": [True, False]}
-    planned = study.expand(study.load(written(tmp_path, base=base, factors=factors)))
-    opening.check(planned, tmp_path / "out")
-    assert len(planned) == 8
-    assert {run.config.data.interpolation for run in planned} == {"backbone"}  # the recipe for given weights
+    short = {"epochs": 1, "batch_size": 16, "head_epochs": 1}
+    given = {"backbone": {"name": network, "weights": str(weights)}, "autoencoder": {"epochs": 1, "normalize": True}}
+    base = {**TINY["base"], **given, "contrastive": short}
+    file = written(tmp_path, base=base, factors={"head.init": ["random", "autoencoder", "pca"]}, seeds=[0])
+    assert study.run(file, tmp_path / "out", workers=0, quiet=True).exit_code == 0
+    read = [load(path)[0].data for path in (tmp_path / "out" / "runs").glob("*/config.yaml")]
+    assert [data.statistics for data in read] == 4 * ["backbone"]  # the recipe for given weights
 
 
 def test_one_run_of_many_that_cannot_be_is_named(tmp_path: Path) -> None:

@@ -19,11 +19,12 @@ def autoencoder_config(config: Config) -> Config:
     if not on_features:
         data = replace(data, normalize=house.data.normalize)
         data = data if config.autoencoder.normalize else replace(data, statistics=house.data.statistics)
+    looks_at_weights = on_features or "backbone" in (data.statistics, data.interpolation)
     return replace(
         config,
         stages="autoencoder",
         data=data,
-        backbone=config.backbone if on_features else replace(config.backbone, weights=house.backbone.weights),
+        backbone=config.backbone if looks_at_weights else replace(config.backbone, weights=house.backbone.weights),
         head=replace(house.head, hidden_dim=config.head.hidden_dim),
         contrastive=house.contrastive,
         augment=house.augment,
