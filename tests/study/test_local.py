@@ -32,7 +32,7 @@ def test_two_workers_do_the_same_and_train_each_autoencoder_once(tmp_path: Path,
         if "init=autoencoder" in name:
             assert weights["autoencoder.safetensors"] in {path.read_bytes() for path in stored}
     assert not list((tmp_path / "out").rglob(".claim*"))
-    assert len(list((tmp_path / "out" / "untrained").iterdir())) == 2
+    assert len(list((tmp_path / "out" / "before").iterdir())) == 2
 
 
 def test_a_signal_stops_resumably(tmp_path: Path, uninterrupted: dict[str, Any]) -> None:
