@@ -388,8 +388,9 @@ def ended(arguments: str) -> int:
 
 
 def what_is_there(place: Path) -> dict[str, int]:
-    """Every file and folder, and when each file was last written."""
-    return {str(path): path.lstat().st_mtime_ns * (not path.is_dir()) for path in place.rglob("*")}
+    """Every file and folder but what Python keeps of a plugin, and when each file was last written."""
+    paths = (path for path in place.rglob("*") if "__pycache__" not in path.parts)
+    return {str(path): path.lstat().st_mtime_ns * (not path.is_dir()) for path in paths}
 
 
 def test_it_is_a_hundred() -> None:

@@ -74,7 +74,7 @@ def test_labels_are_an_option_of_every_command_that_reads_pictures(go: Go) -> No
     said = go("embed ../run ../photos --data.size 64 --out x.npz", code=2)
     assert "--data.size is 64" in said
     go("select ../run -n 2 --threads 1 --device cpu --out chosen --data.labels none")
-    assert "--data.labels FILE" in go("finetune ../run ../photos --data.labels none --out c --threads 1", code=2)
+    assert "--data.labels FILE" in go("finetune ../run ../photos --data.labels none --out none --threads 1", code=2)
 
 
 def test_evaluate_finds_the_run_s_pictures_again(place: Path, go: Go) -> None:
