@@ -110,7 +110,7 @@ def test_killed_ten_times_it_ends_as_if_it_had_not_been(tmp_path: Path) -> None:
         for result in (out / "runs").glob("*/result.json"):
             assert finished.setdefault(result.parent.name, result.read_bytes()) == result.read_bytes(), "run again"
     assert start("smoke", out, workers=2, **options).wait(3600) == 0
-    assert len(results(tmp_path / "whole")) == 16
+    assert len(results(tmp_path / "whole")) == 20
     assert_same(results(out), results(tmp_path / "whole"))
 
 
