@@ -6,12 +6,11 @@ bootstrap's over runs (95 %, 2,000 resamples, seed 0): about other trainings of 
 """
 
 import json
-import math
 import sys
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from scipy.stats import spearmanr
@@ -22,35 +21,51 @@ PROBES = ("knn", "linear", "few_shot_5")
 Shape = Mapping[str, Any]
 
 
+class Adapted(NamedTuple):
+    """A run: h after and before SimCLR, and the mean gain of the probes in points."""
+
+    name: str
+    after: Shape
+    before: Shape
+    gain: float
+
+    @property
+    def kept(self) -> bool:
+        """Whether a run without labels would keep these weights."""
+        return _figures(self.after).acceptable(_figures(self.before))
+
+
 def main(studies: list[Path]) -> None:
-    """Print one table a set as Markdown."""
+    """Print two tables a set as Markdown: of figures, and of runs."""
     for study in studies:
-        for name, runs in _runs(study).items():
-            gains = np.array([gain for _, _, gain in runs])
+        found = _runs(study)
+        if not found:
+            sys.exit(f"{study} holds no run with figures of h before and after SimCLR; give a study's folder")
+        for name, runs in found.items():
+            gains = np.array([run.gain for run in runs])
             print(f"\n{study.name}, {name}: {len(runs)} runs, probes {gains.min():+.1f} to {gains.max():+.1f} points\n")
             print("| figure | rank correlation | 95 % interval |\n| --- | ---: | --- |")
             for figure, moved in MOVES.items():
-                values = np.array([moved(after, before) for after, before, _ in runs])
+                values = np.array([moved(run.after, run.before) for run in runs])
                 low, high = interval(values, gains)
                 print(f"| {figure} | {spearmanr(values, gains).statistic:.2f} | {low:.2f} to {high:.2f} |")
-            print(f"\n{_choices(runs)}")
+            print("\n| run | points | without labels | RankMe | LiDAR |\n| --- | ---: | --- | --- | --- |")
+            for run in sorted(runs, key=lambda run: -run.gain):
+                ranks = (f"{run.before[key]:.0f} to {run.after[key]:.0f}" for key in ("effective_rank", "lidar"))
+                print(f"| {run.name} | {run.gain:+.1f} | {'kept' if run.kept else 'refused'} | {' | '.join(ranks)} |")
 
 
-def _runs(study: Path) -> dict[str, list[tuple[Shape, Shape, float]]]:
-    """Of each set: h after and before SimCLR, and the mean gain of the probes in points."""
+def _runs(study: Path) -> dict[str, list[Adapted]]:
+    """The runs of each set."""
     found = defaultdict(list)
-    for result in _results(study):
-        after = result["geometry"]
-        gains = [result["probes"][p]["accuracy"] - result["untrained"][p]["accuracy"] for p in PROBES]
-        found[result["data"]["name"]].append((after, after["before"], 100 * float(np.mean(gains))))
-    return found
-
-
-def _results(study: Path) -> Iterator[dict[str, Any]]:
     for path in sorted(study.glob("runs/*/result.json")):
         result = json.loads(path.read_text(encoding="utf-8"))
-        if result["contrastive"] is not None:  # an autoencoder's own record has no backbone
-            yield result
+        after = result["geometry"]
+        if "before" in after and result["probes"]:
+            gains = [result["probes"][p]["accuracy"] - result["untrained"][p]["accuracy"] for p in PROBES]
+            gain = 100 * float(np.mean(gains))
+            found[result["data"]["name"]].append(Adapted(path.parent.name, after, after["before"], gain))
+    return found
 
 
 def interval(values: np.ndarray, gains: np.ndarray, resamples: int = 2000) -> tuple[float, float]:
@@ -74,18 +89,6 @@ def _figures(shape: Shape) -> Figures:
     return Figures(retrieval=shape["retrieval"], rankme=shape["effective_rank"])
 
 
-def _choices(runs: list[tuple[Shape, Shape, float]]) -> str:
-    """What the rule would keep, and what it would cost: in points of the probes on average."""
-    kept = [gain for after, before, gain in runs if _figures(after).acceptable(_figures(before))]
-    left = [gain for after, before, gain in runs if not _figures(after).acceptable(_figures(before))]
-    sides = [
-        f"{name} {len(gains)}"
-        + (f" ({min(gains):+.1f} to {max(gains):+.1f}, mean {np.mean(gains):+.1f})" if gains else "")
-        for name, gains in (("adapted weights kept:", kept), ("given weights kept in place of:", left))
-    ]
-    return "; ".join(sides)
-
-
 def _moved(key: str, sign: int = 1) -> Callable[[Shape, Shape], float]:
     return lambda after, before: sign * (after[key] - before[key])
 
@@ -94,7 +97,7 @@ MOVES: dict[str, Callable[[Shape, Shape], float]] = {
     "retrieval and RankMe together, the rule of a run without labels": _rule,
     "retrieval of one view by the other": _moved("retrieval"),
     "RankMe": _moved("effective_rank"),
-    "RankMe held": lambda after, before: -abs(math.log(after["effective_rank"] / before["effective_rank"])),
+    "RankMe held": lambda after, before: -_figures(after).drift(_figures(before)),
     "centred rank": _moved("centred_rank"),
     "alpha-ReQ": _moved("alpha_req", -1),
     "LiDAR": _moved("lidar"),

@@ -7,11 +7,12 @@ without labels. Printed are the table of all of them and how well each criterion
 """
 
 import json
-import math
 from pathlib import Path
 from typing import Any
 
 from scipy.stats import spearmanr
+
+from headstart.evaluate.unlabelled import Figures
 
 PROBES = ("knn", "linear", "few_shot_5")
 Row = dict[str, Any]
@@ -47,21 +48,16 @@ def _unlabelled(name: str, sign: int = 1) -> Any:
     return lambda row, given: sign * (row["unlabelled"][name] - given["unlabelled"][name])
 
 
-def _drift(row: Row, given: Row) -> float:
-    return abs(math.log(row["unlabelled"]["rankme"] / given["unlabelled"]["rankme"]))
-
-
-def _rule(row: Row, given: Row) -> float:
-    """As evaluate/unlabelled.py scores a version."""
-    return min(_unlabelled("retr1")(row, given), 10) / 100 - _drift(row, given)
+def _figures(row: Row) -> Figures:
+    return Figures(retrieval=row["unlabelled"]["retr1"] / 100, rankme=row["unlabelled"]["rankme"])
 
 
 CRITERIA = {
     "cross-validated probes, train and val labels": _cross_validated,
-    "retrieval and RankMe together": _rule,
+    "retrieval and RankMe together": lambda row, given: _figures(row).score(_figures(given)),
     "retrieval of one view by the other": _unlabelled("retr1"),
     "RankMe": _unlabelled("rankme"),
-    "RankMe held": lambda row, given: -_drift(row, given),
+    "RankMe held": lambda row, given: -_figures(row).drift(_figures(given)),
     "alpha-ReQ": _unlabelled("alpha"),
     "LiDAR": _unlabelled("lidar"),
     "alignment": _unlabelled("align", -1),

@@ -81,15 +81,7 @@ def effective_rank(x: Tensor) -> float:
 
     x: (N, d). 0 where all values are zero.
     """
-    return _rank(_squared_singular_values(x))
-
-
-def _rank(squares: Tensor) -> float:
-    singular = squares.sqrt()
-    if not float(singular.sum()) > 0:
-        return 0.0
-    shares = singular / singular.sum() + 1e-7
-    return math.exp(-float((shares * shares.log()).sum()))
+    return spectra.rank_of(_squared_singular_values(x).sqrt())
 
 
 def spectrum(x: Tensor) -> list[list[float]]:
@@ -129,7 +121,7 @@ def of_features(features: np.ndarray) -> dict[str, Any]:
         "dead": float((h == h[0]).all(0).double().mean()),
         "spectrum": _in_short(variances),
         "spread": spread(h),
-        "centred_rank": _rank(variances),
+        "centred_rank": spectra.rank_of(variances.sqrt()),
         "alpha_req": spectra.alpha_req(variances),
     }
 

@@ -1,7 +1,7 @@
 """Three figures that are said to follow accuracy without a label, each read from a spectrum.
 
 Comes in: representations h of pictures, or of several views of each. Goes out: a number; no threshold, since none is
-known to hold (docs/evaluation.md). RankMe is `geometry.effective_rank`; alpha-ReQ and LiDAR stand here.
+known to hold (docs/evaluation.md). RankMe is `geometry.effective_rank`, made of `rank_of`; the others stand here.
 """
 
 import math
@@ -14,7 +14,7 @@ RANKS = (4, 100)
 FEWEST_RANKS = 10
 """Eigenvalues without which a line says nothing."""
 DELTA, EPSILON = 1e-4, 1e-7
-"""LiDAR's ridge on the scatter within pictures, and what is added to each share, as its paper has them."""
+"""LiDAR's ridge on the scatter within pictures; what it and RankMe add to each share, as their papers have them."""
 
 
 def alpha_req(variances: Tensor) -> float | None:
@@ -60,7 +60,12 @@ def lidar(views: Tensor) -> float:
     within = apart.T @ apart / (n * q) + DELTA * torch.eye(d, dtype=x.dtype, device=x.device)
     whitened = torch.linalg.solve_triangular(torch.linalg.cholesky(within), between, upper=False)
     values = torch.linalg.eigvalsh(whitened.T @ whitened).clamp_min(0).flip(0)[:d]
+    return rank_of(torch.cat([values, values.new_zeros(d - len(values))]))
+
+
+def rank_of(values: Tensor) -> float:
+    """exp of the entropy of the shares of (r,) numbers from 0 on: 1 (one has all) to r; 0 where all are 0."""
     if not float(values.sum()) > 0:
         return 0.0
-    shares = torch.cat([values, values.new_zeros(d - len(values))]) / values.sum() + EPSILON
+    shares = values / values.sum() + EPSILON
     return math.exp(-float((shares * shares.log()).sum()))
