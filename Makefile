@@ -29,7 +29,7 @@ $(VENV)-oldest/.test: pyproject.toml
 	@mkdir -p build
 	$(VENV)-oldest/bin/python tests/oldest.py pyproject.toml > build/oldest.txt
 	$(VENV)-oldest/bin/python -m pip install --quiet --disable-pip-version-check --constraint build/oldest.txt \
-		--editable ".[test,timm,onnx,parquet,heif,ray,loggers]"
+		--editable ".[test,timm,onnx,parquet,heif,ray,usearch,datasets,loggers]"
 	@touch $@
 
 soak: $(VENV)/.test

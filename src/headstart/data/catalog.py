@@ -14,6 +14,7 @@ from pathlib import Path
 from headstart.data import words
 from headstart.data.decode import SUFFIXES
 from headstart.data.folders import in_folder
+from headstart.data.hub import on_hub
 from headstart.data.lists import LISTS, in_list, labelled_by
 from headstart.data.named import named_set, set_of
 from headstart.data.packed import PACKED, in_folder_packed, in_packed
@@ -21,13 +22,13 @@ from headstart.data.source import Entry, Found, Source, as_text, make, relabel
 from headstart.records.config import DataConfig
 from headstart.records.errors import InputError
 from headstart.records.files import expanded, nearby
-from headstart.records.names import SETS
+from headstart.records.names import HUB, SETS
 
 
 def shown(source: str) -> str:
     """A source as a report shows it: the named set, or the last part of the path."""
     name, _, root = source.partition(":")
-    return name if root and "/" not in name else Path(source).name
+    return name if root and "/" not in name and name != HUB else Path(source).name
 
 
 def find(data: DataConfig) -> Source:
@@ -39,16 +40,24 @@ def find(data: DataConfig) -> Source:
         raise InputError(
             "no DATA given; name a folder of pictures, a list of paths, or a set such as digits or cifar10:ROOT"
         )
-    named = [name for name in data.sources if set_of(name) and not _is_a_folder_instead(name)]
+    named = [name for name in data.sources if _on_hub(name) or (set_of(name) and not _is_a_folder_instead(name))]
     if named and len(data.sources) > 1:
         raise InputError(f"{named[0]} must be the only DATA; unpack it into folders to combine it with others")
-    source = named_set(named[0], data) if named else _from_files(data.sources, data.labels)
+    source = _of_a_set(named[0], data) if named else _from_files(data.sources, data.labels)
     source = replace(source, notes=(*source.notes, *map(_which_of_two, filter(_is_a_folder, data.sources))))
     if data.labels == "none":
         return relabel(source, [None] * len(source.names))
     if data.labels not in ("auto", "folders"):
         return labelled_by(expanded(data.labels), source)
     return source
+
+
+def _on_hub(name: str) -> bool:
+    return name.startswith(f"{HUB}:")
+
+
+def _of_a_set(name: str, data: DataConfig) -> Source:
+    return on_hub(name) if _on_hub(name) else named_set(name, data)
 
 
 def _is_a_folder(name: str) -> bool:

@@ -22,7 +22,7 @@ import numpy as np
 from headstart.data.decode import MAX_BYTES, SUFFIXES, UnreadableError
 from headstart.data.layout import Folder, Layout, Role
 from headstart.data.source import Entry, Found
-from headstart.data.table import is_label, no_label
+from headstart.data.table import class_name, is_label, no_label
 from headstart.records.arrays import in_words
 from headstart.records.errors import InputError
 from headstart.records.text import number, printable
@@ -251,7 +251,7 @@ def _in_parquet(path: Path) -> Found:
         size = file.metadata.row_group(group).total_byte_size // max(1, count)
         values = file.read_row_group(group, columns=[label]).column(0).to_pylist() if label else [None] * count
         for row, value in enumerate(values):
-            entries.append(Entry(f"{len(entries):07d}", Cell(table, group, row, size), _named(value, names)))
+            entries.append(Entry(f"{len(entries):07d}", Cell(table, group, row, size), class_name(value, names)))
     return Found(entries, notes=notes)
 
 
@@ -268,12 +268,6 @@ def _class_names(metadata: dict[bytes, bytes], label: str | None) -> list[str]:
         return [str(name) for name in names]
     except (KeyError, TypeError, ValueError):
         return []
-
-
-def _named(value: Any, names: list[str]) -> str | None:
-    if isinstance(value, int) and 0 <= value < len(names):
-        return names[value]
-    return None if value is None or no_label(str(value)) or (names and value == -1) else str(value)
 
 
 # --------------------------------------------------------------------------------------------------------------- arrays

@@ -57,6 +57,13 @@ def no_label(text: str) -> bool:
     return text.strip().lower() in _NO_LABEL
 
 
+def class_name(value: object, names: Sequence[str]) -> str | None:
+    """The class that a cell of Hugging Face's means, where `names` are those of its numbers; None: no label."""
+    if isinstance(value, int) and 0 <= value < len(names):
+        return names[value]
+    return None if value is None or no_label(str(value)) or (names and value == -1) else str(value)
+
+
 class TableRow(NamedTuple):
     """A row of a table: its line, the picture it names, its class (None: none) and split ('': none)."""
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from headstart.records.errors import InputError
 from headstart.records.files import expanded, jsonl, nearby, parse_json, read, read_json, write
+from headstart.records.names import HUB
 from headstart.records.schema import LINE, RESULT
 from headstart.records.validation import problem
 
@@ -100,7 +101,7 @@ def no_input(out: str | Path, given: Iterable[str | Path], option: str = "--out"
     """
     place = _real(out)
     for name in given:
-        path = _real(name)
+        path = _real(str(name).removeprefix(f"{HUB}:"))
         if place == path and path.exists():
             raise InputError(f"{option} {out} is what the command reads; give a path of its own")
         if pictures and path.is_dir() and place.is_relative_to(path):

@@ -10,7 +10,7 @@ from typing import Any
 
 from headstart.records.config import Config, DataConfig
 from headstart.records.files import expanded
-from headstart.records.names import SETS
+from headstart.records.names import HUB, SETS
 
 
 def located(config: Config, folder: object) -> Config:
@@ -33,6 +33,8 @@ def _absolute(text: str, folder: str) -> str:
     name, _, root = text.partition(":")
     if name in SETS:
         return f"{name}:{Path(folder, expanded(root))}" if root else text
+    if name == HUB:
+        return f"{HUB}:{_absolute(root, folder)}"
     path = Path(folder, expanded(text))
     return str(path) if path.exists() else text
 
@@ -57,6 +59,9 @@ def places(sources: tuple[str, ...]) -> tuple[str, ...]:
     found = []
     for source in sources:
         name, _, root = source.partition(":")
+        if name == HUB:
+            found.append(f"{HUB}:{expanded(root).resolve()}" if expanded(root).exists() else source)
+            continue
         path = root if name in SETS else source
         resolved = str(expanded(path).resolve()) if path else ""
         found.append(f"{name}:{resolved}" if name in SETS else resolved)

@@ -200,6 +200,9 @@ PROBES = Names(
     ),
 )
 
+HUB = "hf"
+"""DATA that begins so, and a colon, lies on Hugging Face's hub of data sets."""
+
 SETS = Names(
     "DATA",
     NamedSet(
