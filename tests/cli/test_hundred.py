@@ -6,6 +6,7 @@ The list was written before anybody looked at what the commands said. All run in
 
 import gzip
 import json
+import os
 import pickle
 import shlex
 import shutil
@@ -18,6 +19,7 @@ import numpy as np
 import pytest
 
 from headstart.cli.commands import main
+from headstart.data import check, decode, images
 from headstart.training.loop import Loop
 from headstart.use.load import Run
 from tests.data.pictures import folder
@@ -209,6 +211,7 @@ CASES: list[tuple[str, int, list[str]]] = [
     ("evaluate run --out photos", 2, ["photos", "a folder"]),
     ("export run --format torchvision --out run/backbone.safetensors", 2, ["run/backbone.safetensors", "of its own"]),
     ("export clf --format torchvision --out clf/classifier.safetensors", 2, ["classifier.safetensors", "of its own"]),
+    ("embed run photos --out pipe.npz", 2, ["pipe.npz", "a device or a pipe"]),
     ("export e.npz --format torchvision --out x.pt", 2, ["e.npz", "it is a file"]),
     ("embed clf photos --out c.npz", 2, ["clf", "a classifier, not a run"]),
     ("evaluate clf", 2, ["clf", "a classifier, not a run"]),
@@ -264,6 +267,7 @@ def odd_files(shelf: Path) -> None:
     """Folders and files that are not what they are called."""
     (shelf / "empty").mkdir()
     (shelf / "folder.png").mkdir()
+    os.mkfifo(shelf / "pipe.npz")
     (shelf / "texts").mkdir()
     (shelf / "texts" / "notes.txt").write_text("buy milk\n")
     (shelf / "q.txt").write_text("this is no picture\nand no list of any\n")
@@ -429,3 +433,53 @@ def test_a_newcomers_hundred(
     if code == 2:
         assert heard.err.count("headstart: ") <= 1, heard.err
         assert what_is_there(untrained) == before
+
+
+UNWRITABLE = [
+    f"{PRETRAIN.removesuffix(' r')} PLACE",
+    "demo --out PLACE",
+    "check photos --json PLACE",
+    "evaluate run --out PLACE.json",
+    "evaluate torchvision:resnet18 --data photos --out PLACE.json",
+    "embed run photos --out PLACE.npz",
+    "search run photos --query q.png --out PLACE.png",
+    "select run photos -n 3 --out PLACE",
+    "map run photos --out PLACE",
+    "finetune run photos --out PLACE",
+    "predict clf photos --out PLACE.csv",
+    "export run --format torchvision --out PLACE.pt",
+    "export run --format hub --license mit --out PLACE",
+    "compare rows.csv --metric acc --by head --out PLACE",
+    "study run smoke --out PLACE",
+    "study import rows.csv --out PLACE",
+]
+"""Every command that writes where it is told."""
+
+
+@pytest.mark.parametrize("place", ["q.png/x", f"new/{'x' * 300}/x", "/proc/self/x"])
+@pytest.mark.parametrize("said", UNWRITABLE)
+def test_what_cannot_be_written_is_refused_before_a_picture_is_read(
+    said: str, place: str, untrained: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def begun(*arguments: object, **options: object) -> None:
+        raise AssertionError("it reads")
+
+    monkeypatch.setattr(decode, "to_rgb", begun)
+    monkeypatch.setattr(check, "run", begun)
+    monkeypatch.setattr(images, "prepare", begun)
+    before = what_is_there(untrained)
+    assert ended(said.replace("PLACE", place)) == 2
+    heard = capsys.readouterr()
+    assert place in heard.err.replace("\n", "")
+    assert "cannot be written" in heard.err
+    assert what_is_there(untrained) == before
+
+
+def test_an_evaluation_is_written_elsewhere_where_the_run_takes_none(
+    untrained: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(untrained / "run", untrained / "full")
+    (untrained / "full" / "evaluations").touch()
+    assert ended("evaluate full") == 2
+    assert "full/evaluations is a file" in capsys.readouterr().err
+    shutil.rmtree(untrained / "full")

@@ -48,6 +48,29 @@ def test_floats_and_negative_numbers_have_a_range(dtype: type) -> None:
     assert np.array_equal(to_rgb(file, "percentile")[..., 0], to_rgb(encoded(values * 3, "tiff"), "percentile")[..., 0])
 
 
+def unsigned_tiff(values: np.ndarray) -> bytes:
+    """A TIFF of one strip of 32-bit unsigned samples, which Pillow reads and does not write."""
+    height, width = values.shape
+    tags = [(256, 4, width), (257, 4, height), (258, 3, 32), (259, 3, 1), (262, 3, 1), (273, 4, 134), (277, 3, 1)]
+    tags += [(278, 4, height), (279, 4, values.nbytes), (339, 3, 1)]
+    entries = b"".join(struct.pack("<HHII", tag, kind, 1, value) for tag, kind, value in tags)
+    return b"II*\0\x08\0\0\0" + struct.pack("<H", len(tags)) + entries + bytes(4) + values.astype("<u4").tobytes()
+
+
+@pytest.mark.parametrize("top", [3_932_100_000, 2**31, 2**32 - 1])
+def test_unsigned_32_bits_are_not_negative(tmp_path: Path, top: int) -> None:
+    values = np.linspace(0, top, 40 * 60).reshape(40, 60).round().astype(np.uint32)
+    file = unsigned_tiff(values)
+    with pytest.raises(UnreadableError, match=rf"^pixels from 0 to {top}; expected 0 to 65535, or a --data\.range"):
+        to_rgb(file)
+    seen = to_rgb(file, (0, top))[..., 0]
+    assert np.abs(seen - values / top * 255).max() <= 0.5
+    assert np.array_equal(to_rgb(unsigned_tiff(values // 2**16)), to_rgb(encoded(values // 2**16, "tiff")))
+    (tmp_path / "u.tif").write_bytes(file)
+    report = check.run(DataConfig(sources=(str(tmp_path),), range=(0, top / 2)))
+    assert any(f"all lie from 0 to {top:g}" in doubt for doubt in report.doubts)
+
+
 def test_percentiles_are_each_pictures_own() -> None:
     draws = np.random.default_rng(0).normal(3000, 200, (64, 64))
     draws[0, :3] = 65535  # a hot pixel or three decide nothing

@@ -87,6 +87,21 @@ def test_a_folder_that_is_gone_is_named_and_not_made_again(tmp_path: Path, fate:
         assert opened(folder).load("autoencoder") == {"step": 2}
 
 
+@pytest.mark.parametrize("lost", ["config.yaml", "splits.npz"])
+def test_a_folder_that_is_removed_file_by_file_is_named(tmp_path: Path, lost: str) -> None:
+    """What `rm -r` leaves where something is written while it works."""
+    kept = opened(tmp_path)
+    kept.beside = tmp_path / "config.yaml", tmp_path / "splits.npz"
+    for path in kept.beside:
+        path.touch()
+    kept.save("autoencoder", {"step": 1})
+    (tmp_path / lost).unlink()
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(RunError, match=f"{lost} is gone: it was removed while the training ran"):
+        kept.save("autoencoder", {"step": 2})
+    assert sorted(tmp_path.rglob("*")) == before
+
+
 def test_a_process_that_does_not_write_leaves_the_folder_to_the_one_that_does(tmp_path: Path) -> None:
     reader = opened(tmp_path / "run", writes=False)  # before rank 0 has made it
     (tmp_path / "run").mkdir()

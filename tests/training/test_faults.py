@@ -23,8 +23,11 @@ import torch
 from PIL import Image
 
 from headstart.cli.commands import main
+from headstart.data import splits
+from headstart.engine import checkpoint, weights
 from headstart.engine.checkpoint import MAGIC
 from headstart.records import files
+from headstart.records import folder as folders
 from headstart.records.folder import RunFolder
 from headstart.training import autoencoder, contrastive
 from headstart.training.step import SimCLR
@@ -218,6 +221,110 @@ def test_a_disk_that_takes_nothing_keeps_what_was_there(
     assert before == {path: path.stat().st_mtime_ns for path in finished.rglob("*") if path.is_file()}
     assert {path: path.read_bytes() for path in tmp_path.glob("file.*")} == old
     assert not list(tmp_path.rglob("*.tmp"))
+
+
+@pytest.fixture
+def vanishing(monkeypatch: pytest.MonkeyPatch) -> Callable[[Path, str], None]:
+    """Have a folder removed just before a file of that name is written below it: after everything that looks for it."""
+    real = files.make_folder
+
+    def prepare(folder: Path, name: str) -> None:
+        write = files.write
+
+        def written(path: str | Path, *more: Any, **options: Any) -> None:
+            if Path(path).name == name:
+                monkeypatch.setattr(files, "make_folder", gone)
+            write(path, *more, **options)
+
+        def gone(*arguments: Any) -> None:
+            shutil.rmtree(folder)
+            monkeypatch.setattr(files, "make_folder", real)
+            real(*arguments)
+
+        for module in (files, folders, weights, checkpoint, splits):
+            for call in ("write", "write_file"):
+                if hasattr(module, call):
+                    monkeypatch.setattr(module, call, written)
+
+    return prepare
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "config.yaml",
+        "splits.npz",
+        "autoencoder.safetensors",
+        "pairs.png",
+        "checkpoint.pt",
+        "backbone.safetensors",
+        "map.csv",
+        "stages.json",
+        "result.json",
+        "report.html",
+    ],
+)
+def test_a_folder_that_goes_between_the_look_and_the_write_leaves_no_stub(
+    name: str, vanishing: Callable[[Path, str], None], photos: Path, tmp_path: Path
+) -> None:
+    vanishing(tmp_path / "run", name)
+    code, said = pretrain(photos, tmp_path / "run", epochs=1)
+    assert code == 1
+    assert f"{name} could not be written: No such file or directory; its folder was removed or unmounted" in said
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("name", ["map.png", "result.json", "report.html"])
+def test_a_folder_that_is_removed_file_by_file_holds_no_result(
+    name: str, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`rm -r` that began just before a file was written into the folder cannot remove it any more."""
+    write, run = files.write, tmp_path / "run"
+
+    def written(path: str | Path, *more: Any, **options: Any) -> None:
+        if Path(path).name == name:
+            for file in [path for path in run.rglob("*") if path.is_file()]:
+                file.unlink()
+        write(path, *more, **options)
+
+    monkeypatch.setattr(files, "write", written)
+    code, said = pretrain(photos, run, epochs=1)
+    assert code == 1
+    assert "config.yaml is gone: it was removed while the training ran" in said
+    assert not (run / "result.json").exists()
+
+
+@pytest.mark.parametrize("again", [[], ["--overwrite"]])
+def test_a_checkpoint_without_its_settings_is_not_gone_on_with(
+    again: list[str], photos: Path, stopped: Path, finished: Path
+) -> None:
+    """Settings that are gone may have been any."""
+    (stopped / "config.yaml").unlink()
+    code, said = pretrain(photos, stopped, "--seed", 1, *again)
+    assert code == (0 if again else 2), said
+    assert again or "holds a checkpoint, but no config.yaml that says of which settings" in said
+    same = (stopped / WEIGHTS[0]).read_bytes() == (finished / WEIGHTS[0]).read_bytes()
+    assert same == (not again)
+
+
+@pytest.mark.parametrize("job", ["evaluate", "finetune", "report", "export"])
+def test_nor_does_it_in_what_is_done_with_a_run(
+    job: str, vanishing: Callable[[Path, str], None], photos: Path, finished: Path, tmp_path: Path
+) -> None:
+    run, out, small = tmp_path / "run", tmp_path / "out", ("--threads", 1, "--device", "cpu")
+    shutil.copytree(finished, run)
+    said: tuple[object, ...]
+    gone, name, said = {
+        "evaluate": (run, "own.json", ("evaluate", run, "--name", "own", *small)),
+        "finetune": (out, "finetune.json", ("finetune", run, "--out", out, "--epochs", 1, "--no-compare", *small)),
+        "report": (run, "report.html", ("report", run)),
+        "export": (run, "MODEL_CARD.md", ("export", run, "--format", "torchvision", "--out", tmp_path / "b.pt")),
+    }[job]
+    vanishing(gone, name)
+    code, words = command(*said)
+    assert code == 1
+    assert f"{name} could not be written" in words
+    assert not gone.exists()
 
 
 def test_changed_settings_are_refused_with_the_difference(photos: Path, stopped: Path, finished: Path) -> None:

@@ -6,7 +6,7 @@ from typing import Annotated
 from tyro.conf import Positional, arg
 
 from headstart.records.errors import InputError
-from headstart.records.folder import no_file
+from headstart.records.folder import check_output_folder
 
 
 def compare(
@@ -46,7 +46,7 @@ def compare(
     if higher and lower:
         raise InputError("--higher and --lower exclude each other")
     if out is not None:
-        no_file(out)
+        check_output_folder(out)
     found = find(
         read_tables(files),
         metric=metric,

@@ -33,10 +33,10 @@ def check(
 
     from headstart.data import check as checking
     from headstart.records.files import write_json
-    from headstart.records.folder import no_folder, no_input
+    from headstart.records.folder import check_output_file, no_input
 
     if json is not None:
-        no_folder(json, "--json")
+        check_output_file(json, "--json")
         no_input(json, [*sources, data.labels], "--json")
     found = checking.run(replace(data, sources=sources), threads)
     if json is not None:

@@ -88,12 +88,14 @@ def embed(
     from headstart import load
     from headstart.cli.screen import print_embedded
     from headstart.engine.device import choose
+    from headstart.use.embed import check_out
     from headstart.use.embed import embed as write
 
     folder, own = _run_and_pictures(run, sources)
     out = run if out is None and folder != run else out
     if out is None:
         raise InputError("embed needs --out FILE.npz or FILE.parquet")
+    check_out(out)
     compute, opened = choose(device, threads=threads), load(folder)
     images = opened.open_images(own, reading)
     print_embedded(write(opened, images, out, paths=paths, compute=compute), out)
@@ -127,9 +129,12 @@ def search(
     """
     from headstart.cli.screen import print_json, print_neighbours
     from headstart.engine.device import choose
+    from headstart.records.folder import check_output_file
     from headstart.use.embeddings import opened
     from headstart.use.search import search as find
 
+    if out is not None:
+        check_output_file(out)
     compute = choose(device, threads=threads)
     found = find(opened(run, sources, reading, compute), query, top=top, out=out)
     if json:
@@ -167,9 +172,11 @@ def select(
     """
     from headstart.cli.screen import print_json, print_selection
     from headstart.engine.device import choose
+    from headstart.records.folder import check_output_folder
     from headstart.use.embeddings import opened
     from headstart.use.select import select as choose_pictures
 
+    check_output_folder(out)
     compute = choose(device, threads=threads)
     found = choose_pictures(opened(run, sources, reading, compute), n, similarity=similarity, out=out)
     if json:
@@ -200,9 +207,11 @@ def map(
     """
     from headstart.cli.screen import print_mapped
     from headstart.engine.device import choose
+    from headstart.records.folder import check_output_folder
     from headstart.use.embeddings import opened
     from headstart.use.mapped import write_map
 
+    check_output_folder(out)
     compute = choose(device, threads=threads)
     print_mapped(write_map(opened(run, sources, reading, compute), out))
     return 0
@@ -233,9 +242,11 @@ def finetune(
     from headstart import load
     from headstart.cli.screen import print_finetuned
     from headstart.engine.device import choose
+    from headstart.use.finetune import check_out
     from headstart.use.finetune import finetune as train
 
     folder, own = _run_and_pictures(run, sources)
+    check_out(out, overwrite)
     compute, opened = choose(device, threads=threads), load(folder)
     images = opened.open_images(own, reading)
     print_finetuned(train(opened, images, out, settings, overwrite=overwrite, compute=compute))

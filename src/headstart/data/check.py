@@ -19,7 +19,7 @@ from rich.table import Table
 from rich.text import Text
 
 from headstart.data import catalog
-from headstart.data.decode import UnreadableError, opened, read_picture
+from headstart.data.decode import UnreadableError, opened, read_picture, wide_samples
 from headstart.data.images import CHANNELS, TOLERATED, constant, one_class
 from headstart.data.prepare import AUTO_SIZE
 from headstart.data.source import Picture, Source
@@ -188,7 +188,7 @@ def _inspect(source: Source, threads: int, levels: Levels) -> Iterator[_Found | 
                 return str(error)
             with opened(data) as header:
                 kind = (header.format or "", header.mode)
-                wide = _extremes(np.asarray(header)) if header.mode == "F" or header.mode.startswith("I") else None
+                wide = _extremes(wide_samples(header)) if header.mode == "F" or header.mode.startswith("I") else None
         digest = hashlib.blake2b(repr(pixels.shape).encode() + np.ascontiguousarray(pixels).tobytes(), digest_size=16)
         flat = pixels.reshape(-1, 3)
         ends = flat.min(axis=0), flat.max(axis=0)

@@ -229,13 +229,21 @@ def _samples(image: Image.Image, levels: Levels) -> np.ndarray:
     if image.mode == "RGB" and "transparency" not in image.info:
         return np.asarray(image)
     if image.mode.startswith("I") or image.mode == "F":
-        return np.repeat(_levelled(np.asarray(image), levels)[..., None], 3, axis=2)
+        return np.repeat(_levelled(wide_samples(image), levels)[..., None], 3, axis=2)
     if image.mode in ("LA", "PA", "La", "RGBA", "RGBa") or "transparency" in image.info:
         above = image if image.mode == "RGBA" else image.convert("RGBA")
         return np.asarray(Image.alpha_composite(Image.new("RGBA", image.size, "white"), above).convert("RGB"))
     if image.mode == "LAB":
         raise UnreadableError("CIELAB colours are not supported; convert it to RGB")
     return np.asarray(image.convert("RGB"))
+
+
+def wide_samples(image: Image.Image) -> np.ndarray:
+    """The values of a grey picture of more than 8 bits (Pillow's modes I and F), as its file means them."""
+    tags: Any = getattr(image, "tag_v2", {})
+    unsigned = image.mode == "I" and tags.get(258) == (32,) and tags.get(339, (1,)) == (1,)
+    values = np.asarray(image)
+    return values.view(np.uint32) if unsigned else values  # Pillow takes all 32 bits for signed
 
 
 def _levelled(values: np.ndarray, levels: Levels) -> np.ndarray:

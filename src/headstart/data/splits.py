@@ -50,7 +50,7 @@ class Splits:
     def save(self, path: str | Path, **more: np.ndarray) -> None:
         """Write `splits.npz`; `more` arrays stand beside the three lists."""
         arrays: Any = {**vars(self), **more}
-        write_file(path, lambda file: np.savez(file, **arrays))
+        write_file(path, lambda file: np.savez(file, **arrays), within=Path(path).parent)
 
     @classmethod
     def load(cls, path: str | Path, pictures: int) -> "Splits":

@@ -40,6 +40,9 @@ class Checkpoints:
         epochs: save at the end of every so many epochs as well.
         deadline: `time.monotonic()` after which the run saves and raises `Interrupted`.
         writes: whether this process writes (rank 0 only).
+
+    Attributes:
+        beside: files that have to stay in the folder, without which what is written into it is worth nothing.
     """
 
     def __init__(
@@ -58,6 +61,7 @@ class Checkpoints:
         self.deadline = deadline
         self.writes = writes
         self.folder = _which(path.parent)
+        self.beside: tuple[Path, ...] = ()
         self.saved_at = time.monotonic()
         self.steps = 0
         self.agree_every = 1 if distributed.world_size() == 1 else 8
@@ -125,11 +129,12 @@ class Checkpoints:
                     self.path.replace(previous)
             except OSError as error:
                 raise RunError(f"{self.path} could not be replaced: {error.strerror}; it is kept as it is") from None
-            write(self.path, lambda file: (file.write(MAGIC + hashlib.sha256(body).digest()), file.write(body)))
+            content = (MAGIC + hashlib.sha256(body).digest(), body)
+            write(self.path, lambda file: file.writelines(content), within=self.path.parent)
         self.saved_at = time.monotonic()
 
     def check_folder(self) -> None:
-        """Raise RunError when the folder is not the one that was opened: removed, or its disk unmounted.
+        """Raise RunError when the folder is not the one that was opened, whole: removed, or its disk unmounted.
 
         Where this process does not write, the folder is another's to make and to look after.
         """
@@ -138,6 +143,9 @@ class Checkpoints:
                 f"{self.path.parent} is gone: it was removed, moved or unmounted while the training ran, and nothing "
                 "more is written; where it comes back, the same command goes on from its last checkpoint"
             )
+        for path in self.beside if self.writes else ():
+            if not path.exists():
+                raise RunError(f"{path} is gone: it was removed while the training ran; remove {path.parent} as well")
 
     def forget_previous(self) -> None:
         """Keep only the last state: the run is finished, and only `--extend` may want it."""

@@ -28,5 +28,5 @@ def to_bytes(tensors: Mapping[str, Tensor], metadata: Mapping[str, object]) -> b
 
 
 def save(path: str | Path, tensors: Mapping[str, Tensor], **metadata: object) -> None:
-    """Write a safetensors file, whole or not at all."""
-    write(path, to_bytes(tensors, metadata))
+    """Write a safetensors file into a folder that is there, whole or not at all."""
+    write(path, to_bytes(tensors, metadata), within=Path(path).parent)

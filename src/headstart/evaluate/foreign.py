@@ -33,7 +33,7 @@ from headstart.records import config as configs
 from headstart.records import files, schema
 from headstart.records.config import BackboneConfig, Config, DataConfig, ProbeConfig
 from headstart.records.errors import InputError
-from headstart.records.folder import RunFolder, no_folder, no_input
+from headstart.records.folder import RunFolder, check_output_file, check_output_folder, no_input
 from headstart.records.located import located
 from headstart.records.located import reading as reading_of
 from headstart.records.names import BACKBONES
@@ -92,7 +92,7 @@ def evaluate(
             `out` that is what is judged.
     """
     if out is not None:
-        no_folder(out)
+        check_output_file(out)
         no_input(out, [backbone, weights, *data, *vars(RunFolder(backbone)).values()])
     if RunFolder(backbone).path.is_dir():
         if weights != "none":
@@ -154,6 +154,8 @@ def evaluate_run(
     """
     folder = RunFolder(run)
     result = folder.read_result()
+    if out is None:
+        check_output_folder(folder.evaluations, option="", instead="--out FILE")
     if not folder.backbone.exists():
         raise InputError(f"{folder.path} has no backbone: {folder.why_no_backbone(result)}")
     config, about = configs.load(folder.config)
@@ -181,9 +183,9 @@ def evaluate_run(
     if config.backbone.weights in ("none", *backbones.FETCHED):
         makers.pop("random" if config.backbone.weights == "none" else LIBRARY)  # is the untrained
     found = compare(makers, pictures, config, compute)
-    if out is None:
-        out = folder.evaluations / f"{_file_name(name, found['data'])}.json"
-    files.write_json(out, found | {"run": folder.path.name, "config_hash": result["config_hash"]})
+    own = None if out is not None else folder.path
+    out = out or folder.evaluations / f"{_file_name(name, found['data'])}.json"
+    files.write_json(out, found | {"run": folder.path.name, "config_hash": result["config_hash"]}, within=own)
     return Path(out)
 
 

@@ -27,18 +27,18 @@ UNLABELLED = (150, 150, 150)
 
 
 def write_map(folder: str | Path, features: np.ndarray, images: Images, indices: np.ndarray) -> None:
-    """Write the map of `images[indices]` into `folder` (RUN/samples).
+    """Write the map of `images[indices]` into `folder` (RUN/samples), which it makes in a run that is there.
 
     features: (n, num_features), a row for each of `indices`.
     """
     folder, places, labels = Path(folder), positions(features), images.labels[indices]
     names = [images.classes[label] if label >= 0 else "" for label in labels]
     rows = [(images.names[i], name, float(x), float(y)) for i, name, (x, y) in zip(indices, names, places, strict=True)]
-    files.write(folder / "map.csv", text.table(("name", "label", "x", "y"), rows))
+    files.write(folder / "map.csv", text.table(("name", "label", "x", "y"), rows), within=folder.parent)
     colours = class_colours(len(images.classes))
-    files.write(folder / "map.png", thumbnails(places, images, indices, colours))
+    files.write(folder / "map.png", thumbnails(places, images, indices, colours), within=folder.parent)
     if (labels >= 0).any():
-        files.write(folder / "map-labels.png", dots(places, labels, images.classes, colours))
+        files.write(folder / "map-labels.png", dots(places, labels, images.classes, colours), within=folder.parent)
 
 
 def positions(features: np.ndarray) -> np.ndarray:

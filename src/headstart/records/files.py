@@ -43,17 +43,20 @@ def nearby(name: str | Path) -> str:
     return ""
 
 
-def write(path: str | Path, content: bytes | str | Callable[[BinaryIO], object]) -> None:
+def write(
+    path: str | Path, content: bytes | str | Callable[[BinaryIO], object], *, within: str | Path | None = None
+) -> None:
     """Write a whole file or leave what was there: temporary file, fsync, rename, fsync of the folder.
 
     `content` is bytes, text (UTF-8), or a function that writes to an open binary file. A crash, a kill or a full
     disk at any moment leaves either the old file or the new one, never a torn one.
-    Raises RunError naming the file when the disk is full or the folder cannot be written.
+    within: a folder that has to be there still, such as a run's: only what lies between it and the file is made.
+    Raises RunError naming the file when the disk is full, or the folder is gone or cannot be written.
     """
     path = Path(path)
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")  # process ids repeat among containers
+    temporary = _temporary(path)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent, within)
         with open(temporary, "wb") as file:
             if callable(content):
                 content(file)
@@ -64,12 +67,47 @@ def write(path: str | Path, content: bytes | str | Callable[[BinaryIO], object])
         os.replace(temporary, path)
         _sync_folder(path.parent)
     except OSError as error:
-        there = os.path.lexists(path.parent)
+        there = os.path.lexists(within or path.parent)
         kept = "nothing already there was lost" if there else "its folder was removed or unmounted meanwhile"
         raise RunError(f"{path} could not be written: {error.strerror or error}; {kept}") from error
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+def make_folder(folder: Path, within: str | Path | None = None) -> None:
+    """Make a folder and those above it; below `within` alone, where that is given. Raises OSError."""
+    if within is None:
+        folder.mkdir(parents=True, exist_ok=True)
+        return
+    made = Path(within)
+    for part in folder.relative_to(within).parts:
+        made /= part
+        made.mkdir(exist_ok=True)
+
+
+def try_writing(path: Path) -> None:
+    """Write and remove an empty file where `path` or the first folder that it needs would be. Raises OSError."""
+    folder, missing = path.parent, [_temporary(path).name]
+    while not _is_there(folder):
+        missing.append(folder.name)
+        folder = folder.parent
+    for name in missing:
+        _is_there(folder / name)  # which may be too long for the file system
+    temporary = folder / missing[0]
+    temporary.write_bytes(b"")
+    temporary.unlink()
+
+
+def _is_there(path: Path) -> bool:
+    try:
+        return bool(path.lstat())
+    except FileNotFoundError:
+        return False
+
+
+def _temporary(path: Path) -> Path:
+    return path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")  # process ids repeat among containers
 
 
 def _sync_folder(folder: Path) -> None:
@@ -108,9 +146,9 @@ def read(path: str | Path) -> bytes:
         return file.read()
 
 
-def write_json(path: str | Path, value: Any) -> None:
-    """Write a value as JSON; NaN and infinities are refused, so every reader can parse it."""
-    write(path, json.dumps(value, indent=2, allow_nan=False, ensure_ascii=False) + "\n")
+def write_json(path: str | Path, value: Any, *, within: str | Path | None = None) -> None:
+    """Write a value as JSON, as `write` does; NaN and infinities are refused, so every reader can parse it."""
+    write(path, json.dumps(value, indent=2, allow_nan=False, ensure_ascii=False) + "\n", within=within)
 
 
 def read_json(path: str | Path, shape: TypeAdapter[Any] | None = None, what: str = "what Headstart wrote") -> Any:

@@ -5,13 +5,12 @@ Nothing here imports torch, so `study status` and `report` start at once.
 
 import math
 import os
-import uuid
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 from headstart.records.errors import InputError
-from headstart.records.files import expanded, jsonl, nearby, parse_json, read, read_json, write
+from headstart.records.files import expanded, jsonl, nearby, parse_json, read, read_json, try_writing, write
 from headstart.records.names import HUB
 from headstart.records.schema import LINE, RESULT
 from headstart.records.validation import problem
@@ -49,14 +48,8 @@ class RunFolder:
 
         Raises InputError when a file stands in its place or it cannot be written.
         """
-        no_file(self.path)
-        try:
-            self.path.mkdir(parents=True, exist_ok=True)
-            probe = self.path / f".writable.{uuid.uuid4().hex}"
-            probe.write_bytes(b"")
-            probe.unlink()
-        except OSError as error:
-            raise InputError(f"--out {self.path} cannot be written: {error.strerror}; give another folder") from None
+        check_output_folder(self.path)
+        self.path.mkdir(parents=True, exist_ok=True)
         return self.path
 
     def is_complete(self) -> bool:
@@ -87,12 +80,6 @@ class RunFolder:
         return f"{self.backbone.name} is gone; restore it from a copy, or train again with --overwrite"
 
 
-def no_file(out: str | Path) -> None:
-    """Raise InputError where a file stands in the place of an output folder: before anything is computed for it."""
-    if Path(out).exists() and not Path(out).is_dir():
-        raise InputError(f"--out {out} is a file; give a folder")
-
-
 def no_input(out: str | Path, given: Iterable[str | Path], option: str = "--out", *, pictures: bool = False) -> None:
     """Raise InputError where a result would replace what it is made from: before anything is computed for it.
 
@@ -115,10 +102,34 @@ def _real(name: str | Path) -> Path:
     return Path(os.path.realpath(expanded(name)))
 
 
-def no_folder(out: str | Path, option: str = "--out") -> None:
-    """Raise InputError where a folder stands in the place of an output file: before anything is computed for it."""
-    if expanded(out).is_dir():
+def check_output_file(out: str | Path, option: str = "--out") -> None:
+    """Raise InputError where no file can be written: before anything is computed for it."""
+    path = expanded(out)
+    if path.is_dir():
         raise InputError(f"{option} {out} is a folder; give a file")
+    if (path.exists() and not path.is_file()) or _real(path.parent) in DEVICES:
+        raise InputError(f"{option} {out} is a device or a pipe, which a file would replace; give a file")
+    _check_writable(path, f"{option} {out}", "another file")
+
+
+def check_output_folder(out: str | Path, option: str = "--out", instead: str = "another folder") -> None:
+    """Raise InputError where files cannot be written into such a folder: before anything is computed for it."""
+    path, what = expanded(out), f"{option} {out}".strip()
+    if path.exists() and not path.is_dir():
+        raise InputError(f"{what} is a file, not a folder; give {instead}")
+    _check_writable(path / "result.json", what, instead)
+
+
+DEVICES = (Path("/dev"), Path("/dev/fd"), Path("/proc/self/fd"))
+"""Folders whose entries are no files, even where they lead to one, as /dev/stdout may."""
+
+
+def _check_writable(path: Path, what: str, instead: str) -> None:
+    try:
+        try_writing(path)
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise InputError(f"{what} cannot be written: {reason}; give {instead}") from None
 
 
 class Metrics:
@@ -147,7 +158,7 @@ class Metrics:
 
     def flush(self) -> None:
         """Write what is in memory."""
-        write(self.path, jsonl(self.lines))
+        write(self.path, jsonl(self.lines), within=self.path.parent)
         for listener in self.listeners:
             listener(self.lines)
 

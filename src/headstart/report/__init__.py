@@ -5,10 +5,11 @@ their Markdown and LaTeX, the answer in words (tables/answer.md) and in numbers 
 with their data. Nothing here imports torch.
 """
 
+from functools import partial
 from pathlib import Path
 
+from headstart.records import files
 from headstart.records.errors import InputError
-from headstart.records.files import write
 from headstart.records.text import visible
 
 
@@ -22,6 +23,7 @@ def write_report(path: str | Path, probe: str | None = None) -> Path:
     from headstart.report.comparisons import table_of  # noqa: PLC0415
 
     study = frame.read(path, probe)
+    write = partial(files.write, within=study.path)
     for name in ("tables", "figures"):
         if (study.path / name).is_symlink():
             raise InputError(

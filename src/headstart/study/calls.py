@@ -16,7 +16,7 @@ from headstart.records.claim import alone
 from headstart.records.config import differences
 from headstart.records.errors import InputError
 from headstart.records.files import read_yaml
-from headstart.records.folder import RunFolder
+from headstart.records.folder import RunFolder, check_output_folder
 from headstart.records.grid import is_grid, label_of
 from headstart.study import store as study_store
 from headstart.study.file import Planned, Study, StudyOptions, applied, expand, load
@@ -35,14 +35,14 @@ def prepare(study: Study, out: str | Path, check: Callable[[list[Planned]], None
     """
     out = Path(out)
     path = out / "study.yaml"
-    RunFolder(out).open()
+    check_output_folder(out)
     check([run for run in expand(_with_plan(study, out)) if not (out / "runs" / run.name / "result.json").exists()])
     with alone(out):  # somebody else may have added to it meanwhile
         study = _with_plan(study, out)
         expand(study)
         text = study.to_yaml()
         if not path.exists() or path.read_text(encoding="utf-8") != text:
-            files.write(path, text)
+            files.write(path, text, within=out)
     return study
 
 

@@ -17,7 +17,7 @@ import yaml
 from headstart.records.config import Config, hash_of, to_yaml
 from headstart.records.errors import InputError
 from headstart.records.files import write, write_json
-from headstart.records.folder import RunFolder
+from headstart.records.folder import RunFolder, check_output_folder
 from headstart.records.names import SETS
 from headstart.records.presets import paper
 from headstart.records.schema import SCHEMA
@@ -64,6 +64,7 @@ def import_csv(paths: Iterable[str | Path], out: str | Path) -> ImportSummary:
     `out` that already holds runs.
     """
     out = Path(out)
+    check_output_folder(out)
     if (out / "runs").is_dir() and any((out / "runs").iterdir()):
         raise InputError(f"--out {out} already holds runs; give another folder or delete it")
     by_kind: dict[str, list[ExportRow]] = {kind: [] for kind in COLUMNS}

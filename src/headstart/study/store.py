@@ -49,7 +49,7 @@ def hand_over_autoencoder(stored: Path, trained: RunFolder, run: RunFolder) -> N
         return
     found = trained.read_result()["autoencoder"]
     link(stored, run.autoencoder)
-    files.write_json(run.stages, {"autoencoder": found})
+    files.write_json(run.stages, {"autoencoder": found}, within=run.path)
 
 
 def read_before(out: Path, key: str) -> dict[str, Any] | None:
@@ -66,7 +66,7 @@ def write_before(out: Path, key: str, found: Mapping[str, Any]) -> None:
     """Keep what was found of the backbone before SimCLR for the other runs."""
     path = out / "before" / f"{key}.json"
     if found["geometry"] and not path.exists():
-        files.write_json(path, dict(found))
+        files.write_json(path, dict(found), within=out)
 
 
 LEFT_BEHIND = re.compile(r"\.(claim(\..+)?|now\..+|.+\.tmp)")

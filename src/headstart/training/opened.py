@@ -144,7 +144,7 @@ class OpenRun:
         if self.writes:
             self.checkpoints.check_folder()
             self.metrics.flush()
-            files.write_json(self.folder.stages, self.stages)
+            files.write_json(self.folder.stages, self.stages, within=self.folder.path)
 
 
 def _float32(values: np.ndarray) -> Tensor:

@@ -26,7 +26,7 @@ from headstart.records import files, plugins, text
 from headstart.records.config import STAGES, Config, differences, load, to_yaml
 from headstart.records.errors import InputError
 from headstart.records.files import read_yaml
-from headstart.records.folder import Metrics, RunFolder, no_input
+from headstart.records.folder import Metrics, RunFolder, check_output_folder, no_input
 from headstart.records.names import FORMATS
 from headstart.records.schema import STAGES_DONE
 from headstart.records.version import __version__
@@ -46,6 +46,13 @@ def refuse_finished(folder: RunFolder, config: Config, overwrite: bool, extend: 
     if overwrite and extend:
         raise InputError("--overwrite and --extend exclude each other: one begins again, the other goes on")
     no_input(folder.path, config.data.sources)
+    if distributed.first():
+        check_output_folder(folder.path)
+    if not overwrite and _is_nobodys(folder):
+        raise InputError(
+            f"{folder.path} holds a checkpoint, but no {folder.config.name} that says of which settings; replace it "
+            "with --overwrite, or give another --out"
+        )
     if not (overwrite or extend) and is_finished(folder, config):
         raise InputError(
             f"{folder.path} holds a finished run (stage {folder.read_result()['stage']}); replace it with "
@@ -95,6 +102,7 @@ def open_run(
         )
     if run.writes:
         _begin(run, prepared, longer, changed)
+        checkpoints.beside = (folder.config, folder.splits)
     if extend:
         distributed.wait_for_all()  # until a result that no longer holds is gone
         if is_finished(folder, config) and not quiet:
@@ -157,7 +165,7 @@ def _begin(run: OpenRun, prepared: Prepared, longer: bool, changed: list[tuple[s
     for left_behind in folder.path.glob(".*.tmp"):  # by a process that was killed
         left_behind.unlink(missing_ok=True)
     if folder.is_complete() and (longer or prepared.growth):
-        files.write_json(folder.stages, run.stages)
+        files.write_json(folder.stages, run.stages, within=folder.path)
         folder.result.unlink()
     about: dict[str, Any] = {
         "headstart": __version__,
@@ -173,7 +181,7 @@ def _begin(run: OpenRun, prepared: Prepared, longer: bool, changed: list[tuple[s
         about["resumed"] = resumed
     if modules := plugins.behind(run.config):
         about["plugins"] = modules
-    files.write(folder.config, to_yaml(run.config, about))
+    files.write(folder.config, to_yaml(run.config, about), within=folder.path)
     run.splits.save(folder.splits, **(remember(run.images) if prepared.remembers else {}))
     _write_skipped(folder.skipped, run.images)
     if not run.stages:
@@ -189,9 +197,15 @@ def has_begun(folder: RunFolder) -> bool:
     return folder.config.exists() and any(path.exists() for path in computed)
 
 
+def _is_nobodys(folder: RunFolder) -> bool:
+    """Whether a training was left here without its settings."""
+    saved = (folder.checkpoint, folder.checkpoint.with_suffix(".previous.pt"))
+    return not folder.config.exists() and any(path.exists() for path in saved)
+
+
 def _replace(folder: RunFolder, prepared: Prepared) -> None:
     """Clear a finished run, and one begun with other settings; what these settings have begun goes on."""
-    stale = folder.is_complete()
+    stale = folder.is_complete() or _is_nobodys(folder)
     if not stale and has_begun(folder):
         try:
             _compare(folder, prepared, extend=False)
@@ -272,4 +286,4 @@ def environment(compute: Compute) -> dict[str, str | int]:
 
 def _write_skipped(path: Path, images: Images) -> None:
     """skipped.csv: `name,reason` of the pictures set aside, safe to open in a spreadsheet."""
-    files.write(path, text.table(("name", "reason"), images.skipped))
+    files.write(path, text.table(("name", "reason"), images.skipped), within=path.parent)

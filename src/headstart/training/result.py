@@ -22,7 +22,7 @@ from headstart.evaluate.map import write_map
 from headstart.evaluate.views import augmenter
 from headstart.records import files, schema
 from headstart.records.config import hash_of
-from headstart.records.errors import HeadstartError
+from headstart.records.errors import HeadstartError, RunError
 from headstart.records.folder import RunFolder
 from headstart.training.opened import OpenRun
 
@@ -119,10 +119,16 @@ def write_result(run: OpenRun, judged: Judged) -> None:
         "seconds": {name: round(seconds, 3) for name, seconds in run.stages.get("seconds", {}).items()},
     }
     run.metrics.flush()
-    files.write_json(run.folder.result, result)
+    files.write_json(run.folder.result, result, within=run.folder.path)
+    try:
+        run.checkpoints.check_folder()  # somebody may be removing it file by file
+    except RunError:
+        run.folder.result.unlink(missing_ok=True)
+        raise
     run.folder.stages.unlink(missing_ok=True)
     run.checkpoints.forget_previous()
     _report(run.folder)
+    run.checkpoints.check_folder()
 
 
 def _report(folder: RunFolder) -> None:

@@ -24,7 +24,7 @@ def write_reconstructions(run: OpenRun, embedding: Autoencoder | EmbeddingOnly) 
     if pictures[0].numel() != embedding.in_features:
         return
     rows = [_channels_last(pictures), _channels_last(autoencoders.reconstruct(embedding, pictures))]
-    files.write(run.folder.samples / "reconstructions.png", sheet(rows, scale=_scale(run.size)))
+    _write(run, "reconstructions.png", rows)
 
 
 def write_pairs(run: OpenRun) -> None:
@@ -35,7 +35,11 @@ def write_pairs(run: OpenRun) -> None:
     views = augment.apply(run.images.batch(chosen)[0], draws)
     first, second = (_channels_last((part * 255).round().clamp(0, 255).byte()) for part in views.chunk(2))
     rows = [_channels_last(run.images.squashed(chosen.numpy(), run.size)), first, second]
-    files.write(run.folder.samples / "pairs.png", sheet(rows, scale=_scale(run.size)))
+    _write(run, "pairs.png", rows)
+
+
+def _write(run: OpenRun, name: str, rows: list[list[np.ndarray]]) -> None:
+    files.write(run.folder.samples / name, sheet(rows, scale=_scale(run.size)), within=run.folder.path)
 
 
 def _channels_last(pictures: Tensor) -> list[np.ndarray]:

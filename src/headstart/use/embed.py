@@ -22,7 +22,7 @@ from headstart.engine.device import Compute, choose
 from headstart.evaluate import features
 from headstart.records import files
 from headstart.records.errors import InputError, Interrupted
-from headstart.records.folder import no_folder, no_input
+from headstart.records.folder import check_output_file, no_input
 from headstart.use.embeddings import SAME, about, paths_of
 from headstart.use.embeddings_file import ENDINGS, about_of, need_pyarrow, rows_of, write_npz, write_parquet
 from headstart.use.load import Run
@@ -75,11 +75,7 @@ def embed(
         InputError: a wrong ending, a missing package, bad DATA. Interrupted: stopped; what was there is left.
     """
     out = Path(out)
-    if out.suffix not in ENDINGS:
-        raise InputError(f"--out {out} must end in .npz or .parquet")
-    if out.suffix == ".parquet":
-        need_pyarrow()
-    no_folder(out)
+    check_out(out)
     images = data if isinstance(data, Images) else run.open_images(data)
     no_input(out, images.data.sources)
     compute = compute or choose()
@@ -94,6 +90,15 @@ def embed(
         where = paths_of(images.names, catalog.find(images.data)) if paths else None
         files.write(out, lambda file: write(file, images, blocks, width, json.dumps(said), where))
     return Embedded(len(images), new, len(kept.rows) - len(np.unique(old[old >= 0])))
+
+
+def check_out(out: Path) -> None:
+    """Raise InputError for a file that could not be written: before a picture is read for it."""
+    if out.suffix not in ENDINGS:
+        raise InputError(f"--out {out} must end in .npz or .parquet")
+    if out.suffix == ".parquet":
+        need_pyarrow()
+    check_output_file(out)
 
 
 def _kept(path: Path, said: dict[str, object], quiet: bool) -> _Kept:

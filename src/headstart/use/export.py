@@ -30,7 +30,7 @@ from headstart.engine.weights import to_bytes
 from headstart.records import files
 from headstart.records.config import DataConfig
 from headstart.records.errors import InputError, RunError
-from headstart.records.folder import RunFolder, no_folder, no_input
+from headstart.records.folder import RunFolder, check_output_file, check_output_folder, no_input
 from headstart.records.levels import shown
 from headstart.records.version import __version__
 from headstart.use import hub
@@ -159,7 +159,7 @@ def export(
     check_exportable(what.name, format)
     if out.suffix not in SUFFIXES[format]:
         raise InputError(f"--out {out} must end in {' or '.join(SUFFIXES[format])} for --format {format}")
-    no_folder(out)
+    check_output_file(out)
     folder = source.folder.path if isinstance(source, Run) else Path(source)
     no_input(out, [*vars(RunFolder(folder)).values(), folder / CLASSIFIER])
     name = counterpart(what.name, format)
@@ -183,7 +183,8 @@ def export(
     if out.suffix == ".pt":
         files.write_json(out.with_name(f"{out.name}.json"), about)
     if isinstance(source, Run):
-        files.write(source.folder.card, model_card(source, exportable(what.name), out.name, lines))
+        card = model_card(source, exportable(what.name), out.name, lines)
+        files.write(source.folder.card, card, within=source.folder.path)
     return out
 
 
@@ -197,6 +198,7 @@ def _export_hub(source: Run | str | Path, out: Path, license: str | None, comput
     hub.check(source, license)
     if out.exists() and not (out.is_dir() and {path.name for path in out.iterdir()} <= {*hub.FILES}):
         raise InputError(f"--out {out} must be a new folder, or one that --format hub wrote")
+    check_output_folder(out)
     what = of_run(source)
     pictures = torch.randn(2, 3, what.size, what.size, generator=generator(0, "export"))
     wanted = _outputs(source.backbone, pictures, compute.device if compute else "cpu")

@@ -29,7 +29,7 @@ from headstart.records import files, plugins, schema
 from headstart.records import folder as runs
 from headstart.records.claim import owned
 from headstart.records.errors import InputError
-from headstart.records.folder import no_input
+from headstart.records.folder import check_output_folder, no_input
 from headstart.records.located import portable
 from headstart.records.version import __version__
 from headstart.training import footprint
@@ -112,12 +112,7 @@ def finetune(
     """
     settings = settings or FinetuneSettings()
     folder = runs.RunFolder(out)
-    if (folder.path / RESULT).exists() and not overwrite:
-        raise InputError(
-            f"{folder.path} holds a finished classifier; replace it with --overwrite, or give another --out"
-        )
-    if folder.is_complete():
-        raise InputError(f"{folder.path} holds a run, not a classifier; give another --out")
+    check_out(folder.path, overwrite)
     images = data if isinstance(data, Images) else run.open_images(data)
     no_input(folder.path, images.data.sources)
     parts = split(run, images, settings, quiet)
@@ -138,11 +133,20 @@ def finetune(
         found = Finetuned(folder.path, len(kept["rows"]), n_val, FOLDS if settings.final else 0, rows)
         save_classifier(folder.path / CLASSIFIER, kept["tensors"], run, images.classes)
         seen = {"embeddings": kept["seen"].numpy(), "limit": np.float32(kept["limit"])}
-        files.write(folder.path / SEEN, lambda file: np.savez(file, **seen))
+        files.write(folder.path / SEEN, lambda file: np.savez(file, **seen), within=folder.path)
         metrics.flush()
-        files.write_json(folder.path / RESULT, _record(run, images, settings, found))
+        files.write_json(folder.path / RESULT, _record(run, images, settings, found), within=folder.path)
         checkpoints.discard()
     return found
+
+
+def check_out(out: Path, overwrite: bool) -> None:
+    """Raise InputError for a folder that takes no classifier: before a picture is read for it."""
+    if (out / RESULT).exists() and not overwrite:
+        raise InputError(f"{out} holds a finished classifier; replace it with --overwrite, or give another --out")
+    if runs.RunFolder(out).is_complete():
+        raise InputError(f"{out} holds a run, not a classifier; give another --out")
+    check_output_folder(out)
 
 
 def starts_of(run: Run, settings: FinetuneSettings) -> list[str]:

@@ -21,7 +21,7 @@ from headstart.engine.randomness import numpy_generator
 from headstart.evaluate.map import positions
 from headstart.evaluate.neighbours import nearest
 from headstart.records import files
-from headstart.records.folder import no_file, no_input
+from headstart.records.folder import check_output_folder, no_input
 from headstart.records.text import printable, table
 from headstart.use.clusters import clusters
 from headstart.use.embeddings import Embeddings
@@ -47,7 +47,7 @@ def write_map(within: Embeddings, out: str | Path) -> Mapped:
     Raises InputError where a picture is gone or changed since it was embedded, or `out` is DATA.
     """
     out = Path(out)
-    no_file(out)
+    check_output_folder(out)
     no_input(out, within.data.sources)
     places, groups = positions(within.features), clusters(within.features)
     indices, values = nearest(within.features, within.features, NEIGHBOURS + 1)

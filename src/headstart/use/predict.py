@@ -20,7 +20,7 @@ from headstart.evaluate.neighbours import nearest
 from headstart.records import files, text
 from headstart.records.config import DataConfig
 from headstart.records.errors import InputError
-from headstart.records.folder import no_folder, no_input
+from headstart.records.folder import check_output_file, no_input
 from headstart.use.classifier import load_classifier, outputs, read_seen, reading_of
 
 
@@ -61,7 +61,7 @@ def predict(
     out, folder = Path(out), Path(folder)
     if out.suffix != ".csv":
         raise InputError(f"--out {out} must end in .csv")
-    no_folder(out)
+    check_output_file(out)
     model, about = load_classifier(folder)
     seen, limit = read_seen(folder, int(model.backbone.num_features))  # type: ignore[arg-type]
     own = reading_of(about)

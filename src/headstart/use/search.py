@@ -13,7 +13,7 @@ from headstart.data.sheets import Section, Tile, check_ending, gallery, picture
 from headstart.records import files
 from headstart.records.errors import InputError
 from headstart.records.files import expanded
-from headstart.records.folder import no_folder, no_input
+from headstart.records.folder import check_output_file, no_input
 from headstart.use.embeddings import Embeddings
 from headstart.use.index import close
 
@@ -58,7 +58,7 @@ def search(within: Embeddings, query: str | Path, *, top: int = 10, out: str | P
         raise InputError(f"--top is {top}; it must be at least 1")
     format = "PNG" if out is None else check_ending(out)
     if out is not None:
-        no_folder(out)
+        check_output_file(out)
         no_input(out, [query, *within.data.sources], pictures=True)
     path = Path(query)
     if not path.exists():

@@ -16,7 +16,7 @@ from headstart.data.sheets import Section, Tile, gallery
 from headstart.evaluate.neighbours import blocks, normalized
 from headstart.records import files, text
 from headstart.records.errors import InputError
-from headstart.records.folder import no_file, no_input
+from headstart.records.folder import check_output_folder, no_input
 from headstart.use.clusters import clusters
 from headstart.use.embeddings import Embeddings
 from headstart.use.suspects import suspicion
@@ -87,7 +87,7 @@ def select(
     """
     covered = _covered(within, n, similarity)
     if out is not None:
-        no_file(out)
+        check_output_folder(out)
         no_input(out, within.data.sources, pictures=True)
     features = normalized(within.features)
     pairs, loneliness = compare(features, similarity)
