@@ -1,8 +1,8 @@
 """What training takes of the memory: of a pair by network, and at its peak a run that adapts given weights.
 
-`python -m benchmarks memory` prints the first; with `--data FOLDER --weights FILE` the second as well: a whole run of
-`--preset adapt` on those pictures, short (`--epochs`), whose process may take `--limit` GiB (`ulimit -d`). What the
-process chose and said is printed before its peak.
+`python -m benchmarks memory` prints the first; with `--data FOLDER --weights FILE` the second as well: a run of
+`--preset adapt` on those pictures, whole or with fewer epochs, whose process may take `--limit` GiB (`ulimit -d`). What
+the process chose and said is printed before its seconds and its peak.
 """
 
 import argparse
@@ -10,6 +10,7 @@ import resource
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Sequence
 
 import torch
@@ -30,14 +31,19 @@ def main(argv: Sequence[str]) -> None:
     parser.add_argument("--data", help="pictures to adapt to")
     parser.add_argument("--weights", help=f"of {NETWORK}")
     parser.add_argument("--size", type=int, default=128)
-    parser.add_argument("--epochs", type=int, default=1)
-    parser.add_argument("--head-epochs", type=int, default=2)
+    parser.add_argument("--epochs", type=int, default=adapt().contrastive.epochs)
+    parser.add_argument("--head-epochs", type=int, default=adapt().contrastive.head_epochs)
     parser.add_argument("--limit", type=float, default=4.0, help="GiB")
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args(argv)
     per_pair()
     if options.data:
-        print(f"peak of a run under {options.limit:g} GiB: {peak_of_run(options) / GIB:.2f} GiB resident")
+        begun = time.monotonic()
+        peak = peak_of_run(options)
+        print(
+            f"a run under {options.limit:g} GiB with {options.threads} thread(s): {time.monotonic() - begun:.0f} s, "
+            f"{peak / GIB:.2f} GiB resident at its peak"
+        )
 
 
 def per_pair() -> None:

@@ -321,6 +321,19 @@ def clusters_needed(
     return high
 
 
+def clusters_for_half_width(half_width: float, spread: float, level: float = 0.95, most: int = 10_000) -> int | None:
+    """The fewest independent clusters whose `t_interval` is expected to reach `half_width` to each side, or less.
+
+    `spread` is the standard deviation between clusters, taken as known; None above `most`.
+
+    >>> clusters_for_half_width(0.5, 1.0)
+    18
+    """
+    n = np.arange(2, most + 1)
+    enough = special.stdtrit(n - 1, (1 + level) / 2) * spread / np.sqrt(n) <= half_width
+    return int(n[enough][0]) if enough.any() else None
+
+
 def _power(effect: float, clusters: int, level: float) -> float:
     df = clusters - 1
     critical = float(special.stdtrit(df, (1 + level) / 2))

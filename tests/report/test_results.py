@@ -12,11 +12,13 @@ import pytest
 
 from headstart.records.errors import InputError
 
+ROOT = Path(__file__).parents[2]
+
 
 @pytest.fixture
 def script(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     """The script, with tmp_path/results in place of results/."""
-    spec = importlib.util.spec_from_file_location("records", Path(__file__).parents[2] / "results" / "records.py")
+    spec = importlib.util.spec_from_file_location("records", ROOT / "results" / "records.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -26,9 +28,19 @@ def script(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 
 
 def test_the_committed_records_say_what_is_committed() -> None:
-    path = Path(__file__).parents[2] / "results" / "records.py"
+    path = ROOT / "results" / "records.py"
     done = subprocess.run([sys.executable, path, "check"], capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(("name", "page"), [("power", "results/README.md"), ("adapting/gains", "docs/adapting.md")])
+def test_the_tables_on_the_pages_are_what_the_scripts_print(name: str, page: str) -> None:
+    path = ROOT / "results" / f"{name}.py"
+    printed = subprocess.run([sys.executable, path], capture_output=True, text=True, check=True).stdout
+    rows = [line for line in printed.splitlines() if line.startswith("|")]
+    assert len(rows) > 2
+    text = (ROOT / page).read_text(encoding="utf-8")
+    assert not [row for row in rows if row not in text]
 
 
 @pytest.mark.parametrize("probe", ["linear", "nothing"])
