@@ -318,6 +318,12 @@ def test_what_is_no_picture_is_named(data: bytes, reason: str) -> None:
         to_rgb(data)
 
 
+@pytest.mark.parametrize("text", ["Access denied\n", "Nicht gefunden: ü\n", "[InternetShortcut]\nURL=x\n"])
+def test_text_in_place_of_a_picture_is_named(text: str) -> None:
+    with pytest.raises(UnreadableError, match="not a picture: text"):
+        to_rgb(text.encode())
+
+
 @pytest.mark.parametrize("kind", ["EPS", "PDF", "PPM", "ICO", "TGA", "PCX", "SGI"])
 def test_only_our_formats_are_opened_and_no_program_is_started(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str

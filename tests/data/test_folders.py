@@ -89,6 +89,27 @@ def test_order_follows_names_alone(order: list[str]) -> None:
     assert made.labels.tolist() == [0, 0, 1, 2]
 
 
+def test_what_is_linked_twice_packed_or_a_table_is_spoken_of(tmp_path: Path) -> None:
+    root = folder(tmp_path / "d", ["cat/a.png", "Cat/b.png"])
+    (root / "dog").symlink_to(root / "cat")
+    put(root / "more.zip", b"")
+    notes = find(root).notes
+    assert "left out: dog/, linked to what is read already" in notes
+    assert "left out: 1 .zip beside the pictures; give such a file as DATA of its own" in notes
+    flat = folder(tmp_path / "flat", ["a.png"])
+    put(flat / "meta" / "labels.csv", b"name,label\na.png,cat\n")
+    (note,) = find(flat).notes
+    assert note == f"not read: meta/labels.csv; --data.labels {flat}/meta/labels.csv takes labels from there"
+    assert find(flat, labels=str(flat / "meta" / "labels.csv")).classes == ["cat"]
+
+
+@pytest.mark.parametrize("inner", ["x", "x/cat", "x/cat/a.png"])
+def test_data_inside_data_is_refused(tmp_path: Path, inner: str) -> None:
+    folder(tmp_path, ["x/cat/a.png", "y/b.png"])
+    with pytest.raises(InputError, match=r"lies inside .*count twice"):
+        find(tmp_path / inner, tmp_path)
+
+
 def test_several_folders_are_told_apart(tmp_path: Path) -> None:
     one, two = folder(tmp_path / "x/photos", ["a.png"]), folder(tmp_path / "y/photos", ["a.png"])
     assert find(one, two).names == ["photos-2/a.png", "photos/a.png"]

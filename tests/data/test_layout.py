@@ -50,6 +50,13 @@ SPLIT = [
     "train/a=train:a test/a=test:a extra/a=-:a extra/z=-:- .=-:-",
     "set/train/a=train:a set/valid/a=val:a test/test=test:-",
     "hold-out/a=test:a train/a=train:a",
+    "labelled_train/a=train:a unlabelled_train=train:- test/a=test:a",
+    "Training_Dataset/a=train:a Validating_Dataset/a=val:a",
+    "train+val/a=train:a test/a=test:a",
+    "cat_train=train:cat cat_test=test:cat dog_train=train:dog dog_test=test:dog",
+    "Train-BigDog=train:BigDog Test-BigDog=test:BigDog Train-Cat=train:Cat Val-Cat=val:Cat",
+    "leftImg8bit/train/x=train:x leftImg8bit/val/x=val:x gtFine/train/x=x gtFine/val/x=x",  # Cityscapes
+    "img_dir/train=train:- img_dir/val=val:- ann_dir/train=x ann_dir/val=x",  # MMSegmentation
 ]
 UNSPLIT = [
     "cat=-:cat dog=-:dog",
@@ -70,6 +77,7 @@ UNSPLIT = [
     "train=-:train bus=-:bus",
     "train_station=-:train_station test_tube=-:test_tube apple=-:apple",
     "with_mask=-:with_mask without_mask=-:without_mask",
+    "cat_train=-:cat_train cat_test=-:cat_test dog_train=-:dog_train",  # no dog to test on
     "cat=-:cat",
     "cat/2024/05=-:cat",
     "0=-:0 1=-:1 2=-:2",
@@ -96,6 +104,12 @@ def test_folders_are_what_people_mean_by_them(expected: str) -> None:
         ("fold1 fold2", "taken for folds, not for classes, and no official split: fold1/, fold2/"),
         ("train/a train/b test", "without class folders, so unlabelled: test/"),
         ("train/a valid/a unlabeled", "taken for unlabelled pictures to train on: unlabeled/"),
+        (
+            "raw/a raw/b cropped/a cropped/b",
+            "each of cropped/, raw/ holds the same folders a, b; if those are the classes, name each of the former as "
+            "DATA of its own",
+        ),
+        ("cat_train cat_test dog_train dog_test", "taken for classes: cat, dog"),
         ("train/a test/a docs", "beside the split and no part of it, so free for training: docs/"),
     ],
 )

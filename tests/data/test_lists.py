@@ -52,6 +52,7 @@ def test_missing_pictures_of_a_list_are_set_aside(tmp_path: Path) -> None:
         (b"path,label\na.png,x\na.png,y\n", "row 3 lists a.png again"),
         (b"path,split\na.png,holdout\n", "row 2 has the split 'holdout'"),
         (b"gone.png\n", "none of the 1"),
+        (b"path,label\na.png,x\n./a.png,y\n", "row 3 lists ./a.png again"),
         (b"\xff\xfe\n", "UTF-8"),
         (b'"a.png\n', "not a CSV table"),
     ],
@@ -63,12 +64,35 @@ def test_bad_lists_are_named_by_row(tmp_path: Path, text: bytes, words: str) -> 
         find(tmp_path / "l.csv")
 
 
+def test_labels_in_plain_text_have_a_way_out(tmp_path: Path) -> None:
+    folder(tmp_path, ["a.png"])
+    with pytest.raises(InputError, match=r"none of the 1 .*it must be a \.csv or \.tsv table"):
+        find(put(tmp_path / "val.txt", b"a.png 3\n"))
+
+
 def test_a_label_file_gives_some_labels(tmp_path: Path) -> None:
     name = unicodedata.normalize("NFD", "café.png")
     folder(tmp_path / "p", ["a.png", "x/b.png", "x/c.png", name])
     put(tmp_path / "labels.csv", "name,label\na.png,cat\nb.png,dog\ncafé.png,cat\nelsewhere.png,dog\n".encode())
     source = find(tmp_path / "p", labels=str(tmp_path / "labels.csv"))
     assert labelled(source) == {"a.png": "cat", "x/b.png": "dog", "x/c.png": None, name: "cat"}
+
+
+@pytest.mark.parametrize(
+    "name", ["{root}/p/x/b.png", "p/x/b.png", "./p/../p/x/b.png", ".\\p\\x\\b.png", "x/../x/b.png"]
+)
+def test_a_label_file_may_give_paths(tmp_path: Path, name: str) -> None:
+    folder(tmp_path / "p", ["a.png", "x/b.png", "y/b.png"])
+    put(tmp_path / "labels.csv", f"name,label\n{name.format(root=tmp_path)},dog\n".encode())
+    source = find(tmp_path / "p", labels=str(tmp_path / "labels.csv"))
+    assert labelled(source) == {"a.png": None, "x/b.png": "dog", "y/b.png": None}
+
+
+def test_one_picture_under_several_spellings_is_one(tmp_path: Path) -> None:
+    folder(tmp_path, ["a.png", "sub/b.png", "u\u2028v.png"])
+    put(tmp_path / "l.txt", "a.png\n./a.png\nsub/../a.png\nu\u2028v.png\n".encode())
+    source = find(tmp_path / "l.txt")
+    assert (source.names, source.skipped) == (["a.png", "u\u2028v.png"], [])
 
 
 def test_bad_label_files_are_named(tmp_path: Path) -> None:

@@ -95,7 +95,8 @@ def test_webdataset_shards(tmp_path: Path) -> None:
     described += [("b.png", PICTURES[1]), ("b.json", b"{"), ("c.png", PICTURES[2])]
     source = find(tar(tmp_path / "json.tar", described))
     assert labelled(source) == {"a.png": "cat", "b.png": None, "c.png": None}
-    assert source.skipped[0][0] == "b.png"
+    assert source.skipped == []
+    assert source.notes[1].startswith("json.tar: the label of b.png cannot be read")
 
 
 def test_a_truncated_shard_costs_only_what_is_missing(tmp_path: Path) -> None:
@@ -140,33 +141,64 @@ def test_parquet_that_lacks_something_is_named(tmp_path: Path) -> None:
         find(tmp_path / "c.parquet")
 
 
-@pytest.mark.parametrize("shape", ["nhwc", "nchw", "grey", "grey1"])
-def test_arrays(tmp_path: Path, shape: str) -> None:
-    stack = np.stack([pixels(20, 20, i) for i in range(20)])
-    given = {"nhwc": stack, "nchw": stack.transpose(0, 3, 1, 2), "grey": stack[..., 0], "grey1": stack[..., :1]}[shape]
-    np.save(tmp_path / "p.npy", given)
-    images = opened(tmp_path / "p.npy")
-    frames = images.batch(range(20))[0].permute(0, 2, 3, 1).numpy()
-    expected = stack if shape.startswith("n") else np.repeat(stack[..., :1], 3, axis=3)
-    assert np.array_equal(frames, expected)
-    assert images.size == 20
+def test_json_beside_pictures_that_says_no_label_leaves_the_folders_alone(tmp_path: Path) -> None:
+    members = [("cat/0.png", PICTURES[0]), ("cat/0.json", b'{"version": "5.0", "shapes": []}')]
+    members += [("dog/1.png", PICTURES[1]), ("dog/1.json", b"[1, 2]"), ("@eaDir/dog/1.png", PICTURES[2])]
+    assert labelled(find(tar(tmp_path / "p.tar", members))) == {"cat/0.png": "cat", "dog/1.png": "dog"}
+    members = [("0.png", PICTURES[0]), ("0.cls", b"-1"), ("0.json", b'{"label": 7}'), ("1.png", PICTURES[1])]
+    members += [("1.json", b'{"label": [1], "category": "x"}'), ("2.png", PICTURES[2]), ("2.cls", b"0\n")]
+    assert labelled(find(tar(tmp_path / "w.tar", members))) == {"0.png": None, "1.png": "1", "2.png": "0"}
 
 
-def test_arrays_with_labels_and_parts(tmp_path: Path) -> None:
-    stack = np.stack([pixels(20, 20, i) for i in range(20)])
-    labels = np.arange(20)[:, None] % 2
-    parts = {"train_images": stack[:12], "train_labels": labels[:12], "val_images": stack[12:15]}
-    parts |= {"val_labels": labels[12:15], "test_images": stack[15:], "test_labels": labels[15:]}
-    np.savez(tmp_path / "medmnist.npz", **parts)  # type: ignore[arg-type]
-    images = opened(tmp_path / "medmnist.npz")
-    assert sorted(zip(images.official, images.labels.tolist(), strict=True)) == sorted(
-        ("train" if i < 12 else "val" if i < 15 else "test", i % 2) for i in range(20)
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+@pytest.mark.parametrize("again", ["c/0.png", "../c/0.png", "c\\\\0.png"])
+def test_of_two_files_of_one_name_the_last_counts(tmp_path: Path, again: str) -> None:
+    images = opened(
+        zipped(tmp_path / "p.zip", [("c/0.png", PICTURES[0]), (again, PICTURES[1]), ("d/1.png", PICTURES[2])])
     )
-    np.savez(tmp_path / "one.npz", x=stack, y=labels[:, 0])
-    assert opened(tmp_path / "one.npz").labels.tolist() == labels[:, 0].tolist()
-    np.save(tmp_path / "f.npy", stack.astype(np.float32))
-    with pytest.raises(InputError, match=r"no uint8 pictures .*; it holds images float32 \(20, 20, 20, 3\)"):
-        opened(tmp_path / "f.npy")
-    np.save(tmp_path / "o.npy", np.array([{}], dtype=object), allow_pickle=True)
-    with pytest.raises(InputError, match="cannot be read"):
-        opened(tmp_path / "o.npy")
+    assert images.names == ["c/0.png", "d/1.png"]
+    assert right(images, [1, 2])
+    note = "p.zip: 1 file under a name that there was before (c/0.png); the last counts"
+    assert note in find(tmp_path / "p.zip").notes
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_zips_of_other_methods_say_which(tmp_path: Path, method: int) -> None:
+    path = zipped(tmp_path / "p.zip", [("a.png", PICTURES[0])], method)
+    with pytest.raises(InputError, match=r"compressed with (bzip2|lzma); pack it again with deflate"):
+        find(path)
+
+
+def test_an_archive_without_pictures_says_what_it_holds(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"it holds 2 \.zip, 1 \.txt"):
+        find(zipped(tmp_path / "p.zip", [("a.zip", b""), ("b.zip", b""), ("notes.txt", b"")]))
+
+
+@pytest.mark.parametrize(
+    ("columns", "expected", "official"),
+    [
+        ({"label": [1.0, 2.0, None]}, ["1", "2", None], [""] * 3),
+        ({"label": [[3], [1, 2], []]}, ["3", None, None], [""] * 3),
+        ({"label": [0, 1, -1]}, ["0", "1", None], [""] * 3),
+        ({"species": ["a", "b", "c"], "label": [0, 1, 2]}, ["0", "1", "2"], [""] * 3),
+        ({"label": [0, 1, 0], "split": ["train", "validation", "test"]}, ["0", "1", "0"], ["train", "val", "test"]),
+        ({"label": [0, 1, 0], "split": ["a", "b", "train"]}, ["0", "1", "0"], [""] * 3),
+    ],
+)
+def test_columns_of_parquet(
+    tmp_path: Path, columns: dict[str, list[Any]], expected: list[str | None], official: list[str]
+) -> None:
+    masks, pictures = pyarrow.array(PICTURES[5:8]), pyarrow.array(PICTURES[:3])
+    parquet.write_table(pyarrow.table({"mask": masks, "image": pictures, **columns}), tmp_path / "p.parquet")
+    source = find(tmp_path / "p.parquet")
+    assert list(labelled(source).values()) == expected
+    assert source.official.tolist() == official
+    assert source.notes[0].startswith("p.parquet: column")
+    assert "mask" in source.notes[0]
+    assert right(opened(tmp_path / "p.parquet"), range(3))
+
+
+def test_a_parquet_file_without_rows_is_named(tmp_path: Path) -> None:
+    parquet.write_table(pyarrow.table({"image": pyarrow.array([], pyarrow.binary())}), tmp_path / "p.parquet")
+    with pytest.raises(InputError, match="has no rows"):
+        find(tmp_path / "p.parquet")

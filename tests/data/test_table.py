@@ -48,10 +48,55 @@ def test_a_lone_column_that_repeats_is_the_label_and_that_is_said(tmp_path: Path
         (rows("path,label,fold", "x,0", "y,1"), "column fold not used"),
         ("p0.png,x,7\np1.png,y,8\n", "column number 3 not used"),
         (",path,label\n0,p0.png,x\n1,p1.png,y\n", "column number 1 not used"),
+        ("path,label,label\np0.png,x,7\np1.png,y,8\n", "column label (number 3) not used"),
+        ("0,p0.png,x\n1,p1.png,y\n", "column number 1 not used"),
+        (
+            "path,label\np0.png,x\np1.png,y, or z\n",
+            "row 3 have more cells than the header; what is beyond is not used (quote names that hold the separator)",
+        ),
     ],
 )
 def test_columns_that_are_not_used_are_named(tmp_path: Path, text: str, unused: str) -> None:
     assert f"t.csv: {unused}" in table(tmp_path, text).notes
+
+
+@pytest.mark.parametrize(
+    ("text", "official"),
+    [
+        ("0,p0.png,x\n1,p1.png,y\n", ["", ""]),  # an index in front, as pandas writes it
+        ("x,p0.png\ny,p1.png\n", ["", ""]),
+        ("TRAIN,p0.png,x\nTEST,p1.png,y\n", ["train", "test"]),  # AutoML
+        ("p0.png,x,train\np1.png,y,val\n", ["train", "val"]),
+        ("sep=;\nlabel;path\nx;p0.png\ny;p1.png\n", ["", ""]),  # Excel
+        ("id_code,diagnosis\np0,x\np1,y\n", ["", ""]),  # names without endings
+        ("p0.png,x\np1.png,y\n", ["", ""]),
+    ],
+)
+def test_columns_are_told_by_their_values(tmp_path: Path, text: str, official: list[str]) -> None:
+    source = table(tmp_path, text)
+    assert labelled(source) == {"p0.png": "x", "p1.png": "y"}
+    assert source.official.tolist() == official
+    assert source.skipped == []
+
+
+@pytest.mark.parametrize(
+    ("labels", "classes"),
+    [
+        (["-1", "0", "1", "-1"], ["0", "1"]),  # class numbers, and those without
+        (["-1", "1", "-1", "1"], ["-1", "1"]),  # no and yes
+        (["-1", "x", "x", "y"], ["-1", "x", "y"]),
+    ],
+)
+def test_minus_one_is_no_class_among_class_numbers(tmp_path: Path, labels: list[str], classes: list[str]) -> None:
+    source = table(tmp_path, rows("path,label", *labels))
+    assert source.classes == classes
+    assert ("t.csv: 2 labels -1 taken for none" in source.notes) == ("-1" not in classes)
+
+
+def test_classes_that_differ_in_writing_alone_are_spoken_of(tmp_path: Path) -> None:
+    table(tmp_path, rows("path,label", "Cat", "cat", "01", "1"))
+    doubts = check.run(DataConfig(sources=(str(tmp_path / "t.csv"),))).doubts
+    assert doubts[0] == "classes that may be one, but are taken for different ones: '01' and '1'; 'Cat' and 'cat'"
 
 
 def test_one_column_a_class(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -258,6 +259,11 @@ def damaged_files() -> dict[str, bytes]:
         ),
         "lfs.pt": b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 46830571\n",
         "page.pth": b"<!DOCTYPE html><html>404</html>",
+        "picture.pt": b"\x89PNG\r\n\x1a\n" + bytes(100),
+        "checkpoint.pt": b"headstart-checkpoint-1\n" + bytes(100),
+        "squeezed.pt": b"\x1f\x8b" + bytes(100),
+        "config.yaml": b"head:\n  init: pca\n",
+        "empty.pth": b"",
         "keras.pt": b"\x89HDF\r\n\x1a\n" + bytes(100),
         "out-of-bounds.safetensors": (lambda h: len(h).to_bytes(8, "little") + h + b"\0" * 8)(
             b'{"weight":{"dtype":"F32","shape":[1000,1000],"data_offsets":[0,4000000]}}'
@@ -271,6 +277,28 @@ def test_damaged_files_are_named(tmp_path: Path, name: str) -> None:
     with pytest.raises(InputError, match=name) as caught:
         autoencoder_state(tmp_path / name)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("picture.pt", "a picture, not weights"),
+        ("checkpoint.pt", r"a run's checkpoint, for resuming alone; give the run, or its backbone\.safetensors"),
+        ("squeezed.pt", "compressed; unpack it first"),
+        ("config.yaml", "text, not weights"),
+        ("empty.pth", "is empty"),
+    ],
+)
+def test_what_is_no_weights_file_is_told(tmp_path: Path, name: str, words: str) -> None:
+    (tmp_path / name).write_bytes(damaged_files()[name])
+    with pytest.raises(InputError, match=words):
+        read_tensors(tmp_path / name)
+
+
+def test_an_archive_of_something_else_is_told(tmp_path: Path) -> None:
+    np.savez(tmp_path / "e.npz", names=np.arange(3), labels=np.arange(3))
+    with pytest.raises(InputError, match=r"a zip archive of names\.npy, labels\.npy, not of torch\.save"):
+        read_tensors(tmp_path / "e.npz")
 
 
 def test_a_file_is_what_it_holds_not_what_it_is_called(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import difflib
 import inspect
 import io
 import os
+import re
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -84,6 +85,7 @@ def _dispatch(argv: list[str]) -> int:
         return 0
     words, rest = _command_words(argv)
     command = COMMANDS[words]
+    _refuse_empty(rest)
     plugins.use(defaults.values_of("--plugin", rest))
     if {"-h", "--help"} & {*rest}:
         _print_most_used(words)
@@ -93,6 +95,14 @@ def _dispatch(argv: list[str]) -> int:
     elif "reading" in inspect.signature(command).parameters:
         begin["reading"] = defaults.reading_for(command, rest)
     return command(**defaults.parsed(command, rest, f"headstart {words}", **begin))
+
+
+def _refuse_empty(arguments: Sequence[str]) -> None:
+    """An empty path would mean the folder that one stands in: most likely a variable of the shell that is not set."""
+    for before, argument in zip(("", *arguments), arguments, strict=False):
+        if not argument.strip() or re.fullmatch(r"--[\w.-]+=", argument):
+            what = argument.rstrip("=").strip() or (before if before.startswith("-") else "an argument")
+            raise InputError(f"{what} is empty (''); is a variable not set?")
 
 
 def _command_words(argv: list[str]) -> tuple[str, list[str]]:

@@ -81,9 +81,10 @@ def _from_files(names: Sequence[str], labels: str) -> Source:
     lone: list[Path] = []
     if twice := [name for name, times in Counter(map(os.path.realpath, map(expanded, names))).items() if times > 1]:
         raise InputError(f"{twice[0]} is given twice; name it once, or its pictures would count twice")
+    _refuse_inside(names)
     for name in names:
         path = expanded(name)
-        if path.is_dir():
+        if name and path.is_dir():
             found = in_folder(path, labels)
             packed = [] if found.entries else in_folder_packed(path)
             parts += [(one.stem, in_packed(one, labels)) for one in packed] or [(path.resolve().name, found)]
@@ -119,11 +120,24 @@ def _from_files(names: Sequence[str], labels: str) -> Source:
     )
 
 
+def _refuse_inside(names: Sequence[str]) -> None:
+    """Refuse a DATA that lies inside another: its pictures would count twice."""
+    places = {Path(os.path.realpath(expanded(name))): name for name in names}
+    for place, name in places.items():
+        outer = next((places[above] for above in place.parents if above in places), None)
+        if outer is not None and place.suffix.lower() not in (*LISTS, *PACKED):
+            raise InputError(f"{name} lies inside {outer}; name the outer one alone, or its pictures would count twice")
+
+
 def _neither(name: str, path: Path) -> InputError:
+    if not name.strip():
+        return InputError("DATA is empty; name a folder of pictures, a list of paths or a named set")
     if path.is_file():
         kinds = f"a list ({', '.join(LISTS)}), a file of pictures ({', '.join(PACKED)}) or a picture"
         return InputError(f"{name} is neither a folder nor {kinds}; unpack it first")
-    if re.match(r"[a-z]+://", name):
+    if path.exists():
+        return InputError(f"{name} is no plain file and no folder; DATA is one of these")
+    if re.match(r"[a-z][a-z0-9+.-]*://", name):
         return InputError(f"{name} is an address, and DATA is on this machine; download it first")
     return InputError(f"there is no folder, list or named set {name}{nearby(name)}; named sets are {', '.join(SETS)}")
 

@@ -21,6 +21,7 @@ from rich.text import Text
 from headstart.data import catalog
 from headstart.data.decode import UnreadableError, opened, read_picture, wide_samples
 from headstart.data.images import CHANNELS, TOLERATED, constant, one_class
+from headstart.data.labels import alike
 from headstart.data.prepare import AUTO_SIZE
 from headstart.data.source import Picture, Source
 from headstart.engine.device import available_cores, checked_threads
@@ -212,6 +213,7 @@ def _doubts(readable: Sequence[_Found], classes: Sequence[str], labels: np.ndarr
             yield constant(channel, lowest)
     if len(classes) == 1 and (labels >= 0).any():
         yield one_class(classes[0])
+    yield from alike(classes)
     if len(readable) < 10:
         yield f"{len(readable)} pictures are too few to learn from, and a test split of them says nothing"
 

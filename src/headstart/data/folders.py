@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from headstart.data.decode import SUFFIXES
-from headstart.data.layout import Folder, Layout, Role
+from headstart.data.layout import JUNK, Folder, Layout, Role
+from headstart.data.packed import PACKED
 from headstart.data.source import Entry, Found, as_text
 from headstart.data.words import the_words
 from headstart.records.errors import InputError
@@ -21,8 +22,6 @@ OTHER_PICTURES = the_words(
     ".nrrd .orf .pbm .pgm .pnm .ppm .psd .raf .raw .rw2 .svg .svs .tga .xcf"
 )
 """Endings of pictures that are not read; files of these are counted on the screen."""
-JUNK = frozenset(("__MACOSX", "@eaDir", "$RECYCLE.BIN", "System Volume Information", "lost+found"))
-"""Folders that operating systems and network disks leave behind, some with previews of the pictures."""
 
 
 def in_folder(root: Path, labels: str) -> Found:
@@ -35,7 +34,12 @@ def in_folder(root: Path, labels: str) -> Found:
         role = layout.roles.get(parts[:-1], Role())
         if role.kept:
             entries.append(Entry("/".join(parts), path, role.label, role.official))
-    return Found(entries, notes=layout.notes + walked.notes(), others=walked.others)
+    notes = layout.notes + walked.notes()
+    if walked.tables and labels == "auto" and not any(entry.label for entry in entries):
+        notes.append(
+            f"not read: {_some(walked.tables)}; --data.labels {root / walked.tables[0]} takes labels from there"
+        )
+    return Found(entries, notes=notes, others=walked.others)
 
 
 @dataclass
@@ -49,6 +53,7 @@ class Walk:
     Attributes:
         others: how many other files there are of each ending; known when all have been passed.
         unreadable: folders that cannot be listed, with the reason; runs: folders of runs and studies.
+        again: links to folders that were read already; tables: files that may hold labels.
     """
 
     root: Path
@@ -56,6 +61,8 @@ class Walk:
     others: Counter[str] = field(default_factory=Counter)
     unreadable: list[tuple[str, str]] = field(default_factory=list)
     runs: list[str] = field(default_factory=list)
+    again: list[str] = field(default_factory=list)
+    tables: list[str] = field(default_factory=list)
 
     def __iter__(self) -> Iterator[tuple[tuple[str, ...], str]]:
         """Walk."""
@@ -73,6 +80,7 @@ class Walk:
                 elif entry.name.lower().endswith(suffixes):
                     yield inner, entry.path
                 else:
+                    self.tables += ["/".join(inner)] * entry.name.lower().endswith((".csv", ".tsv"))
                     self.others[os.path.splitext(entry.name)[1].lower()] += 1
 
     def _entries(self, parts: tuple[str, ...], folder: str, seen: set[tuple[int, int]]) -> list["os.DirEntry[str]"]:
@@ -80,6 +88,7 @@ class Walk:
         try:
             status = os.stat(folder)
             if (status.st_dev, status.st_ino) in seen:
+                self.again.append("/".join(parts))
                 return []
             seen.add((status.st_dev, status.st_ino))
             with os.scandir(folder) as listed:
@@ -105,6 +114,11 @@ class Walk:
             notes.append(
                 f"left out: {_some([f'{name}/ ({why})' for name, why in self.unreadable])}, which cannot be read"
             )
+        if self.again:
+            notes.append(f"left out: {_some([f'{name}/' for name in self.again])}, linked to what is read already")
+        packed = [f"{n:,} {ending}" for ending in PACKED if (n := self.others[ending])]
+        if packed:
+            notes.append(f"left out: {', '.join(packed)} beside the pictures; give such a file as DATA of its own")
         pictures = {ending: n for ending, n in self.others.items() if ending in OTHER_PICTURES}
         if pictures:
             counted = ", ".join(f"{n:,} {ending}" for ending, n in sorted(pictures.items()))

@@ -13,8 +13,8 @@ from typing import Any
 
 from headstart.data import words
 from headstart.data.decode import UnreadableError
+from headstart.data.labels import class_name, is_label
 from headstart.data.source import Entry, Picture, Source, make
-from headstart.data.table import class_name, is_label
 from headstart.records.errors import InputError
 from headstart.records.files import expanded
 from headstart.records.names import HUB

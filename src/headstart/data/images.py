@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from headstart.data import cache, catalog
+from headstart.data.labels import alike
 from headstart.data.prepare import AUTO_SIZE, how, prepare, squash
 from headstart.data.source import Source
 from headstart.engine.device import available_cores
@@ -261,7 +262,7 @@ def _report(images: Images, max_skipped: float) -> None:
         say(f"{labelled} of {len(images)} pictures have labels")
     if labelled and len(images.classes) == 1:
         say(one_class(images.classes[0]))
-    for doubt in _doubts(images):
+    for doubt in (*alike(images.classes), *_doubts(images)):
         say(doubt)
 
 

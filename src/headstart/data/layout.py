@@ -14,6 +14,8 @@ from headstart.records.errors import InputError
 At = tuple[str, ...]
 """A folder, as the names from the top of DATA down to it."""
 
+JUNK = frozenset(("__MACOSX", "@eaDir", "$RECYCLE.BIN", "System Volume Information", "lost+found"))
+"""Folders that operating systems and network disks leave behind, some with previews of the pictures."""
 SHOWN = 8
 """So many classes are named in a sentence."""
 
@@ -99,7 +101,7 @@ class Layout:
             self._split(folder, at, found)
         elif not folder.pictures and self.labels != "folders" and words.no_classes(folder.folders) == "folds":
             self._folds(folder, at)
-        elif not folder.pictures and self._split_inside_classes(folder, at):
+        elif not folder.pictures and (self._split_inside_classes(folder, at) or self._split_in_names(folder, at)):
             return
         elif any(_official(inner) for inner in folder.folders.values()):
             self._several(folder, at)
@@ -188,6 +190,25 @@ class Layout:
                 self._all(folder.folders[name].folders[part], (*at, name, part), Role(means.kind, label))
         return True
 
+    def _split_in_names(self, folder: Folder, at: At) -> bool:
+        """Whether the name of every folder says a class and a part, each class in training and elsewhere (`cat_train`,
+        `cat_test`, `dog_train` ...); they are then placed."""
+        found = {name: words.class_and_part(name) for name in folder.folders}
+        parts: dict[str, set[str]] = {}
+        for both in found.values():
+            if both is None or not both[0]:
+                return False
+            parts.setdefault(both[0], set()).add(both[1])
+        if len(parts) < 2 or not all("train" in kinds and len(kinds) > 1 for kinds in parts.values()):
+            return False
+        self._say(f"taken for classes and the official split: {_some(found, at)}")
+        for name, both in found.items():
+            assert both is not None
+            label = both[0] if self.labels in ("auto", "folders") else None
+            self._classes |= {both[0]: None} if label else {}
+            self._all(folder.folders[name], (*at, name), Role(both[1], label))
+        return True
+
     def _several(self, folder: Folder, at: At) -> None:
         """Several sets beside each other, each with its own split."""
         sets = [name for name, inner in folder.folders.items() if _official(inner)]
@@ -226,6 +247,8 @@ class Layout:
                 "(--data.labels folders makes classes of them)"
             )
         classes = self.labels == "folders" or (self.labels == "auto" and not folder.pictures and not other)
+        if classes:
+            self._say_same_inside(folder, at)
         for name, inner in folder.folders.items():
             means = words.meaning(name)
             unlabelled = means is not None and means.kind == "unlabelled" and not means.rest
@@ -236,6 +259,15 @@ class Layout:
                 self._classes[name] = None
                 if means is not None and means.kind in ("train", "val", "test"):
                     self._say(f"looks like a split, but is taken for a class: {_path((*at, name))}")
+
+    def _say_same_inside(self, folder: Folder, at: At) -> None:
+        """That the classes may lie one floor deeper: `raw/cat raw/dog cropped/cat cropped/dog`."""
+        inside = {frozenset(inner.folders) for inner in folder.folders.values()}
+        if len(folder.folders) > 1 and len(inside) == 1 and len(names := sorted(next(iter(inside)))) > 1:
+            self._say(
+                f"each of {_some(folder.folders, at)} holds the same folders {', '.join(names[:SHOWN])}; if those are "
+                "the classes, name each of the former as DATA of its own"
+            )
 
     def _all(self, folder: Folder, at: At, role: Role) -> None:
         for place, inner in folder.below(at):

@@ -4,6 +4,7 @@ Comes in: a .txt, .csv or .tsv file. Goes out: its pictures, with labels and off
 """
 
 import os
+import re
 import unicodedata
 from collections.abc import Iterator
 from dataclasses import replace
@@ -40,10 +41,10 @@ def in_list(path: Path) -> Found:
         if reason:
             skipped.append((_short(name), reason))
             continue
-        entry = Entry(name, place, row.label, row.split)
-        if entries.setdefault(name, entry) != entry:
-            raise _disagreement(path, rows[name], row)
-        rows[name] = row
+        before = rows.setdefault(name, row)
+        if before[2:] != row[2:]:
+            raise _disagreement(path, before, row)
+        entries.setdefault(name, Entry(name, place, row.label, row.split))
     if not table.rows:
         raise InputError(f"{path} names no pictures; a line each is needed, with its path")
     if not entries:
@@ -51,8 +52,17 @@ def in_list(path: Path) -> Found:
         raise InputError(
             f"none of the {len(skipped)} pictures in {path} exist; paths are relative to its folder, so the first was "
             f"looked for at {printable(_short(os.path.join(path.parent.absolute(), name)))} ({skipped[0][1]})"
+            + _label_behind(path, name)
         )
     return Found(list(entries.values()), skipped, table.notes)
+
+
+def _label_behind(path: Path, name: str) -> str:
+    """The way out where a line of plain text holds more than a path (`a.png 3`, as for Caffe)."""
+    first = re.split(r"[\s,;]", name, maxsplit=1)[0]
+    if path.suffix.lower() == ".txt" and first != name and first.lower().endswith(tuple(SUFFIXES)):
+        return "; with labels behind the paths it must be a .csv or .tsv table"
+    return ""
 
 
 def _located(folder: Path, name: str) -> tuple[str, str, str | None]:
@@ -62,7 +72,7 @@ def _located(folder: Path, name: str) -> tuple[str, str, str | None]:
         place = os.path.join(folder, spelled)
         try:
             os.stat(place)
-            return place, Path(spelled).as_posix(), None
+            return place, Path(os.path.normpath(spelled)).as_posix(), None
         except FileNotFoundError:
             pass
         except OSError as error:
@@ -105,7 +115,7 @@ def labelled_by(path: Path, source: Source) -> Source:
     """
     if not path.is_file():
         raise InputError(f"data.labels is {path}; it must be auto, folders, none, or an existing CSV file `name,label`")
-    find = _Finder(source.names)
+    find = _Finder(source, path.parent)
     table = read_table(path, lambda name: find(name) is not None)
     if not table.labelled:
         columns = "".join(f" ({note.partition(': ')[2]})" for note in table.notes)
@@ -141,12 +151,19 @@ def _split_by(path: Path, source: Source, chosen: dict[int, TableRow]) -> Source
 
 
 class _Finder:
-    """The number of the picture that a table's name means: its whole name, or its file name where that is unique."""
+    """The number of the picture that a table's name means: its whole name, its path (absolute, or from the table's
+    folder), or its file name where that is unique."""
 
-    def __init__(self, names: list[str]) -> None:
-        self._whole = {unicodedata.normalize("NFC", name): i for i, name in enumerate(names)}
+    def __init__(self, source: Source, folder: Path) -> None:
+        self._folder = os.path.abspath(folder)
+        self._whole = {unicodedata.normalize("NFC", name): i for i, name in enumerate(source.names)}
+        self._paths = {
+            unicodedata.normalize("NFC", os.path.abspath(path)): i
+            for i, path in enumerate(source.pictures)
+            if isinstance(path, str)
+        }
         self._short: dict[str, int | None] = {}
-        for i, name in enumerate(names):
+        for i, name in enumerate(source.names):
             base = unicodedata.normalize("NFC", name.rsplit("/", 1)[-1])
             for form in {base, os.path.splitext(base)[0]}:
                 self._short[form] = None if form in self._short else i  # a name that occurs twice names nothing
@@ -154,8 +171,9 @@ class _Finder:
     def __call__(self, name: str) -> int | None:
         """None: no picture, or several."""
         for spelled in (name, name.replace("\\", "/")):
-            wanted = unicodedata.normalize("NFC", Path(spelled).as_posix())
-            at = self._whole.get(wanted, self._short.get(wanted))
+            wanted = unicodedata.normalize("NFC", os.path.normpath(spelled))
+            place = os.path.normpath(os.path.join(self._folder, wanted))
+            at = self._whole.get(wanted, self._paths.get(place, self._short.get(wanted)))
             if at is not None:
                 return at
         return None

@@ -1,4 +1,4 @@
-"""Pictures inside one file: a zip or tar of pictures, WebDataset shards, parquet with image bytes, .npy and .npz.
+"""Pictures inside one file: a zip or tar of pictures, WebDataset shards, parquet with image bytes; arrays in `stacks`.
 
 Comes in: such a file. Goes out: its pictures, each read where it lies when it is asked for, with labels and split where
 the file carries them. Nothing is unpacked, and nothing in a file can execute.
@@ -11,19 +11,18 @@ import tarfile
 import threading
 import zipfile
 import zlib
-from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from headstart.data.decode import MAX_BYTES, SUFFIXES, UnreadableError
-from headstart.data.layout import Folder, Layout, Role
+from headstart.data.labels import as_label, class_name, key, label_columns, without_minus_one
+from headstart.data.layout import JUNK, Folder, Layout, Role
 from headstart.data.source import Entry, Found
-from headstart.data.table import class_name, is_label, no_label
-from headstart.records.arrays import in_words
+from headstart.data.stacks import in_arrays
+from headstart.data.table import PATHS, SPLITS, split_kind
 from headstart.records.errors import InputError
 from headstart.records.text import number, printable
 
@@ -31,6 +30,8 @@ PACKED = (".zip", ".tar", ".parquet", ".npy", ".npz")
 """Endings of files that hold pictures."""
 COMPRESSED = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"\x28\xb5\x2f\xfd")
 """What gzip, bzip2, xz and zstd files begin with."""
+METHODS = {6: "implode", 9: "deflate64", 12: "bzip2", 14: "lzma", 93: "zstd", 95: "xz", 98: "ppmd"}
+"""Of zip, that are not read."""
 
 
 def in_packed(path: Path, labels: str) -> Found:
@@ -39,8 +40,8 @@ def in_packed(path: Path, labels: str) -> Found:
         ".zip": lambda: _in_archive(path, _zip_members(path), labels),
         ".tar": lambda: _in_archive(path, _tar_members(path), labels),
         ".parquet": lambda: _in_parquet(path),
-        ".npy": lambda: _in_arrays(path),
-        ".npz": lambda: _in_arrays(path),
+        ".npy": lambda: in_arrays(path),
+        ".npz": lambda: in_arrays(path),
     }
     try:
         found = readers[path.suffix.lower()]()
@@ -50,7 +51,11 @@ def in_packed(path: Path, labels: str) -> Found:
         (name, reason), count = found.skipped[0], number(len(found.skipped), "picture")
         raise InputError(f"{path} holds {count}, none of which can be read ({printable(name)}: {reason})")
     if not found.entries:
-        raise InputError(f"{path} holds no pictures that can be read; looked for {' '.join(sorted(SUFFIXES))} in it")
+        some = ", ".join(f"{n:,} {ending or 'without ending'}" for ending, n in found.others.most_common(5))
+        raise InputError(
+            f"{path} holds no pictures that can be read; looked for {' '.join(sorted(SUFFIXES))} in it"
+            + (f"; it holds {some}" if some else "")
+        )
     found.files.append(path)
     return found
 
@@ -98,8 +103,12 @@ def _zip_members(path: Path) -> Listed:
         for info in archive.infolist():
             if info.is_dir():
                 continue
-            if info.flag_bits & 1 or info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-                yield info.filename, "encrypted or compressed in a way that is not read"
+            if info.flag_bits & 1:
+                yield info.filename, "encrypted in its archive; pack it again without a password"
+                continue
+            if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+                kind = METHODS.get(info.compress_type, "a method unknown here")
+                yield info.filename, f"compressed with {kind}; pack it again with deflate, as zip does by itself"
                 continue
             file.seek(info.header_offset + 26)
             header = file.read(4)
@@ -129,33 +138,76 @@ def _tar_members(path: Path) -> Listed:
 
 
 def _in_archive(path: Path, members: Listed, labels: str) -> Found:
-    """Pictures of an archive: by its folders, or as WebDataset keeps them, with a .cls or .json beside each."""
-    pictures: list[tuple[tuple[str, ...], Member]] = []
-    beside: dict[str, Member] = {}
-    skipped = []
+    """Pictures of an archive: by its folders, or as WebDataset keeps them, with a label in a file beside each."""
+    found = _Members(path)
     for name, member in members:
-        parts = tuple(part for part in name.replace("\\", "/").split("/") if part not in ("", ".", ".."))
-        is_picture = name.lower().endswith(tuple(SUFFIXES))
-        if any(part.startswith(".") or part == "__MACOSX" for part in parts):
-            continue
-        if isinstance(member, str):
-            skipped += [(name, member)] if is_picture or " after " in name else []
-        elif is_picture:
-            pictures.append((parts, member))
-        elif parts[-1].lower().endswith((".cls", ".json")):
-            beside["/".join(parts).rpartition(".")[0]] = member
-    if any(_key("/".join(parts)) in beside for parts, _ in pictures):
-        entries = []
-        for parts, member in pictures:
-            name = "/".join(parts)
-            label, reason = _label_beside(beside.get(_key(name)))
-            skipped += [(name, reason)] if reason else []
-            entries.append(Entry(name, member, label))
-        return Found(entries, skipped, ["taken for WebDataset: labels from .cls or .json beside the pictures"])
-    layout = Layout(Folder.of(parts[:-1] for parts, _ in pictures), path.stem, labels)
-    roles = [(parts, member, layout.roles.get(parts[:-1], Role())) for parts, member in pictures]
+        found.add(name, member)
+    beside = found.labels()
+    if beside is not None:
+        return Found(
+            [Entry("/".join(parts), member, beside["/".join(parts)]) for parts, member in found.pictures.items()],
+            found.skipped,
+            ["taken for WebDataset: labels from .cls or .json beside the pictures", *found.notes()],
+            found.others,
+        )
+    layout = Layout(Folder.of(parts[:-1] for parts in found.pictures), path.stem, labels)
+    roles = [(parts, member, layout.roles.get(parts[:-1], Role())) for parts, member in found.pictures.items()]
     entries = [Entry("/".join(parts), member, role.label, role.official) for parts, member, role in roles if role.kept]
-    return Found(entries, skipped, layout.notes)
+    return Found(entries, found.skipped, layout.notes + found.notes(), found.others)
+
+
+class _Members:
+    """What an archive holds: pictures by the parts of their names, files of labels beside them, those set aside."""
+
+    def __init__(self, path: Path) -> None:
+        self.pictures: dict[tuple[str, ...], Member] = {}
+        self.skipped: list[tuple[str, str]] = []
+        self.others: Counter[str] = Counter()
+        self._path = path
+        self._beside: dict[str, Member] = {}
+        self._again: list[str] = []
+        self._said: list[str] = []
+
+    def add(self, name: str, member: Member | str) -> None:
+        """One of its files, or why it cannot be read. Of two of one name the later counts, as unpacking leaves it."""
+        parts = tuple(part for part in name.replace("\\", "/").split("/") if part not in ("", ".", ".."))
+        if not parts or any(part.startswith(".") or part in JUNK for part in parts):
+            return
+        is_picture = parts[-1].lower().endswith(tuple(SUFFIXES))
+        stem, dot, ending = parts[-1].lower().rpartition(".")
+        if isinstance(member, str):
+            self.skipped += [(name, member)] if is_picture or " after " in name else []
+        elif is_picture:
+            self._again += ["/".join(parts)] * (parts in self.pictures)
+            self.pictures[parts] = member
+        else:
+            self.others[dot + ending if dot and stem else ""] += 1
+            of = "/".join(parts)[: -len(ending) - 1]
+            if ending == "cls" or (ending == "json" and of not in self._beside):
+                self._beside[of] = member
+
+    def labels(self) -> dict[str, str | None] | None:
+        """The label of each picture where a file beside some picture says one; else None."""
+        labels: dict[str, str | None] = {}
+        unread = []
+        for name in map("/".join, self.pictures):
+            labels[name], reason = _label_beside(self._beside.get(_key(name)))
+            unread += [f"the label of {printable(name)} cannot be read ({reason})"] if reason else []
+        self._said = unread[:3] + [f"so cannot {len(unread) - 3:,} more"] * (len(unread) > 3)
+        told, notes = without_minus_one(list(labels.values()))
+        self._said += notes
+        return dict(zip(labels, told, strict=True)) if any(told) else None
+
+    def notes(self) -> list[str]:
+        """What was passed over, a sentence each."""
+        notes = [f"{self._path.name}: {note}" for note in self._said]
+        if self._again:
+            some = ", ".join(map(printable, dict.fromkeys(self._again[:3])))
+            notes.append(
+                f"{self._path.name}: {number(len(self._again), 'file')} under a name that there was before ({some}); "
+                "the last counts"
+            )
+        return notes
 
 
 def _key(name: str) -> str:
@@ -170,13 +222,14 @@ def _label_beside(member: Member | None) -> tuple[str | None, str | None]:
         return None, None
     try:
         text = member.read().decode("utf-8").strip()
-        if not text.startswith("{"):
-            return (None if no_label(text) else text), None
-        values = {key: value for key, value in json.loads(text).items() if isinstance(value, (str, int))}
+        if not text.startswith(("{", "[")):
+            return as_label(text), None
+        found = json.loads(text)
     except (UnreadableError, UnicodeDecodeError, ValueError, RecursionError) as error:
-        return None, f"its label cannot be read: {error}"
-    label = next((str(value) for key, value in values.items() if is_label(key)), "")
-    return (None if no_label(label) else label), None
+        return None, str(error)
+    values = found if isinstance(found, dict) else {}
+    headers = [header for header, value in values.items() if not isinstance(value, dict)]
+    return next((as_label(values[headers[i]]) for i in label_columns(headers)), None), None
 
 
 # -------------------------------------------------------------------------------------------------------------- parquet
@@ -236,23 +289,54 @@ def _in_parquet(path: Path) -> Found:
         file = parquet.ParquetFile(path)
     except pyarrow.ArrowInvalid as error:
         raise InputError(f"{path} is no whole parquet file: {error}") from None
-    schema = file.schema_arrow
-    column = next((name for name in schema.names if _holds_bytes(schema.field(name).type)), None)
-    if column is None:
-        raise InputError(f"{path} has no column of image bytes; it has {', '.join(schema.names)}")
-    label = next((name for name in schema.names if name != column and is_label(name)), None)
-    names = _class_names(schema.metadata or {}, label)
-    others = [name for name in schema.names if name not in (column, label)]
-    notes = [f"{path.name}: column{'s' if len(others) > 1 else ''} {', '.join(others)} not used"] if others else []
-    table = _Table(path, column)
+    columns = _Columns.of(path, file.schema_arrow)
+    table = _Table(path, columns.pictures)
     entries: list[Entry] = []
+    labels: list[str | None] = []
+    parts: list[str | None] = []
     for group in range(file.num_row_groups):
         count = file.metadata.row_group(group).num_rows
         size = file.metadata.row_group(group).total_byte_size // max(1, count)
-        values = file.read_row_group(group, columns=[label]).column(0).to_pylist() if label else [None] * count
-        for row, value in enumerate(values):
-            entries.append(Entry(f"{len(entries):07d}", Cell(table, group, row, size), class_name(value, names)))
-    return Found(entries, notes=notes)
+        wanted = [name for name in (columns.label, columns.split) if name]
+        values = file.read_row_group(group, columns=wanted).to_pydict() if wanted else {}
+        labels += [class_name(value, columns.classes) for value in values.get(columns.label, [None] * count)]
+        parts += [split_kind(str(value)) if value else "" for value in values.get(columns.split, [None] * count)]
+        entries += [Entry(f"{len(entries) + row:07d}", Cell(table, group, row, size)) for row in range(count)]
+    if not entries:
+        raise InputError(f"{path} has no rows")
+    told, notes = without_minus_one(labels)
+    if None in parts:
+        parts = [""] * len(parts)
+        notes.append(f"column {columns.split} not used: it says more than train, val and test")
+    of = zip(entries, told, parts, strict=True)
+    entries = [replace(entry, label=label, official=part or "") for entry, label, part in of]
+    return Found(entries, notes=[f"{path.name}: {note}" for note in [*columns.notes, *notes]])
+
+
+@dataclass(frozen=True)
+class _Columns:
+    """What the columns of a parquet file are: image bytes, labels (`classes`: their names), the split; '': none."""
+
+    pictures: str
+    label: str
+    split: str
+    classes: list[str]
+    notes: list[str]
+
+    @classmethod
+    def of(cls, path: Path, schema: Any) -> "_Columns":
+        """Of a schema. Raises InputError where there are no image bytes."""
+        names = list(schema.names)
+        of_bytes = [name for name in names if _holds_bytes(schema.field(name).type)]
+        if not of_bytes:
+            raise InputError(f"{path} has no column of image bytes; it has {', '.join(names)}")
+        pictures = next((name for name in of_bytes if key(name) in PATHS), of_bytes[0])
+        rest = [name for name in names if name != pictures]
+        label = next((rest[i] for i in label_columns(rest)), "")
+        split = next((name for name in rest if name != label and key(name) in SPLITS), "")
+        others = [name for name in rest if name not in (label, split)]
+        notes = [f"column{'s' if len(others) > 1 else ''} {', '.join(others)} not used"] if others else []
+        return cls(pictures, label, split, _class_names(schema.metadata or {}, label), notes)
 
 
 def _holds_bytes(kind: Any) -> bool:
@@ -261,7 +345,7 @@ def _holds_bytes(kind: Any) -> bool:
     return str(kind) in ("binary", "large_binary") or any(f.name == "bytes" and "binary" in str(f.type) for f in fields)
 
 
-def _class_names(metadata: dict[bytes, bytes], label: str | None) -> list[str]:
+def _class_names(metadata: dict[bytes, bytes], label: str) -> list[str]:
     """Hugging Face's names of a label column's numbers."""
     try:
         names = json.loads(metadata[b"huggingface"])["info"]["features"][label]["names"]
@@ -270,70 +354,7 @@ def _class_names(metadata: dict[bytes, bytes], label: str | None) -> list[str]:
         return []
 
 
-# --------------------------------------------------------------------------------------------------------------- arrays
-
-_PARTS = (("train", "train"), ("val", "val"), ("valid", "val"), ("test", "test"))
-
-
-def _loaded(path: Path) -> dict[str, np.ndarray]:
-    """Every array of a file; that of an .npy stays on disk."""
-    where = f"{path}"
-    found: dict[str, np.ndarray] = {}
-    try:
-        loaded = np.load(path, mmap_mode="r" if path.suffix.lower() == ".npy" else None, allow_pickle=False)
-        if isinstance(loaded, np.ndarray):
-            return {"images": loaded}
-        for name in loaded.files:
-            where = f"{path}, {name},"
-            found[name] = np.asarray(loaded[name])
-    except Exception as error:  # zipfile and numpy raise many kinds
-        raise InputError(f"{where} cannot be read: {in_words(path, error)}") from None
-    return found
-
-
-def _in_arrays(path: Path) -> Found:
-    """A .npy of pictures, or a .npz of pictures and labels, undivided or in parts (`x_train`, `train_images` ...)."""
-    arrays = _loaded(path)
-    pictures = {name: array for name, array in arrays.items() if array.ndim in (3, 4) and array.dtype == np.uint8}
-    if not pictures and "embeddings" in arrays:
-        raise InputError(f"{path} holds embeddings, not pictures; give the pictures")
-    if not pictures:
-        shapes = ", ".join(f"{name} {array.dtype} {array.shape}" for name, array in arrays.items())
-        raise InputError(f"{path} holds no uint8 pictures (N, H, W), (N, H, W, 3) or (N, 3, H, W); it holds {shapes}")
-    if not any(len(array) for array in pictures.values()):
-        shapes = ", ".join(f"{name} {array.shape}" for name, array in pictures.items())
-        raise InputError(f"{path} holds no pictures: {shapes}")
-    entries: list[Entry] = []
-    for name, array in pictures.items():
-        part = next((part for word, part in _PARTS if word in name.lower()), "")
-        labels = _labels_of(name, len(array), arrays)
-        prefix = f"{name}/" if len(pictures) > 1 else ""
-        rows = zip(_in_colour(array, path, name), labels, strict=True)
-        official = part if len(pictures) > 1 else ""
-        entries += [Entry(f"{prefix}{i:07d}", pixels, label, official) for i, (pixels, label) in enumerate(rows)]
-    return Found(entries)
-
-
-def _in_colour(array: np.ndarray, path: Path, name: str) -> Iterable[np.ndarray]:
-    """(H, W, 3) of each picture, without a copy."""
-    if array.ndim == 4 and array.shape[3] not in (1, 3) and array.shape[1] in (1, 3):
-        array = array.transpose(0, 2, 3, 1)
-    if array.ndim == 3:
-        array = array[..., None]
-    if array.shape[3] not in (1, 3):
-        raise InputError(f"{path}: {name} has {array.shape[3]} channels; pictures have 1 or 3")
-    return np.broadcast_to(array, (*array.shape[:3], 3))
-
-
-def _labels_of(name: str, count: int, arrays: dict[str, np.ndarray]) -> list[str | None]:
-    """The labels of an array of pictures: the array of as many numbers or words whose name is the most like its own."""
-    part = next((word for word, _ in _PARTS if word in name.lower()), "")
-    for other, array in arrays.items():
-        flat = array.reshape(-1) if array.ndim == 1 or array.shape[1:] == (1,) else None
-        own = next((word for word, _ in _PARTS if word in other.lower()), "")
-        if flat is not None and len(flat) == count and own == part and flat.dtype.kind in "iuUS":
-            return [None if no_label(str(value)) or value == -1 else str(value) for value in flat.tolist()]
-    return [None] * count
+# -------------------------------------------------------------------------------------------------------------- folders
 
 
 def in_folder_packed(root: Path) -> list[Path]:

@@ -40,6 +40,7 @@ def what_it_is(data: bytes, heif: bool) -> str:
         _what_text_it_is(data[:512].lstrip(b"\xef\xbb\xbf \t\r\n").lower())
         or _what_else_it_is(data, heif)
         or tiff_layout(data)
+        or _plain(data[:512])
         or "not a picture in a known format, or its header is damaged"
     )
 
@@ -50,6 +51,15 @@ def _what_text_it_is(text: bytes) -> str | None:
     if text.startswith(b"<svg") or (text.startswith(b"<?xml") and b"<svg" in text):
         return "not a picture that is read: an SVG drawing; convert it"
     return "not a picture: text (XML or JSON)" if text.startswith((b"<?xml", b"{", b"[")) else None
+
+
+def _plain(text: bytes) -> str | None:
+    """Whether a file begins with words (its first bytes may end within a letter)."""
+    letters = text.decode("utf-8", "ignore")
+    words = len(letters.encode()) > len(text) - 4 and all(
+        letter.isprintable() or letter in "\t\r\n" for letter in letters
+    )
+    return "not a picture: text" if letters and words else None
 
 
 def _what_else_it_is(data: bytes, heif: bool) -> str | None:

@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 from headstart.data import words
 from headstart.data.decode import SUFFIXES
+from headstart.data.labels import is_label, key, label_columns, no_label, without_minus_one
 from headstart.records.errors import InputError
 from headstart.records.text import from_data_cell, printable
 
@@ -23,17 +24,12 @@ def _in_order(text: str) -> tuple[str, ...]:
     return tuple(text.split())
 
 
-_PATHS = _in_order(
+PATHS = _in_order(
     "path file filename filepath fullpath relpath relativepath image imagefile imagefilename imagename "
     "imagepath img imgfile imgname imgpath picture picturename photo photoname fname uri name imageid imgid "
-    "pictureid photoid imageindex key id"
+    "pictureid photoid imageindex idcode key id"
 )
-_LABELS = _in_order(
-    "label class category target labels classes species labelname classname categoryname breed variety genus "
-    "family diagnosis dx finding tag tags groundtruth gt labeltext classlabel y labelid classid categoryid "
-    "targetid labelidx classidx classindex labelindex"
-)
-_SPLITS = _in_order("split subset partition set usage phase dataset datasplit splitname fold mode")
+SPLITS = _in_order("split subset partition set usage phase dataset datasplit splitname fold mode")
 _FLAGS = {
     **dict.fromkeys(_in_order("isvalid isval valid val validation isvalidation isdev"), ("val", "train")),
     **dict.fromkeys(_in_order("istest test istesting isholdout"), ("test", "train")),
@@ -41,27 +37,6 @@ _FLAGS = {
 }
 """Columns of yes and no that say a split, and which for yes and for no."""
 _YES_OR_NO = {"1": True, "1.0": True, "true": True, "yes": True, "0": False, "0.0": False, "false": False, "no": False}
-_NO_LABEL = frozenset(
-    ("", *_in_order("na n/a #n/a <na> nan none null nil - -- ? unlabeled unlabelled missing")),
-)
-"""What people and pandas write where there is no label."""
-
-
-def is_label(header: str) -> bool:
-    """Whether a column of that name holds classes."""
-    return re.sub(r"[\W_]+", "", header).lower() in _LABELS
-
-
-def no_label(text: str) -> bool:
-    """Whether a text is what stands where there is no label."""
-    return text.strip().lower() in _NO_LABEL
-
-
-def class_name(value: object, names: Sequence[str]) -> str | None:
-    """The class that a cell of Hugging Face's means, where `names` are those of its numbers; None: no label."""
-    if isinstance(value, int) and 0 <= value < len(names):
-        return names[value]
-    return None if value is None or no_label(str(value)) or (names and value == -1) else str(value)
 
 
 class TableRow(NamedTuple):
@@ -115,10 +90,13 @@ def _cells(path: Path) -> list[tuple[int, list[str]]]:
     except UnicodeDecodeError as error:
         raise InputError(f"{path} is not UTF-8 text (byte {error.start}); save it as UTF-8") from None
     kind = path.suffix.lower()
+    lines = list(io.StringIO(text, newline=None))  # ends at \n and \r alone: U+2028 and the like may stand in names
     if kind not in (".csv", ".tsv"):
-        return [(n, [line.strip()]) for n, line in enumerate(text.splitlines(), 1) if line.strip()]
-    first = next((line for line in text.splitlines() if line.strip() and not line.startswith("#")), "")
+        return [(n, [line.strip()]) for n, line in enumerate(lines, 1) if line.strip()]
+    first = next((line for line in lines if line.strip() and not line.startswith("#")), "")
     separator = "\t" if kind == ".tsv" else next((mark for mark in ";,\t|" if mark in first), ",")
+    if said := re.fullmatch(r'"?sep=(.)"?\s*', first):  # Excel's own first line
+        separator, text = said[1], text.replace(first.rstrip("\n"), "", 1)
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
     try:
         return [
@@ -149,11 +127,10 @@ class _Columns:
         self.header = self._header(rows)
         body = rows[1:] if self.header else rows
         if not self.header:
-            self.name, self.label = 0, 1 if len(rows[0]) > 1 else None
-            self._say_unused(list(range(2, max(map(len, rows)))))
+            self._without_header(rows)
             return
-        keys = [re.sub(r"[\W_]+", "", cell).lower() for cell in self.header]
-        self.name = self._named(keys, _PATHS, body)
+        keys = list(map(key, self.header))
+        self.name = self._named(keys, PATHS, body)
         rest = [i for i in range(len(keys)) if i != self.name]
         self._find_splits(keys, rest, body)
         rest = [i for i in rest if i != self.split and i not in self.flags]
@@ -162,24 +139,39 @@ class _Columns:
 
     @staticmethod
     def _header(rows: Sequence[list[str]]) -> list[str]:
-        """The first row where it is a header: it names the picture's column, or is no picture where the next row is."""
+        """The first row where it is a header: it names the picture's column, or a column of classes or splits behind
+        another, or is no picture where the next row is."""
         first = rows[0]
-        known = any(re.sub(r"[\W_]+", "", cell).lower() in _PATHS for cell in first)
+        known = any(key(cell) in PATHS for cell in first) or any(
+            is_label(cell) or key(cell) in SPLITS for cell in first[1:]
+        )
         named = any(_is_name(cell) for cell in first)
         return first if not named and (known or (len(rows) > 1 and any(map(_is_name, rows[1])))) else []
+
+    def _without_header(self, rows: Sequence[list[str]]) -> None:
+        """Columns told by their values alone: the picture, a split where all are words for one, the class."""
+        wide = range(max(map(len, rows)))
+        self.name = next((i for i in wide if _is_name(_cell(rows[0], i))), 0)
+        rest = [i for i in wide if i != self.name]
+        self.split = next((i for i in rest if all(split_kind(_cell(row, i)) for row in rows)), None)
+        rest = [i for i in rest if i != self.split and i > self.name] or [i for i in rest if i != self.split]
+        self.label = rest[0] if rest else None
+        if self.name or self.split is not None:
+            taken = {"the picture": self.name, "its split": self.split, "its class": self.label}
+            some = ", ".join(f"number {i + 1} for {what}" for what, i in taken.items() if i is not None)
+            self._say(f"columns without a header, taken: {some}")
+        self._say_unused([i for i in wide if i not in (self.name, self.label, self.split)])
 
     def _named(self, keys: list[str], wanted: Sequence[str], body: Sequence[list[str]]) -> int:
         """The column of pictures: the first by header whose cells look like files, else the first by header."""
         known = sorted((i for i, key in enumerate(keys) if key in wanted), key=lambda i: wanted.index(keys[i]))
         looking = [i for i in range(len(keys)) if body and _is_name(_cell(body[0], i))]
-        return next(
-            (i for i in known if i in looking), (known or looking)[0] if not (known and looking) else looking[0]
-        )
+        return next((i for i in known if i in looking), (looking or known or [0])[0])
 
     def _find_splits(self, keys: list[str], rest: list[int], body: Sequence[list[str]]) -> None:
-        for i in sorted((i for i in rest if keys[i] in _SPLITS), key=lambda i: _SPLITS.index(keys[i])):
+        for i in sorted((i for i in rest if keys[i] in SPLITS), key=lambda i: SPLITS.index(keys[i])):
             values = Counter(_cell(row, i) for row in body)
-            if keys[i] == "split" or any(value and _kind(value) for value in values):
+            if keys[i] == "split" or any(value and split_kind(value) for value in values):
                 self.split = i
                 return
         self.flags = {
@@ -189,9 +181,9 @@ class _Columns:
         }
 
     def _find_labels(self, keys: list[str], rest: list[int], body: Sequence[list[str]]) -> None:
-        known = sorted((i for i in rest if keys[i] in _LABELS), key=lambda i: _LABELS.index(keys[i]))
+        known = label_columns([keys[i] for i in rest])
         if known:
-            self.label = known[0]
+            self.label = rest[known[0]]
             return
         yes_or_no = [i for i in rest if self.header[i] and all(_cell(row, i).lower() in _YES_OR_NO for row in body)]
         if len(yes_or_no) > 1:
@@ -220,12 +212,25 @@ class _Columns:
             self._say(f"{several} rows have several classes and are left unlabelled")
         if none.total():
             self._say(f"{none.total()} labels {', '.join(none)} taken for none")
-        return rows
+        labels, notes = without_minus_one([row.label for row in rows])
+        self.notes += [f"{self.path.name}: {note}" for note in notes]
+        self._say_ragged(lines)
+        return [row._replace(label=label) for row, label in zip(rows, labels, strict=True)]
+
+    def _say_ragged(self, lines: Sequence[tuple[int, list[str]]]) -> None:
+        """Cells beyond the header's last: a comma that is not quoted has moved what stands behind it."""
+        longer = [line for line, cells in lines if self.header and any(cells[len(self.header) :])]
+        if longer:
+            more = f" and {len(longer) - 3:,} more" if len(longer) > 3 else ""
+            self._say(
+                f"row{'s' if len(longer) > 1 else ''} {', '.join(map(str, longer[:3]))}{more} have more cells than the "
+                "header; what is beyond is not used (quote names that hold the separator)"
+            )
 
     def _split_of(self, line: int, cells: list[str]) -> str:
         if self.split is not None:
             text = _cell(cells, self.split)
-            kind = _kind(text) if text else ""
+            kind = split_kind(text) if text else ""
             if kind is None:
                 raise InputError(
                     f"{self.path}, row {line} has the split {printable(text)!r}; it must be train, val, test or empty"
@@ -241,6 +246,10 @@ class _Columns:
 
     def _called(self, columns: list[int], shown: int = 8) -> str:
         names = [printable((self.header[i] if self.header else "") or f"number {i + 1}") for i in columns]
+        names = [
+            f"{name} (number {i + 1})" if self.header.count(name) > 1 else name
+            for i, name in zip(columns, names, strict=True)
+        ]
         more = f" and {len(names) - shown} more" if len(names) > shown else ""
         return f"column{'s' if len(names) > 1 else ''} {', '.join(names[:shown])}{more}"
 
@@ -256,7 +265,7 @@ def _is_name(cell: str) -> bool:
     return cell.lower().endswith(tuple(SUFFIXES))
 
 
-def _kind(text: str) -> str | None:
+def split_kind(text: str) -> str | None:
     """The official split that a word means; unlabelled pictures are there to train on."""
     means = words.meaning(text)
     if means is None or means.rest or means.kind == "annotation" or "hold" in text.lower():

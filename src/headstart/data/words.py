@@ -16,24 +16,31 @@ def the_words(text: str) -> frozenset[str]:
 
 _KIND = re.compile(
     r"""(?:(?P<train>train(?:ing|val)?|trn)
-      | (?P<val>val(?:id(?:ation|ate)?)?|dev(?:el(?:opment)?)?)
+      | (?P<val>val(?:id(?:ation|ate|ating)?)?|dev(?:el(?:opment)?)?)
       | (?P<test>test(?:ing|s)?|tst|eval(?:uation)?|h[eo]ldout)
       | (?P<unlabelled>unlabel{1,2}ed|unsup(?:ervised)?|pred(?:ict(?:ions?)?)?)
       | (?P<labelled>label{1,2}ed)
-      | (?P<annotation>labels?|masks?|annotations?|annots?|gt|groundtruth|trimaps?|segmentations?|bbox(?:es)?))
+      | (?P<annotation>labels?|masks?|ann(?:otation|ot)?s?|gt(?:fine|coarse)?|groundtruth|trimaps?|segmentations?
+        |bbox(?:es)?))
       (?:set|data|split|images|imgs|pics|dir|folder)?""",
     re.IGNORECASE | re.VERBOSE,
 )
 """What one word of a name says."""
 _PIECES = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[^\W\d_]+")
-_TOGETHER = re.compile(r"(train|hold|held|un|ground)[-_ ]?(val|out|label{1,2}ed|truth)(?![a-z])", re.IGNORECASE)
+_TOGETHER = re.compile(
+    r"(?:train[-_ +&]*val|h[eo]ld[-_ ]*out|un[-_ ]*label{1,2}ed|ground[-_ ]*truth|gt[-_ ]*(?:fine|coarse))(?![a-z])",
+    re.IGNORECASE,
+)
+"""Two words that are one."""
 _NO_MATTER = the_words(
     "a all and b class classes cropped data dataset dir file files final folder for full images image img "
     "imgs jpeg jpg new of original part photo photos pic pics picture pictures png private public raw resized "
     "set small split stage the version v"
 )
 """Words beside a split's own that change nothing."""
-_PICTURES = the_words("images image img imgs pictures picture pics photos jpegimages frames rgb input inputs")
+_PICTURES = the_words(
+    "images image img imgs pictures picture pics photos jpegimages leftimg8bit frames rgb input inputs"
+)
 _WRAPPERS = _PICTURES | the_words(
     "archive data dataset datasets all download downloads extracted files raw input output"
 )
@@ -61,10 +68,14 @@ class Meaning(NamedTuple):
     rest: frozenset[str]
 
 
+def _joined(words: re.Match[str]) -> str:
+    return re.sub(r"[-_ +&]", "", words[0]).lower()
+
+
 def meaning(name: str) -> Meaning | None:
     """What a folder's name says it holds; None where it says nothing of the kind, or two things at once."""
     kinds, rest = set(), set()
-    for word in _PIECES.findall(_TOGETHER.sub(r"\1\2", name)):
+    for word in _PIECES.findall(_TOGETHER.sub(_joined, name)):
         found = _KIND.fullmatch(word)
         if found and found.lastgroup:
             kinds.add(found.lastgroup)
@@ -72,9 +83,23 @@ def meaning(name: str) -> Meaning | None:
             rest.add(word.lower())
     if len(kinds) > 1 and "annotation" in kinds:
         kinds = {"annotation"}  # train_masks
+    if len(kinds) > 1:
+        kinds -= {"labelled"}  # train_labelled
+        kinds = kinds & {"unlabelled"} or kinds  # unlabelled_train
     if len(kinds) != 1 or (kinds == {"annotation"} and rest):  # with_mask, a class
         return None
     return Meaning(kinds.pop(), frozenset(rest))
+
+
+def class_and_part(name: str) -> tuple[str, str] | None:
+    """A class and train, val or test where a folder's name says both (`cat_train`, `test-Cat`); else None."""
+    means = meaning(name)
+    if means is None or not means.rest or means.kind not in ("train", "val", "test"):
+        return None
+    found = next((piece for piece in _PIECES.finditer(name) if _KIND.fullmatch(piece[0])), None)
+    if found is None:
+        return None
+    return (name[: found.start()] + name[found.end() :]).strip("-_ .+"), means.kind
 
 
 def is_wrapper(name: str) -> bool:
@@ -85,7 +110,8 @@ def is_wrapper(name: str) -> bool:
 
 def holds_pictures(name: str) -> bool:
     """Whether a folder's name says no more than that it holds pictures."""
-    return name.lower() in _PICTURES
+    pieces = {piece.lower() for piece in _PIECES.findall(name)}
+    return name.lower() in _PICTURES or bool(pieces & _PICTURES and pieces <= _PICTURES | {"dir", "folder"})
 
 
 def no_classes(names: Iterable[str]) -> str | None:

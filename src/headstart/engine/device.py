@@ -12,6 +12,7 @@ import torch
 
 from headstart.records.config import DEVICES
 from headstart.records.errors import InputError, RunError
+from headstart.records.validation import MOST_THREADS
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 """Numbers in glibc's malloc.h."""
@@ -70,9 +71,10 @@ def choose(device: str = "auto", precision: str = "auto", threads: int | None = 
 
 
 def checked_threads(threads: int | None) -> int | None:
-    """The option as it is. Raises InputError for fewer than one."""
-    if threads is not None and threads < 1:
-        raise InputError(f"threads is {threads}; it must be at least 1")
+    """The option as it is. Raises InputError for fewer than one, and for more than any machine has use for."""
+    if threads is not None and not 1 <= threads <= MOST_THREADS:
+        bound = "at least 1" if threads < 1 else f"at most {MOST_THREADS}"
+        raise InputError(f"threads is {threads}; it must be {bound}")
     return threads
 
 

@@ -31,6 +31,11 @@ NOT_WEIGHTS = {
     b"version https://git-lfs": "a pointer of Git LFS, not the weights themselves; `git lfs pull` fetches them",
     b"<": "a web page (HTML) or XML, not weights; download the file itself",
     b"\x89HDF": "an HDF5 file (Keras); a PyTorch state dict is needed",
+    b"headstart-checkpoint": "a run's checkpoint, for resuming alone; give the run, or its backbone.safetensors",
+    b"GGUF": "a GGUF file; a PyTorch state dict is needed",
+    b"\x93NUMPY": "a NumPy array; a PyTorch state dict is needed",
+    **dict.fromkeys((b"\xff\xd8\xff", b"\x89PNG", b"GIF8", b"RIFF"), "a picture, not weights"),
+    **dict.fromkeys((b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"7z\xbc\xaf", b"Rar!"), "compressed; unpack it first"),
 }
 """How files begin that are often taken for weights, and what they are."""
 
@@ -67,6 +72,10 @@ def read_tensors(path: str | Path) -> dict[str, Tensor]:
         start = file.read(512)
     if reason := next((reason for sign, reason in NOT_WEIGHTS.items() if start.lstrip().startswith(sign)), None):
         raise InputError(f"{path} is {reason}")
+    if start[8:9] != b"{" and not start.startswith((b"PK", b"\x80")) and start.isascii() and b"\0" not in start:
+        raise InputError(
+            f"{path} is text, not weights (.safetensors, .pt, .pth, .ckpt)" if start else f"{path} is empty"
+        )
     # DINO's, MAE's and many scripts' checkpoints hold their options: a Namespace has attributes, and no code to run.
     with torch.serialization.safe_globals([argparse.Namespace]):
         found = _unwrapped(_read_safetensors(path) if start[8:9] == b"{" else _read_pickle_as_data(path))
@@ -166,7 +175,7 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
 
 def _read_pickle_as_data(path: Path) -> object:
     try:
-        _refuse_bomb(path)
+        _refuse_other_archives(path)
         with warnings.catch_warnings(), path.open("rb") as file:  # from a path, torch would go by the ending
             warnings.simplefilter("ignore")  # advice to torch's developers about the pickles of others
             return torch.load(file, map_location="cpu", weights_only=True)
@@ -183,11 +192,16 @@ def _read_pickle_as_data(path: Path) -> object:
         raise InputError(f"{path} is not a readable weights file: {reason}") from None
 
 
-def _refuse_bomb(path: Path) -> None:
-    """torch does not compress tensors; an archive in which they are may unpack to a thousand times its size."""
+def _refuse_other_archives(path: Path) -> None:
+    """What is no archive of torch.save; and, since torch compresses no tensors, one that may unpack to a thousand times
+    its size."""
     if zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as archive:
             size = sum(member.file_size for member in archive.infolist())
+            names = [member.filename for member in archive.infolist()]
+        if not any(name.rpartition("/")[2] in ("data.pkl", "version") for name in names):
+            some = f"{', '.join(names[:3])}{' ...' if len(names) > 3 else ''}" if names else "nothing"
+            raise InputError(f"{path} is a zip archive of {some}, not of torch.save; unpack it, or give the weights")
         if size > 2 * path.stat().st_size + 10_000_000:
             raise InputError(f"{path} is refused: it would unpack to {size:,} bytes, and torch.save compresses nothing")
 

@@ -38,12 +38,15 @@ from headstart.records.validation import (
     Amount,
     Count,
     NotNegative,
+    Pixels,
     Positive,
     Real,
     Several,
     Share,
     Text,
+    Threads,
     Whole,
+    Width,
     must,
     option,
     sentence,
@@ -72,10 +75,10 @@ class DataConfig:
     """Seed of the splits and of the label draws of few-label probes."""
     splits: Literal["house", "paper"] = "house"
     """`house`: official test split where there is one, val from train; `paper`: as the authors' code did."""
-    size: Annotated[Whole, Field(ge=8)] | Literal["auto"] = "auto"
+    size: Pixels | Literal["auto"] = "auto"
     """Side of the square training pictures in pixels. auto: native if all pictures are one square size up to
     `auto-size`, else that."""
-    auto_size: Annotated[Whole, Field(ge=8)] | None = None
+    auto_size: Pixels | None = None
     """The largest side that `size` auto takes. Unset: 128; with `statistics` backbone what the weights expect, or what
     the pictures have where that is less."""
     resize: Literal["squash", "crop", "pad"] = "squash"
@@ -160,9 +163,9 @@ class HeadConfig:
     frozen: bool = True
     """Keep the first layer as it starts. The paper's `mlp` is init random, not frozen."""
     activation: ActivationName = "relu"
-    hidden_dim: Count = 256
+    hidden_dim: Width = 256
     """dim(g): output features of the first layer, and so the autoencoder's latent size."""
-    output_dim: Count = 128
+    output_dim: Width = 128
     """dim(z)."""
     depth: Literal[1, 2, 3, 4] = 2
     """Linear layers of an mlp, 1 to 4; 2 is the paper's."""
@@ -344,7 +347,7 @@ class Config:
     """auto, cpu, cuda, cuda:N or mps."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """auto: bfloat16 where the device multiplies it natively."""
-    threads: Count | None = None
+    threads: Threads | None = None
     """CPU threads. Unset: one per core."""
     loggers: Annotated[tuple[LoggerName, ...], Several] = ()
     """Where metrics go besides metrics.jsonl (extra `loggers`)."""

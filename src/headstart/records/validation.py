@@ -48,6 +48,13 @@ def _several(value: Any) -> Any:
 Whole = Annotated[int, BeforeValidator(_number)]
 Real = Annotated[float, BeforeValidator(_number)]
 Count = Annotated[Whole, Field(ge=1)]
+Pixels = Annotated[Whole, Field(ge=8, le=4096)]
+"""The side of a square picture; 4096 is 50 MB a picture in bytes, 200 in float32."""
+Width = Annotated[Whole, Field(ge=1, le=65536)]
+"""Features of a layer."""
+MOST_THREADS = 1024
+"""Some thousands more, and torch's pool ends the process."""
+Threads = Annotated[Whole, Field(ge=1, le=MOST_THREADS)]
 NotNegative = Annotated[Whole, Field(ge=0)]
 Positive = Annotated[Real, Field(gt=0)]
 Amount = Annotated[Real, Field(ge=0)]

@@ -1,0 +1,88 @@
+"""What classes are called, and what says that there is none: alike in tables, archives, parquet and arrays.
+
+Comes in: headers and values as people and tools write them. Goes out: a class as text, or None.
+"""
+
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+
+def _words(text: str) -> tuple[str, ...]:
+    return tuple(text.split())
+
+
+_LABELS = _words(
+    "label class category target labels classes species labelname classname categoryname breed variety genus "
+    "family diagnosis dx finding tag tags groundtruth gt labeltext classlabel y labelid classid categoryid "
+    "targetid labelidx classidx classindex labelindex choice choices"
+)
+_NO_LABEL = {"", *_words("na n/a #n/a <na> nan none null nil - -- ? unlabeled unlabelled missing")}
+"""What people and pandas write where there is no label."""
+
+
+def key(header: str) -> str:
+    """A header without what is written around its words."""
+    return re.sub(r"[\W_]+", "", header).lower()
+
+
+def is_label(header: str) -> bool:
+    """Whether a column of that name holds classes."""
+    return key(header) in _LABELS
+
+
+def label_columns(headers: Sequence[str]) -> list[int]:
+    """The numbers of the columns of classes, the likeliest first."""
+    known = [i for i, header in enumerate(headers) if is_label(header)]
+    return sorted(known, key=lambda i: _LABELS.index(key(headers[i])))
+
+
+def no_label(text: str) -> bool:
+    """Whether a text is what stands where there is no label."""
+    return text.strip().lower() in _NO_LABEL
+
+
+def as_label(value: Any) -> str | None:
+    """The class that a value of any kind means: 2.0 is 2 (a column with gaps), [2] is 2; None, also for several."""
+    if isinstance(value, list | tuple):
+        return as_label(value[0]) if len(value) == 1 else None
+    if isinstance(value, bytes):
+        value = value.decode("utf-8", "backslashreplace")
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    return None if value is None or no_label(str(value)) else str(value)
+
+
+def class_name(value: Any, names: Sequence[str]) -> str | None:
+    """The class that a cell of Hugging Face's means, where `names` are those of its numbers; None: no label."""
+    label = as_label(value)
+    if names and label is not None and label.isdecimal() and int(label) < len(names):
+        return names[int(label)]
+    return None if names and label == "-1" else label
+
+
+def without_minus_one(labels: Sequence[str | None]) -> tuple[list[str | None], list[str]]:
+    """Labels of which -1 is none where the others are numbers from 0, and a sentence about it.
+
+    -1 beside 1 alone is a class, as in tables of yes and no.
+    """
+    others = {label for label in labels if label is not None} - {"-1"}
+    count = sum(label == "-1" for label in labels)
+    if not count or not others or others == {"1"} or not all(label.isdecimal() for label in others):
+        return list(labels), []
+    some = f"{count:,} label{'s' if count > 1 else ''} -1 taken for none"
+    return [None if label == "-1" else label for label in labels], [some]
+
+
+def alike(classes: Iterable[str]) -> list[str]:
+    """A sentence for classes whose names differ in case, blanks or leading zeros alone, and may be meant as one."""
+    same = defaultdict(list)
+    for name in classes:
+        plain = " ".join(name.split()).casefold()
+        same[f"{float(plain):g}" if re.fullmatch(r"\d+(\.\d+)?", plain) else plain].append(name)
+    doubtful = [" and ".join(map(repr, names)) for names in same.values() if len(names) > 1]
+    more = f" and {len(doubtful) - 3} more" if len(doubtful) > 3 else ""
+    return [f"classes that may be one, but are taken for different ones: {'; '.join(doubtful[:3])}{more}"] * bool(
+        doubtful
+    )
