@@ -13,11 +13,11 @@ import torch.distributed as dist
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
-from torch.multiprocessing.spawn import spawn
 
 from headstart import ntxent
 from headstart.ntxent import nt_xent
 from headstart.records.errors import InputError
+from tests.processes import start_ranks
 
 
 def two_loops(z: Tensor, temperature: float) -> Tensor:
@@ -211,7 +211,7 @@ def _one_rank(rank: int, ranks: int, path: Path) -> None:
 def test_ranks_equal_one_process(tmp_path: Path, ranks: int) -> None:
     pictures, weight = random_z(24, 6), random_z(6, 5, seed=1)
     torch.save((pictures, weight), tmp_path / "input.pt")
-    spawn(_one_rank, (ranks, str(tmp_path)), nprocs=ranks)
+    start_ranks(_one_rank, (ranks, str(tmp_path)), ranks)
     loss, gradient = torch.load(tmp_path / f"output{ranks}.pt")
     expected, expected_gradient = value_and_gradient(lambda w: matrix_form(pictures @ w, 0.2), weight)
     torch.testing.assert_close(loss, expected, rtol=0, atol=1e-9)

@@ -13,12 +13,12 @@ import torch.distributed as dist
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
-from torch.multiprocessing.spawn import spawn
 
 from headstart.barlow import barlow
 from headstart.records.errors import InputError
 from headstart.sigreg import sigreg
 from headstart.vicreg import vicreg
+from tests.processes import start_ranks
 
 
 def random_z(rows: int, width: int, seed: int = 0, dtype: torch.dtype = torch.float64) -> Tensor:
@@ -248,7 +248,7 @@ def _of_weight(function: Callable[[Tensor], Tensor], pictures: Tensor, weight: T
 def test_ranks_equal_one_process(tmp_path: Path, ranks: int) -> None:
     pictures, weight = random_z(24, 6), random_z(6, 5, seed=1)
     torch.save((pictures, weight), tmp_path / "input.pt")
-    spawn(_one_rank, (ranks, str(tmp_path)), nprocs=ranks)
+    start_ranks(_one_rank, (ranks, str(tmp_path)), ranks)
     found = torch.load(tmp_path / f"output{ranks}.pt")
     for name, function in OURS.items():
         expected = value_and_gradient(partial(_of_weight, function, pictures), weight)

@@ -1,12 +1,10 @@
 """One `Images` for every source: what it holds, and a cache that no accident can make wrong."""
 
-import multiprocessing
 import os
 import shutil
 import signal
 import time
 from collections.abc import Callable
-from multiprocessing.context import ForkServerContext
 from multiprocessing.queues import Queue
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -25,6 +23,7 @@ from headstart.data.images import Squashed, gathered
 from headstart.records.config import DataConfig
 from headstart.records.errors import InputError, RunError
 from tests.data.pictures import encoded, folder, pixels, put
+from tests.processes import prepared
 
 
 @pytest.fixture
@@ -275,16 +274,9 @@ def _open_in_child(root: str, cache_dir: str, done: "Queue[str]") -> None:
     done.put(images.fingerprint if frames_are_right(images, Path(root)) else "wrong")
 
 
-@pytest.fixture(scope="module")
-def children() -> ForkServerContext:
-    """A way to start processes that have everything imported already."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["headstart.data", "tests.data.test_images"])
-    return context
-
-
-def test_processes_that_start_at_once_agree(tmp_path: Path, own: Path, children: ForkServerContext) -> None:
+def test_processes_that_start_at_once_agree(tmp_path: Path, own: Path) -> None:
     root = many(tmp_path / "p", 300)
+    children = prepared()
     done = children.Queue()
     processes = [children.Process(target=_open_in_child, args=(str(root), str(own), done)) for _ in range(3)]
     for process in processes:
@@ -329,7 +321,7 @@ def _writes(root: str, cache_dir: str, n: int) -> int:
     return sum(file.written for file in files)
 
 
-def test_twenty_kills_while_the_cache_is_built(tmp_path: Path, own: Path, children: ForkServerContext) -> None:
+def test_twenty_kills_while_the_cache_is_built(tmp_path: Path, own: Path) -> None:
     root = many(tmp_path / "p", 60, size=lambda i: (100, 90 + i % 3))
     writes = _writes(str(root), str(own), -1)
     fingerprint = opened(root, memory_gib=0).fingerprint
@@ -337,7 +329,7 @@ def test_twenty_kills_while_the_cache_is_built(tmp_path: Path, own: Path, childr
     for point in np.linspace(0, writes - 1, 20).astype(int).tolist():
         for path in own.glob("*.pictures"):
             path.unlink()
-        process = children.Process(target=_writes, args=(str(root), str(own), point))
+        process = prepared().Process(target=_writes, args=(str(root), str(own), point))
         process.start()
         process.join()
         assert process.exitcode == -signal.SIGKILL

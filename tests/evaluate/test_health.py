@@ -1,5 +1,6 @@
 """Real trainings on the digits: healthy ones draw no warning, and each way of going wrong is called by its name."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -134,10 +135,10 @@ def test_other_objectives_draw_no_warning_either(
 @pytest.mark.parametrize(
     ("objective", "says", "helps"),
     [
-        ("vicreg", "the variance term is 0.99 of at most 1", "--vicreg.variance"),
+        ("vicreg", r"the variance term is (0\.9\d|1) of at most 1", "--vicreg.variance"),
         (
             "barlow",
-            "features of z repeat one another (mean squared correlation 1 of 1; the redundancy is",
+            r"features of z repeat one another \(mean squared correlation (0\.9\d|1) of 1; the redundancy is",
             "--barlow.off",
         ),
         ("sigreg", "where a Gaussian has about 1", "--sigreg.weight"),
@@ -161,7 +162,7 @@ def test_invariance_alone_collapses_and_is_named(
     said, _, log, _ = train(digits, tmp_path, made, epochs=6, **under(monkeypatch, objective, **ALONE[objective]))
     assert named(said) == ["collapsing"]
     assert [line["warning"] for line in log if "warning" in line] == ["collapsing"]
-    assert says in said[0]
+    assert re.search(says, said[0])
     assert helps in said[0]
     assert "negatives" not in said[0]
 

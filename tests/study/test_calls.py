@@ -477,22 +477,27 @@ def test_status_of_something_else_is_refused(tmp_path: Path) -> None:
         study.status(tmp_path)
 
 
-def test_status_of_10000_finished_runs_takes_under_3_seconds_and_no_torch(small: Path, tmp_path: Path) -> None:
+def test_status_of_10000_finished_runs_takes_little_more_than_reading_them_and_no_torch(
+    small: Path, tmp_path: Path
+) -> None:
     out = tmp_path / "out"
     planned = study.expand(calls.prepare(study.load(small, seeds=range(5000)), out))
     assert len(planned) == 10_000
     for run in planned:
         finish(out / "runs" / run.name, 60.0)
     code = (
-        "import sys, time; began = time.process_time()\n"
+        "import json, sys, time\nfrom pathlib import Path\n"
         "from headstart import study\nfrom headstart.cli import study_screen\n"
+        "began = time.process_time()\n"
+        f"for run in Path({str(out / 'runs')!r}).iterdir(): json.loads((run / 'result.json').read_bytes())\n"
+        "read = time.process_time()\n"
         f"status = study.status({str(out)!r}); study_screen.print_status(status)\n"
-        "print(status.done, 'torch' in sys.modules, time.process_time() - began)"
+        "print(status.done, 'torch' in sys.modules, (time.process_time() - read) / (read - began))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     figures = done.stdout.splitlines()[-1].split()
     assert figures[:2] == ["10000", "False"]
-    assert float(figures[2]) < 3.0
+    assert float(figures[2]) < 5  # 1.3 where it was written
 
 
 def test_planning_writes_nothing_and_imports_no_torch(small: Path, tmp_path: Path) -> None:

@@ -5,7 +5,8 @@ import json
 import os
 import subprocess
 import sys
-import threading
+import time
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -172,8 +173,6 @@ def test_killed_at_any_point_it_ends_as_if_it_had_not_been(tmp_path: Path, unint
 @pytest.fixture
 def one_run_held_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The claim on the only run of a study, held by a process of another machine."""
-    monkeypatch.setattr("headstart.records.claim.STALE_SECONDS", 3.0)
-    monkeypatch.setattr("headstart.study.worker.POLL_SECONDS", 0.05)
     monkeypatch.setattr(Worker, "_attempt", lambda self, folder, do: done(folder))
 
     def done(folder: RunFolder) -> str:
@@ -202,14 +201,23 @@ def worker_on(tmp_path: Path) -> Worker:
     return Worker(work, study.expand(study.load(tmp_path / "one.yml")))
 
 
-def test_a_run_whose_holder_lost_its_power_a_moment_ago_is_done(one_run_held_elsewhere: Path, tmp_path: Path) -> None:
+def while_it_waits(monkeypatch: pytest.MonkeyPatch, happens: Callable[[], None]) -> None:
+    """What happens while a worker waits, in no time."""
+    monkeypatch.setattr("headstart.study.worker.time", SimpleNamespace(**vars(time) | {"sleep": lambda _: happens()}))
+
+
+def test_a_run_whose_holder_lost_its_power_a_moment_ago_is_done(
+    one_run_held_elsewhere: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    while_it_waits(monkeypatch, lambda: monkeypatch.setattr("headstart.records.claim.STALE_SECONDS", -1.0))
     worker_on(tmp_path).do_all()
     assert one_run_held_elsewhere.with_name("result.json").exists()
 
 
-def test_a_run_whose_holder_is_seen_to_live_is_left_to_it(one_run_held_elsewhere: Path, tmp_path: Path) -> None:
-    timer = threading.Timer(0.5, lambda: os.utime(one_run_held_elsewhere))
-    timer.start()
+def test_a_run_whose_holder_is_seen_to_live_is_left_to_it(
+    one_run_held_elsewhere: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    os.utime(one_run_held_elsewhere, (time.time() - 15, time.time() - 15))
+    while_it_waits(monkeypatch, lambda: os.utime(one_run_held_elsewhere))
     worker_on(tmp_path).do_all()
-    timer.join()
     assert not one_run_held_elsewhere.with_name("result.json").exists()

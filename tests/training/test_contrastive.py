@@ -9,7 +9,6 @@ import pytest
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.multiprocessing.spawn import spawn
 
 from headstart import data
 from headstart.augment import Draw
@@ -29,6 +28,7 @@ from headstart.records.folder import Metrics
 from headstart.training import contrastive, views
 from headstart.training.step import SimCLR, Stepper
 from headstart.training.views import Batch
+from tests.processes import start_ranks
 from tests.runs import small
 
 CPU = Compute(torch.device("cpu"), torch.float32)
@@ -151,7 +151,7 @@ def test_several_processes_give_one_processs_loss_and_gradients(tmp_path: Path, 
     backbone = without_norms()
     weights = {name: tensor.clone() for name, tensor in backbone.state_dict().items()}
     loss, grads = one_step(stepper(backbone, 16))
-    spawn(_rank, (ranks, str(tmp_path), weights, chunk), nprocs=ranks)
+    start_ranks(_rank, (ranks, str(tmp_path), weights, chunk), ranks)
     out = torch.load(tmp_path / "out.pt")
     assert out["loss"].item() == pytest.approx(loss, abs=1e-9)
     for name, gradient in grads.items():
@@ -211,7 +211,7 @@ def _rank_goes_on(rank: int, folder: str) -> None:
 
 
 def test_several_processes_go_on_from_a_checkpoint(tmp_path: Path) -> None:
-    spawn(_rank_goes_on, (str(tmp_path),), nprocs=2)
+    start_ranks(_rank_goes_on, (str(tmp_path),), 2)
     first, second = (torch.load(tmp_path / f"{rank}.pt") for rank in range(2))
     assert first["seen"] == [2]
     assert first["losses"] == second["losses"]

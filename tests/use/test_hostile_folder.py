@@ -25,7 +25,7 @@ pytestmark = pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs pipes")
 def _never_for_ever() -> Iterator[None]:
     """Who waits for a pipe that nobody writes to waits for ever."""
     before = signal.signal(signal.SIGALRM, _hangs)
-    signal.alarm(300)
+    signal.alarm(1800)
     yield
     signal.alarm(0)
     signal.signal(signal.SIGALRM, before)
