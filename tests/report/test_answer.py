@@ -1,6 +1,7 @@
 """Matched runs: what is paired, what is decided, what is said, and how often it is wrong."""
 
 import json
+import shutil
 from collections.abc import Callable, Iterator
 from itertools import product
 from pathlib import Path
@@ -185,6 +186,33 @@ def test_the_authors_data_in_plain_sentences(said: answer.Answer) -> None:
     caveats = " ".join(said.caveats)
     assert "There is one seed: run-to-run noise is not separated" in caveats
     assert "No frozen control other than the autoencoder was run" in caveats
+
+
+def test_many_sets_are_counted_not_listed(make_run: Callable[..., Path], tmp_path: Path) -> None:
+    for i, seed in product(range(9), range(2)):
+        gain = 0.1 if i < 7 else 0.0
+        for init, frozen, accuracy in (("autoencoder", True, 0.6 + gain + 0.01 * seed), ("random", False, 0.6)):
+            make_run(
+                tmp_path / "runs" / f"{i} {seed} {init}",
+                init=init,
+                frozen=frozen,
+                seed=seed,
+                set_name=f"s{i}",
+                accuracy=accuracy,
+            )
+    (said,) = answer.answer(frame.read(tmp_path)).by_set
+    assert said == (
+        "Set by set, frozen autoencoder beats trainable random on s0 (10.5 points), s1 (10.5 points), s2 (10.5 "
+        "points), s3 (10.5 points), s4 (10.5 points) and 2 more; no difference is detectable on s7 and s8. "
+        "2 seeds a set are too few to settle it."
+    )
+    for run in (tmp_path / "runs").glob("* 1 *"):
+        shutil.rmtree(run)
+    (said,) = answer.answer(frame.read(tmp_path)).by_set
+    assert said == (
+        "Set by set, between frozen autoencoder and trainable random no difference is detectable on any of 9 sets. "
+        "1 autoencoder a set is too few to settle it."
+    )
 
 
 def test_holm_runs_within_a_family_and_scope(said: answer.Answer) -> None:

@@ -113,7 +113,7 @@ BAD: dict[str, tuple[str, str | bytes | Callable[[Path], object], str]] = {
     "a folder": (
         "r.csv",
         lambda path: path.mkdir(),
-        "r.csv holds neither a study nor TensorBoard's, W&B's or CSV files",
+        "r.csv holds neither a study nor MLflow's, TensorBoard's, W&B's or CSV files",
     ),
     "no parquet": ("r.parquet", b"PAR1 and no more", "r.parquet is not a parquet file"),
     "lists in parquet": (
@@ -275,5 +275,5 @@ def test_rows_without_a_level_are_named(tmp_path: Path, capsys: pytest.CaptureFi
     with pytest.raises(SystemExit):
         main(["compare", str(path), "--metric", "accuracy", "--by", "method"])
     said = " ".join(capsys.readouterr().out.split())
-    assert "1 of 5 rows have no method: " in said
+    assert "1 of 5 rows is without method: " in said
     assert "row 6." in said

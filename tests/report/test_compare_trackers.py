@@ -52,37 +52,78 @@ def _same(*paths: Path, metric: str = "accuracy") -> None:
 
 
 @pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A store that MLflow made, with a deleted run, a run without its metric, and numbers that are none."""
-    mlflow = pytest.importorskip("mlflow")
+def logged(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """What MLflow made, as mlflow.db and as mlruns/: a deleted run, a run without its metric, numbers that are none."""
+    pytest.importorskip("mlflow")
     folder = tmp_path_factory.mktemp("mlflow")
-    uri = f"sqlite:///{folder / 'mlflow.db'}"
     with pytest.MonkeyPatch.context() as environment:
         environment.setenv("MLFLOW_DISABLE_TELEMETRY", "true")
-        environment.setenv("MLFLOW_TRACKING_URI", uri)
-        client = mlflow.MlflowClient(tracking_uri=uri)
-        experiment = client.create_experiment("study", artifact_location=(folder / "artifacts").as_uri())
-        for row in RUNS:
-            run = client.create_run(experiment, run_name=f"{row['method']} {row['seed']}").info.run_id
-            for name in ("method", "dataset", "seed"):
-                client.log_param(run, name, row[name])
-            for step, value in enumerate((0.1, row["accuracy"])):
-                client.log_metric(run, "accuracy", value, step=step)
-            client.log_metric(run, "diverged", float("nan") if row["seed"] else float("inf"))
-        client.delete_run(run)
-        again = client.create_run(experiment, run_name="again").info.run_id
+        environment.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
+        for uri in ((folder / "mlruns").as_uri(), f"sqlite:///{folder / 'mlflow.db'}"):
+            environment.setenv("MLFLOW_TRACKING_URI", uri)
+            _log(folder, uri)
+        yield folder
+
+
+def _log(folder: Path, uri: str) -> None:
+    import mlflow
+
+    client = mlflow.MlflowClient(tracking_uri=uri)
+    experiment = client.create_experiment("study", artifact_location=(folder / "artifacts").as_uri())
+    for row in RUNS:
+        run = client.create_run(experiment, run_name=f"{row['method']} {row['seed']}").info.run_id
         for name in ("method", "dataset", "seed"):
-            client.log_param(again, name, RUNS[-1][name])
-        client.log_metric(again, "accuracy", RUNS[-1]["accuracy"])
-        yield folder / "mlflow.db"
+            client.log_param(run, name, row[name])
+        for step, value in enumerate((0.1, row["accuracy"])):
+            client.log_metric(run, "accuracy", value, step=step)
+        client.log_metric(run, "val/accuracy", row["accuracy"])
+        client.log_metric(run, "diverged", float("nan") if row["seed"] else float("inf"))
+    client.delete_run(run)
+    again = client.create_run(experiment, run_name="again").info.run_id
+    for name in ("method", "dataset", "seed"):
+        client.log_param(again, name, RUNS[-1][name])
+    for name in ("accuracy", "val/accuracy"):
+        client.log_metric(again, name, RUNS[-1]["accuracy"])
 
 
-def test_an_mlflow_store(store: Path) -> None:
-    _same(store)
-    table = read_tables([store])
+@pytest.fixture
+def store(logged: Path) -> Path:
+    """Its sqlite store."""
+    return logged / "mlflow.db"
+
+
+@pytest.mark.parametrize("name", ["mlflow.db", "mlruns"])
+def test_what_mlflow_keeps(logged: Path, name: str) -> None:
+    _same(logged / name)
+    _same(logged / name, metric="val/accuracy")
+    table = read_tables([logged / name])
     assert table["diverged"].isna().sum() == 12, "a number that is none is missing, not zero"
-    with pytest.raises(InputError, match=r"mlflow\.db, run a 0: diverged is inf; it must be finite"):
+    with pytest.raises(InputError, match=rf"{name}, run \w 0: diverged is inf; it must be finite"):
         compare(table, metric="diverged", by="method")
+
+
+def test_a_file_store_of_an_older_mlflow(tmp_path: Path) -> None:
+    """Its run's id is `run_uuid`, its run's name a tag, and its metrics have no step; deleted runs are left out."""
+    for i, row in enumerate([*RUNS, {**RUNS[0], "method": "deleted"}]):
+        run = tmp_path / "mlruns" / "0" / f"{i:032x}"
+        stage = "deleted" if row["method"] == "deleted" else "active"
+        kept = {"meta.yaml": yaml.safe_dump({"run_uuid": run.name, "experiment_id": "0", "lifecycle_stage": stage})}
+        kept |= {f"params/{name}": str(row[name]) for name in ("method", "dataset", "seed")}
+        kept |= {"metrics/accuracy": f"1 0.1\n2 {row['accuracy']!r}\n", "tags/mlflow.runName": f"run {i}"}
+        for name, text in kept.items():
+            (run / name).parent.mkdir(parents=True, exist_ok=True)
+            (run / name).write_text(text, encoding="utf-8")
+    _same(tmp_path / "mlruns")
+    _same(tmp_path)
+    assert set(read_tables([tmp_path])["run_name"]) == {f"run {i}" for i in range(len(RUNS))}
+    metric = tmp_path / "mlruns" / "0" / f"{0:032x}" / "metrics" / "accuracy"
+    metric.write_text("1 0.5 0\n2 half 1\n", encoding="utf-8")
+    with pytest.raises(InputError, match=r"metrics/accuracy, row 2 is '2 half 1'; it must be a time, a number and"):
+        read_tables([tmp_path / "mlruns"])
+    for meta in tmp_path.rglob("meta.yaml"):
+        meta.write_text(meta.read_text(encoding="utf-8").replace("active", "deleted"), encoding="utf-8")
+    with pytest.raises(InputError, match=r"mlruns holds runs of MLflow, and all of them are deleted"):
+        read_tables([tmp_path / "mlruns"])
 
 
 def test_mlflows_csv_export(store: Path, tmp_path: Path) -> None:

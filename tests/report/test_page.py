@@ -135,8 +135,8 @@ def test_failed_and_unprobed_runs_are_counted(make_run: Callable[..., Path], tmp
     (tmp_path / "runs" / "d").mkdir()
     (tmp_path / "runs" / "d" / "failed.json").write_text('{"reason": "out of memory"}')
     page = write_report(tmp_path).read_text(encoding="utf-8")
-    assert "1 of 3 runs lack the probe and are in no comparison." in page
-    assert "1 runs failed and are in no comparison." in page
+    assert "1 of 3 runs is without the probe and in no comparison." in page
+    assert "1 run failed and is in no comparison." in page
     assert "out of memory" in page
 
 

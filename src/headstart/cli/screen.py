@@ -134,7 +134,7 @@ def print_choices(choices: list[tuple[str, str]], as_json: bool) -> None:
     for name, line in choices:
         table.add_row(name, Text(line))
     Console(highlight=False).print(table)
-    done(f"{len(choices)} names", "`headstart pretrain --help` tells which option takes one")
+    done(number(len(choices), "name"), "`headstart pretrain --help` tells which option takes one")
 
 
 @shows
@@ -162,18 +162,12 @@ def print_compared(found: Any, page: Path | None) -> None:
     for sentence in (found.headline, *found.sentences)[:MOST_COMPARED]:
         console.print(Text(printable(sentence)))
     several = len({c.measure.name for c in found.comparisons}) > 1
-    table = Table()
-    for name in (
-        *(["metric"] if several else []),
-        "data set",
-        "difference",
-        "mean",
-        "95 % interval",
-        "p",
-        "wins",
-        "over",
-    ):
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in (*(["metric"] if several else []), "data set", "difference"):
         table.add_column(name, overflow="fold")
+    for name in ("mean", "95 % interval", "p", "wins"):
+        table.add_column(name, overflow="fold", no_wrap=True)
+    table.add_column("over", overflow="fold")
     more = len(found.comparisons) - MOST_COMPARED
     pooled_first = sorted(found.comparisons, key=lambda c: c.pairing.dataset is not None)[:MOST_COMPARED]
     for c in pooled_first if more > 0 else found.comparisons:
@@ -216,10 +210,10 @@ def print_selection(found: Any, out: Path) -> None:
     console = Console(highlight=False)
     groups = max((group for _, group in found.clusters), default=0)
     if found.label_errors:
-        console.print(f"{len(found.label_errors):,} labels for which another class is likelier: look at these first")
-    console.print(
-        f"{len(found.duplicates):,} near-duplicates, {len(found.outliers):,} outliers, {groups:,} clusters; label next:"
-    )
+        errors = number(len(found.label_errors), "label")
+        tell(f"{errors} for which another class is likelier: look at these first", console)
+    counts = ((len(found.duplicates), "near-duplicate"), (len(found.outliers), "outlier"), (groups, "cluster"))
+    tell(f"{', '.join(number(n, what) for n, what in counts)}; label next:", console)
     for name in found.label_next:
         tell(f"  {name}", console)
     tell(f"lists and contact sheets: {out}", console)

@@ -7,7 +7,7 @@ from typing import Annotated
 import tyro
 from tyro.conf import Positional, arg
 
-from headstart.cli.screen import done
+from headstart.cli.screen import done, tell
 from headstart.study import RunOptions, StudyOptions
 
 Settings = Annotated[
@@ -56,12 +56,11 @@ def study_run(
     """
     from headstart import study as studies
     from headstart.cli import study_screen
-    from headstart.report import write_report
 
     summary = studies.run(study, out, overrides=sum(set, ()), **vars(options))
     study_screen.print_summary(summary)
     if summary.done:
-        done(f"report: {write_report(out)}", "open it in a browser")
+        report(out)
     return summary.exit_code
 
 
@@ -98,7 +97,10 @@ def report(folder: Positional[Annotated[Path, arg(metavar="DIR")]], *, probe: st
         folder: a run or a study.
         probe: accuracy of this probe. Unset: linear; in the paper's own study, paper.
     """
-    from headstart.report import write_report
+    from headstart.report import written
 
-    done(f"report: {write_report(folder, probe)}", "open it in a browser; its tables and figures lie beside it")
+    found = written(folder, probe)
+    for said in found.first:
+        tell(said)
+    done(f"report: {found.page}", "open it in a browser; its tables and figures lie beside it")
     return 0

@@ -17,7 +17,8 @@ def print_plan(plan: Plan) -> None:
     for factor, levels in study.factors.items():
         table.add_row(factor, ", ".join(levels))
     table.add_row("seeds", ", ".join(map(str, study.seeds)))
-    told = f"[bold]{len(plan.runs)} runs[/] and {plan.autoencoders} autoencoders; {plan.done} runs are finished"
+    told = f"[bold]{text.number(len(plan.runs), 'run')}[/] and {text.number(plan.autoencoders, 'autoencoder')}; "
+    told += f"{text.number(plan.done, 'run')} {text.be(plan.done)} finished"
     console.print(told, markup=True)
     console.print(table)
     if study.exclude:
@@ -32,8 +33,9 @@ def print_status(status: Status) -> None:
     """Show how far the study is."""
     console = _console()
     console.print(
-        f"{text.printable(status.name)}: {status.done} of {status.total} runs done, {len(status.running)} running, "
-        f"{len(status.failed)} failed, {status.todo} to do; {status.autoencoders} autoencoders",
+        f"{text.printable(status.name)}: {status.done} of {text.number(status.total, 'run')} done, "
+        f"{len(status.running)} running, {len(status.failed)} failed, {status.todo} to do; "
+        f"{text.number(status.autoencoders, 'autoencoder')}",
         markup=False,
     )
     if status.running:
@@ -62,10 +64,10 @@ def _next(status: Status) -> str:
 
 def print_summary(summary: Summary) -> None:
     """Show how a call ended."""
-    text = f"{summary.done} of {summary.total} runs done"
-    text += f", {summary.failed} failed (next: `headstart study status` says why)" if summary.failed else ""
-    text += f", {summary.elsewhere} being done by other processes" if summary.elsewhere else ""
-    tell(text)
+    told = f"{summary.done} of {text.number(summary.total, 'run')} done"
+    told += f", {summary.failed} failed (next: `headstart study status` says why)" if summary.failed else ""
+    told += f", {summary.elsewhere} being done by other processes" if summary.elsewhere else ""
+    tell(told)
 
 
 def _console() -> Any:

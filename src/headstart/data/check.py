@@ -28,7 +28,7 @@ from headstart.engine.device import available_cores, checked_threads
 from headstart.engine.progress import stage
 from headstart.records.config import DataConfig
 from headstart.records.levels import Levels, shown
-from headstart.records.text import printable
+from headstart.records.text import number, printable
 
 SHOWN = 10
 """So many of each kind are named on the screen; the JSON names all."""
@@ -82,23 +82,23 @@ class Report:
 
     def table(self) -> Group:
         """What a terminal shows (rich); names are printed, never obeyed."""
+        labelled = f"{self.readable - self.unlabelled:,} in {number(len(self.classes), 'class')}"
+        again, groups = sum(len(g) - 1 for g in self.duplicates), number(len(self.duplicates), "group")
+        leaks = number(len(self.leaks), "group") + (" (they inflate accuracy)" if self.leaks else "")
         summary = Table("what", "found", title=printable(" ".join(self.data)), title_justify="left")
         for what, found in (
             ("pictures", f"{self.pictures:,}, of which {len(self.unreadable):,} unreadable"),
             ("a run starts", "yes" if self.starts else "no: too many unreadable files (data.max-skipped)"),
             ("training size", f"{self.training_size} px"),
-            (
-                "labels",
-                f"{self.readable - self.unlabelled:,} in {len(self.classes)} classes; {self.unlabelled:,} without",
-            ),
+            ("labels", f"{labelled}; {self.unlabelled:,} without"),
             ("official split", _counted({name or "none": n for name, n in self.splits.items()})),
             ("sizes", _counted(self.sizes)),
             ("formats", _counted(self.formats)),
             ("other files", _counted({ending or "without ending": n for ending, n in self.others.items()}) or "none"),
             ("modes", _counted(self.modes)),
-            ("exact duplicates", f"{sum(len(g) - 1 for g in self.duplicates):,} in {len(self.duplicates):,} groups"),
-            ("... across splits", f"{len(self.leaks):,} groups" + (" (they inflate accuracy)" if self.leaks else "")),
-            ("... of several labels", f"{len(self.conflicts):,} groups"),
+            ("exact duplicates", f"{again:,} in {groups}"),
+            ("... across splits", leaks),
+            ("... of several labels", number(len(self.conflicts), "group")),
         ):
             summary.add_row(what, _plain(found))
         parts = [summary]

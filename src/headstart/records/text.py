@@ -34,8 +34,13 @@ def _steers(character: str) -> bool:
 
 
 def number(n: int, what: str) -> str:
-    """`1 picture`, `2,000 pictures`."""
-    return f"{n:,} {what}{'' if n == 1 else 's'}"
+    """`1 picture`, `2,000 pictures`, `3 classes`."""
+    return f"{n:,} {what}{'' if n == 1 else 'es' if what.endswith('s') else 's'}"
+
+
+def be(n: int) -> str:
+    """What follows `number`: `1 picture is`, `2 pictures are`."""
+    return "is" if n == 1 else "are"
 
 
 def json_text(value: Any) -> str:

@@ -5,6 +5,7 @@ their Markdown and LaTeX, the answer in words (tables/answer.md) and in numbers 
 with their data. Nothing here imports torch.
 """
 
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -13,8 +14,21 @@ from headstart.records.errors import InputError
 from headstart.records.text import visible
 
 
+@dataclass(frozen=True, kw_only=True)
+class Written:
+    """A report on disk: its page, and the sentences that a reader should see at once."""
+
+    page: Path
+    first: list[str]
+
+
 def write_report(path: str | Path, probe: str | None = None) -> Path:
-    """Write the report of a run or study folder and return the page's path.
+    """Write the report of a run or study folder and return the page's path; see `written`."""
+    return written(path, probe).page
+
+
+def written(path: str | Path, probe: str | None = None) -> Written:
+    """Write the report of a run or study folder; what it says first are a study's warnings and its headline.
 
     `probe` chooses the accuracy; unset, `linear`, but `paper` in the paper's own study. Raises InputError when the
     folder holds no finished run, a file in it is damaged, or no run has the probe.
@@ -33,11 +47,13 @@ def write_report(path: str | Path, probe: str | None = None) -> Path:
     layouts = [tables.layout(number, frame) for number, frame in tidy.items()]
     if study.single:
         page = run_page.page(study)
+        first = [page.headline]
     else:
         found = answer.answer(study)
         printed = tables.tidy(study.runs[study.runs["set"].isin(frame.PAPER_SETS)])
         shown = [tables.layout(number, table) for number, table in printed.items()]
         page = study_page.page(study, found, shown, tables.headline(printed[2]))
+        first = [said for said in (found.worse, *found.worse_too, found.headline) if said]
         write(study.path / "tables" / "answer.md", visible(tables.sentences(found)))
         write(study.path / "comparisons.csv", visible(tables.as_csv(table_of(found.comparisons))))
         write(study.path / "runs.csv", visible(tables.as_csv(study.runs)))
@@ -52,4 +68,4 @@ def write_report(path: str | Path, probe: str | None = None) -> Path:
         write(study.path / "figures" / f"{figure.name}.csv", visible(tables.as_csv(figure.data)))
     out = study.path / "report.html"
     write(out, visible(html.render(page)))
-    return out
+    return Written(page=out, first=first)

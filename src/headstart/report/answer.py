@@ -15,7 +15,10 @@ from headstart.report.comparisons import ENOUGH_CLUSTERS, POINTS, Comparison, de
 from headstart.report.frame import Records
 from headstart.report.labels import PROJECTORS, name_of_head
 from headstart.report.pairing import factors, pair, sets_of
-from headstart.report.words import described, listed
+from headstart.report.words import described, listed, too_few
+
+MOST_SETS = 5
+"""Named where one comparison is told set by set."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,15 +81,22 @@ def _by_set(whole: Comparison, comparisons: Sequence[Comparison]) -> str:
         for verdict, words in (("beats", "beats"), ("ahead", "is ahead, before correction, of")):
             found = [c for c in parts if c.verdict == verdict and sign * c.decision.test.mean > 0]
             if found:
-                where = listed([f"{c.pairing.dataset} ({points(abs(c.decision.test.mean))} points)" for c in found])
-                said.append(f"{better} {words} {worse} on {where}")
+                where = [f"{c.pairing.dataset} ({points(abs(c.decision.test.mean))} points)" for c in found]
+                said.append(f"{better} {words} {worse} on {_sets(where)}")
     rest = [str(c.pairing.dataset) for c in parts if c.verdict in ("none", "open")]
     if rest:
         start = f"between {a} and {b} no difference is detectable" if not said else "no difference is detectable"
-        said.append(f"{start} on {listed(rest)}")
+        said.append(f"{start} on {_sets(rest) if said or len(rest) <= MOST_SETS else f'any of {len(rest)} sets'}")
     few = sorted({c.clusters for c in parts if c.decision.test.independent < ENOUGH_CLUSTERS})
     text = "Set by set, " + "; ".join(said)
-    return text + (f". {listed(few)} a set are too few to settle it." if few else ".")
+    return text + (f". {too_few(few, ' a set')}." if few else ".")
+
+
+def _sets(names: list[str]) -> str:
+    """The first few sets, and how many more; names with a comma (`grocery, lr 0.1`) are told apart by semicolons."""
+    more = len(names) - MOST_SETS
+    shown = [*names[:MOST_SETS], f"{more} more"] if more > 0 else names
+    return "; ".join(shown) if any("," in name for name in names) else listed(shown)
 
 
 def _no_comparison(study: Records) -> str:

@@ -15,7 +15,7 @@ import pandas as pd
 from headstart.records.config import flatten
 from headstart.records.errors import InputError
 from headstart.records.text import from_data_cell, printable
-from headstart.report import delimited, trackers
+from headstart.report import delimited, mlflow_runs, trackers
 from headstart.report import frame as study_frame
 from headstart.report.delimited import OUTCOMES, PLACE
 
@@ -55,19 +55,21 @@ def _read(path: Path) -> pd.DataFrame:
 
 
 def _folder(path: Path) -> pd.DataFrame:
-    """A study folder's runs; or what trackers keep in a folder: event files, W&B's runs, CSV exports."""
+    """A study folder's runs; or what trackers keep in a folder: MLflow's and W&B's runs, event files, CSV exports."""
     if (path / "study.yaml").exists() or (path / "result.json").exists() or any(path.glob("runs/*/result.json")):
-        runs = study_frame.read(path).runs
-        return runs.astype(dict.fromkeys(runs.select_dtypes("category"), str)).assign(
-            **{PLACE: f"{path}, " + runs["run"]}
+        ours = study_frame.read(path).runs
+        return ours.astype(dict.fromkeys(ours.select_dtypes("category"), str)).assign(
+            **{PLACE: f"{path}, " + ours["run"]}
         )
+    if runs := mlflow_runs.runs_in(path):
+        return mlflow_runs.files(path, runs)
     if folders := trackers.event_folders(path):
         return _numbered(trackers.tensorboard(path, folders))
     if summaries := sorted(path.rglob(trackers.SUMMARY)):
         return _joined([_json(summary) for summary in summaries])
     files = {file: delimited.cells(file) for file in sorted(path.rglob("*.csv"))}
     if not files:
-        raise InputError(f"{path} holds neither a study nor TensorBoard's, W&B's or CSV files of runs")
+        raise InputError(f"{path} holds neither a study nor MLflow's, TensorBoard's, W&B's or CSV files of runs")
     tables = [_of_cells(file, table) for file, table in files.items()]
     if all(_header(table) == trackers.EXPORT for table in files.values()):
         return _numbered(trackers.one_a_run(tables))
@@ -197,5 +199,5 @@ READERS = {
     ".json": _json,
     ".jsonl": _json_lines,
     ".ndjson": _json_lines,
-    **dict.fromkeys((".db", ".sqlite", ".sqlite3"), trackers.mlflow_store),
+    **dict.fromkeys((".db", ".sqlite", ".sqlite3"), mlflow_runs.store),
 }

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import pandas as pd
 
+from headstart.records.text import be, number
 from headstart.report.comparisons import ENOUGH_CLUSTERS, Comparison, widest
 from headstart.report.frame import Records
 from headstart.report.labels import (
@@ -17,7 +18,7 @@ from headstart.report.labels import (
     stays_frozen,
 )
 from headstart.report.pairing import settings_of
-from headstart.report.words import listed
+from headstart.report.words import too_few
 
 
 def caveats(study: Records, comparisons: Sequence[Comparison]) -> list[str]:
@@ -28,7 +29,9 @@ def caveats(study: Records, comparisons: Sequence[Comparison]) -> list[str]:
     if judged.empty:
         return said
     if missing := len(study.missing):
-        said.append(f"{missing} of {len(study.planned)} planned runs are not there yet: this is not the final answer.")
+        said.append(
+            f"{missing} of {len(study.planned)} planned runs {be(missing)} not there yet: this is not the final answer."
+        )
     seeds = judged["seed"].nunique()
     if seeds == 1:
         said.append("There is one seed: run-to-run noise is not separated from the differences.")
@@ -78,7 +81,7 @@ def _controls(comparisons: Sequence[Comparison]) -> list[str]:
             f"{', '.join(name_of_head(o) for o in against if o not in beaten)}: how much of it is the freezing is open"
         )
     few = sorted({c.clusters for c in against.values() if c.decision.test.independent < ENOUGH_CLUSTERS})
-    return [text + (f"; {listed(few)} are too few to settle it." if few else ".")]
+    return [text + (f"; {too_few(few)}." if few else ".")]
 
 
 def _is_plain_control(head: str) -> bool:
@@ -117,10 +120,10 @@ def _left_out(study: Records, comparisons: Sequence[Comparison]) -> Iterator[str
     """Runs that no sentence speaks of, and comparisons that study.yaml names in vain."""
     runs = study.runs
     judged = runs[runs["accuracy"].notna()]
-    if len(judged) < len(runs):
-        yield f"{len(runs) - len(judged)} of {len(runs)} runs lack the probe and are in no comparison."
-    if study.failed:
-        yield f"{len(study.failed)} runs failed and are in no comparison."
+    if without := len(runs) - len(judged):
+        yield f"{without} of {number(len(runs), 'run')} {be(without)} without the probe and in no comparison."
+    if failed := len(study.failed):
+        yield f"{number(failed, 'run')} failed and {be(failed)} in no comparison."
     for dataset, part in judged.groupby("dataset", observed=True):
         if (versions := part["pictures"].nunique()) > 1:
             yield (
@@ -130,8 +133,8 @@ def _left_out(study: Records, comparisons: Sequence[Comparison]) -> Iterator[str
     matched = {int(i) for c in comparisons for i in (*c.pairing.first, *c.pairing.second)}
     if comparisons and (alone := len(judged) - len(matched & set(judged.index))):
         yield (
-            f"{alone} of {len(judged)} probed runs are in no comparison: no other run differs from them in one thing "
-            "alone (precision and every other setting count)."
+            f"{alone} of {number(len(judged), 'probed run')} {be(alone)} in no comparison: no other run differs from "
+            f"{'it' if alone == 1 else 'them'} in one thing alone (precision and every other setting count)."
         )
     compared = {frozenset((c.pairing.a, c.pairing.b)) for c in comparisons}
     for pair in named_comparisons(study.settings.get("compare") or ()):

@@ -15,7 +15,7 @@ import pandas as pd
 from scipy import special
 
 from headstart.records.errors import InputError
-from headstart.records.text import printable
+from headstart.records.text import be, number, printable
 from headstart.report import frame as study_frame
 from headstart.report import pairing as study_pairing
 from headstart.report.columns import Roles, files_of, find, lower_is_better
@@ -148,7 +148,7 @@ def _compared(table: pd.DataFrame, roles: Roles, baseline: str | None, higher: b
     if absent.all():
         raise InputError(f"{printable(roles.by)} has no value in any row ({named(table)})")
     if absent.any():
-        said.append(f"{int(absent.sum())} of {len(table)} rows have no {roles.by}: {named(table[absent])}.")
+        said.append(f"{_of_rows(absent)} without {roles.by}: {named(table[absent])}.")
         table = table[~absent].reset_index(drop=True)
     table = table.assign(**{roles.by: table[roles.by].astype(str)})
     _levels(table, roles.by, baseline)
@@ -158,10 +158,9 @@ def _compared(table: pd.DataFrame, roles: Roles, baseline: str | None, higher: b
     tested: list[_Tested] = []
     for measure in measures:
         judged = table[table[measure.name].notna()]
-        if lost := len(table) - len(judged):
-            said.append(
-                f"{lost} of {len(table)} rows have no {measure.name}: {named(table[table[measure.name].isna()])}."
-            )
+        lost = table[measure.name].isna()
+        if lost.any():
+            said.append(f"{_of_rows(lost)} without {measure.name}: {named(table[lost])}.")
         cells, repeats = cells_of(judged, measure.name, roles)
         found = pairings_of(cells, roles, baseline)
         said += [*repeats, *_unmatched(cells, found, measure.name)]
@@ -169,6 +168,11 @@ def _compared(table: pd.DataFrame, roles: Roles, baseline: str | None, higher: b
         tested += [(p, measure, cells[measure.name].to_numpy(float), n_test) for p in found]
     several = roles.dataset is not None and table[roles.dataset].nunique() > 1
     return _finished(_decided(tested, several), said, table, measures, roles, baseline)
+
+
+def _of_rows(some: pd.Series) -> str:
+    """`1 of 12 rows is`, `2 of 12 rows are`."""
+    return f"{int(some.sum()):,} of {number(len(some), 'row')} {be(int(some.sum()))}"
 
 
 _Tested = tuple[Pairing, Measure, np.ndarray, np.ndarray | None]
@@ -246,7 +250,8 @@ def _unmatched(cells: pd.DataFrame, pairings: Sequence[Pairing], metric: str) ->
     alone = cells[~cells.index.isin(used)]
     if alone.empty:
         return []
-    return [f"{len(alone)} of {len(cells)} rows with {metric} are matched by no other: {named(alone)}."]
+    n = len(alone)
+    return [f"{n:,} of {number(len(cells), 'row')} with {metric} {be(n)} matched by no other: {named(alone)}."]
 
 
 # ------------------------------------------------------------------------------------------------------ a study's table

@@ -11,7 +11,7 @@ from pathlib import Path
 import pandas as pd
 
 from headstart.records.files import write
-from headstart.records.text import visible
+from headstart.records.text import number, visible
 from headstart.records.version import __version__
 from headstart.report import html, tables
 from headstart.report.compare import Compared
@@ -94,7 +94,7 @@ def _page(found: Compared) -> Page:
     ]
     return Page(
         title=_title(found),
-        counts=[f"{len(found.table)} rows", f"{len(found.comparisons)} comparisons"],
+        counts=[number(len(found.table), "row"), number(len(found.comparisons), "comparison")],
         headline=found.headline,
         support=found.sentences[:8],
         caveats=[*found.caveats[:MOST_CAVEATS], *_more(found.caveats)],
@@ -118,7 +118,7 @@ def _rest(what: str, most: int, n: int, file: str) -> str:
 
 def _more(caveats: Sequence[str]) -> list[str]:
     more = len(caveats) - MOST_CAVEATS
-    return [f"{more:,} more such sentences stand in answer.md."] if more > 0 else []
+    return [f"What else is missing or open stands in answer.md ({number(more, 'sentence')})."] if more > 0 else []
 
 
 def _ranks(found: Compared) -> PageSection | None:
@@ -163,7 +163,7 @@ def _dots(metric: str, place: str, levels: pd.DataFrame) -> Figure:
     for i, r in enumerate(shown.itertuples()):
         y = 8 + ROW * i
         drawing.text(0, y + 13, str(r.level))
-        drawing.text(WIDTH, y + 13, f"{r.mean:.4g}, {r.rows} rows", "small", "end")
+        drawing.text(WIDTH, y + 13, f"{r.mean:.4g}, {number(r.rows, 'row')}", "small", "end")
         if not isnan(r.low):
             drawing.line(axis(r.low), y + 26, axis(r.high), y + 26, "interval")
         drawing.mark(axis(r.mean), y + 26, Look("plain", "circle"), 4, f"{r.level}: {r.mean:.4g}")

@@ -105,7 +105,6 @@ def forest_panel(name: str, title: str, rows: list[tuple[str, Comparison]], axis
     alt = f"{title}: " + "; ".join(f"{label} {c.measure.text(c.mean)} {c.measure.unit}" for label, c in rows)
     drawing = Drawing(bottom + 40, alt)
     drawing.x_axis(axis, top, bottom, f"difference in {unit}, 95 % interval")
-    drawing.line(axis(0), top, axis(0), bottom, "zero")
     y = top
     for of_row, (_, c) in zip(lines, rows, strict=True):
         low, high = c.decision.test.interval
@@ -113,6 +112,7 @@ def forest_panel(name: str, title: str, rows: list[tuple[str, Comparison]], axis
         for line in of_row:
             drawing.text(0, y + 14, line, "label strong" if c.pairing.dataset is None and len(rows) > 1 else "label")
             y += 14
+        drawing.line(axis(0), y + 3, axis(0), y + 24, "zero")  # not through the labels
         if not isnan(low):
             drawing.line(axis(low), y + 13, axis(high), y + 13, "interval")
         text = c.measure.text

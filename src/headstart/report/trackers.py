@@ -1,12 +1,11 @@
-"""Runs as experiment trackers keep them: MLflow's sqlite store, TensorBoard's event files and CSV, W&B's files.
+"""Runs as TensorBoard and Weights & Biases keep them: event files and their CSV, W&B's files. (MLflow: mlflow_runs.)
 
-Comes in: a store, a folder, or the cells of an exported chart. Goes out: a table with a row a run: its settings, and
+Comes in: a folder, or the cells of an exported chart. Goes out: a table with a row a run: its settings, and
 the last value of each metric. TensorBoard's own package reads event files, and only they need it.
 """
 
 import ast
 import re
-import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,41 +17,6 @@ from headstart.records.errors import InputError
 from headstart.records.files import read_yaml
 from headstart.records.text import printable
 from headstart.report.delimited import OUTCOMES, PLACE, column
-
-LARGEST = 1.7e308
-"""MLflow stores infinity as the largest number there is."""
-
-
-# --------------------------------------------------------------------------------------------------------------- MLflow
-
-
-def mlflow_store(path: Path) -> pd.DataFrame:
-    """Runs of an MLflow sqlite store that were not deleted: their parameters, and the last value of each metric."""
-    try:
-        with sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True) as store:
-            runs = pd.read_sql(
-                "select run_uuid, name as run_name, experiment_id from runs where lifecycle_stage = 'active'", store
-            )
-            params = pd.read_sql("select run_uuid, key, value from params", store)
-            metrics = pd.read_sql(
-                "select run_uuid, key, case when is_nan then null else value end as value from latest_metrics", store
-            )
-    except (sqlite3.Error, pd.errors.DatabaseError, UnicodeError) as error:
-        raise InputError(f"{path} is not an MLflow store: {str(error).splitlines()[-1]}") from None
-    places = [f"{path}, run {name or uuid}" for uuid, name in zip(runs["run_uuid"], runs["run_name"], strict=True)]
-    values = pd.to_numeric(metrics["value"], errors="coerce").astype(float)
-    metrics["value"] = values.mask(values >= LARGEST, float("inf")).mask(values <= -LARGEST, float("-inf"))
-    outcomes: list[str] = []
-    for part in (params, metrics):
-        wide = part.drop_duplicates(["run_uuid", "key"], keep="last").pivot(
-            index="run_uuid", columns="key", values="value"
-        )
-        taken = {name: f"{name} (metric)" for name in wide.columns if name in runs}
-        outcomes = [taken.get(name, name) for name in wide.columns]
-        runs = runs.join(wide.rename(columns=taken), on="run_uuid")
-    words = [name for name in runs.columns if not pd.api.types.is_numeric_dtype(runs[name])]
-    text = {name: column(runs[name].fillna("").astype(str), places) for name in words}
-    return _with(runs.assign(**text, **{PLACE: places}), outcomes)
 
 
 def _with(table: pd.DataFrame, outcomes: Iterable[str]) -> pd.DataFrame:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from headstart.records.text import be
 from headstart.report.comparisons import ENOUGH_CLUSTERS, Comparison, Decision, Measure
 from headstart.report.matching import Pairing
 from headstart.statistics import Clustered
@@ -88,8 +89,14 @@ def sentence(
             )
     text = text[0].upper() + text[1:]
     if decision.verdict != "open" and decision.test.independent < ENOUGH_CLUSTERS:
-        text += f"; {clusters} are too few to settle it"
+        text += f"; {too_few([clusters])}"
     return text + "."
+
+
+def too_few(clusters: Sequence[str], of: str = "") -> str:
+    """`1 seed is too few to settle it`, `3 seeds and 4 autoencoders a set are too few to settle it`; `of`: ` a set`."""
+    text = listed(clusters)
+    return f"{text}{of} {be(1 if text.startswith('1 ') and ' and ' not in text else 2)} too few to settle it"
 
 
 def _undecided(

@@ -21,7 +21,7 @@ from headstart.records.folder import RunFolder, check_output_folder
 from headstart.records.names import SETS
 from headstart.records.presets import paper
 from headstart.records.schema import SCHEMA
-from headstart.records.text import printable
+from headstart.records.text import number, printable
 from headstart.records.version import __version__
 from headstart.statistics import wilson
 from headstart.study.exports import COLUMNS, KEY, SETTINGS, ExportRow, read_export, refuse_repeats
@@ -49,10 +49,10 @@ class ImportSummary:
     def __str__(self) -> str:
         """One line for the person."""
         text = (
-            f"{self.records} records: {self.autoencoders} autoencoders and {self.runs} SimCLR runs "
-            f"on {', '.join(self.sets)}"
+            f"{number(self.records, 'record')}: {number(self.autoencoders, 'autoencoder')} and "
+            f"{number(self.runs, 'SimCLR run')} on {', '.join(self.sets)}"
         )
-        return text + (f"; {self.unevaluated} runs without an evaluation" if self.unevaluated else "")
+        return text + (f"; {number(self.unevaluated, 'run')} without an evaluation" if self.unevaluated else "")
 
 
 def import_csv(paths: Iterable[str | Path], out: str | Path) -> ImportSummary:
