@@ -23,16 +23,16 @@ class Written:
 
 
 def write_report(path: str | Path, probe: str | None = None) -> Path:
-    """Write the report of a run or study folder and return the page's path; see `written`."""
-    return written(path, probe).page
-
-
-def written(path: str | Path, probe: str | None = None) -> Written:
-    """Write the report of a run or study folder; what it says first are a study's warnings and its headline.
+    """Write the report of a run or study folder and return the page's path.
 
     `probe` chooses the accuracy; unset, `linear`, but `paper` in the paper's own study. Raises InputError when the
     folder holds no finished run, a file in it is damaged, or no run has the probe.
     """
+    return written(path, probe).page
+
+
+def written(path: str | Path, probe: str | None = None) -> Written:
+    """`write_report`, and what the page says first: a study's warnings and its headline."""
     from headstart.report import answer, frame, html, run_page, study_page, tables  # noqa: PLC0415 - so headstart imports fast
     from headstart.report.comparisons import table_of  # noqa: PLC0415
 
