@@ -25,7 +25,7 @@ from headstart.engine.randomness import generator
 from headstart.heads import ProjectionHead
 from headstart.records.config import Config, ContrastiveConfig, DataConfig
 from headstart.training.step import SimCLR, Stepper
-from headstart.training.views import Batch, batches, frames_on
+from headstart.training.views import Batch, Feed
 
 Epoch = Callable[[], Iterator[None]]
 """Yields after every finished step."""
@@ -85,12 +85,12 @@ def headstart_epoch(folder: Path, size: int, batch_size: int, device: str, backb
     model = model.to(compute.device).to(memory_format=torch.channels_last).train()
     augment = SimCLRAugment(size, mean=authors.MEAN, std=authors.STD).to(compute.device)
     stepper = Stepper(model, augment, config, compute)
-    frames = frames_on(compute.device, images)
+    batches = Feed(images, augment, compute).batches
 
     def epoch() -> Iterator[None]:
         shuffled = torch.randperm(len(images))
         draws = partial(generator, 0, "augment", 0)
-        feed: Prefetch[Batch] = Prefetch(batches(images, shuffled, augment, batch_size, frames, draws))
+        feed: Prefetch[Batch] = Prefetch(batches(shuffled, batch_size, draws))
         for step, batch in enumerate(feed):
             stepper(batch, 0.01, (0, step))
             yield

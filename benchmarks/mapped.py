@@ -22,24 +22,25 @@ import torch
 
 from headstart.augment import SimCLRAugment
 from headstart.data import open_images
+from headstart.engine.device import Compute
 from headstart.engine.prefetch import Prefetch
 from headstart.engine.randomness import generator, order
 from headstart.records.config import DataConfig
 from headstart.training.loop import Clock
-from headstart.training.views import batches, frames_on
+from headstart.training.views import Feed
 
 
 def take(folder: str, cache: str, memory_gib: float, batch_size: int, pairs: int) -> None:
     """The measured process: two epochs of pairs; prints pairs/s and the share of waiting for each."""
     images = open_images(DataConfig(sources=(folder,), cache_dir=cache, memory_gib=memory_gib))
     augment = SimCLRAugment(size=images.training_size("auto"))
-    frames = frames_on(torch.device("cpu"), images)
+    feed = Feed(images, augment, Compute(torch.device("cpu"), torch.float32))
     rates, waits = [], []
     for _ in range(2):
         clock, numbers = Clock("pairs"), order(0, "order", 0, len(images))[:pairs]
-        feed = Prefetch(batches(images, numbers, augment, batch_size, frames, lambda step: generator(0, "draws", step)))
-        for batch in clock.fed(feed):
-            augment.apply(torch.cat([batch.frames, batch.frames]), batch.params)
+        ahead = Prefetch(feed.batches(numbers, batch_size, lambda step: generator(0, "draws", step)))
+        for batch in clock.fed(ahead):
+            augment.apply(batch.frames, batch.plans[0])
             clock.tick(len(batch.frames))
         rates.append(round(clock.figures["pairs_per_s"], 1))
         waits.append(round(clock.figures["data_wait"], 3))

@@ -84,7 +84,8 @@ def real_step(setting: Setting, mode: str | None = None) -> Callable[[], object]
             live_taps.LiveConv2d._conv_forward = torch.compiler.disable(live_taps.LiveConv2d._conv_forward)  # type: ignore[method-assign]
         stepper.parallel = torch.compile(stepper.model, mode=mode)  # type: ignore[assignment]
     frames = torch.empty(setting.pairs, 3, 1, 1, dtype=torch.uint8)
-    batch = Batch(torch.arange(setting.pairs), frames, SimCLRAugment(setting.size).draw(0, 1, 1))
+    augment = SimCLRAugment(setting.size)
+    batch = Batch(torch.arange(setting.pairs), frames, [augment.plan(augment.draw(0, 1, 1))])
     return lambda: stepper(batch, 0.01, (0, 0))
 
 

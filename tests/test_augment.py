@@ -245,6 +245,17 @@ def test_any_slice_gives_the_same_bytes(size: int, height: int, width: int, piec
         assert torch.equal(augment.apply(pictures[index], params[rows]), whole[rows])
 
 
+def test_a_plan_made_ahead_gives_the_same_bytes() -> None:
+    """Of the whole draw, and of a part of it, as a step in chunks takes it."""
+    augment = SimCLRAugment(24, mean=(0.5, 0.4, 0.3), std=(0.2, 0.2, 0.3))
+    pictures = some_pictures(9, 60, 40)
+    params = augment.draw(18, 60, 40, generator=generator())
+    assert torch.equal(augment.apply(pictures, augment.plan(params)), augment.apply(pictures, params))
+    rows = torch.tensor([3, 4, 12, 13])
+    part = augment.apply(pictures[3:5], augment.plan(params[rows]))
+    assert torch.equal(part, augment.apply(pictures, params)[rows])
+
+
 def test_forward_draws_and_applies() -> None:
     augment = SimCLRAugment(16)
     pictures = some_pictures(5, 20, 24)

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from benchmarks.gpu import steps_of
 from headstart.cli import defaults
 from headstart.cli.commands import COMMANDS, main
 from headstart.cli.train import pretrain
@@ -42,6 +43,7 @@ NEEDS = {
     "source": "a shell of one's own; tests/test_package.py completes in one",
     "jupyter": "a person who wants the outputs anew; tests/test_notebooks.py runs the notebooks",
     "export": "a shell of one's own",
+    "benchmarks/gpu.sh": "a GPU, or packages to take to one; the commands of its steps are parsed below",
     "headstart pretrain photos/ --out runs/cosine --plugin my_parts --head.kind cosine": "the page's own module",
 }
 """Programs, and lines of Headstart's own, that a test machine cannot take as they stand, and what they need."""
@@ -112,6 +114,23 @@ def test_a_documented_command_is_one(line: Line, capsys: pytest.CaptureFixture[s
     else:
         assert program == "headstart", f"{line}: say in NEEDS what {program} needs"
         _parse(rest, line, capsys)
+
+
+@pytest.mark.parametrize("quick", [True, False])
+def test_the_commands_for_a_borrowed_gpu_are_some(quick: bool, capsys: pytest.CaptureFixture[str]) -> None:
+    """Device time is short: none of it is to go to a mistyped option."""
+    steps = steps_of("cuda", quick, Path("runs"))
+    assert len({step.name for step in steps}) == len(steps) > 25
+    for step in steps:
+        line = Line("benchmarks/gpu.py", " ".join(step.command[1:]))
+        match step.command[1:]:
+            case ["-P", "-m", "headstart", *words]:
+                _parse(words, line, capsys)
+            case ["-m", "benchmarks", *words]:
+                _check_script(["-m", "benchmarks", *words], line)
+            case ["-m", "pytest", *words]:
+                assert (ROOT / "tests/device").exists()
+                assert "gpu" in words
 
 
 def _check_script(words: list[str], line: Line) -> None:

@@ -15,7 +15,6 @@ that is allowed TF32, crop and blur round their factors to 11 bits: at most 1e-3
 
 from __future__ import annotations
 
-import functools
 import itertools
 import math
 from collections.abc import Iterator
@@ -24,11 +23,11 @@ from dataclasses import dataclass, fields
 import torch
 from torch import Tensor, nn
 
+from headstart.engine import resampling
 from headstart.engine.device import sent
 from headstart.records.errors import InputError
 
 GREY = (0.2989, 0.587, 0.114)  # torchvision's luma weights
-TABLE_EXTENT = 48  # pixels; up to there the matrices of all possible crops fit a table of a few MB
 CPU_PIECE, GPU_PIECE = 2**18, 2**27  # numbers of the views made together; on a CPU, what stays in a core's cache
 ATTEMPTS = 10  # RandomResizedCrop tries so many boxes before it takes the central one
 BRIGHTNESS, CONTRAST, SATURATION, HUE = range(4)
@@ -103,6 +102,13 @@ class SimCLRAugment(nn.Module):
         self.register_buffer("mean", _three("mean", mean), persistent=False)
         self.register_buffer("std", _three("std", std), persistent=False)
         self._check()
+        # What is added to a view and what it is multiplied with.
+        self.scale: Tensor | None
+        self.shift: Tensor | None
+        scale = None if self.std is None else (1 / self.std).view(3, 1, 1, 1)
+        shift = None if self.mean is None or scale is None else -self.mean.view(3, 1, 1, 1) * scale
+        self.register_buffer("scale", scale, persistent=False)
+        self.register_buffer("shift", shift, persistent=False)
 
     def _check(self) -> None:
         def must(right: bool, name: str, value: object, rule: str) -> None:
@@ -185,7 +191,11 @@ class SimCLRAugment(nn.Module):
         factors = low + torch.stack(list(rest), dim=1) * (high - low)
         return Draw(top, left, box_height, box_width, flip, jitter, order, factors.float(), grey, blur, sigma.float())
 
-    def apply(self, pictures: Tensor, params: Draw) -> Tensor:  # type: ignore[override]
+    def plan(self, params: Draw) -> ViewPlan:
+        """All of a draw that can be settled without a pixel; `apply` takes it in the draw's place, from any device."""
+        return _plan(params, self.blur_kernel)
+
+    def apply(self, pictures: Tensor, params: Draw | ViewPlan) -> Tensor:  # type: ignore[override]
         """uint8 (N, 3, H, W), a draw of k N rows -> float32 (k N, 3, size, size): row j is of picture j modulo N.
 
         The views are made where the pictures are; the draw stays on the CPU, so the device is never waited for.
@@ -201,17 +211,16 @@ class SimCLRAugment(nn.Module):
                 "it needs a multiple of them."
             )
         with torch.autocast(pictures.device.type, enabled=False):  # a view is float32 wherever it is made
-            return self._views(pictures, params)
+            return self._views(pictures, params if isinstance(params, ViewPlan) else self.plan(params))
 
-    def _views(self, pictures: Tensor, params: Draw) -> Tensor:
+    def _views(self, pictures: Tensor, plan: ViewPlan) -> Tensor:
         device = pictures.device
-        plan = _plan(params, self.blur_kernel)
+        scale, shift = (None if part is None else part.to(device) for part in (self.scale, self.shift))
         numbers, rows = sent(plan.numbers, device), sent(plan.rows, device)
         source = rows % len(pictures)
         views = torch.empty(len(rows), 3, self.size, self.size, device=device)
         together = CPU_PIECE * torch.get_num_threads() if device.type == "cpu" else GPU_PIECE
         at_most = max(1, together // (3 * max(pictures[0, 0].numel(), self.size**2)))
-        z_score = self._z_score(device)
         for piece in plan.pieces(at_most):
             here = numbers[piece.rows]
             x = _crop(pictures.index_select(0, source[piece.rows]), here, self.size)
@@ -223,17 +232,10 @@ class SimCLRAugment(nn.Module):
             _grey(x[:, piece.grey])
             if self.blur_kernel > 1:
                 _blur(x[:, piece.blur], here[piece.blur, TAPS])
-            if z_score is not None:
-                torch.addcmul(z_score[0], x, z_score[1], out=x)
+            if scale is not None and shift is not None:
+                torch.addcmul(shift, x, scale, out=x)
             views.index_copy_(0, rows[piece.rows], x.transpose(0, 1))
         return views
-
-    def _z_score(self, device: torch.device) -> tuple[Tensor, Tensor] | None:
-        """What is added to a view and what it is multiplied with, (3, 1, 1, 1) each."""
-        if self.mean is None or self.std is None:
-            return None
-        scale = (1 / self.std).to(device).view(3, 1, 1, 1)
-        return -self.mean.to(device).view(3, 1, 1, 1) * scale, scale
 
 
 def _three(name: str, values: tuple[float, float, float] | Tensor | None) -> Tensor | None:
@@ -295,14 +297,18 @@ class _Piece:
 
 
 @dataclass(frozen=True)
-class _Plan:
+class ViewPlan:
     """A draw sorted so that rows to which the same operation is due are neighbours: no gathering between operations."""
 
     rows: Tensor  # (n,) int64: row of the draw
     numbers: Tensor  # (n, 20 + taps) float32
     kinds: list[list[int]]  # 5 steps of the hue x rows that are neither grey nor blurred, grey, both, blurred
 
+    def __len__(self) -> int:
+        return len(self.rows)
+
     def pieces(self, at_most: int) -> Iterator[_Piece]:
+        """Its rows, at most so many at once, to all of which the hue comes at the same step."""
         start = 0
         for hue_step, (plain, grey, both, blur) in enumerate(self.kinds):
             bounds = (start + plain, start + plain + grey + both, start + plain + grey)
@@ -314,7 +320,7 @@ class _Plan:
             start = stop
 
 
-def _plan(params: Draw, kernel: int) -> _Plan:
+def _plan(params: Draw, kernel: int) -> ViewPlan:
     """Everything about a draw that can be settled before a pixel is touched."""
     hue_step = torch.where(params.jitter, (params.order == HUE).int().argmax(dim=1), 4)
     kind = 4 * hue_step + 2 * params.blur + (params.grey ^ params.blur)
@@ -334,7 +340,7 @@ def _plan(params: Draw, kernel: int) -> _Plan:
         [torch.stack(box, dim=1).float(), factor, grey_share, mean_share, torch.stack(offsets, dim=1), taps.float()],
         dim=1,
     )
-    return _Plan(rows, numbers[rows], kinds)
+    return ViewPlan(rows, numbers[rows], kinds)
 
 
 # From here on x is (3, n, size, size): each channel in one piece of memory. All operations work in place.
@@ -346,58 +352,13 @@ def _crop(pictures: Tensor, numbers: Tensor, size: int) -> Tensor:
     Resizing is linear and separable, so it is one small matrix for the rows and one for the columns of each picture.
     """
     n, _, height, width = pictures.shape
-    down = _matrices(numbers[:, TOP], numbers[:, HEIGHT], None, size, height)
-    across = _matrices(numbers[:, LEFT], numbers[:, WIDTH], numbers[:, FLIP], size, width)
+    down = resampling.matrices(numbers[:, TOP], numbers[:, HEIGHT], None, size, height)
+    across = resampling.matrices(numbers[:, LEFT], numbers[:, WIDTH], numbers[:, FLIP], size, width)
     pixels = torch.empty(3, n, height, width, device=pictures.device).copy_(pictures.transpose(0, 1))
     x = torch.empty(3, n, size, size, device=pictures.device)
     for channel in range(3):
         torch.bmm(down, torch.bmm(pixels[channel], across), out=x[channel])
     return x
-
-
-def _matrices(start: Tensor, length: Tensor, flip: Tensor | None, size: int, extent: int) -> Tensor:
-    """For rows (no flip) (n, size, extent), from pixel values to [0, 1]; for columns (n, extent, size)."""
-    if extent > TABLE_EXTENT:
-        return _oriented(_resampling(start, length, flip, size, extent), flip)
-    box = start.long() + _table_offsets(extent, start.device)[length.long()]
-    if flip is not None:
-        box += flip.long() * (extent * (extent + 1) // 2)
-    return _table(size, extent, flip is not None, start.device).index_select(0, box)
-
-
-def _oriented(weights: Tensor, flip: Tensor | None) -> Tensor:
-    return weights.div_(255) if flip is None else weights.mT.contiguous()
-
-
-@functools.lru_cache(maxsize=8)
-def _table(size: int, extent: int, columns: bool, device: torch.device) -> Tensor:
-    """The matrices of every box along a line of `extent` pixels, by length, then start; for columns again, mirrored."""
-    boxes = [(start, length) for length in range(1, extent + 1) for start in range(extent - length + 1)]
-    start, length = torch.tensor(boxes, dtype=torch.float32, device=device).T
-    flips = (torch.zeros_like(start), torch.ones_like(start)) if columns else (None,)
-    return torch.cat([_oriented(_resampling(start, length, flip, size, extent), flip) for flip in flips])
-
-
-@functools.lru_cache(maxsize=8)
-def _table_offsets(extent: int, device: torch.device) -> Tensor:
-    """Where in the table the boxes of a length begin."""
-    starts = torch.tensor([0, *(extent - length + 1 for length in range(1, extent + 1))])
-    return (starts.cumsum(0) - starts).to(device)
-
-
-def _resampling(start: Tensor, length: Tensor, flip: Tensor | None, size: int, extent: int) -> Tensor:
-    """(n, size, extent): weights of a line's pixels in each output pixel, a triangle as wide as the step between
-    outputs (at least one pixel), cut at the box and normalised: torch's antialiased bilinear interpolation."""
-    step = length / size
-    wide, narrow = step.clamp(min=1)[:, None], step.clamp(max=1)[:, None]
-    pixel = torch.arange(extent, device=start.device) + 0.5 - start[:, None]
-    outside = (pixel < 0) | (pixel > length[:, None])
-    pixel = (pixel / wide).masked_fill_(outside, math.inf)
-    output = torch.arange(size, device=start.device) + 0.5
-    output = output if flip is None else torch.where(flip[:, None] > 0, size - output, output)
-    weight = (pixel[:, None, :] - (output * narrow)[:, :, None]).abs_()
-    torch.sub(1, weight, out=weight).clamp_(min=0)
-    return weight.div_(weight.sum(dim=2, keepdim=True))
 
 
 def _luma(x: Tensor) -> Tensor:
@@ -445,19 +406,7 @@ def _grey(x: Tensor) -> None:
 def _blur(x: Tensor, taps: Tensor) -> None:
     """Gaussian blur with mirrored edges, rows then columns. taps: (n, k // 2 + 1), the middle one first."""
     n, side = len(taps), x.shape[-1]
-    across = (taps @ _shifts(side, taps.shape[1], x.device)).view(n, side, side)
+    across = (taps @ resampling.shifts(side, taps.shape[1], x.device)).view(n, side, side)
     down = across.mT.contiguous()
     for channel in x:
         torch.bmm(down, torch.bmm(channel, across), out=channel)
-
-
-@functools.lru_cache(maxsize=8)
-def _shifts(side: int, taps: int, device: torch.device) -> Tensor:
-    """(taps, side * side): the matrices that, from the right, move a line by i to both sides, mirrored at its ends."""
-    matrices = torch.zeros(taps, side, side)
-    for i in range(taps):
-        for shift in {i, -i}:
-            for output in range(side):
-                source = abs(output + shift)
-                matrices[i, min(source, 2 * (side - 1) - source), output] += 1
-    return matrices.view(taps, -1).to(device)

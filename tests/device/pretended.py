@@ -25,8 +25,9 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map_only
 
-from headstart import augment, sigreg
+from headstart import sigreg
 from headstart.autoencoders import masked
+from headstart.engine import resampling
 from headstart.engine.prefetch import Prefetch
 
 CUDA = torch.device("cuda", 0)
@@ -67,12 +68,14 @@ class Seen:
         uploads: copies to the device.
         launches: kernels by operation; one that needs several counts once.
         convolutions: type of the input, and whether it was channels_last.
+        tried: sizes of batches for which cuDNN would have tried its kernels.
     """
 
     waits: list[str] = field(default_factory=list)
     uploads: list[Upload] = field(default_factory=list)
     launches: Counter[str] = field(default_factory=Counter)
     convolutions: list[tuple[torch.dtype, bool]] = field(default_factory=list)
+    tried: set[int] = field(default_factory=set)
 
     @property
     def blocking(self) -> list[Upload]:
@@ -102,6 +105,8 @@ class Watch:
         with ExitStack() as stack:
             for target, name, value in self._patches():
                 stack.enter_context(mock.patch.object(target, name, value))
+            stack.callback(setattr, torch.backends.cudnn, "benchmark", torch.backends.cudnn.benchmark)
+            torch.backends.cudnn.benchmark = True  # as `device.choose` has it
             stack.callback(_forget_tables)
             _forget_tables()
             stack.enter_context(_Functions(self))
@@ -161,7 +166,8 @@ class Watch:
 
 def _forget_tables() -> None:
     """Headstart keeps tables by device: pretended ones are of no use to anybody else."""
-    for table in (augment._table, augment._table_offsets, augment._shifts, masked.placed, sigreg._quadrature):
+    of_lines = (resampling._table, resampling._table_offsets, resampling._centres, resampling.shifts)
+    for table in (*of_lines, masked.placed, sigreg._quadrature):
         table.cache_clear()
 
 
@@ -331,9 +337,11 @@ class _Operations(TorchDispatchMode):
         view = any(result.alias_info and not result.alias_info.is_write for result in func._schema.returns)
         if not view and name not in NO_KERNEL:
             seen.launches[name] += 1
-        if name == "convolution":
+        if name in ("convolution", "conv2d"):  # the latter in inference mode
             x = args[0]
             seen.convolutions.append((x.dtype, x.is_contiguous(memory_format=torch.channels_last)))
+            if torch.backends.cudnn.benchmark:
+                seen.tried.add(len(x))
 
 
 def pretend(thing: Any, watch: Watch) -> Any:

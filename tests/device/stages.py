@@ -8,6 +8,7 @@ from typing import Any, cast
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
 from headstart import autoencoders, backbones, data
@@ -50,10 +51,10 @@ def compute(device: torch.device) -> Compute:
     return Compute(device, torch.bfloat16)
 
 
-def simclr(device: torch.device, **contrastive: Any) -> Stage:
+def simclr(device: torch.device, sources: tuple[str, ...] = ("digits",), **contrastive: Any) -> Stage:
     """SimCLR as a run trains it, with its observers."""
     options = {"batch_size": BATCH, "lr": 0.1, **contrastive}
-    config = small(data={"size": SIZE}, contrastive=options)
+    config = small(data={"size": SIZE, "sources": sources}, contrastive=options)
     images = data.open_images(config.data)
     splits = splitting.make(images, config.data)
     backbone = backbones.build("resnet18", stem="imagenet", generator=generator(0, "backbone"), size=SIZE)
@@ -96,9 +97,19 @@ def end_of_epoch(training: Training) -> dict[str, Any]:
     return training.end_epoch(Epoch(number=1, loss=1.0, val_loss=loss, lr=0.1))
 
 
-def augmented(device: torch.device) -> Callable[[], Tensor]:
+def augmented(device: torch.device, side: int = SIZE) -> Callable[[], Tensor]:
     """Both views of a batch of pictures that already lie on the device."""
     config = replace(small().augment, flip=0.5)
     augment = augmenter(config, SIZE, MEAN, STD).to(device)
-    pictures = torch.zeros(BATCH, 3, SIZE, SIZE, dtype=torch.uint8).to(device)
-    return lambda: augment.apply(pictures, augment.draw(2 * BATCH, SIZE, SIZE, generator=generator(0, "augment")))
+    pictures = torch.zeros(BATCH, 3, side, side, dtype=torch.uint8).to(device)
+    return lambda: augment.apply(pictures, augment.draw(2 * BATCH, side, side, generator=generator(0, "augment")))
+
+
+def unequal(folder: Path, count: int = 128) -> tuple[str]:
+    """Pictures of many sizes, as `data.sources`."""
+    folder.mkdir()
+    draws = np.random.default_rng(0)
+    for number in range(count):
+        shape = (*draws.integers(SIZE, 2 * SIZE, 2), 3)
+        Image.fromarray(draws.integers(0, 256, shape, np.uint8)).save(folder / f"{number:03}.png")
+    return (str(folder),)

@@ -2,10 +2,17 @@
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
+from headstart import data
+from headstart.data.frames import Frames
+from headstart.engine import memory
+from headstart.engine.checkpoint import Checkpoints
+from headstart.records.config import DataConfig
+from headstart.records.folder import Metrics
 from headstart.records.names import AUTOENCODER_KINDS
 from tests.device import stages
 
@@ -35,10 +42,35 @@ def test_views_are_those_of_the_cpu(gpu: torch.device) -> None:
 
 
 @pytest.mark.parametrize("options", [{}, {"chunk": 8}, {"optimizer": "lars"}, {"optimizer": "adamw"}], ids=str)
-def test_simclr(gpu: torch.device, options: dict[str, object]) -> None:
+def test_simclr(gpu: torch.device, options: dict[str, Any]) -> None:
     stage = stages.simclr(gpu, **options)
     check(stage)
     assert stages.end_of_epoch(stage.training)["h_mean_norm"] > 0
+
+
+def test_pictures_of_many_sizes(gpu: torch.device, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Padded as the host pads them, whether the device keeps all of them or is sent each batch."""
+    stage = stages.simclr(gpu, sources=stages.unequal(tmp_path / "pictures"))
+    check(stage)
+    images = data.open_images(DataConfig(sources=(str(tmp_path / "pictures"),), size=stages.SIZE))
+    rows = torch.tensor([5, 0, 99, 5])
+    for room in (True, False):
+        monkeypatch.setattr(memory, "holds", lambda *_, room=room: room)
+        frames, (beside,) = Frames(images, stages.compute(gpu)).of(rows, [rows])
+        assert torch.equal(frames.cpu(), images.batch(rows)[0])
+        assert torch.equal(beside.cpu(), rows)
+
+
+def test_a_run_goes_on_from_its_checkpoint(gpu: torch.device, tmp_path: Path) -> None:
+    first, second = stages.simclr(gpu), stages.simclr(gpu)
+    first.step(0)
+    Checkpoints(tmp_path / "checkpoint.pt", Metrics(tmp_path / "metrics.jsonl")).save(
+        "contrastive", first.training.state()
+    )
+    saved = Checkpoints(tmp_path / "checkpoint.pt", Metrics(tmp_path / "metrics.jsonl")).load("contrastive")
+    assert saved is not None
+    second.training.restore(saved)
+    assert torch.allclose(second.step(1), first.step(1), rtol=1e-2)
 
 
 @pytest.mark.parametrize("kind", AUTOENCODER_KINDS)

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from headstart.engine import distributed, randomness, weights
-from headstart.engine.device import choose, enough_memory
+from headstart.engine.device import choose, enough_memory, packed, tuned, unpacked
 from headstart.engine.prefetch import Prefetch
 from headstart.records.errors import InputError, RunError
 
@@ -107,3 +107,26 @@ def test_memory_that_ran_out_is_told_however_a_library_says_it(said: str) -> Non
         raise RuntimeError(said)
     with pytest.raises(RuntimeError, match="illegal"), enough_memory(torch.device("cuda", 0), "a smaller batch"):
         raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+
+def test_tensors_packed_for_one_copy_are_themselves_again() -> None:
+    tensors = [torch.arange(5), torch.rand(3, 7), torch.rand(2, 4).mT, torch.zeros(0, 2), torch.tensor([True, False])]
+    whole = packed(tensors)
+    assert whole.dtype == torch.uint8
+    for tensor, again in zip(tensors, unpacked(whole, tensors), strict=True):
+        assert tensor.dtype == again.dtype
+        assert torch.equal(tensor, again)
+
+
+@pytest.mark.parametrize("before", [True, False])
+def test_kernels_are_tried_where_they_were_and_when_it_pays(before: bool) -> None:
+    cudnn = torch.backends.cudnn
+    was, cudnn.benchmark = cudnn.benchmark, before
+    try:
+        with tuned(True):
+            assert cudnn.benchmark is before
+        with tuned(False):
+            assert cudnn.benchmark is False
+        assert cudnn.benchmark is before
+    finally:
+        cudnn.benchmark = was

@@ -28,8 +28,8 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def free(machine: Path) -> int | None:
-    return memory.free(CPU, machine / "proc", machine / "groups")
+def free(machine: Path, sharers: int = 1) -> int | None:
+    return memory.free(CPU, sharers, machine / "proc", machine / "groups")
 
 
 def test_without_limits_what_the_machine_has_is_free(machine: Path) -> None:
@@ -37,7 +37,7 @@ def test_without_limits_what_the_machine_has_is_free(machine: Path) -> None:
 
 
 def test_a_system_that_says_nothing_is_not_guessed_at(machine: Path) -> None:
-    assert memory.free(CPU, machine / "nothing", machine / "groups") is None
+    assert memory.free(CPU, 1, machine / "nothing", machine / "groups") is None
 
 
 def test_a_group_of_version_2_and_those_around_it_count(machine: Path) -> None:
@@ -84,3 +84,27 @@ def test_how_many_pictures_pass_at_once_follows_from_their_size_alone() -> None:
     assert memory.pictures_at_once(32, CPU) >= 512
     assert memory.pictures_at_once(128, CPU) == 64
     assert memory.pictures_at_once(4096, CPU) == 8
+
+
+def test_each_of_several_processes_counts_with_its_share_of_the_machine(machine: Path) -> None:
+    """16 GiB, of which this process holds one and the others seven: a quarter is four, of which three are left."""
+    write(machine / "proc" / "meminfo", f"MemTotal: {16 * 2**20} kB\nMemAvailable: {8 * 2**20} kB\n")
+    write(machine / "proc" / "self" / "status", f"RssAnon:\t{2**20} kB\n")
+    assert [free(machine, sharers) for sharers in (1, 2, 4, 32)] == [8 * GIB, 7 * GIB, 3 * GIB, 0]
+    write(machine / "proc" / "self" / "cgroup", "0::/\n")
+    write(machine / "groups" / "memory.max", f"{12 * GIB}\n")
+    write(machine / "groups" / "memory.current", f"{2 * GIB}\n")
+    assert [free(machine, sharers) for sharers in (1, 4)] == [8 * GIB, 2 * GIB]
+
+
+def test_runs_on_one_gpu_take_even_shares_whichever_comes_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    """80 GiB for four: 20 for each, less what it holds; what torch keeps of an earlier stage is its own to take."""
+    gpu, whole = torch.device("cuda", 0), 80 * GIB
+    for others, allocated, reserved, expected in ((0, 0, 0, 20), (60, 0, 0, 20), (20, 5, 15, 15), (75, 0, 4, 5)):
+        left = whole - others * GIB - reserved * GIB
+        monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _, left=left: (left, whole))
+        monkeypatch.setattr(torch.cuda, "memory_allocated", lambda _, n=allocated: n * GIB)
+        monkeypatch.setattr(torch.cuda, "memory_reserved", lambda _, n=reserved: n * GIB)
+        assert memory.free(gpu, sharers=4) == expected * GIB
+        assert memory.holds(gpu, expected * GIB // 2 - 1, sharers=4)
+        assert not memory.holds(gpu, expected * GIB // 2, sharers=4)

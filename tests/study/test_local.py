@@ -8,13 +8,15 @@ import threading
 import time
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
 from headstart import study
 from headstart.records.claim import Claim
 from headstart.records.errors import InputError, Interrupted
+from headstart.study import local
+from headstart.study.shared import Work
 from tests.study.tiny import TINY, assert_same, half_done, processes_of, results, sprung, start, wait_for, written
 
 QUICK = {**TINY["base"], "head": {"init": "random"}, "contrastive": {"epochs": 1, "batch_size": 16}}
@@ -180,3 +182,19 @@ def has_ended(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] in "ZX"
     except FileNotFoundError:
         return True
+
+
+@pytest.mark.parametrize(("gpus", "workers", "sharers"), [(1, 3, 3), (2, 3, 2), (4, 3, 1), (1, 9, 5)])
+def test_workers_are_told_how_many_share_a_device(
+    gpus: int, workers: int, sharers: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of nine workers for five runs there are five."""
+    told: list[Work] = []
+    monkeypatch.setattr(local, "_supervise", lambda work, _: told.append(work))
+    monkeypatch.setattr(local, "_devices", lambda _: [f"cuda:{number}" for number in range(gpus)])
+    local.on_this_machine(
+        Work(out=".", folder=".", plugins=(), threads=1, device="cuda", keep="all", deadline=None, quiet=True),
+        cast(Any, range(5)),
+        workers,
+    )
+    assert [work.sharers for work in told] == [sharers]

@@ -11,7 +11,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from headstart import data
-from headstart.augment import Draw
+from headstart.augment import ViewPlan
 from headstart.backbones import build
 from headstart.data import splits as splitting
 from headstart.engine import distributed, live_taps
@@ -38,8 +38,8 @@ BATCH = 16
 class Doubled(Stepper):
     """The same step in float64."""
 
-    def _views(self, frames: Tensor, params: Draw) -> Tensor:
-        return super()._views(frames, params).double()
+    def _views(self, frames: Tensor, plan: ViewPlan) -> Tensor:
+        return super()._views(frames, plan).double()
 
 
 def without_norms() -> nn.Module:
@@ -61,13 +61,11 @@ def stepper(backbone: nn.Module, width: int, kind: type[Stepper] = Doubled, **op
     return kind(model, augmenter(config.augment, 16, None, None), config, CPU)
 
 
-def batch() -> Batch:
+def batch(chunk: int | None = None) -> Batch:
     """One global batch of digits with its draws; this rank's part of it."""
     images = data.open_images(small().data)
-    indices = torch.arange(BATCH)
-    augment = augmenter(small().augment, 16, None, None)
-    frames = views.frames_on(CPU.device, images)
-    return next(views.batches(images, indices, augment, BATCH, frames, lambda step: generator(0, "augment", 0, step)))
+    feed = views.Feed(images, augmenter(small().augment, 16, None, None), CPU, chunk)
+    return next(feed.batches(torch.arange(BATCH), BATCH, lambda step: generator(0, "augment", 0, step)))
 
 
 def gradients(step: Stepper) -> dict[str, Tensor]:
@@ -75,7 +73,7 @@ def gradients(step: Stepper) -> dict[str, Tensor]:
 
 
 def one_step(step: Stepper) -> tuple[float, dict[str, Tensor]]:
-    loss, _ = step(batch(), 0.0, (0, 0))
+    loss, _ = step(batch(step.config.contrastive.chunk), 0.0, (0, 0))
     return loss.item(), gradients(step)
 
 
@@ -89,7 +87,7 @@ def test_fast_step_equals_plain_step(stem: str) -> None:
     plain = build("resnet18", stem=stem, generator=generator(0, "b"), size=16).double().train()
     head = ProjectionHead(512, 8, 8, "sigmoid", generator=generator(0, "head")).double()
     drawn = batch()
-    both = augmenter(small().augment, 16, None, None).apply(drawn.frames, drawn.params).double()
+    both = augmenter(small().augment, 16, None, None).apply(drawn.frames, drawn.plans[0]).double()
     z = torch.nn.functional.normalize(head(plain(both)), dim=1)
     similarity = (z @ z.T / 0.5).fill_diagonal_(-math.inf)
     expected = torch.nn.functional.cross_entropy(similarity, torch.arange(2 * BATCH).roll(BATCH))
@@ -138,7 +136,7 @@ def _rank(rank: int, ranks: int, folder: str, weights: dict[str, Tensor], chunk:
     backbone = without_norms()
     backbone.load_state_dict(weights)
     step = stepper(backbone, 16, chunk=chunk)
-    loss, _ = step(batch(), 0.0, (0, 0))
+    loss, _ = step(batch(chunk), 0.0, (0, 0))
     mean = distributed.mean_over_ranks(loss)
     if rank == 0:
         torch.save({"loss": mean, "grads": gradients(step)}, f"{folder}/out.pt")
@@ -263,9 +261,10 @@ def test_loss_that_is_not_finite_stops_and_names_the_step(tmp_path: Path) -> Non
 
 def test_draws_are_a_function_of_the_step() -> None:
     first, second = batch(), batch()
-    assert torch.equal(first.params.top, second.params.top)
     assert torch.equal(first.frames, second.frames)
-    assert not torch.equal(first.params.sigma[:BATCH], first.params.sigma[BATCH:])
+    numbers, again = (drawn.plans[0].numbers[drawn.plans[0].rows.argsort()] for drawn in (first, second))
+    assert torch.equal(numbers, again)
+    assert not torch.equal(numbers[:BATCH], numbers[BATCH:])
 
 
 def test_batch_must_be_shared_evenly(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -69,7 +69,7 @@ def test_what_a_pair_takes_is_what_autograd_keeps_of_it(name: str, norms: str) -
 def with_free(monkeypatch: pytest.MonkeyPatch, free: int | None) -> list[str]:
     """What is said from now on, with so many bytes free."""
     said: list[str] = []
-    monkeypatch.setattr(memory, "free", lambda device: free)
+    monkeypatch.setattr(memory, "free", lambda device, sharers=1: free)
     monkeypatch.setattr(resolving, "say", said.append)
     return said
 

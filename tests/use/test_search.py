@@ -144,6 +144,20 @@ def test_a_missing_query_is_named(within: Embeddings, photos: Path) -> None:
         search(within, photos / "ring" / "01.png", top=0)
 
 
+def test_that_all_pairs_are_compared_is_said_before_it_takes_long(
+    within: Embeddings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+    monkeypatch.setattr("headstart.use.select.say", said.append)
+    select(within, 2)
+    assert said == []
+    monkeypatch.setattr("headstart.use.select.MANY", len(within) - 1)
+    select(within, 2)
+    assert said == [
+        f"each of {len(within)} pictures is compared with every other: twice as many take four times as long"
+    ]
+
+
 def test_selection_as_lists_and_sheets(within: Embeddings, photos: Path, tmp_path: Path) -> None:
     found = select(within, 6, out=tmp_path)
     assert ("ring/twin of 01.png", "ring/01.png") in [pair[:2] for pair in found.duplicates]

@@ -106,6 +106,15 @@ class Images:
                 frame[:, :h, :w] = self._frame(row)
         return torch.from_numpy(np.asarray(frames)), torch.from_numpy(sizes)
 
+    def flat(self, indices: Any) -> torch.Tensor:
+        """The same pictures without padding, uint8 (bytes,), each (3, h, w), one after the other."""
+        rows = _rows(indices)
+        self._verify(rows)
+        store = self._store
+        bounds = zip(store.offsets[rows], store.offsets[rows + 1], strict=True)
+        parts = [store.frames[start:stop] for start, stop in bounds]
+        return torch.from_numpy(np.concatenate(parts) if parts else np.empty(0, np.uint8))
+
     def squashed(self, indices: Any, size: int) -> torch.Tensor:
         """Un-augmented pictures, uint8 (N, 3, size, size), squashed to the square as torchvision's
         `Resize((size, size))` does it on the PIL picture (antialiased bilinear).

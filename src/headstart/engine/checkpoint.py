@@ -19,6 +19,7 @@ from typing import Any
 import torch
 
 from headstart.engine import distributed
+from headstart.engine.device import hosted
 from headstart.engine.progress import say
 from headstart.records.errors import InputError, Interrupted, RunError
 from headstart.records.files import opened, write
@@ -120,8 +121,8 @@ class Checkpoints:
             self.metrics.flush()
             buffer = io.BytesIO()
             seconds = self.spent(stage) + time.monotonic() - self.loaded_at
-            saved = {"stage": stage, "state": state, "metrics": len(self.metrics.lines), "seconds": seconds}
-            torch.save(saved, buffer)
+            lines = len(self.metrics.lines)
+            torch.save({"stage": stage, "state": hosted(state), "metrics": lines, "seconds": seconds}, buffer)
             body = buffer.getbuffer()
             previous = self.path.with_suffix(".previous.pt")
             try:

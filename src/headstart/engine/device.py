@@ -1,12 +1,14 @@
 """Where a run computes, and in which precision."""
 
 import contextlib
+import copy
 import ctypes
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -35,10 +37,12 @@ class Compute:
     Attributes:
         device: where tensors live.
         dtype: torch.bfloat16 (autocast; weights stay float32) or torch.float32.
+        sharers: processes that share the device, this one among them.
     """
 
     device: torch.device
     dtype: torch.dtype
+    sharers: int = 1
 
     def autocast(self) -> AbstractContextManager[object]:
         """The context in which forward passes run."""
@@ -52,9 +56,10 @@ class Compute:
         return "bfloat16" if self.dtype == torch.bfloat16 else "float32"
 
 
-def choose(device: str = "auto", precision: str = "auto", threads: int | None = None) -> Compute:
+def choose(device: str = "auto", precision: str = "auto", threads: int | None = None, sharers: int = 1) -> Compute:
     """The device and precision that the options and the machine give; sets the number of CPU threads.
 
+    sharers: processes that share the device, this one among them.
     Raises InputError when the named device is not there.
     """
     torch.set_num_threads(checked_threads(threads) or max(1, available_cores() // processes_here()))
@@ -67,7 +72,7 @@ def choose(device: str = "auto", precision: str = "auto", threads: int | None = 
         torch.backends.cudnn.benchmark = True
     if precision == "auto":
         precision = "bfloat16" if _native_bfloat16(chosen) else "float32"
-    return Compute(chosen, torch.bfloat16 if precision == "bfloat16" else torch.float32)
+    return Compute(chosen, torch.bfloat16 if precision == "bfloat16" else torch.float32, sharers)
 
 
 def checked_threads(threads: int | None) -> int | None:
@@ -103,13 +108,74 @@ def sent(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
     return tensor.to(device) if waits else tensor.pin_memory().to(device, non_blocking=True)
 
 
+def sent_together(tensors: Sequence[torch.Tensor], device: torch.device) -> list[torch.Tensor]:
+    """As `sent`, of several tensors: to a GPU in one copy, of which each is a part."""
+    if device.type != "cuda":
+        return [tensor.to(device) for tensor in tensors]
+    whole = sent(packed(tensors), device)
+    return unpacked(whole, tensors)
+
+
+def packed(tensors: Sequence[torch.Tensor]) -> torch.Tensor:
+    """The bytes of tensors one after the other, uint8, each beginning at a multiple of eight."""
+    parts = [tensor.contiguous().view(-1).view(torch.uint8) for tensor in tensors]
+    return torch.cat([torch.nn.functional.pad(part, (0, -len(part) % 8)) for part in parts])
+
+
+def unpacked(whole: torch.Tensor, tensors: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+    """The parts of what `packed` made of tensors of these shapes and types."""
+    parts, start = [], 0
+    for tensor in tensors:
+        parts.append(whole[start : start + tensor.nbytes].view(tensor.dtype).view(tensor.shape))
+        start += tensor.nbytes + -tensor.nbytes % 8
+    return parts
+
+
 def fetched(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """Copies on the host of tensors by name; those of a GPU all at once, and waited for once."""
-    on_gpu = any(tensor.device.type == "cuda" for tensor in tensors.values())
-    copies = {name: tensor.detach().to("cpu", non_blocking=on_gpu, copy=True) for name, tensor in tensors.items()}
-    if on_gpu:
+    there = hosted(dict(tensors))
+    return {name: it.detach().clone() if it is tensors[name] else it for name, it in there.items()}
+
+
+def hosted(tree: Any) -> Any:
+    """Dicts, lists and tuples with every tensor of a GPU in them copied to page-locked memory, all at once and waited
+    for once; the host's own tensors as they are."""
+    copied = False
+
+    def walk(item: Any) -> Any:
+        nonlocal copied
+        match item:
+            case torch.Tensor():
+                if item.device.type != "cuda":
+                    return item
+                copied = True
+                return item.detach().to("cpu", non_blocking=True)
+            case dict():
+                found = copy.copy(item)  # a state_dict has versions beside its content
+                found.update({key: walk(value) for key, value in item.items()})
+                return found
+            case list():
+                return [walk(value) for value in item]
+            case tuple():
+                return tuple(walk(value) for value in item)
+        return item
+
+    there = walk(tree)
+    if copied:
         torch.cuda.synchronize()
-    return copies
+    return there
+
+
+@contextlib.contextmanager
+def tuned(when: bool) -> Iterator[None]:
+    """Within, cuDNN tries its kernels on shapes that it meets for the first time only `when`: for the odd batch at the
+    end of a pass that costs more than any of them."""
+    before = torch.backends.cudnn.benchmark
+    torch.backends.cudnn.benchmark = before and when
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.benchmark = before
 
 
 def _keep_freed_memory() -> None:

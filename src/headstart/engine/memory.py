@@ -31,22 +31,30 @@ def pictures_at_once(size: int, device: torch.device) -> int:
     return max(8, pixels // size**2)
 
 
-def free(device: torch.device, proc: Path = Path("/proc"), groups: Path = Path("/sys/fs/cgroup")) -> int | None:
+def free(
+    device: torch.device, sharers: int = 1, proc: Path = Path("/proc"), groups: Path = Path("/sys/fs/cgroup")
+) -> int | None:
     """Bytes that this process may still take on `device`; None where the system does not say.
 
+    sharers: processes that share the device or the machine, this one among them. Each may take an even share of the
+        whole, whichever of them comes first, and no more than is left.
     proc, groups: where Linux shows its processes and its control groups (version 1 and 2).
     """
     if device.type == "cuda":
-        kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-        return int(torch.cuda.mem_get_info(device)[0] + kept)
-    found = [*_of_machine(proc), *_of_groups(proc, groups), *_of_limits(proc)]
+        left, whole = torch.cuda.mem_get_info(device)
+        own = torch.cuda.memory_allocated(device)
+        left += torch.cuda.memory_reserved(device) - own  # what torch keeps from an earlier stage
+        return max(0, min(left, whole // sharers - own))
+    own = _fields(proc / "self" / "status").get("RssAnon:", 0) * 1024
+    found = list(_of_limits(proc))
+    for left, whole in (*_of_machine(proc), *_of_groups(proc, groups)):
+        found.append(left if sharers == 1 else min(left, whole // sharers - own))
     return max(0, min(found)) if found else None
 
 
-def holds(device: torch.device, size: int) -> bool:
-    """Whether a GPU may keep so many bytes for a whole training: half of what is free of it, whatever torch keeps from
-    an earlier stage counted as free."""
-    found = free(device)
+def holds(device: torch.device, size: int, sharers: int = 1) -> bool:
+    """Whether a GPU may keep so many bytes for a whole training: half of what this process may still take of it."""
+    found = free(device, sharers)
     return found is not None and size < found / 2
 
 
@@ -56,15 +64,16 @@ def give_back() -> None:
         ctypes.CDLL(None).malloc_trim(0)
 
 
-def _of_machine(proc: Path) -> Iterator[int]:
-    available = _fields(proc / "meminfo").get("MemAvailable:")
-    if available is not None:
-        yield available * 1024
+def _of_machine(proc: Path) -> Iterator[tuple[int, int]]:
+    """What is available of how much."""
+    found = _fields(proc / "meminfo")
+    if "MemAvailable:" in found:
+        yield found["MemAvailable:"] * 1024, found["MemTotal:"] * 1024
 
 
-def _of_groups(proc: Path, groups: Path) -> Iterator[int]:
-    """What each limited control group from the process's own upwards leaves; pages of files that nobody has used
-    lately are given up before a limit is met, and count as free."""
+def _of_groups(proc: Path, groups: Path) -> Iterator[tuple[int, int]]:
+    """What each limited control group from the process's own upwards leaves of its limit; pages of files that nobody
+    has used lately are given up before a limit is met, and count as free."""
     for line in _lines(proc / "self" / "cgroup"):
         _, controllers, path = line.split(":", 2)
         if "memory" in controllers.split(","):
@@ -79,7 +88,7 @@ def _of_groups(proc: Path, groups: Path) -> Iterator[int]:
                 break
             limit, used = _number(folder / names[0]), _number(folder / names[1])
             if limit is not None and used is not None:
-                yield limit - used + _fields(folder / "memory.stat").get(names[2], 0)
+                yield limit - used + _fields(folder / "memory.stat").get(names[2], 0), limit
 
 
 def _of_limits(proc: Path) -> Iterator[int]:

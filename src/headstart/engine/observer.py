@@ -38,7 +38,8 @@ class Observer(Protocol):
     """Watches a training without touching it; contrastive.py knows no more of probes than this."""
 
     def step(self, h: Tensor, indices: Tensor) -> None:
-        """After each step: detached h (2n, num_features) of the pictures `indices` (n,), rows i and i + n a pair."""
+        """After each step: detached h (2n, num_features) of the pictures `indices` (n,), rows i and i + n a pair; both
+        are on the device."""
 
     def epoch_end(self, event: EpochEnd) -> dict[str, float]:
         """After each epoch: figures for metrics.jsonl."""

@@ -7,6 +7,7 @@ from pathlib import Path
 import safetensors.torch
 from torch import Tensor
 
+from headstart.engine.device import hosted
 from headstart.records.files import write
 
 
@@ -16,7 +17,7 @@ def to_bytes(tensors: Mapping[str, Tensor], metadata: Mapping[str, object]) -> b
     The library writes metadata in the order of a hash table, which differs from process to process; here it is sorted,
     so that equal runs give equal files.
     """
-    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    plain = {name: tensor.detach().contiguous() for name, tensor in hosted(dict(tensors)).items()}
     data = safetensors.torch.save(plain, {name: str(value) for name, value in metadata.items()})
     length = int.from_bytes(data[:8], "little")
     header = json.loads(data[8 : 8 + length])

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from headstart.data.images import Images
-from headstart.engine.device import Compute, sent
+from headstart.engine.device import Compute, sent, tuned
 from headstart.engine.memory import pictures_at_once
 from headstart.engine.prefetch import Prefetch
 
@@ -72,8 +72,9 @@ def _forward(
     progress: Callable[[int], object] | None,
 ) -> np.ndarray:
     backbone.to(compute.device).to(memory_format=torch.channels_last)
+    mean, std = (None if part is None else sent(part, compute.device)[:, None, None] for part in (mean, std))
     h: np.ndarray | None = None
-    done = 0
+    done = full = 0
     with _evaluating(backbone), torch.inference_mode(), compute.autocast():
         for pictures in batches:
             if len(pictures) == 0:
@@ -87,9 +88,10 @@ def _forward(
             if mean is None or std is None:
                 x.div_(white)
             else:
-                mean, std = mean.to(x), std.to(x)
-                x.sub_(white * mean[:, None, None]).div_(white * std[:, None, None])
-            part = backbone(x).float().cpu().numpy()
+                x.sub_(white * mean).div_(white * std)
+            full = max(full, len(x))
+            with tuned(len(x) == full):
+                part = backbone(x).float().cpu().numpy()
             if h is None:
                 h = np.empty((n, part.shape[1]), np.float32)
             h[done : done + len(part)] = part

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from headstart.engine.device import fetched
 from headstart.evaluate import spectra
 
 MOST = 8192
@@ -35,8 +36,12 @@ def alignment(x: Tensor) -> float:
 
     x: (2K, d), rows i and i + K a pair.
     """
+    return _alignment(x).item()
+
+
+def _alignment(x: Tensor) -> Tensor:
     first, second = F.normalize(x, dim=1).chunk(2)
-    return (first - second).square().sum(1).mean().item()
+    return (first - second).square().sum(1).mean()
 
 
 def uniformity(x: Tensor) -> float:
@@ -45,13 +50,21 @@ def uniformity(x: Tensor) -> float:
     0: all rows in one direction; about -4 in many dimensions: spread evenly. nan for fewer than two rows.
     x: (N, d).
     """
+    return _uniformity(float(_kernels(x)), len(_thinned(x)))
+
+
+def _kernels(x: Tensor) -> Tensor:
+    """Sum of exp(-2 |a - b|^2) over all pairs of rows on the unit sphere, in float64."""
     x = F.normalize(_thinned(x), dim=1)
-    n = len(x)
+    parts = ((4 * (part @ x.T) - 4).exp().double().sum() for part in x.split(1024))
+    return sum(parts, start=x.new_zeros((), dtype=torch.float64))
+
+
+def _uniformity(total: float, n: int) -> float:
     if n < 2:
         return math.nan
-    total = sum((4 * (part @ x.T) - 4).exp().double().sum() for part in x.split(1024))
     # Each row's distance to itself is 0: take those n ones out.
-    return math.log(max((float(total) - n) / (n * (n - 1)), 1e-300))
+    return math.log(max((total - n) / (n * (n - 1)), 1e-300))
 
 
 def spread(x: Tensor) -> float:
@@ -59,10 +72,14 @@ def spread(x: Tensor) -> float:
 
     x: (N, d).
     """
-    x = F.normalize(_where_doubles_are(x).double(), dim=1)
+    return max(0.0, float(_spread(_where_doubles_are(x))))
+
+
+def _spread(x: Tensor) -> Tensor:
+    x = F.normalize(x.double(), dim=1)
     n = len(x)
     lengths = x.square().sum(1)  # 1, or 0 for a row of zeros
-    return max(0.0, float(2 * (n * lengths.sum() - x.sum(0).square().sum()) / max(n * (n - 1), 1)))
+    return 2 * (n * lengths.sum() - x.sum(0).square().sum()) / max(n * (n - 1), 1)
 
 
 def repetition(x: Tensor) -> float:
@@ -70,10 +87,13 @@ def repetition(x: Tensor) -> float:
 
     x: (N, d). A feature that does not vary correlates with none; 0 for one feature.
     """
-    x = _where_doubles_are(x).double()
-    x = F.normalize(x - x.mean(0), dim=0)
+    return float(_repetition(_where_doubles_are(x)))
+
+
+def _repetition(x: Tensor) -> Tensor:
+    x = F.normalize(_centred(x), dim=0)
     d = x.shape[1]
-    return float((x.T @ x).square().fill_diagonal_(0).sum()) / max(d * (d - 1), 1)
+    return (x.T @ x).square().fill_diagonal_(0).sum() / max(d * (d - 1), 1)
 
 
 def effective_rank(x: Tensor) -> float:
@@ -126,21 +146,53 @@ def of_features(features: np.ndarray) -> dict[str, Any]:
     }
 
 
-def of_views(x: Tensor, name: str) -> dict[str, float]:
-    """Figures of the two views of pictures (2K, d) for metrics.jsonl, such as `z_alignment` for the name `z`."""
-    x = _where_doubles_are(x)
-    return {
-        f"{name}_alignment": alignment(x),
-        f"{name}_uniformity": uniformity(x),
-        f"{name}_effective_rank": effective_rank(x),
-        f"{name}_mean_norm": mean_norm(x),
+def of_epoch(h: Tensor, z: Tensor) -> dict[str, float] | None:
+    """Figures of the two views of pictures, h (2K, F) and z (2K, d); None where a number in them is not finite.
+
+    For each the alignment, uniformity, effective rank and mean norm (`z_alignment`, ...), and `spread` and `repetition`
+    of the first views' z. A GPU multiplies, copies sums and Gram matrices to the host all at once, and is waited for
+    once; the eigenvalues are the host's.
+    """
+    h, z = _where_doubles_are(h), _where_doubles_are(z)
+    first = z[: len(z) // 2]
+    found = fetched({"spread": _spread(first), "repetition": _repetition(first)} | _sums(h, "h") | _sums(z, "z"))
+    if not (found["h_finite"] and found["z_finite"]):
+        return None
+    figures = {"spread": max(0.0, float(found["spread"])), "repetition": float(found["repetition"])}
+    for name, x in (("h", h), ("z", z)):
+        figures |= {
+            f"{name}_alignment": float(found[f"{name}_alignment"]),
+            f"{name}_uniformity": _uniformity(float(found[f"{name}_kernels"]), len(_thinned(x))),
+            f"{name}_effective_rank": spectra.rank_of(_eigenvalues(found[f"{name}_gram"]).sqrt()),
+            f"{name}_mean_norm": float(found[f"{name}_mean_norm"]),
+        }
+    return figures
+
+
+def _sums(x: Tensor, name: str) -> dict[str, Tensor]:
+    """What the figures of `of_epoch` are made of, on the device."""
+    parts = {
+        "finite": x.isfinite().all(),
+        "alignment": _alignment(x),
+        "kernels": _kernels(x),
+        "gram": _gram(x),
+        "mean_norm": x.double().norm(dim=1).mean(),
     }
+    return {f"{name}_{part}": value for part, value in parts.items()}
 
 
 def _squared_singular_values(x: Tensor) -> Tensor:
     """Squared singular values of x (N, d), largest first, from the smaller Gram matrix, in float64."""
+    return _eigenvalues(_gram(x))
+
+
+def _gram(x: Tensor) -> Tensor:
     x = x.double()
-    gram = x.T @ x if x.shape[1] <= x.shape[0] else x @ x.T
+    return x.T @ x if x.shape[1] <= x.shape[0] else x @ x.T
+
+
+def _eigenvalues(gram: Tensor) -> Tensor:
+    """Largest first; what rounding made negative is 0."""
     return torch.linalg.eigvalsh(gram).clamp_min(0).flip(0)
 
 

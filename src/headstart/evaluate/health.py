@@ -77,18 +77,15 @@ class Health:
 
     def epoch_end(self, event: EpochEnd) -> dict[str, Any]:
         """Figures of h and z, and `warning`, the name of what was seen, in the epoch in which it was."""
-        finite = bool(event.h.isfinite().all()) and bool(event.z.isfinite().all())
-        figures: dict[str, Any] = {}
-        if finite:
-            figures = geometry.of_views(event.h, "h") | geometry.of_views(event.z, "z")
-        first = event.z[: len(event.z) // 2]
+        found = geometry.of_epoch(event.h, event.z)
+        figures: dict[str, Any] = dict(found or {})
         self.history.append(
             {
                 "loss": event.train_loss,
                 "lr": event.lr,
-                "norm": max(figures["h_mean_norm"], figures["z_mean_norm"]) if finite else math.inf,
-                "spread": geometry.spread(first) if finite else 0.0,
-                "repetition": geometry.repetition(first) if finite else 0.0,
+                "norm": max(found["h_mean_norm"], found["z_mean_norm"]) if found else math.inf,
+                "spread": figures.pop("spread", 0.0),
+                "repetition": figures.pop("repetition", 0.0),
             }
         )
         for name, sign in (

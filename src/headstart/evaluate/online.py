@@ -37,7 +37,7 @@ class OnlineProbe:
         if self.weights is None:
             self._begin(h.shape[1], h.device)
         assert self.weights is not None
-        y = sent(self.labels[indices], h.device).repeat(2)
+        y = self.there[indices].repeat(2)
         with torch.enable_grad(), torch.autocast(h.device.type, enabled=False):
             logits = _standardised(h.detach()) @ self.weights[:-1] + self.weights[-1]
             # A sum and a clamped count: a batch without labels gives no NaN, and a GPU is not waited for.
@@ -71,6 +71,7 @@ class OnlineProbe:
     def _begin(self, width: int, device: torch.device) -> None:
         start = self.saved["weights"] if self.saved else torch.zeros(width + 1, self.classes)
         self.weights = start.detach().clone().to(device).requires_grad_(True)
+        self.there = sent(self.labels, device)
         self.optimizer = torch.optim.Adam([self.weights], lr=self.lr)
         if self.saved:
             self.optimizer.load_state_dict(self.saved["optimizer"])

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from headstart.augment import Draw, SimCLRAugment
 from headstart.data.images import Images
-from headstart.engine.device import Compute, sent
+from headstart.engine.device import Compute, sent, tuned
 from headstart.engine.memory import pictures_at_once
 from headstart.records.config import AugmentConfig
 
@@ -50,6 +50,8 @@ def pair_features(
     backbone.eval()
     params = draw_pairs(augment, images, chosen, draws)
     views = augment.apply(sent(images.batch(chosen)[0], compute.device), params)
-    with compute.autocast():
-        parts = views.split(pictures_at_once(augment.size, compute.device))
-        return torch.cat([backbone(part.contiguous(memory_format=torch.channels_last)) for part in parts]).float()
+    parts, h = views.split(pictures_at_once(augment.size, compute.device)), []
+    for part in parts:
+        with compute.autocast(), tuned(len(part) == len(parts[0])):
+            h.append(backbone(part.contiguous(memory_format=torch.channels_last)))
+    return torch.cat(h).float()

@@ -25,7 +25,7 @@ from headstart.training.autoencoder import Autoencoding
 from headstart.training.contrastive import WATCHED
 from headstart.training.head import HEAD_FEATURES
 from headstart.training.step import SimCLR, Stepper
-from headstart.training.views import Batch
+from headstart.training.views import Batch, plans_of
 
 CALIBRATION_SECONDS = 2.0
 CALIBRATION_PAIRS = 32
@@ -126,7 +126,7 @@ def seconds_of_pair(config: Config, side: int) -> float:
     draws = augment.draw(2 * pairs, side, side, generator=generator)
     frames = torch.randint(0, 256, (pairs, 3, side, side), dtype=torch.uint8, generator=generator).to(compute.device)
     stepper = Stepper(model, augment, config, compute)
-    batch = Batch(torch.arange(pairs), frames, draws)
+    batch = Batch(torch.arange(pairs), frames, plans_of(augment, draws, pairs, config.contrastive.chunk))
     return _timed(lambda: stepper(batch, 1e-3, (0, 0)), compute.device) / pairs
 
 

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import json
+import math
 import os
 import signal
 import subprocess
@@ -41,7 +42,8 @@ def on_this_machine(work: Work, planned: Sequence[Planned], workers: int) -> Non
         while not worker.do_all():
             worker.fresh = True  # there is no other process to take its place
     else:
-        _supervise(work, min(workers, max(1, len(planned))))
+        workers = min(workers, max(1, len(planned)))
+        _supervise(replace(work, sharers=math.ceil(workers / len(_devices(work.device)))), workers)
 
 
 def _supervise(work: Work, workers: int) -> None:

@@ -38,7 +38,9 @@ def on_ray(work: Work, planned: Sequence[Planned], options: RayOptions) -> None:
         # On this machine a run may ask for more threads than there are cores, as without Ray.
         cpus = options.cpus or (threads if options.address else min(threads, available_cores()))
         resources = {"num_cpus": cpus, "num_gpus": options.gpus if options.gpus is not None else float(has_gpu)}
-        _Tasks(ray, replace(work, threads=threads, bars=False), planned, resources).wait()
+        own = 0 if options.address else available_cores()  # what other machines hold at once is not known here
+        sharers = max(1, int(1 / (options.gpus or 1) if has_gpu else own / cpus))
+        _Tasks(ray, replace(work, threads=threads, bars=False, sharers=sharers), planned, resources).wait()
 
 
 @contextlib.contextmanager

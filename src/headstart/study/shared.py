@@ -100,6 +100,7 @@ class Work:
     Attributes:
         deadline: in seconds since the epoch, as other machines know it.
         folder: relative names in settings, such as a file of weights, are of here.
+        sharers: processes that share a device, of which each counts with its share of the memory.
     """
 
     out: str
@@ -111,3 +112,4 @@ class Work:
     deadline: float | None
     quiet: bool
     bars: bool = True
+    sharers: int = 1

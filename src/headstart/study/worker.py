@@ -181,6 +181,7 @@ class Worker:
             splits=split,
             deadline=self.deadline,
             claimed=True,
+            sharers=self.work.sharers,
             quiet=self.work.quiet or not self.work.bars,
             **more,
         )

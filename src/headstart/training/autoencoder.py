@@ -96,7 +96,7 @@ def train(
     model = model.to(compute.device)
     standardise = Standardise.of(cast(Tensor, data[0])) if model.on == "features" else None
     train_data, val_data, test_data = (
-        _near(standardise(cast(Tensor, split)) if standardise else split, compute.device) for split in data
+        _near(standardise(cast(Tensor, split)) if standardise else split, compute) for split in data
     )
     training = Autoencoding(model, config, train_data, val_data, seed, compute)
     Loop(training, checkpoints, log, quiet).run(checkpoints.load(STAGE))
@@ -190,9 +190,11 @@ class Autoencoding(Training):
         self.scheduler.load_state_dict(state["scheduler"])
 
 
-def _near(data: Rows, device: torch.device) -> Rows:
+def _near(data: Rows, compute: Compute) -> Rows:
     """The data on the device, or where it is when it would fill more than half of the device's free memory."""
-    return data if device.type == "cuda" and not memory.holds(device, data.nbytes) else data.to(device)
+    device = compute.device
+    far = device.type == "cuda" and not memory.holds(device, data.nbytes, compute.sharers)
+    return data if far else data.to(device)
 
 
 @torch.no_grad()

@@ -23,7 +23,7 @@ from headstart.data.images import Images
 from headstart.data.splits import Splits
 from headstart.engine import distributed, memory
 from headstart.engine.checkpoint import Checkpoints, State
-from headstart.engine.device import Compute, sent
+from headstart.engine.device import Compute, sent, tuned
 from headstart.engine.memory import pictures_at_once
 from headstart.engine.observer import EpochEnd, Observer
 from headstart.engine.prefetch import Prefetch
@@ -35,16 +35,7 @@ from headstart.training.head_alone import STAGE as HEAD_STAGE
 from headstart.training.head_alone import HeadAlone
 from headstart.training.loop import Epoch, Loop, Step, Training
 from headstart.training.step import SimCLR, Stepper, loss_of, pairs_first, synchronise_norms
-from headstart.training.views import (
-    Batch,
-    batches,
-    check_batch,
-    count_steps,
-    frames_on,
-    mixed,
-    normalize,
-    of_pairs,
-)
+from headstart.training.views import Batch, Feed, check_batch, count_steps, mixed, normalize, of_pairs
 
 STAGE = "contrastive"
 WATCHED = 512
@@ -149,8 +140,8 @@ class Contrastive(Training):
         synchronise_norms(self.model, compute.device)
         self.stepper = Stepper(self.model, augment, config, compute)
         self.watch = Watch(images, splits, config, augment, compute)
-        self.frames = frames_on(compute.device, images)
-        self.images, self.augment, self.config, self.device = images, augment, config, compute.device
+        self.feed = Feed(images, augment, compute, settings.chunk)
+        self.config, self.device = config, compute.device
         self.pictures = torch.as_tensor(splits.train)
         self.batch_size = settings.batch_size
         self.epochs, self.steps = settings.epochs, count_steps(len(self.pictures), self.batch_size)
@@ -179,7 +170,7 @@ class Contrastive(Training):
         seed = self.config.seed
         permuted = self.pictures[order(seed, "order", epoch, len(self.pictures))]
         draws = partial(generator, seed, "augment", epoch)
-        return Prefetch(batches(self.images, permuted, self.augment, self.batch_size, self.frames, draws, first))
+        return Prefetch(self.feed.batches(permuted, self.batch_size, draws, first))
 
     def step(self, batch: Batch, epoch: int, step: int) -> Step:
         """One step along the learning rate's schedule."""
@@ -260,7 +251,8 @@ class Watch:
         self.watched = (self.indices if len(self.indices) >= 2 else mixed(splits.train, config.seed))[:WATCHED]
         self.alone = dist.new_subgroups(group_size=1)[0] if distributed.world_size() > 1 else None
         self.kept: dict[tuple[int, int, bool], list[Tensor]] = {}
-        self.room = 0 if compute.device.type != "cuda" else (memory.free(compute.device) or 0) // KEPT
+        self.most = 0
+        self.room = 0 if compute.device.type != "cuda" else (memory.free(compute.device, compute.sharers) or 0) // KEPT
 
     def validation_loss(self, model: SimCLR) -> float | None:
         """Mean over the batches of the validation split, each rank taking its share of them; None without a split.
@@ -272,12 +264,15 @@ class Watch:
         contrastive = self.config.contrastive
         assert contrastive.batch_size is not None
         steps = count_steps(len(self.indices), contrastive.batch_size, contrastive.drop_last_validation)
-        sums = torch.zeros(2, dtype=torch.float64)
+        losses = [torch.zeros(0, device=self.compute.device)]  # they stay on the device until all are there
         for step in range(distributed.rank(), steps, distributed.world_size()):
             chosen = self.indices[step * contrastive.batch_size : (step + 1) * contrastive.batch_size]
             if len(chosen) >= 2:
                 _, z = self.pass_through(model, chosen, step)
-                sums += torch.tensor([loss_of(z, self.config, (0, step), self.alone).item(), 1])
+                losses.append(loss_of(z, self.config, (0, step), self.alone).view(1))
+        sums = torch.zeros(2, dtype=torch.float64)
+        for loss in torch.cat(losses).cpu().tolist():
+            sums += torch.tensor([loss, 1])
         total, count = distributed.sum_over_ranks(sums).tolist()
         return total / count if count else None
 
@@ -296,7 +291,8 @@ class Watch:
         model.eval()
         parts = []
         for views in self._pieces(chosen, step, augmented):
-            with self.compute.autocast():
+            self.most = max(self.most, len(views))
+            with self.compute.autocast(), tuned(len(views) == self.most):
                 parts.append(model(views))
         model.train(was_training)
         h, z = (pairs_first(list(tensors)).float() for tensors in zip(*parts, strict=True))

@@ -241,7 +241,7 @@ def _refuse(problems: list[str], free: int) -> None:
 
 def _free(compute: Compute) -> int | None:
     """What each process of this machine may take, the same on every one of them."""
-    found = memory.free(compute.device)
+    found = memory.free(compute.device, compute.sharers)
     if compute.device.type != "cuda":
         found = found and found // processes_here()
     return distributed.least(found)

@@ -159,7 +159,7 @@ class Loop:
     def state(self) -> State:
         """The training's state and the position; never one that has diverged."""
         self._check_losses()
-        position = {"epoch": self.epoch, "step": self.step, "lr": self.lr, "losses": self.losses.cpu()}
+        position = {"epoch": self.epoch, "step": self.step, "lr": self.lr, "losses": self.losses}
         return self.around({**self.training.state(), **position})
 
     def _restore(self, state: State) -> None:
@@ -183,9 +183,9 @@ class Loop:
                 self.checkpoints.after_step(training.stage, self.state)
 
     def _end_epoch(self, clock: "Clock", bar: progress.Bar) -> None:
-        self._check_losses()
+        losses = self._check_losses()
         # One after the other: the same sum however often the training was resumed.
-        loss = distributed.mean_over_ranks(self.losses.cpu().double().cumsum(0)[-1] / self.training.steps).item()
+        loss = distributed.mean_over_ranks(losses.double().cumsum(0)[-1] / self.training.steps).item()
         val_loss = self.training.validate()
         if val_loss is not None and not math.isfinite(val_loss):
             raise self._diverged("validation loss", self.step)
@@ -204,10 +204,13 @@ class Loop:
         )
         bar.advance(0, loss=loss, **{name: figures[name] for name in SHOWN if name in figures})
 
-    def _check_losses(self) -> None:
-        bad = (~self.losses[: self.step].isfinite()).nonzero()
+    def _check_losses(self) -> Tensor:
+        """The epoch's losses so far, on the host; all are finite."""
+        losses = self.losses.cpu()
+        bad = (~losses[: self.step].isfinite()).nonzero()
         if len(bad):
             raise self._diverged("loss", int(bad[0]) + 1)
+        return losses
 
     def _diverged(self, what: str, step: int) -> RunError:
         return RunError(

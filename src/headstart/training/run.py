@@ -47,6 +47,7 @@ def run(
     extend: bool = False,
     deadline: float | None = None,
     claimed: bool = False,
+    sharers: int = 1,
     quiet: bool = False,
 ) -> Path:
     """Do one run, or go on with it, up to `config.stages`; returns the run folder, with result.json in it.
@@ -60,6 +61,7 @@ def run(
         extend: go on with a finished run for more SimCLR epochs, or with pictures that are new or gone since.
         deadline: `time.monotonic()` after which the run saves and stops.
         claimed: the caller is the folder's owner already (records/claim.py).
+        sharers: processes that share the device, this one among them: each counts with its share of the memory.
 
     Raises:
         InputError: bad input, or a folder that is occupied or in use; nothing already computed is touched.
@@ -67,7 +69,7 @@ def run(
     """
     folder = RunFolder(out)
     refuse_finished(folder, config, overwrite, extend)
-    compute = choose(distributed.local_device(config.device), config.precision, config.threads)
+    compute = choose(distributed.local_device(config.device), config.precision, config.threads, sharers)
     quiet = quiet or not distributed.first()
     with distributed.process_group(compute), enough_memory(compute.device, NEEDS_LESS), ExitStack() as owner:
         with interrupted_by_signals("stopped before anything was trained"):

@@ -6,6 +6,7 @@ may lie on several processes, and be passed through the network in chunks.
 
 import contextlib
 import inspect
+import itertools
 import math
 from collections.abc import Iterator
 from typing import Any
@@ -15,14 +16,14 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from headstart.augment import Draw, SimCLRAugment
+from headstart.augment import SimCLRAugment, ViewPlan
 from headstart.engine import distributed, progress
 from headstart.engine.device import Compute
 from headstart.engine.randomness import generator
 from headstart.records.config import Config
 from headstart.records.names import OBJECTIVES
 from headstart.training import optimizers
-from headstart.training.views import Batch, of_pairs
+from headstart.training.views import Batch
 
 
 class SimCLR(nn.Module):
@@ -89,15 +90,14 @@ class Stepper:
         for group in self.optimizer.param_groups:
             group["lr"] = lr * group["rate"]
         self.optimizer.zero_grad(set_to_none=True)
-        chunk = self.config.contrastive.chunk
-        step = self._whole if chunk is None or chunk >= len(batch.frames) else self._chunked
+        step = self._whole if len(batch.plans) == 1 else self._chunked
         with stochastic_layers(self.compute.device, self.config.seed, *position):
             loss, h = step(batch, position)
         self.optimizer.step()
         return loss, h
 
     def _whole(self, batch: Batch, position: tuple[int, int]) -> tuple[Tensor, Tensor]:
-        views = self._views(batch.frames, batch.params)
+        views = self._views(batch.frames, batch.plans[0])
         with self.compute.autocast():
             h, z = self.parallel(views)
         loss = loss_of(z, self.config, position)
@@ -111,15 +111,15 @@ class Stepper:
         Exact for networks without batch norm; with it, each chunk is normalised by its own statistics.
         """
         n = len(batch.frames)
-        chunk = self.config.contrastive.chunk or n
-        chunks = [slice(start, min(start + chunk, n)) for start in range(0, n, chunk)]
+        ends = itertools.accumulate((len(plan) // 2 for plan in batch.plans), initial=0)
+        chunks = [slice(start, stop) for start, stop in itertools.pairwise(ends)]
+        plans = {rows.start: plan for rows, plan in zip(chunks, batch.plans, strict=True)}
         kept: dict[int, Tensor] = {}
 
         def views_of(rows: slice) -> Tensor:
             if rows.start in kept:
                 return kept.pop(rows.start)
-            params = batch.params[of_pairs(torch.arange(rows.start, rows.stop), n)]
-            views = self._views(batch.frames[rows], params)
+            views = self._views(batch.frames[rows], plans[rows.start])
             if self.compute.device.type == "cuda":  # a GPU has room for them; they are counted in footprint.py
                 kept[rows.start] = views
             return views
@@ -149,8 +149,8 @@ class Stepper:
             return self.parallel.no_sync()
         return contextlib.nullcontext()
 
-    def _views(self, frames: Tensor, params: Draw) -> Tensor:
-        return self.augment.apply(frames, params).contiguous(memory_format=torch.channels_last)
+    def _views(self, frames: Tensor, plan: ViewPlan) -> Tensor:
+        return self.augment.apply(frames, plan).contiguous(memory_format=torch.channels_last)
 
 
 def loss_of(z: Tensor, config: Config, position: tuple[int, ...], group: dist.ProcessGroup | None = None) -> Tensor:

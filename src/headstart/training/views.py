@@ -6,16 +6,17 @@ number of processes sees the same views.
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from headstart.augment import Draw, SimCLRAugment
-from headstart.data.images import Images, gathered
-from headstart.engine import distributed, memory
-from headstart.engine.device import sent
+from headstart.augment import Draw, SimCLRAugment, ViewPlan
+from headstart.data.frames import Frames
+from headstart.data.images import Images
+from headstart.engine import distributed
+from headstart.engine.device import Compute, sent
 from headstart.engine.randomness import order
 from headstart.evaluate.views import draw_pairs
 from headstart.records.errors import InputError
@@ -23,11 +24,17 @@ from headstart.records.errors import InputError
 
 @dataclass
 class Batch:
-    """Pictures of one step on this rank: frames (n, 3, H, W) uint8 and the draws of both their views."""
+    """Pictures of one step on this rank, all on the device.
+
+    Attributes:
+        indices: (n,) int64, which pictures they are.
+        frames: (n, 3, H, W) uint8.
+        plans: what is due to both views of each; of one chunk after the other, where the step is in chunks.
+    """
 
     indices: Tensor
     frames: Tensor
-    params: Draw
+    plans: list[ViewPlan]
 
 
 def check_batch(batch_size: int) -> None:
@@ -39,39 +46,44 @@ def check_batch(batch_size: int) -> None:
         )
 
 
-def batches(
-    images: Images,
-    indices: Tensor,
-    augment: SimCLRAugment,
-    batch_size: int,
-    frames: Callable[[Tensor], Tensor],
-    draws: Callable[[int], torch.Generator],
-    first: int = 0,
-) -> Iterator[Batch]:
-    """The steps of one epoch from step `first`: pictures of `indices` in order, with the draws of each step.
+class Feed:
+    """Batches of pictures with all that can be settled before their step, in whatever thread asks for them.
 
-    The draws are made for the global batch and cut to this rank's slice, so any number of processes sees the same.
+    A GPU is sent picture numbers and draws in one copy; and the pictures in another, where it does not keep them.
+
+    Args:
+        chunk: pairs that pass through the network at once; None: all of a batch.
     """
-    for step in range(first, count_steps(len(indices), batch_size)):
-        chosen = indices[step * batch_size : (step + 1) * batch_size]
-        params = draw_pairs(augment, images, chosen, draws(step))
-        mine = torch.arange(len(chosen))[distributed.slice_of(len(chosen))]
-        both_views = torch.cat([mine, mine + len(chosen)])
-        yield Batch(chosen[mine], frames(chosen[mine]), params[both_views])
+
+    def __init__(self, images: Images, augment: SimCLRAugment, compute: Compute, chunk: int | None = None) -> None:
+        self.images, self.augment, self.chunk = images, augment, chunk
+        self.frames = Frames(images, compute)
+
+    def batches(
+        self, indices: Tensor, batch_size: int, draws: Callable[[int], torch.Generator], first: int = 0
+    ) -> Iterator[Batch]:
+        """The steps of one epoch from step `first`: pictures of `indices` in order, with the draws of each step.
+
+        The draws are made for the global batch and cut to this rank's slice, so any number of processes sees the same.
+        """
+        for step in range(first, count_steps(len(indices), batch_size)):
+            chosen = indices[step * batch_size : (step + 1) * batch_size]
+            params = draw_pairs(self.augment, self.images, chosen, draws(step))
+            mine = torch.arange(len(chosen))[distributed.slice_of(len(chosen))]
+            yield self._batch(chosen[mine], params[of_pairs(mine, len(chosen))])
+
+    def _batch(self, chosen: Tensor, params: Draw) -> Batch:
+        plans = plans_of(self.augment, params, len(chosen), self.chunk)
+        beside = [chosen, *(plan.rows for plan in plans), *(plan.numbers for plan in plans)]
+        frames, (indices, *there) = self.frames.of(chosen, beside)
+        tables = zip(plans, there[: len(plans)], there[len(plans) :], strict=True)
+        return Batch(indices, frames, [replace(plan, rows=rows, numbers=numbers) for plan, rows, numbers in tables])
 
 
-def frames_on(device: torch.device, images: Images) -> Callable[[Tensor], Tensor]:
-    """Function from picture numbers (n,) to their frames (n, 3, H, W) uint8 on the device.
-
-    A GPU with room for it keeps the whole set, if its pictures are of one size, so that no step waits for the bus.
-    """
-    if device.type == "cuda":
-        sizes = np.unique(images.sizes, axis=0)
-        if len(sizes) == 1 and memory.holds(device, 3 * len(images) * int(sizes.prod())):
-            shape = (len(images), 3, *map(int, sizes[0]))
-            everything = gathered(lambda rows: images.batch(rows)[0], shape, device)
-            return lambda chosen: everything[sent(chosen, device)]
-    return lambda chosen: sent(images.batch(chosen)[0], device)
+def plans_of(augment: SimCLRAugment, params: Draw, n: int, chunk: int | None) -> list[ViewPlan]:
+    """What is due to both views of n pictures, of one chunk after the other."""
+    chunks = torch.arange(n).split(chunk or n)
+    return [augment.plan(params[of_pairs(rows, n)] if len(chunks) > 1 else params) for rows in chunks]
 
 
 def normalize(pictures: Tensor, mean: Tensor | None, std: Tensor | None) -> Tensor:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from headstart import backbones
 from headstart.data import Images
 from headstart.engine import live_taps, weights
-from headstart.engine.device import Compute, sent
+from headstart.engine.device import Compute, sent, tuned
 from headstart.engine.importers import read_tensors
 from headstart.engine.memory import pictures_at_once
 from headstart.engine.randomness import generator
@@ -79,7 +79,7 @@ def outputs(
     for start in range(0, len(indices), batch_size):
         pictures = sent(images.squashed(indices[start : start + batch_size], size), compute.device)
         x = normalize(pictures, *zscore).contiguous(memory_format=torch.channels_last)
-        with compute.autocast():
+        with compute.autocast(), tuned(len(x) == min(batch_size, len(indices))):
             h = model.backbone(x)
             scores = model.classifier(h)
         yield scores.float().softmax(1).cpu(), h.float().cpu()

@@ -8,7 +8,7 @@ the same pictures in the same order, and a training that was stopped goes on to 
 import copy
 import math
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -17,11 +17,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from headstart.augment import Draw, SimCLRAugment
+from headstart.augment import SimCLRAugment, ViewPlan
 from headstart.backbones.blocks import block_of
 from headstart.data import Images
+from headstart.data.frames import Frames
 from headstart.engine.checkpoint import Checkpoints, State
-from headstart.engine.device import Compute, fetched, sent
+from headstart.engine.device import Compute, fetched
 from headstart.engine.prefetch import Prefetch
 from headstart.engine.randomness import generator, order
 from headstart.records.errors import InputError
@@ -81,6 +82,7 @@ class Fitter:
             mean=self.run.mean,
             std=self.run.std,
         ).to(self.compute.device)
+        self.frames = Frames(self.images, self.compute)
         self.state: State | None = None
         saved = self.checkpoints.load("finetune")
         if saved is not None:
@@ -124,10 +126,10 @@ class Fitter:
 
 
 class LabelledBatch(NamedTuple):
-    """Frames (n, 3, H, W) uint8 of one step, the draws of their views, and labels (n,) int64."""
+    """Frames (n, 3, H, W) uint8 of one step, what is due to their views, and labels (n,) int64, all on the device."""
 
     frames: Tensor
-    params: Draw
+    plan: ViewPlan
     labels: Tensor
 
 
@@ -174,15 +176,16 @@ class Fitting(Training):
             number, position = divmod(step, len(train) // self.batch)
             shuffled = train[order(seed, "finetune/order", number, len(train)).numpy()]
             chosen = shuffled[position * self.batch : (position + 1) * self.batch]
-            frames, valid = fitter.images.batch(chosen)
-            height, width = valid.unbind(1)
+            height, width = torch.from_numpy(fitter.images.sizes[chosen]).unbind(1)
             draws = fitter.augment.draw(self.batch, height, width, generator=generator(seed, "finetune/draws", step))
-            labels = torch.from_numpy(fitter.images.labels[chosen])
-            yield LabelledBatch(sent(frames, self.device), draws, sent(labels, self.device))
+            plan, labels = fitter.augment.plan(draws), torch.from_numpy(fitter.images.labels[chosen])
+            beside = (labels, plan.rows, plan.numbers)
+            frames, (labels, rows, numbers) = fitter.frames.of(torch.from_numpy(chosen), beside)
+            yield LabelledBatch(frames, replace(plan, rows=rows, numbers=numbers), labels)
 
     def step(self, batch: LabelledBatch, epoch: int, step: int) -> Step:
         """One step on the cross entropy."""
-        pictures = self.fitter.augment.apply(batch.frames, batch.params)
+        pictures = self.fitter.augment.apply(batch.frames, batch.plan)
         number = epoch * self.steps + step
         rate = self.given.lr * schedule(number, self.schedule_steps)
         for group in self.optimizer.param_groups:

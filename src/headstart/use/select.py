@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from headstart.data.sheets import Section, Tile, gallery
+from headstart.engine.progress import say
 from headstart.evaluate.neighbours import blocks, normalized
 from headstart.records import files, text
 from headstart.records.errors import InputError
@@ -26,6 +27,9 @@ NEIGHBOURS = 10
 
 DUPLICATE = 0.995
 """Default similarity above which two pictures count as near-duplicates."""
+
+MANY = 50_000
+"""Pictures above which it is said that all pairs of them are compared."""
 
 SHOWN_GROUPS, SHOWN_OF_GROUP = 12, 6
 """Groups on the contact sheet, the largest, and pictures of each."""
@@ -89,6 +93,8 @@ def select(
     if out is not None:
         check_output_folder(out)
         no_input(out, within.data.sources, pictures=True)
+    if len(within) > MANY:
+        say(f"each of {len(within):,} pictures is compared with every other: twice as many take four times as long")
     features = normalized(within.features)
     pairs, loneliness = compare(features, similarity)
     outliers = np.argsort(loneliness, kind="stable")[:n].tolist()

@@ -1,0 +1,209 @@
+"""All that is to be found out on a GPU, one step after the other, each within a limit of time (docs/performance.md).
+
+    python -m benchmarks gpu --list
+    python -m benchmarks gpu --budget 840 --out gpu/                     # until so many seconds are used up
+    python -m benchmarks gpu --only paper knn --budget 840 --out gpu/    # these alone
+    python -m benchmarks gpu --device cpu --quick --out /tmp/dry         # small, to see that every command is right
+
+A step that would not end within what is left of the budget is left out, and said. One that fails or is cut off stops no
+other. Goes out: OUT/log.txt with all that the steps printed, OUT/steps.json, and of each training its result.json.
+"""
+
+import argparse
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import IO
+
+from benchmarks import common
+
+HERE = Path(__file__).parent.parent
+RUN = [sys.executable, "-P", "-m", "headstart"]
+BENCH = [sys.executable, "-m", "benchmarks"]
+STUDY = """
+name: shared
+data: [digits]
+base:
+  data: {limit: 200}
+  backbone: {name: resnet18}
+  autoencoder: {epochs: 1}
+  contrastive: {epochs: 1, batch_size: 32}
+factors:
+  head.init: [random, autoencoder]
+seeds: [0]
+"""
+"""Two runs, which share the device."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """A command, what it is for, and the seconds after which it is ended."""
+
+    name: str
+    command: Sequence[str]
+    limit: float
+
+
+def smoke(device: str, folder: Path) -> list[Step]:
+    """Every path of the product once, small, on the digits: each command reads what those before it wrote."""
+    run, chosen = str(folder / "run"), ["--device", device]
+    config, picture, study = (str(folder / name) for name in ("run/config.yaml", "picture.png", "study.yaml"))
+    tiny = ["--data.limit", "200", "--autoencoder.epochs", "2", "--contrastive.epochs", "2"]
+    tiny += ["--backbone.name", "resnet18", "--contrastive.batch-size", "32"]
+
+    def pretrain(name: str, *options: str) -> list[str]:
+        return ["pretrain", "digits", "--out", f"{run}-{name}", *tiny, *options]
+
+    commands = {
+        "pretrain": ["pretrain", "digits", "--out", run, *tiny],
+        "chunks": pretrain("chunks", "--contrastive.chunk", "8"),
+        "lars": pretrain("lars", "--contrastive.optimizer", "lars"),
+        "vicreg": pretrain("vicreg", "--contrastive.objective", "vicreg"),
+        "barlow": pretrain("barlow", "--contrastive.objective", "barlow"),
+        "sigreg": pretrain("sigreg", "--contrastive.objective", "sigreg"),
+        "float32": pretrain("float32", "--precision", "float32"),
+        "extend": ["pretrain", "--config", config, "--out", run, "--contrastive.epochs", "3", "--extend"],
+        "adapt": pretrain("adapt", "--backbone.weights", run),
+        "evaluate": ["evaluate", run],
+        "embed": ["embed", run, "digits", "--out", f"{run}.npz"],
+        "search": ["search", run, "digits", "--query", picture, "--top", "3"],
+        "select": ["select", run, "digits", "-n", "5"],
+        "map": ["map", run, "digits", "--out", f"{run}-map"],
+        "finetune": ["finetune", run, "digits", "--out", f"{run}-classifier", "--epochs", "2"],
+        "predict": ["predict", f"{run}-classifier", picture, "--out", f"{run}.csv"],
+        "two runs at once": ["study", "run", study, "--out", f"{run}-study", "--workers", "2"],
+    }
+    return [Step(f"smoke: {name}", [*RUN, *command, *chosen], 60) for name, command in commands.items()]
+
+
+def tables(device: str, quick: bool) -> list[Step]:
+    """The benchmarks, and the step through torch.compile in two of its modes."""
+    rounds = ["--device", device, "--rounds", "1" if quick else "5"]
+    batch, steps = ["--batch-size", "16" if quick else "1280"], ["--steps", "1" if quick else "20"]
+    photographs = ["--size", "224", "--backbone", "resnet50", "--batch-size", "4" if quick else "128"]
+    compiled = ["step", *rounds, *batch, "--only-headstart", "--compile"]
+    commands: dict[str, tuple[list[str], float]] = {
+        "step": (["step", *rounds, *batch], 60),
+        "profile": (["step", "--device", device, *batch, "--profile"], 60),
+        "photographs": (["step", *rounds, *photographs], 90),
+        "end to end": (["end_to_end", *rounds, *batch, *steps], 120),
+        "compiled": ([*compiled, "default"], 150),
+        "graph": ([*compiled, "reduce-overhead"], 150),
+        "augment": (["augment", *rounds], 90),
+        "loss": (["loss", *rounds], 60),
+        "autoencoder": (["autoencoder", *rounds], 60),
+        "probe": (["probe", *rounds], 90),
+    }
+    return [Step(name, [*BENCH, *command], limit) for name, (command, limit) in commands.items()]
+
+
+def targets(device: str, quick: bool, folder: Path) -> list[Step]:
+    """The paper's run on CIFAR-10 (SimCLR in one minute, two at most), and 84.8 % by the 200 nearest neighbours (five
+    minutes, ten at most). Their result.json has the seconds of each stage, and the probe `knn` with its `wide`."""
+    chosen = [f"cifar10:{os.environ.get('HEADSTART_DATA', '.')}/data", "--device", device]
+    less = ["--data.limit", "400", "--autoencoder.epochs", "1"] if quick else []
+
+    def size(epochs: int, pairs: int) -> list[str]:
+        epochs, pairs = (1, 32) if quick else (epochs, pairs)
+        return ["--contrastive.epochs", str(epochs), "--contrastive.batch-size", str(pairs)]
+
+    paper = ["pretrain", *chosen, "--out", str(folder / "paper"), *size(150, 1280), *less]
+    knn = ["pretrain", *chosen, "--out", str(folder / "knn"), *size(200, 512), *less]
+    knn += ["--backbone.name", "resnet18", "--backbone.stem", "cifar", "--head.init", "random", "--head.no-frozen"]
+    return [Step("paper", [*RUN, *paper], 300), Step("knn", [*RUN, *knn], 780)]
+
+
+def steps_of(device: str, quick: bool, folder: Path) -> list[Step]:
+    """All of them, in order: what is small and may fail first, what is long last."""
+    tests = ["-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", "gpu", "tests/device", "--device", device]
+    return [
+        Step("tests", [sys.executable, *tests], 150),
+        *smoke(device, folder),
+        *tables(device, quick),
+        *targets(device, quick, folder),
+    ]
+
+
+def take(step: Step, limit: float, log: IO[str]) -> tuple[str, float]:
+    """Run one; `ok`, `failed (CODE)` or `cut off`, and its seconds. Its process group ends with it."""
+    log.write(f"\n==== {step.name}: {' '.join(step.command)}\n")
+    log.flush()
+    began = time.monotonic()
+    process = subprocess.Popen(step.command, cwd=HERE, stdout=log, stderr=log, start_new_session=True)
+    try:
+        code = process.wait(limit)
+        outcome = "ok" if code == 0 else f"failed ({code})"
+    except subprocess.TimeoutExpired:
+        outcome = "cut off"
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    return outcome, time.monotonic() - began
+
+
+def keep_results(folder: Path, out: Path) -> None:
+    """OUT/NAME.json of every training: result.json is small, weights are not."""
+    for result in sorted(folder.glob("*/result.json")):
+        (out / f"{result.parent.name}.json").write_bytes(result.read_bytes())
+
+
+def main(argv: list[str]) -> None:
+    """Take the steps; exit code 1 where one failed."""
+    parser = argparse.ArgumentParser(
+        prog="benchmarks gpu", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--device", default="cuda")
+    parser.add_argument("--quick", action="store_true", help="small sizes, one round, one epoch")
+    parser.add_argument("--budget", type=float, default=float("inf"), help="seconds for all steps together")
+    parser.add_argument("--only", nargs="+", metavar="NAME", help="steps whose names begin so")
+    parser.add_argument("--out", type=Path, default=Path("gpu"))
+    parser.add_argument("--list", action="store_true", help="the steps and their commands, and no more")
+    chosen = parser.parse_args(argv)
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        steps = [
+            step
+            for step in steps_of(chosen.device, chosen.quick, folder)
+            if not chosen.only or step.name.startswith(tuple(chosen.only))
+        ]
+        if chosen.list:
+            for step in steps:
+                print(f"{step.name} (at most {step.limit:.0f} s)\n    {' '.join(step.command)}")
+            return
+        chosen.out.mkdir(parents=True, exist_ok=True)
+        print(common.machine())
+        done = take_all(steps, chosen.budget, folder, chosen.out)
+    (chosen.out / "steps.json").write_text(json.dumps(done, indent=1))
+    sys.exit(any(step["outcome"] not in ("ok", "left out") for step in done))
+
+
+def take_all(steps: Sequence[Step], budget: float, folder: Path, out: Path) -> list[dict[str, object]]:
+    """Each step's name, command, outcome and seconds; the same as a table on the screen."""
+    (folder / "study.yaml").write_text(STUDY)
+    _a_picture(folder / "picture.png")
+    ends, done = time.monotonic() + budget, []
+    with (out / "log.txt").open("w") as log:
+        for step in steps:
+            left = ends - time.monotonic()
+            outcome, seconds = take(step, step.limit, log) if left > step.limit else ("left out", 0.0)
+            print(f"| {step.name} | {outcome} | {seconds:.0f} s |", flush=True)
+            done.append({**asdict(step), "outcome": outcome, "seconds": round(seconds, 1)})
+            keep_results(folder, out)
+    return done
+
+
+def _a_picture(path: Path) -> None:
+    from torchvision.io import write_png
+
+    from headstart.data import open_images
+    from headstart.records.config import DataConfig
+
+    write_png(open_images(DataConfig(sources=("digits",), limit=20)).batch([0])[0][0], str(path))
