@@ -5,12 +5,14 @@ neighbours."""
 import math
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import torchvision.transforms as T
 import torchvision.transforms.functional as TF
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 from scipy import stats
 from torch import Tensor
 
@@ -315,6 +317,11 @@ def test_kernel_is_a_tenth_of_the_side_made_odd() -> None:
         ({"flip": 1.5}, "flip"),
         ({"grey_p": -0.1}, "grey_p"),
         ({"jitter": (0.8, 0.8, 0.8, 0.6)}, "jitter"),
+        ({"jitter": 0.5}, "jitter is 0.5; it has to be 4 numbers"),
+        ({"jitter": (0.8, 0.8, 0.8)}, "4 numbers"),
+        ({"crop_scale": 0.2}, "crop_scale is 0.2; it has to be 2 numbers"),
+        ({"crop_ratio": 1.0}, "2 numbers"),
+        ({"blur_sigma": 1.0}, "2 numbers"),
         ({"blur_sigma": (0.0, 1.0)}, "blur_sigma"),
         ({"blur_kernel": 4}, "blur_kernel"),
         ({"mean": (0.5, 0.5, 0.5)}, "std"),
@@ -332,6 +339,15 @@ def test_bad_options_are_refused(
 ) -> None:
     with pytest.raises(InputError, match=words):
         SimCLRAugment(**options)
+
+
+@pytest.mark.parametrize(
+    "pictures",
+    [Image.new("RGB", (8, 8)), [Image.new("RGB", (8, 8))] * 2, np.zeros((2, 8, 8, 3), np.uint8), "photo.png", None],
+)
+def test_what_is_no_tensor_is_named(pictures: Any) -> None:
+    with pytest.raises(InputError, match=f"of type {type(pictures).__name__}; they have to be a tensor, uint8 .*pil_t"):
+        SimCLRAugment(8)(pictures)
 
 
 @pytest.mark.parametrize(

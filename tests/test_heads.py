@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from headstart.heads import ProjectionHead, head_statistics
+from headstart.heads.attention import AttentionHead
 from headstart.records.config import ContrastiveConfig, HeadConfig
 from headstart.records.errors import InputError
 from headstart.records.names import ACTIVATIONS, HEAD_INITS
@@ -390,6 +391,26 @@ def test_statistics_leave_batch_norm_alone(features: Tensor) -> None:
 
 
 # ------------------------------------------------------------------------------------------------------------ bad input
+
+
+@pytest.mark.parametrize(
+    ("h", "message"),
+    [
+        (torch.randn(2, 8, 1, 1), r"shape \(2, 8, 1, 1\); it has to be \(N, 8\); h.flatten\(1\)"),
+        (torch.randn(2, 9), r"shape \(2, 9\); it has to be \(N, 8\)$"),
+        (torch.randn(2, 8).half(), "h is torch.float16, the head's weights are torch.float32"),
+        (torch.randn(2, 8).double(), "h is torch.float64"),
+        (torch.zeros(2, 8, dtype=torch.uint8), "h is torch.uint8"),
+        (np.zeros((2, 8), np.float32), "of type ndarray"),
+    ],
+)
+@pytest.mark.parametrize("make", [ProjectionHead, AttentionHead])
+def test_what_is_no_h_is_named(h: Any, message: str, make: Any) -> None:
+    head = make(8, hidden_dim=4, output_dim=2)
+    with pytest.raises(InputError, match=message):
+        head(h)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert head(torch.randn(2, 8).bfloat16()).shape == (2, 2)
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -14,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from headstart import ntxent
+from headstart import ntxent, objectives
 from headstart.ntxent import nt_xent
 from headstart.records.errors import InputError
 from tests.processes import start_ranks
@@ -179,6 +180,14 @@ def test_a_row_of_zeros_gives_finite_numbers(form: str) -> None:
 def test_bad_input_is_refused(z: Tensor, words: str) -> None:
     with pytest.raises(InputError, match=words):
         nt_xent(z)
+
+
+@pytest.mark.parametrize("loss", ["nt_xent", "vicreg", "barlow", "sigreg"])
+@pytest.mark.parametrize("call", [lambda f, z: f(z, z), lambda f, z: f([z, z]), lambda f, z: f(z.numpy())])
+def test_two_tensors_of_views_are_to_be_joined(loss: str, call: Callable[[Any, Tensor], Tensor]) -> None:
+    """As other libraries' losses take them; a second one is no temperature and no weight."""
+    with pytest.raises(InputError, match=rf"^{loss}: .*joined with torch\.cat\(\[z0, z1\]\)"):
+        call(getattr(objectives, loss), torch.randn(4, 8))
 
 
 @pytest.mark.parametrize("temperature", [0.0, -1.0, math.nan, math.inf])

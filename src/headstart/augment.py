@@ -24,6 +24,7 @@ import torch
 from torch import Tensor, nn
 
 from headstart.engine import resampling
+from headstart.engine.arguments import check_pictures, several, three
 from headstart.engine.device import sent
 from headstart.records.errors import InputError
 
@@ -93,14 +94,16 @@ class SimCLRAugment(nn.Module):
         std: tuple[float, float, float] | Tensor | None = None,
     ) -> None:
         super().__init__()
-        self.size, self.crop_scale, self.crop_ratio = size, tuple(crop_scale), tuple(crop_ratio)
-        self.flip, self.jitter, self.jitter_p, self.grey_p = flip, tuple(jitter), jitter_p, grey_p
-        self.blur_p, self.blur_sigma = blur_p, tuple(blur_sigma)
+        self.size, self.flip, self.jitter_p, self.grey_p, self.blur_p = size, flip, jitter_p, grey_p, blur_p
+        self.crop_scale = several("crop_scale", crop_scale, 2)
+        self.crop_ratio = several("crop_ratio", crop_ratio, 2)
+        self.jitter = several("jitter", jitter, 4)
+        self.blur_sigma = several("blur_sigma", blur_sigma, 2)
         self.blur_kernel = int(0.1 * size) | 1 if blur_kernel is None else blur_kernel
         self.mean: Tensor | None
         self.std: Tensor | None
-        self.register_buffer("mean", _three("mean", mean), persistent=False)
-        self.register_buffer("std", _three("std", std), persistent=False)
+        self.register_buffer("mean", three("mean", mean), persistent=False)
+        self.register_buffer("std", three("std", std), persistent=False)
         self._check()
         # What is added to a view and what it is multiplied with.
         self.scale: Tensor | None
@@ -123,7 +126,7 @@ class SimCLRAugment(nn.Module):
         for name in ("flip", "jitter_p", "grey_p", "blur_p"):
             must(0 <= getattr(self, name) <= 1, name, getattr(self, name), "a probability in [0, 1]")
         must(
-            len(self.jitter) == 4 and min(self.jitter) >= 0 and self.jitter[HUE] <= 0.5,
+            min(self.jitter) >= 0 and self.jitter[HUE] <= 0.5,
             "jitter",
             self.jitter,
             "four strengths >= 0 (brightness, contrast, saturation, hue), the hue's at most 0.5",
@@ -157,6 +160,7 @@ class SimCLRAugment(nn.Module):
             valid: (N, 2) heights and widths for frames padded at the right and bottom; None: the whole frame.
             generator: a CPU generator; None: torch's default one.
         """
+        check_pictures(pictures)
         if valid is None:
             height: int | Tensor = pictures.shape[-2]
             width: int | Tensor = pictures.shape[-1]
@@ -200,11 +204,7 @@ class SimCLRAugment(nn.Module):
 
         The views are made where the pictures are; the draw stays on the CPU, so the device is never waited for.
         """
-        if pictures.ndim != 4 or pictures.shape[1] != 3 or pictures.dtype != torch.uint8:
-            raise InputError(
-                f"SimCLRAugment: pictures are {pictures.dtype} of shape {tuple(pictures.shape)}; "
-                "they have to be uint8 (N, 3, H, W)."
-            )
+        check_pictures(pictures)
         if len(pictures) == 0 or len(params) % len(pictures):
             raise InputError(
                 f"SimCLRAugment: a draw of {len(params)} rows does not fit {len(pictures)} pictures; "
@@ -236,15 +236,6 @@ class SimCLRAugment(nn.Module):
                 torch.addcmul(shift, x, scale, out=x)
             views.index_copy_(0, rows[piece.rows], x.transpose(0, 1))
         return views
-
-
-def _three(name: str, values: tuple[float, float, float] | Tensor | None) -> Tensor | None:
-    if values is None:
-        return None
-    tensor = torch.as_tensor(values, dtype=torch.float32).flatten()
-    if len(tensor) != 3:
-        raise InputError(f"SimCLRAugment: {name} has {len(tensor)} numbers; it has to have three, one a colour.")
-    return tensor
 
 
 def _draw_boxes(

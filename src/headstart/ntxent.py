@@ -25,6 +25,7 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from headstart.engine.arguments import check_views
 from headstart.engine.batch_statistics import ranks
 from headstart.records.errors import InputError
 
@@ -59,13 +60,9 @@ def nt_xent(z: Tensor, temperature: float = 0.5, group: dist.ProcessGroup | None
     >>> round(nt_xent(torch.ones(8, 16)).item(), 4), round(math.log(7), 4)
     (1.9459, 1.9459)
     """
+    check_views(z, "nt_xent", temperature=temperature)
     if not temperature > 0 or not math.isfinite(temperature):
         raise InputError(f"nt_xent: the temperature is {temperature}; it has to be a positive number.")
-    if z.ndim != 2 or z.shape[0] % 2 or z.shape[1] == 0 or not z.is_floating_point():
-        raise InputError(
-            f"nt_xent: z is {z.dtype} of shape {tuple(z.shape)}; it has to be floating point (2N, d), rows"
-            " i and i + N the two views of picture i."
-        )
     world = ranks(group)
     if z.shape[0] * world < 4:
         raise InputError(

@@ -27,6 +27,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from headstart.engine.arguments import check_views
 from headstart.engine.batch_statistics import checked, count, product, total
 from headstart.records.errors import InputError
 
@@ -66,6 +67,7 @@ def sigreg(
     >>> bool(sigreg(normal, generator=draws) < sigreg(torch.zeros(512, 8), generator=draws))
     True
     """
+    check_views(z, "sigreg", weight=weight)
     if not 0 <= weight <= 1:
         raise InputError(f"sigreg: the weight is {weight}; it has to be from 0 to 1.")
     parts = terms(z, directions, group, generator)

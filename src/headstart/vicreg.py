@@ -10,6 +10,7 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor
 
+from headstart.engine.arguments import check_views
 from headstart.engine.batch_statistics import centred, checked, count, outer_product
 
 EPSILON = 1e-4
@@ -41,6 +42,7 @@ def vicreg(
     >>> round(vicreg(torch.ones(8, 3)).item(), 2)
     24.75
     """
+    check_views(z, "vicreg", invariance=invariance, variance=variance, covariance=covariance)
     parts = terms(z, group)
     return invariance * parts["invariance"] + variance * parts["variance"] + covariance * parts["covariance"]
 

@@ -12,6 +12,7 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from headstart.engine.arguments import check_views
 from headstart.records.errors import InputError
 
 
@@ -45,11 +46,7 @@ def checked(z: Tensor, name: str, group: dist.ProcessGroup | None) -> Tensor:
 
     Raises InputError for anything but floating point (2N, d) with N >= 2 over all ranks.
     """
-    if z.ndim != 2 or z.shape[0] % 2 or z.shape[1] == 0 or not z.is_floating_point():
-        raise InputError(
-            f"{name}: z is {z.dtype} of shape {tuple(z.shape)}; it has to be floating point (2N, d), rows i and i + N"
-            " the two views of picture i. Two tensors of views are joined with torch.cat([z0, z1])."
-        )
+    check_views(z, name)
     if count(z, group) < 2:
         raise InputError(f"{name}: the batch holds {len(z) // 2} picture(s); its statistics need at least 2.")
     return z.to(torch.float64 if z.dtype == torch.float64 else torch.float32)

@@ -12,6 +12,7 @@ import torch
 from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
+from headstart.engine.arguments import check_features
 from headstart.heads.starts import linear
 from headstart.records.config import HeadConfig
 from headstart.records.errors import InputError
@@ -72,6 +73,7 @@ class AttentionHead(nn.Module):
 
     def forward(self, h: Tensor) -> Tensor:
         """(N, in_features) -> (N, output_dim)."""
+        check_features(h, self.first)
         parts = h.unflatten(1, (self.tokens, -1))
         x = torch.einsum("ntc,dtc->ntd", parts, self.first.weight.unflatten(1, (self.tokens, -1)))
         x = x + self.first.bias / self.tokens

@@ -11,6 +11,7 @@ from typing import Any, Literal, Self
 
 from torch import Generator, Tensor, nn
 
+from headstart.engine.arguments import check_features
 from headstart.engine.importers import AutoencoderSource, autoencoder_state
 from headstart.heads.starts import check_pretrained, linear, start
 from headstart.records.errors import InputError
@@ -76,6 +77,7 @@ class ProjectionHead(nn.Module):
 
     def forward(self, h: Tensor) -> Tensor:
         """(N, in_features) -> (N, output_dim)."""
+        check_features(h, self.first)
         x = self.first(h)
         if self.depth == 1:
             return x
