@@ -22,16 +22,17 @@ from headstart.training.run import run
 
 pytest.importorskip("timm")
 
+LARGE = [("resnet34", "sgd", 512), ("vit_b_16", "sgd", 768), ("convnext_tiny", "adamw", 768)]
+
 
 @pytest.mark.parametrize(
     ("name", "optimizer", "num_features"),
     [
-        ("resnet18", "sgd", 512),
-        ("resnet34", "lars", 512),
+        ("resnet18", "lars", 512),
         ("resnet50", "sgd", 2048),
-        ("vit_b_16", "sgd", 768),
-        ("convnext_tiny", "adamw", 768),
+        ("timm:test_vit", "sgd", 64),
         ("timm:mobilenetv3_small_050", "adamw", 1024),
+        *(pytest.param(*large, marks=pytest.mark.soak) for large in LARGE),
     ],
 )
 def test_one_command_line_trains_it_with_a_head_of_its_width(

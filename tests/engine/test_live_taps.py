@@ -59,8 +59,16 @@ def count(network: nn.Module) -> int:
         ("densenet121", 32, None),
     ],
 )
-@pytest.mark.parametrize("channels_last", [False, True])
-@pytest.mark.parametrize("everywhere", [False, True], ids=["", "small maps in any precision"])
+@pytest.mark.parametrize(
+    ("channels_last", "everywhere"),
+    [
+        (True, False),  # as trainings have it
+        (False, True),
+        pytest.param(False, False, marks=pytest.mark.soak),
+        pytest.param(True, True, marks=pytest.mark.soak),
+    ],
+    ids=["channels last", "small maps in any precision", "", "channels last, small maps in any precision"],
+)
 def test_networks(
     name: str, size: int, changed: int | None, channels_last: bool, everywhere: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:

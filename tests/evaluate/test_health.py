@@ -102,7 +102,7 @@ def train(
 ACTIVATIONS = ("relu", "tanh", "sigmoid", "silu", "gelu")
 
 
-@pytest.mark.parametrize("seed", range(10))
+@pytest.mark.parametrize("seed", [0, 3, 6, 9, *(pytest.param(n, marks=pytest.mark.soak) for n in (1, 2, 4, 5, 7, 8))])
 def test_healthy_trainings_draw_no_warning(digits: tuple[Images, Splits], tmp_path: Path, seed: int) -> None:
     made = head(seed, ACTIVATIONS[seed % 5], ("random", "orthogonal")[seed % 2], frozen=seed >= 5)
     said, health, log, _ = train(digits, tmp_path, made, seed)

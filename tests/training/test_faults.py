@@ -91,9 +91,10 @@ def finished(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-@pytest.fixture
-def stopped(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+@pytest.fixture(scope="module")
+def stopped_once(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of the same settings, stopped after SimCLR's first epoch, saved after every step."""
+    out = tmp_path_factory.mktemp("stopped") / "run"
     real, seen = contrastive.Watch.validation_loss, []
 
     def stop(self: contrastive.Watch, model: SimCLR) -> float | None:
@@ -102,12 +103,18 @@ def stopped(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pa
             os.kill(os.getpid(), signal.SIGTERM)
         return real(self, model)
 
-    with monkeypatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch:
         patch.setattr(contrastive.Watch, "validation_loss", stop)
-        code, said = pretrain(photos, tmp_path / "run", "--checkpoint.minutes", 0)
+        code, said = pretrain(photos, out, "--checkpoint.minutes", 0)
     assert code == 75, said
     assert "the same command goes on" in said
-    return tmp_path / "run"
+    return out
+
+
+@pytest.fixture
+def stopped(stopped_once: Path, tmp_path: Path) -> Path:
+    """A copy of it, to go on with."""
+    return Path(shutil.copytree(stopped_once, tmp_path / "run"))
 
 
 def test_a_loss_that_is_not_a_number_stops_naming_step_and_rate(photos: Path, tmp_path: Path) -> None:

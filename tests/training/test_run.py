@@ -280,9 +280,8 @@ def test_other_settings_are_refused_with_the_difference(tmp_path: Path) -> None:
         pretraining.run(small(data={"limit": 100}), out, quiet=True)
 
 
-def test_extend_trains_on(tmp_path: Path) -> None:
-    out = tmp_path / "run"
-    pretraining.run(small(), out, quiet=True)
+def test_extend_trains_on(finished: RunFolder, tmp_path: Path) -> None:
+    out = Path(shutil.copytree(finished.path, tmp_path / "run"))
     with pytest.raises(InputError, match="--extend"):
         pretraining.run(small(contrastive={"epochs": 3}), out, quiet=True)
     pretraining.run(small(contrastive={"epochs": 3}), out, extend=True, quiet=True)
