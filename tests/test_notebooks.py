@@ -25,7 +25,7 @@ def shown(cell: nbformat.NotebookNode) -> list[str]:
 def test_a_notebook_runs_and_shows_what_was_kept(path: Path, tmp_path: Path) -> None:
     kept = nbformat.read(path, as_version=4)
     run = nbformat.read(path, as_version=4)
-    NotebookClient(run, timeout=None, resources={"metadata": {"path": str(tmp_path)}}).execute()
+    NotebookClient(run, timeout=None, startup_timeout=1800, resources={"metadata": {"path": str(tmp_path)}}).execute()
     for before, after in zip(kept.cells, run.cells, strict=True):
         if before.cell_type == "code":
             assert shown(after) == shown(before), before.source

@@ -25,19 +25,22 @@ QUIET = [
     "--disable-component-update",
     "--disable-sync",
 ]
+PATIENCE = 600_000  # milliseconds; a loaded machine takes longer than the library's half minute
 VIEWS = [(1280, "light"), (1280, "dark"), (390, "light"), (390, "dark")]
 
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
     with playwright.sync_playwright() as driver:
-        launched = driver.chromium.launch(executable_path=CHROMIUM, args=QUIET)
+        launched = driver.chromium.launch(executable_path=CHROMIUM, args=QUIET, timeout=PATIENCE)
         yield launched
         launched.close()
 
 
 def _open(browser: Any, path: Path, width: int, scheme: str) -> tuple[Any, list[str]]:
-    page = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme).new_page()
+    context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)
+    context.set_default_timeout(PATIENCE)
+    page = context.new_page()
     noise: list[str] = []
     own = ("data:", path.as_uri())
     page.on("console", lambda message: noise.append(message.text))

@@ -206,7 +206,9 @@ def test_a_hostile_set_name_stays_inside_the_study(few: Path, tmp_path: Path) ->
     assert re.fullmatch(r"autoencoder-script-h\d+-[0-9a-f]+", folder.name)
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 @given(data=st.data())
 def test_fuzzed_exports_raise_only_our_error(data: st.DataObject, few: Path) -> None:
     original = (few / "ae-train.csv").read_bytes()

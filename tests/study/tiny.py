@@ -97,7 +97,7 @@ def assert_same(found: dict[str, Any], wanted: dict[str, Any]) -> None:
             assert a == b, (name, ("result", "metrics", "weights")[part])
 
 
-def wait_for(what: Callable[[], Any], seconds: float = 600.0) -> Any:
+def wait_for(what: Callable[[], Any], seconds: float = 1800.0) -> Any:
     """Wait until `what` returns something true, and return that."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:

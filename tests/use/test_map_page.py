@@ -18,7 +18,7 @@ from headstart.use.embeddings import Embeddings, of_images
 from headstart.use.load import Run
 from headstart.use.mapped import page as page_of
 from headstart.use.mapped import write_map
-from tests.report.test_browser import browser
+from tests.report.test_browser import PATIENCE, browser
 
 __all__ = ["browser"]
 
@@ -39,6 +39,7 @@ def file(within: Embeddings, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def page(browser: Any, file: Path, request: pytest.FixtureRequest) -> Iterator[Any]:
     """The page, which must say nothing on the console, fetch nothing and fit the window."""
     context = browser.new_context(viewport={"width": request.param, "height": 900}, has_touch=True)
+    context.set_default_timeout(PATIENCE)
     opened, noise = context.new_page(), []
     opened.on("console", lambda message: noise.append(message.text))
     opened.on("pageerror", lambda error: noise.append(str(error)))
