@@ -9,7 +9,9 @@ import inspect
 import io
 import os
 import re
+import shutil
 import sys
+import textwrap
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -141,8 +143,8 @@ MOST_USED = {
         "--out RUN": "the run folder",
         "--preset NAME": "a setting with a name: `headstart list presets`",
         "--backbone.name NAME": "the network: `headstart list backbones`",
-        "--backbone.weights W": "what it begins with: none, pretrained, imagenet, a FILE or a RUN",
-        "--head.init INIT": "where the head's first layer comes from: `headstart list heads`",
+        "--backbone.weights W": "its weights: none, pretrained, imagenet, FILE, RUN",
+        "--head.init INIT": "the head's first layer: `headstart list heads`",
         "--head.no-frozen": "train that layer too",
         "--contrastive.epochs N": "SimCLR's passes over the pictures",
         "--contrastive.batch-size N": "pairs in a batch",
@@ -162,4 +164,8 @@ def _print_most_used(words: str) -> None:
 
 
 def _complain(text: str) -> None:
-    print(printable(text), file=sys.stderr)
+    text = printable(text)
+    if sys.stderr.isatty():
+        width = shutil.get_terminal_size().columns
+        text = textwrap.fill(text, width, break_long_words=False, break_on_hyphens=False)
+    print(text, file=sys.stderr)

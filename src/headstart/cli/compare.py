@@ -23,7 +23,7 @@ def compare(
     out: Path | None = None,
     json: bool = False,
 ) -> int:
-    """Which difference is real: matched pairs of anybody's runs, with intervals and corrected p-values.
+    """Which difference is real: matched pairs of anybody's runs, p-values corrected.
 
     Args:
         files: CSV, TSV, parquet, JSON, JSON lines, an MLflow store, W&B and TensorBoard exports, study folders.

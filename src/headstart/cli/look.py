@@ -51,10 +51,11 @@ def check(
 
 
 def list_(what: Positional[Annotated[str, arg(metavar="WHAT")]], *, json: bool = False, plugin: Plugins = ()) -> int:
-    """What can be named: backbones, probes, data, presets, heads, head-kinds, activations, autoencoders, formats ...
+    """What can be named, a line each.
 
     Args:
-        what: one of these.
+        what: backbones, presets, probes, data, heads, head-kinds, activations, autoencoders, stems, optimizers,
+            objectives, loggers or formats.
         json: print JSON instead of a table.
     """
     from headstart.cli.screen import print_choices

@@ -160,7 +160,7 @@ def print_compared(found: Any, page: Path | None) -> None:
     """
     console = Console(highlight=False)
     for sentence in (found.headline, *found.sentences)[:MOST_COMPARED]:
-        console.print(Text(printable(sentence)))
+        tell(sentence, console)
     several = len({c.measure.name for c in found.comparisons}) > 1
     table = Table(box=None, pad_edge=False, header_style="bold")
     for name in (*(["metric"] if several else []), "data set", "difference"):
@@ -180,10 +180,8 @@ def print_compared(found: Any, page: Path | None) -> None:
     console.print(table)
     if more > 0:
         console.print(f"and {number(more, 'comparison')} more: --out DIR writes them all, --json prints them")
-    for sentence in found.ranking:
-        console.print(Text(printable(sentence)))
-    for caveat in (*found.caveats[:MOST_COMPARED], found.columns):
-        console.print(Text(printable(caveat)))
+    for said in (*found.ranking, *found.caveats[:MOST_COMPARED], found.columns):
+        tell(said, console)
     if page is not None:
         console.print(f"report: {page}", markup=False, soft_wrap=True)
 

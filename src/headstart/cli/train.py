@@ -11,7 +11,7 @@ from headstart.records.presets import PresetName
 
 
 def demo(out: Path = Path("runs/demo"), device: Device = "auto", threads: int | None = None) -> int:
-    """The main job on the digits that ship with scikit-learn: both of the paper's heads, compared.
+    """The main job on scikit-learn's digits: both of the paper's heads, compared.
 
     Args:
         out: where the two runs and their report go; a second call continues or shows what is there.

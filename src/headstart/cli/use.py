@@ -13,7 +13,7 @@ from headstart.use.settings import FinetuneSettings
 
 
 def evaluate(
-    backbone: Positional[Annotated[str, arg(metavar="RUN|EMBEDDINGS|torchvision:NAME|timm:NAME|FILE")]],
+    backbone: Positional[Annotated[str, arg(metavar="RUN|FILE|torchvision:NAME|timm:NAME")]],
     *,
     sources: Annotated[tuple[str, ...], arg(name="data", metavar="DATA...")] = (),
     out: Path | None = None,
@@ -229,7 +229,7 @@ def finetune(
     threads: int | None = None,
     plugin: Plugins = (),
 ) -> int:
-    """A classifier from few or all labels, beside the same network as it was before SimCLR.
+    """A classifier from few or all labels, beside the network as it was before SimCLR.
 
     Args:
         run: a finished run, or a file that embed wrote, for its run and its pictures.
@@ -263,7 +263,7 @@ def predict(
     threads: int | None = None,
     plugin: Plugins = (),
 ) -> int:
-    """The class of every picture, with its probability and how unlike the training pictures it is.
+    """The class of every picture, its probability, and how unlike the training it is.
 
     Args:
         run: a folder made by finetune.
@@ -290,7 +290,7 @@ def export(
     threads: int | None = None,
     plugin: Plugins = (),
 ) -> int:
-    """The backbone for other tools, and RUN/MODEL_CARD.md; or a classifier that finetune made.
+    """The backbone for other tools, and RUN/MODEL_CARD.md; or finetune's classifier.
 
     Args:
         run: a finished run, or a classifier's folder.
