@@ -96,7 +96,7 @@ def try_writing(path: Path) -> None:
         _is_there(folder / name)  # which may be too long for the file system
     temporary = folder / missing[0]
     temporary.write_bytes(b"")
-    temporary.unlink()
+    temporary.unlink(missing_ok=True)  # another process may sweep what looks left behind
 
 
 def _is_there(path: Path) -> bool:
