@@ -20,6 +20,7 @@ exclude_patterns = ["figures", "images"]
 myst_enable_extensions = ["colon_fence"]
 myst_heading_anchors = 3
 html_theme = "furo"
+html_show_copyright = False
 html_title = f"Headstart {__version__}"
 autodoc_typehints = "none"
 suppress_warnings = ["misc.highlighting_failure"]
