@@ -2,6 +2,7 @@
 
 import os
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -43,12 +44,21 @@ def gpu(request: pytest.FixtureRequest) -> "torch.device":
 
 
 @pytest.fixture(autouse=True, scope="session")
-def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Decoded pictures of tests never land in the person's own cache; bf16 and threads are the tests' own choice."""
-    os.environ["HEADSTART_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Decoded pictures of tests never land in the person's own cache; bf16 and threads are the tests' own choice.
+
+    Where a test leaves the number of threads open it is one: two processes test side by side, and two threads of each
+    would wait for one another's cores.
+    """
     import torch
 
+    from headstart.engine import device
+
     torch.set_num_threads(1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HEADSTART_CACHE", str(tmp_path_factory.mktemp("cache")))
+        patch.setattr(device, "available_cores", lambda: 1)
+        yield
 
 
 @pytest.fixture(scope="session")
