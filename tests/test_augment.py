@@ -327,16 +327,19 @@ def test_kernel_is_a_tenth_of_the_side_made_odd() -> None:
         ({"mean": (0.5, 0.5, 0.5)}, "std"),
         ({"mean": (0.5, 0.5, 0.5), "std": (0.2, 0.0, 0.2)}, "std"),
         ({"mean": (0.5, 0.5), "std": (0.2, 0.2)}, "mean"),
+        ({"mean": (123.7, 116.3, 103.5), "std": (58.4, 57.1, 57.4)}, r"mean.* by 255"),
+        ({"mean": (0.5, 0.5, 0.5), "std": (58.4, 57.1, 57.4)}, r"std.* by 255"),
+        ({"mean": (math.nan,) * 3, "std": (0.2,) * 3}, "mean"),
+        ({"size": 32.5}, "size"),
+        ({"size": "32"}, "size"),
+        ({"size": (32, 32)}, "size"),
+        ({"crop_scale": ("a", "b")}, "2 numbers"),
+        ({"crop_scale": (0.1, 0.2, 0.3)}, "2 numbers"),
+        ({"jitter": None}, "4 numbers"),
+        ({"flip": "yes"}, "flip"),
     ],
 )
-def test_bad_options_are_refused(
-    options: dict[str, float]
-    | dict[str, int]
-    | dict[str, tuple[float, float, float, float]]
-    | dict[str, tuple[float, float, float]]
-    | dict[str, tuple[float, float]],
-    words: str,
-) -> None:
+def test_bad_options_are_refused(options: Any, words: str) -> None:
     with pytest.raises(InputError, match=words):
         SimCLRAugment(**options)
 
@@ -356,6 +359,28 @@ def test_what_is_no_tensor_is_named(pictures: Any) -> None:
 def test_bad_pictures_are_refused(pictures: Tensor) -> None:
     with pytest.raises(InputError, match="uint8"):
         SimCLRAugment(8)(pictures)
+
+
+@pytest.mark.parametrize("shape", [(0, 3, 8, 8), (2, 3, 0, 8)])
+def test_no_pictures_are_refused(shape: tuple[int, ...]) -> None:
+    with pytest.raises(InputError, match="no pictures"):
+        SimCLRAugment(8)(torch.zeros(shape, dtype=torch.uint8))
+
+
+@pytest.mark.parametrize(
+    ("asked", "words"),
+    [
+        ({"views": 0}, "views is 0"),
+        ({"views": -1}, "views is -1"),
+        ({"views": 1.5}, r"views is 1\.5"),
+        ({"valid": torch.tensor([[8, 8]])}, r"valid has the shape \(1, 2\)"),
+        ({"valid": torch.tensor([[8, 9], [8, 8]])}, "within its frame of 8 x 8"),
+        ({"valid": torch.tensor([[0, 8], [8, 8]])}, "within its frame of 8 x 8"),
+    ],
+)
+def test_views_of_nothing_are_refused(asked: Any, words: str) -> None:
+    with pytest.raises(InputError, match=words):
+        SimCLRAugment(8)(torch.zeros(2, 3, 8, 8, dtype=torch.uint8), **asked)
 
 
 def test_a_draw_that_does_not_fit_is_refused() -> None:

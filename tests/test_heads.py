@@ -445,6 +445,20 @@ def test_bad_input_is_one_sentence(
         ProjectionHead.from_init(IN, **given)
 
 
+@pytest.mark.parametrize("size", [0, -1, 8.0, "8", None, True])
+@pytest.mark.parametrize("name", ["in_features", "hidden_dim", "output_dim"])
+def test_sizes_that_are_none_are_one_sentence(name: str, size: Any) -> None:
+    given: Any = {"in_features": 8, "hidden_dim": 4, "output_dim": 2} | {name: size}
+    with pytest.raises(InputError, match=f"{name} is {size!r}; it must be at least 1"):
+        ProjectionHead(**given)
+
+
+def test_features_as_an_array_are_one_sentence() -> None:
+    features: Any = np.zeros((30, 8), np.float32)
+    with pytest.raises(InputError, match="features are a ndarray"):
+        ProjectionHead.from_init(8, init="pca", hidden_dim=4, features=features)
+
+
 def test_an_autoencoder_without_a_decoder_cannot_start_the_output_layer(autoencoder: dict[str, Tensor]) -> None:
     embedding = {name: tensor for name, tensor in autoencoder.items() if "embedding" in name}
     with pytest.raises(InputError, match="decoder"):

@@ -190,8 +190,8 @@ def test_two_tensors_of_views_are_to_be_joined(loss: str, call: Callable[[Any, T
         call(getattr(objectives, loss), torch.randn(4, 8))
 
 
-@pytest.mark.parametrize("temperature", [0.0, -1.0, math.nan, math.inf])
-def test_bad_temperature_is_refused(temperature: float) -> None:
+@pytest.mark.parametrize("temperature", [0.0, -1.0, math.nan, math.inf, "0.5", None])
+def test_bad_temperature_is_refused(temperature: Any) -> None:
     with pytest.raises(InputError, match="temperature"):
         nt_xent(torch.randn(4, 4), temperature)
 

@@ -5,6 +5,7 @@ import os
 from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import lightly.loss
 import pytest
@@ -202,9 +203,10 @@ def test_computes_in_float32_under_autocast_and_for_bfloat16(name: str) -> None:
         (torch.randn(5, 4), r"\(2N, d\)"),
         (torch.randn(4), r"torch\.cat"),
         (torch.zeros(4, 4, dtype=torch.int64), "floating point"),
+        ([[1.0, 2.0]] * 4, "z is of type list"),
     ],
 )
-def test_bad_input_is_refused(function: Callable[[Tensor], Tensor], z: Tensor, words: str) -> None:
+def test_bad_input_is_refused(function: Callable[[Tensor], Tensor], z: Any, words: str) -> None:
     with pytest.raises(InputError, match=words):
         function(z)
 

@@ -1,6 +1,7 @@
 """Intervals and tests against scipy, statsmodels and simulation."""
 
 import inspect
+import math
 from typing import Any
 
 import numpy as np
@@ -215,3 +216,14 @@ def test_the_f_form_of_friedmans_test_keeps_its_level() -> None:
     rng = np.random.default_rng(0)
     false = np.mean([statistics.iman_davenport(rng.normal(size=(8, 4))) <= 0.05 for _ in range(2000)])
     assert 0.03 <= false <= 0.065
+
+
+def test_a_missing_value_makes_no_number() -> None:
+    """Not the smallest p-value, and not the largest."""
+    assert math.isnan(statistics.wilcoxon([math.nan, 1.0, 2.0]))
+    assert math.isnan(statistics.paired_t([math.nan, 1.0, 2.0]))
+    assert math.isnan(statistics.paired_t([]))
+    found = statistics.clustered([math.nan, 1.0, 2.0, 3.0], ["a", "a", "b", "b"])
+    assert all(map(math.isnan, (found.p, found.mean, *found.interval)))
+    with pytest.raises(ValueError, match="missing"):
+        statistics.friedman([[1.0, 2.0, math.nan], [1.0, 2.0, 3.0]])

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from headstart.records.errors import speaks_python
+from headstart.records.errors import InputError, speaks_python
 from headstart.records.version import __version__
 
 if TYPE_CHECKING:
@@ -61,12 +61,25 @@ def pretrain(
     from headstart.training.run import run
     from headstart.use.load import load
 
-    sources = tuple(map(str, (pictures,) if isinstance(pictures, (str, Path)) else pictures))
+    sources = _data(pictures)
+    if not str(out):
+        raise InputError("out is empty (''); give the run folder")
     weights = configs.from_dict(sections, where="headstart.pretrain").backbone.weights
     base = presets.preset(preset, sources, weights)
     config = configs.from_dict(sections, base, where="headstart.pretrain")
     config = replace(config, data=replace(config.data, sources=sources))
     return load(run(config, out, overwrite=overwrite, extend=extend, quiet=quiet))
+
+
+def _data(pictures: str | Path | Sequence[str | Path]) -> tuple[str, ...]:
+    """DATA as several names. Raises InputError for pictures themselves, or what is nothing of the kind."""
+    names: Any = (pictures,) if isinstance(pictures, (str, Path)) else pictures
+    if not isinstance(names, Sequence) or not all(isinstance(name, (str, Path)) for name in names):
+        raise InputError(
+            f"the pictures are of type {type(pictures).__name__}; they must be DATA: a path, a named set, or several "
+            "(arrays of pictures as an .npy or .npz file)"
+        )
+    return tuple(map(str, names))
 
 
 @speaks_python

@@ -19,12 +19,13 @@ import itertools
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
+from numbers import Real
 
 import torch
 from torch import Tensor, nn
 
 from headstart.engine import resampling
-from headstart.engine.arguments import check_pictures, several, three
+from headstart.engine.arguments import check_pictures, check_sizes, several, three, whole
 from headstart.engine.device import sent
 from headstart.records.errors import InputError
 
@@ -94,6 +95,7 @@ class SimCLRAugment(nn.Module):
         std: tuple[float, float, float] | Tensor | None = None,
     ) -> None:
         super().__init__()
+        whole("SimCLRAugment", "size", size, " pixel")
         self.size, self.flip, self.jitter_p, self.grey_p, self.blur_p = size, flip, jitter_p, grey_p, blur_p
         self.crop_scale = several("crop_scale", crop_scale, 2)
         self.crop_ratio = several("crop_ratio", crop_ratio, 2)
@@ -118,13 +120,15 @@ class SimCLRAugment(nn.Module):
             if not right:
                 raise InputError(f"SimCLRAugment: {name} is {value}; it has to be {rule}.")
 
-        must(self.size >= 1, "size", self.size, "at least 1 pixel")
         low, high = self.crop_scale
         must(0 < low <= high <= 1, "crop_scale", self.crop_scale, "two numbers in (0, 1], the smaller first")
         low, high = self.crop_ratio
         must(0 < low <= high, "crop_ratio", self.crop_ratio, "two positive numbers, the smaller first")
         for name in ("flip", "jitter_p", "grey_p", "blur_p"):
-            must(0 <= getattr(self, name) <= 1, name, getattr(self, name), "a probability in [0, 1]")
+            share = getattr(self, name)
+            must(
+                isinstance(share, Real) and 0 <= float(share) <= 1, name, getattr(self, name), "a probability in [0, 1]"
+            )
         must(
             min(self.jitter) >= 0 and self.jitter[HUE] <= 0.5,
             "jitter",
@@ -161,11 +165,13 @@ class SimCLRAugment(nn.Module):
             generator: a CPU generator; None: torch's default one.
         """
         check_pictures(pictures)
-        if valid is None:
+        sizes = None if valid is None else torch.as_tensor(valid).cpu()
+        check_sizes(views, sizes, pictures)
+        if sizes is None:
             height: int | Tensor = pictures.shape[-2]
             width: int | Tensor = pictures.shape[-1]
         else:
-            height, width = torch.as_tensor(valid).cpu().repeat(views, 1).unbind(1)
+            height, width = sizes.repeat(views, 1).unbind(1)
         return self.apply(pictures, self.draw(views * len(pictures), height, width, generator=generator))
 
     def draw(self, n: int, height: int | Tensor, width: int | Tensor, generator: torch.Generator | None = None) -> Draw:
@@ -205,7 +211,7 @@ class SimCLRAugment(nn.Module):
         The views are made where the pictures are; the draw stays on the CPU, so the device is never waited for.
         """
         check_pictures(pictures)
-        if len(pictures) == 0 or len(params) % len(pictures):
+        if len(params) % len(pictures):
             raise InputError(
                 f"SimCLRAugment: a draw of {len(params)} rows does not fit {len(pictures)} pictures; "
                 "it needs a multiple of them."

@@ -18,6 +18,7 @@ pass: O(N) memory.
 from __future__ import annotations
 
 import math
+from numbers import Real
 from typing import Any
 
 import torch
@@ -61,7 +62,7 @@ def nt_xent(z: Tensor, temperature: float = 0.5, group: dist.ProcessGroup | None
     (1.9459, 1.9459)
     """
     check_views(z, "nt_xent", temperature=temperature)
-    if not temperature > 0 or not math.isfinite(temperature):
+    if not isinstance(temperature, Real | Tensor) or not 0 < float(temperature) < math.inf:
         raise InputError(f"nt_xent: the temperature is {temperature}; it has to be a positive number.")
     world = ranks(group)
     if z.shape[0] * world < 4:

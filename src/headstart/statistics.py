@@ -93,13 +93,15 @@ def bootstrap_interval(
 def wilcoxon(differences: Sequence[float] | np.ndarray) -> float:
     """p-value of Wilcoxon's signed-rank test that paired `differences` are symmetric about zero.
 
-    Zero differences are dropped (Wilcoxon 1945); 1.0 where nothing else is left.
+    Zero differences are dropped (Wilcoxon 1945); 1.0 where nothing else is left, nan where one is missing (nan).
 
     >>> wilcoxon([1.0, 2.0, 3.0, 4.0, 5.0])
     0.0625
     """
     x = np.asarray(differences, dtype=float)
     x = x[x != 0]
+    if np.isnan(x).any():
+        return float("nan")
     if x.size == 0:
         return 1.0
     if x.size <= MOST_EXACT and np.unique(size := np.abs(x)).size == x.size:
@@ -180,7 +182,8 @@ def clustered(
     groups.
 
     `least_error` is a standard error that the data cannot go below: accuracies come in steps, and two clusters that
-    agree to the last step would otherwise look certain.
+    agree to the last step would otherwise look certain. Where a difference is missing (nan), so are mean, interval and
+    p-value.
 
     >>> found = clustered([1.0, 1.2, 2.0, 2.2], ["a", "a", "b", "b"])
     >>> found.independent, round(found.mean, 2), round(found.p, 3)
@@ -194,7 +197,7 @@ def clustered(
 
     kinds = [kind[first] for kind, count in zip(labels, counts, strict=True) if count > 1]
     kinds = [kind for kind in kinds if not any(_nested(kind, other) for other in kinds)]
-    if not kinds:
+    if not kinds or np.isnan(means).any():
         nothing = (float("nan"), float("nan"))
         return Clustered(mean=float(means.mean()), interval=nothing, p=float("nan"), clusters=counts)
     if len(kinds) == 1:
@@ -212,14 +215,15 @@ def clustered(
 
 
 def paired_t(differences: Sequence[float] | np.ndarray) -> float:
-    """p-value of Student's paired t test that independent `differences` have mean zero; nan for fewer than two.
+    """p-value of Student's paired t test that independent `differences` have mean zero; nan for fewer than two, and
+    where one is missing (nan).
 
     t = mean / (s / sqrt(n)) on n - 1 degrees of freedom (Student 1908).
 
     >>> round(paired_t([1.0, 2.0, 3.0]), 4)
     0.0742
     """
-    return clustered(differences, np.arange(len(differences))).p
+    return clustered(differences, np.arange(len(differences))).p if len(differences) else float("nan")
 
 
 def friedman(values: Sequence[Sequence[float]] | np.ndarray) -> float:
@@ -257,6 +261,8 @@ def _blocks(values: Sequence[Sequence[float]] | np.ndarray) -> np.ndarray:
     x = np.asarray(values, dtype=float)
     if x.ndim != 2 or x.shape[1] < 3 or x.shape[0] < 2:
         raise ValueError(f"values of shape {x.shape} are not at least 2 blocks of at least 3 treatments")
+    if np.isnan(x).any():
+        raise ValueError("values are missing (nan); leave their blocks out")
     return x
 
 

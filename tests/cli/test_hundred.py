@@ -11,6 +11,7 @@ import pickle
 import shlex
 import shutil
 import tarfile
+import warnings
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -232,6 +233,58 @@ CASES: list[tuple[str, int, list[str]]] = [
     ("export run --format hub --out photos --license mit", 2, ["photos", "a new folder"]),
     ("export run --format hub --out h", 2, ["--license", "apache-2.0"]),
     ("study run smoke --data photos --out photos --set contrastive.batch-size=16", 2, ["photos", "of its own"]),
+    # An attacker's and a careful newcomer's next ones.
+    ("pretrain photos --out ''", 2, ["--out is empty"]),
+    ("pretrain '' --out r", 2, ["empty", "variable"]),
+    ("check photos --data.labels=", 2, ["--data.labels is empty"]),
+    ("embed '' photos --out x.npz", 2, ["empty"]),
+    ("report ' '", 2, ["empty"]),
+    (f"{PRETRAIN} --data.size 100000", 2, ["data.size", "4096"]),
+    (f"{PRETRAIN} --head.hidden-dim 10000000000", 2, ["head.hidden-dim", "65536"]),
+    (f"{PRETRAIN} --threads 100000", 2, ["threads", "1024"]),
+    ("check photos --threads 100000", 2, ["threads", "1024"]),
+    (f"{PRETRAIN} --backbone.weights q.png", 2, ["q.png is a picture"]),
+    (f"{PRETRAIN} --backbone.weights run/checkpoint.pt", 2, ["for resuming alone", "backbone.safetensors"]),
+    (f"{PRETRAIN} --backbone.weights run/config.yaml", 2, ["text, not weights"]),
+    (f"{PRETRAIN} --backbone.weights e.npz", 2, ["zip archive of", "not of torch.save"]),
+    (f"{PRETRAIN} --autoencoder.weights q.png", 2, ["q.png is a picture"]),
+    (f"{PRETRAIN} --data.labels q.png", 2, ["q.png is no text", ".csv"]),
+    ("check photos photos/ring", 2, ["photos/ring lies inside photos", "twice"]),
+    ("check photos photos/ring/01.png", 2, ["lies inside photos"]),
+    ("check photos --data.limit 10", 2, ["data.limit is 10", "leave it out"]),
+    ("embed run photos --data.limit 10 --out z.npz", 2, ["data.limit is 10"]),
+    ("search run photos --data.limit 10 --query q.png", 2, ["data.limit is 10"]),
+    ("finetune run photos --data.limit 10 --out c", 2, ["data.limit is 10"]),
+    ("predict clf photos --data.limit 10 --out p.csv", 2, ["data.limit is 10"]),
+    ("predict clf photos --data.size 16 --out p.csv", 2, ["data.size is 16", "32"]),
+    ("predict clf/finetune.json photos --out p.csv", 2, ["it is a file"]),
+    ("finetune nobackbone photos --out c", 2, ["no backbone"]),
+    ("evaluate run --name ../../x", 2, ["--name", "../../x"]),
+    ("evaluate run --name a/b", 2, ["--name", "a/b"]),
+    ("evaluate run --name .", 2, ["--name"]),
+    ("search packed.npz --query q.png", 2, ["packed.npz has no about:"]),
+    ("check /dev/zero", 2, ["/dev/zero is no plain file"]),
+    ("check s3://bucket/photos", 2, ["address", "download"]),
+    ("check caffe.txt", 2, ["caffe.txt", ".csv or .tsv"]),
+    ("check indexed.csv", 0, ["6 pictures", "cat", "dog", "number 2 for the picture"]),
+    ("check excel.csv", 0, ["6 pictures", "cat", "dog"]),
+    ("check ragged.csv", 0, ["6 pictures", "rows 2, 3, 4 and 3 more have more cells"]),
+    ("check absolute.csv", 0, ["6 pictures"]),
+    ("check pets --data.labels absolute.csv", 0, ["6 in 2 classes; 0 without"]),
+    ("check wrong-case", 0, ["Cat", "'Cat' and 'cat'"]),
+    ("check parts-in-names", 0, ["classes and the official split", "cat, dog", "test: 2, train: 2"]),
+    ("check floors", 0, ["each of cropped/, raw/ holds the same folders cat, dog"]),
+    ("check half-labelled", 0, ["test: 2", "train: 4", "unlabelled pictures to train on"]),
+    ("check tabled", 0, ["not read: labels.csv", "--data.labels tabled/labels.csv"]),
+    ("check linked", 0, ["left out: bird/"]),
+    ("check repeated.zip", 0, ["6 pictures", "the last counts"]),
+    ("check bzip.zip", 2, ["bzip2", "deflate"]),
+    ("check plusminus.npz", 0, ["24 in 2 classes; 0 without"]),
+    ("check onehot.npz", 0, ["24 in 2 classes", "one class a column"]),
+    ("check named.npz", 0, ["cat", "dog", "array ids not used"]),
+    ("check short.npz", 2, ["labels holds 6 labels", "24 pictures"]),
+    ("check lone.npz", 2, ["one picture or 16 grey ones"]),
+    ("check pixelless.npy", 2, ["without pixels"]),
     # Studies, reports, comparisons.
     ("study plan nothing.yaml", 2, ["nothing.yaml"]),
     ("study plan smok", 2, ["smok", "perhaps you meant 'smoke'"]),
@@ -325,6 +378,45 @@ def odd_packs(shelf: Path) -> None:
     (shelf / "locked.zip").write_bytes(whole)
 
 
+def next_packs(shelf: Path) -> None:
+    """Archives and arrays that are read, but not as their first reader thought."""
+    pictures, halves = np.zeros((24, 16, 16, 3), np.uint8), np.arange(24) % 2
+    pets = sorted((shelf / "pets").rglob("*.png"))
+    with warnings.catch_warnings(), zipfile.ZipFile(shelf / "repeated.zip", "w") as archive:
+        warnings.simplefilter("ignore")
+        for path in [*pets, pets[0]]:
+            archive.write(path, path.relative_to(shelf))
+    with zipfile.ZipFile(shelf / "bzip.zip", "w", zipfile.ZIP_BZIP2) as archive:
+        archive.write(pets[0])
+    np.savez(shelf / "plusminus.npz", images=pictures, labels=2 * halves - 1)
+    np.savez(shelf / "onehot.npz", images=pictures, labels=np.eye(2)[halves])
+    classes = np.array(["cat", "dog"])
+    np.savez(shelf / "named.npz", ids=np.arange(24), images=pictures, labels=halves, classes=classes)
+    np.savez(shelf / "short.npz", images=pictures, labels=halves[:6])
+    np.savez(shelf / "lone.npz", image=pictures[0])
+    np.save(shelf / "pixelless.npy", pictures[:, :0])
+
+
+def next_tables(shelf: Path) -> None:
+    """Tables as other programs write them, and folders as other people lay them out."""
+    six = sorted((shelf / "pets").rglob("*.png"))
+    rows = [(path.relative_to(shelf).as_posix(), path.parent.name) for path in six]
+    (shelf / "caffe.txt").write_text("".join(f"{name} {label}\n" for name, label in rows))
+    (shelf / "indexed.csv").write_text("".join(f"{i},{name},{label}\n" for i, (name, label) in enumerate(rows)))
+    (shelf / "excel.csv").write_text("sep=;\nlabel;path\n" + "".join(f"{label};{name}\n" for name, label in rows))
+    (shelf / "ragged.csv").write_text("path,label\n" + "".join(f"{name},{label}, or not\n" for name, label in rows))
+    (shelf / "absolute.csv").write_text("path,label\n" + "".join(f"{shelf}/{name},{label}\n" for name, label in rows))
+    folder(shelf / "wrong-case", ["Cat/0.png", "cat/1.png"])
+    folder(shelf / "parts-in-names", [f"{name}_{part}/0.png" for name in ("cat", "dog") for part in ("train", "test")])
+    folder(shelf / "floors", [f"{way}/{name}/0.png" for way in ("raw", "cropped") for name in ("cat", "dog")])
+    parts = ("labelled_train/cat", "labelled_train/dog", "test/cat", "test/dog", "unlabelled_train")
+    folder(shelf / "half-labelled", [f"{part}/{i}.png" for part in parts for i in range(1 + (part == parts[-1]))])
+    folder(shelf / "tabled", ["0.png", "1.png"])
+    shutil.copy(shelf / "wrong.csv", shelf / "tabled" / "labels.csv")
+    folder(shelf / "linked", ["cat/0.png", "dog/0.png"])
+    (shelf / "linked" / "bird").symlink_to("cat")
+
+
 def odd_pictures(shelf: Path) -> None:
     """Pictures in small numbers and under names from everywhere."""
     six = [f"{name}/{i}.png" for name in ("cat", "dog") for i in range(3)]
@@ -378,6 +470,8 @@ def shelf(photos: Path, run: Run, tmp_path_factory: pytest.TempPathFactory) -> I
         odd_files(place)
         odd_pictures(place)
         odd_packs(place)
+        next_packs(place)
+        next_tables(place)
         odd_plugins(place)
         patch.syspath_prepend(place)
         odd_runs(place, run)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -14,6 +15,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.utils import estimator_checks
 from sklearn.utils.estimator_checks import check_estimator
 
+import headstart
 from headstart.records.errors import InputError
 from headstart.sklearn import Embedder
 from headstart.use.load import Run
@@ -72,3 +74,26 @@ def test_what_is_no_run_and_no_picture_is_refused(run: Run, tmp_path: Path) -> N
         Embedder(run).transform([])
     with pytest.raises(InputError):
         Embedder(run, device="cpu").fit().transform(np.zeros((4, 7)))
+
+
+def test_no_pictures_are_not_the_runs_own(run: Run) -> None:
+    nothing: Any
+    for nothing in ([], (), np.array([], dtype=object), pd.Series([], dtype=object)):
+        with pytest.raises(InputError, match="no pictures are given"):
+            Embedder(run, device="cpu").fit().transform(nothing)
+    with pytest.raises(InputError, match="NoneType cannot be embedded"):
+        Embedder(run, device="cpu").fit().transform(None)
+    with pytest.raises(InputError, match="batch_size is 0"):
+        run.embed(np.zeros((2, 32, 32, 3), np.uint8), batch_size=0)
+    with pytest.raises(InputError, match="NaN or infinite"):
+        run.embed(np.full((2, 32, 32, 3), np.nan, np.float32))
+
+
+@pytest.mark.parametrize(
+    "pictures", [None, 3, np.zeros((8, 8, 8, 3), np.uint8), [np.zeros((8, 8, 3), np.uint8)], {"a"}]
+)
+def test_pretrain_takes_names_of_pictures(pictures: Any, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="must be DATA"):
+        headstart.pretrain(pictures, out=tmp_path / "r")
+    with pytest.raises(InputError, match="out is empty"):
+        headstart.pretrain("photos", out="")

@@ -23,6 +23,7 @@ from headstart.data.decode import UnreadableError, opened, read_picture, wide_sa
 from headstart.data.images import CHANNELS, TOLERATED, constant, one_class
 from headstart.data.labels import alike
 from headstart.data.prepare import AUTO_SIZE
+from headstart.data.reopen import check_whole
 from headstart.data.source import Picture, Source
 from headstart.engine.device import available_cores, checked_threads
 from headstart.engine.progress import stage
@@ -122,6 +123,7 @@ def run(data: DataConfig, threads: int | None = None) -> Report:
 
     Raises InputError when there is nothing there, or for fewer threads than one.
     """
+    check_whole(data)
     threads = checked_threads(threads) or available_cores()
     source = catalog.find(data)
     found = list(_inspect(source, threads, data.range))

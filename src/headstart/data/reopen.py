@@ -16,6 +16,24 @@ from headstart.records.errors import InputError
 from headstart.records.located import places, reading
 
 
+def check_reading(given: DataConfig, own: DataConfig, *sizes: int | None) -> None:
+    """Raise InputError for options that would feed a backbone other pictures than it was trained on.
+
+    sizes: which it takes, the first being the trained one.
+    """
+    if given.size not in ("auto", own.size, *sizes):
+        raise InputError(f"--data.size is {given.size}, but the run's backbone takes {sizes[0]} pixels; leave it out")
+    if given.normalize != own.normalize:
+        raise InputError(f"--data.normalize is {given.normalize}, but the run has {own.normalize}; leave it out")
+    check_same(given.range, own.range)
+
+
+def check_whole(given: DataConfig, own: DataConfig | None = None) -> None:
+    """Raise InputError for a limit where every picture of DATA is read; a run's own is only carried along."""
+    if given.limit not in (None, own.limit if own else None):
+        raise InputError(f"--data.limit is {given.limit}, but every picture of DATA is read here; leave it out")
+
+
 def reopen(
     config: Config,
     result: Mapping[str, Any],
@@ -35,11 +53,7 @@ def reopen(
     """
     trained, own = int(result["data"]["size"]), config.data
     given = replace(data or reading(config), sources=tuple(sources) or own.sources)
-    if given.size not in ("auto", own.size, trained, size):
-        raise InputError(f"--data.size is {given.size}, but the run's backbone takes {trained} pixels; leave it out")
-    if given.normalize != own.normalize:
-        raise InputError(f"--data.normalize is {given.normalize}, but the run has {own.normalize}; leave it out")
-    check_same(given.range, own.range)
+    check_reading(given, own, trained, size)
     given = replace(given, size=size or trained)
     crop = config.augment.crop_scale[0], config.augment.crop_ratio[0]
     if given.labels != "auto" or own.labels == "auto":

@@ -88,6 +88,8 @@ def _cells(path: Path) -> list[tuple[int, list[str]]]:
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror}") from None
     except UnicodeDecodeError as error:
+        if path.suffix.lower() not in (".csv", ".tsv", ".txt"):
+            raise InputError(f"{path} is no text, and a table is (.csv, .tsv or .txt)") from None
         raise InputError(f"{path} is not UTF-8 text (byte {error.start}); save it as UTF-8") from None
     kind = path.suffix.lower()
     lines = list(io.StringIO(text, newline=None))  # ends at \n and \r alone: U+2028 and the like may stand in names

@@ -4,6 +4,7 @@ Comes in: what a loss, a head or the augmentation was given. Goes out: nothing, 
 and what it has to be, in place of an error from the depths of torch, or of a number that means nothing.
 """
 
+from numbers import Integral, Real
 from typing import Any
 
 import torch
@@ -53,11 +54,34 @@ def check_pictures(pictures: Any) -> None:
             f"SimCLRAugment: pictures are {pictures.dtype} of shape {tuple(pictures.shape)}; "
             "they have to be uint8 (N, 3, H, W)."
         )
+    if 0 in pictures.shape:
+        raise InputError(f"SimCLRAugment: there are no pictures in uint8 of shape {tuple(pictures.shape)}.")
+
+
+def check_sizes(views: Any, valid: Tensor | None, pictures: Tensor) -> None:
+    """Raise InputError for a number of views that is none, and for heights and widths (N, 2) that leave the frames."""
+    if not isinstance(views, int) or views < 1:
+        raise InputError(f"SimCLRAugment: views is {views}; it has to be a whole number, at least 1.")
+    if valid is None:
+        return
+    most = torch.tensor(pictures.shape[-2:])
+    if valid.shape != (len(pictures), 2) or bool(((valid < 1) | (valid > most)).any()):
+        raise InputError(
+            f"SimCLRAugment: valid has the shape {tuple(valid.shape)}; it has to be (N, 2), each picture's height and "
+            f"width within its frame of {most[0]} x {most[1]} pixels."
+        )
+
+
+def whole(where: str, name: str, value: Any, unit: str = "") -> None:
+    """Raise InputError for what is no whole number from 1."""
+    if not isinstance(value, Integral) or isinstance(value, bool) or value < 1:
+        raise InputError(f"{where}: {name} is {value!r}; it must be at least 1{unit}, and whole")
 
 
 def several(name: str, values: Any, count: int) -> tuple[float, ...]:
     """An option of so many numbers. Raises InputError for anything else."""
-    if not isinstance(values, (tuple, list, Tensor)) or len(values) != count:
+    right = isinstance(values, (tuple, list, Tensor)) and len(values) == count
+    if not right or not all(isinstance(value, Real | Tensor) for value in values):
         raise InputError(f"SimCLRAugment: {name} is {values}; it has to be {count} numbers.")
     return tuple(values)
 
@@ -69,4 +93,6 @@ def three(name: str, values: tuple[float, float, float] | Tensor | None) -> Tens
     tensor = torch.as_tensor(values, dtype=torch.float32).flatten()
     if len(tensor) != 3:
         raise InputError(f"SimCLRAugment: {name} has {len(tensor)} numbers; it has to have three, one a colour.")
+    if not bool(((tensor >= 0) & (tensor <= 1)).all()):
+        raise InputError(f"SimCLRAugment: {name} is {tensor.tolist()}; it has to be in [0, 1] units (divide by 255).")
     return tensor

@@ -89,8 +89,10 @@ def evaluate(
 
     Raises:
         InputError: no such backbone, weights that do not fit, no pictures, no `out` for a foreign backbone, or an
-            `out` that is what is judged.
+            `out` that is what is judged; a name that is none of a file.
     """
+    if name is not None and not re.fullmatch(r"\w[\w .-]*", name):
+        raise InputError(f"--name is {name!r}; it must be a file name of letters, digits, blanks, dots and dashes")
     if out is not None:
         check_output_file(out)
         no_input(out, [backbone, weights, *data, *vars(RunFolder(backbone)).values()])
@@ -333,8 +335,8 @@ def _features(backbone: nn.Module, pictures: Pictures, compute: Compute, name: s
 
 def _file_name(name: str | None, data: dict[str, Any]) -> str:
     """NAME as it was given, or the name of the pictures with their fingerprint, because many are called `photos`."""
-    plain = re.sub(r"[^A-Za-z0-9._-]+", "-", name or data["name"]).strip("-.") or "data"
-    return plain if name else f"{plain}-{data['fingerprint'][:8]}"
+    plain = re.sub(r"[^A-Za-z0-9._-]+", "-", data["name"]).strip("-.") or "data"
+    return name or f"{plain}-{data['fingerprint'][:8]}"
 
 
 def _float32(values: np.ndarray) -> Tensor:

@@ -11,7 +11,7 @@ from typing import Any, Literal, Self
 
 from torch import Generator, Tensor, nn
 
-from headstart.engine.arguments import check_features
+from headstart.engine.arguments import check_features, whole
 from headstart.engine.importers import AutoencoderSource, autoencoder_state
 from headstart.heads.starts import check_pretrained, linear, start
 from headstart.records.errors import InputError
@@ -59,8 +59,7 @@ class ProjectionHead(nn.Module):
         super().__init__()
         make_activation = ACTIVATIONS.known(activation).made()
         for name, size in (("in_features", in_features), ("hidden_dim", hidden_dim), ("output_dim", output_dim)):
-            if size < 1:
-                raise InputError(f"head: {name} is {size}; it must be at least 1")
+            whole("head", name, size)
         if not 1 <= depth <= 4:
             raise InputError(f"head: depth is {depth}; it must be 1, 2, 3 or 4")
         if depth == 1 and hidden_dim != output_dim:

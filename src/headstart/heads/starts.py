@@ -222,6 +222,10 @@ def pca(start: Start) -> Layer:
 
 
 def _checked_features(features: Tensor, in_features: int) -> Tensor:
+    if not isinstance(features, Tensor):
+        raise InputError(
+            f"head: features are a {type(features).__name__}; a tensor (pictures, {in_features}) is needed"
+        )
     if features.ndim != 2 or features.shape[1] != in_features or not features.isfinite().all():
         raise InputError(
             f"head: features have shape {tuple(features.shape)}; finite (pictures, {in_features}) are needed"

@@ -4,6 +4,7 @@ Nothing here imports torch.
 """
 
 import contextlib
+import re
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
@@ -36,6 +37,13 @@ def arrays(path: str | Path) -> Iterator[Mapping[str, np.ndarray]]:
         raise ValueError(in_words(path, error)) from error
 
 
+def missing(error: KeyError) -> str:
+    """The array that a file has not, from zipfile's or numpy's words."""
+    text = str(error.args[0])
+    name = re.search(r"named '(.*)'", text) or re.fullmatch(r"(.*) is not a file.*", text)
+    return (name[1] if name else text).removesuffix(".npy")
+
+
 def in_words(path: str | Path, error: Exception) -> str:
     """Why numpy could not read a file. numpy takes all that it does not know for a pickle, and says so."""
     with contextlib.suppress(OSError), opened(path) as file:
@@ -51,7 +59,7 @@ def in_words(path: str | Path, error: Exception) -> str:
         if "pickle" in str(error):
             return f"it holds Python objects, {OBJECTS}"
     if isinstance(error, KeyError):
-        return f"it has no {str(error.args[0]).split(' is not a file')[0].removesuffix('.npy')}"
+        return f"it has no {missing(error)}"
     if isinstance(error, MemoryError):
         return "it claims more values than fit into memory"
     if isinstance(error, OSError):

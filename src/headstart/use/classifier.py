@@ -88,7 +88,8 @@ def outputs(
 def read_record(folder: Path) -> dict[str, Any]:
     """finetune.json. Raises InputError when there is none, or it is damaged."""
     if not (folder / RESULT).exists():
-        raise InputError(f"{folder} holds no finished classifier: it has no {RESULT}; `headstart finetune` makes one")
+        what = "it is a file" if folder.is_file() else f"it has no {RESULT}"
+        raise InputError(f"{folder} holds no finished classifier: {what}; `headstart finetune` makes one")
     record: dict[str, Any] = files.read_json(folder / RESULT, schema.CLASSIFIER, "a classifier's record")
     plugins.check(record, folder / RESULT)
     return record

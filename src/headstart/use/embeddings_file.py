@@ -16,7 +16,7 @@ import numpy as np
 
 from headstart.data.images import Images
 from headstart.records import schema
-from headstart.records.arrays import in_words
+from headstart.records.arrays import in_words, missing
 from headstart.records.errors import InputError
 from headstart.records.validation import problem
 
@@ -68,7 +68,7 @@ def read_npz(path: Path, members: Sequence[str]) -> dict[str, np.ndarray]:
                             found[name] = np.lib.format.read_array(again, allow_pickle=False)
     except KeyError as error:
         raise InputError(
-            f"{path} has no {error.args[0]}: `headstart embed` did not write it, or before 0.2{AGAIN}"
+            f"{path} has no {missing(error)}: `headstart embed` did not write it, or before 0.2{AGAIN}"
         ) from None
     except Exception as error:  # zipfile and numpy raise many kinds
         raise InputError(f"{path} is damaged or no .npz ({in_words(path, error)}){AGAIN}") from None

@@ -113,6 +113,7 @@ def finetune(
     settings = settings or FinetuneSettings()
     folder = runs.RunFolder(out)
     check_out(folder.path, overwrite)
+    run.check_finished()
     images = data if isinstance(data, Images) else run.open_images(data)
     no_input(folder.path, images.data.sources)
     parts = split(run, images, settings, quiet)

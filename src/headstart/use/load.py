@@ -18,7 +18,7 @@ from headstart import backbones
 from headstart.data.decode import SUFFIXES
 from headstart.data.images import Images
 from headstart.data.prepare import how
-from headstart.data.reopen import reopen
+from headstart.data.reopen import check_whole, reopen
 from headstart.engine import live_taps
 from headstart.engine.device import Compute, choose
 from headstart.engine.importers import read_tensors
@@ -136,6 +136,8 @@ class Run:
 
         Raises InputError where one of several files that were named cannot be read, and as `preprocess` does.
         """
+        if batch_size < 1:
+            raise InputError(f"batch_size is {batch_size}; it must be at least 1")
         compute = compute or choose()
         if preprocessing.in_memory(pictures):
             return features.of_pictures(
@@ -147,6 +149,10 @@ class Run:
                 batch_size=batch_size,
             )
         named: Any = pictures
+        if not isinstance(named, Images | str | Path | Sequence):
+            raise InputError(f"pictures of type {type(named).__name__} cannot be embedded; give paths or arrays")
+        if isinstance(named, Sequence) and not named:
+            raise InputError("no pictures are given to embed; `open_images()` gives the run's own")
         images = named if isinstance(named, Images) else self.open_images(named)
         if images.skipped and _are_files(named):
             name, reason = images.skipped[0]
@@ -172,6 +178,8 @@ class Run:
         labelled by their folders or their own list: the run's labels do not know them.
         """
         sources = (source,) if isinstance(source, (str, Path)) else source
+        if data is not None:
+            check_whole(data, self.config.data)
         return reopen(self.config, self.result, tuple(map(str, sources)), data)
 
     @property

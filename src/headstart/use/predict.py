@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from headstart.data import Images, open_images
-from headstart.data.levels import check_same
+from headstart.data.reopen import check_reading, check_whole
 from headstart.engine import progress
 from headstart.engine.device import Compute, choose
 from headstart.evaluate.neighbours import nearest
@@ -65,7 +65,8 @@ def predict(
     model, about = load_classifier(folder)
     seen, limit = read_seen(folder, int(model.backbone.num_features))  # type: ignore[arg-type]
     own = reading_of(about)
-    check_same((data or own).range, own.range)
+    check_reading(data or own, own, about["size"])
+    check_whole(data or own, own)
     images = pictures if isinstance(pictures, Images) else _open(pictures, data or own, about["size"])
     no_input(out, images.data.sources)
     mean, std = (None if about[name] is None else torch.tensor(about[name]) for name in ("mean", "std"))

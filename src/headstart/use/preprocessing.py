@@ -4,6 +4,7 @@ Comes in: PIL pictures, arrays, tensors. Goes out: (N, 3, S, S), uint8 from 0 to
 guessed: values that could be one thing or another are refused.
 """
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -96,6 +97,8 @@ def _in_range(pictures: Tensor) -> Tensor:
         return pictures
     low, high = float(pictures.min()), float(pictures.max())
     if not (low >= 0 and high <= 1):
+        if not math.isfinite(low + high):
+            raise InputError("pictures are floats, some of them NaN or infinite; they must lie from 0 to 1")
         hint = "divide by 255, or give uint8" if low >= 0 else "what is Z-scored already goes to run.backbone itself"
         raise InputError(f"pictures are floats from {low:.4g} to {high:.4g}; they must lie from 0 to 1: {hint}")
     return pictures
