@@ -92,7 +92,10 @@ def test_a_run_on_its_own_pictures_repeats_its_result(run: Path) -> None:
 
 def test_a_run_on_other_pictures(run: Path, tmp_path: Path) -> None:
     others = draw_pictures(tmp_path / "others", ("one", "two"), 16, 12, 12)
-    path = foreign.evaluate(run, data=[str(others)], name="../self!", device="cpu", threads=1)
+    for wrong in ("../self", "a/b", ".", "self!"):
+        with pytest.raises(InputError, match="--name is"):
+            foreign.evaluate(run, data=[str(others)], name=wrong, device="cpu", threads=1)
+    path = foreign.evaluate(run, data=[str(others)], name="self", device="cpu", threads=1)
     assert path == run / "evaluations" / "self.json"
     found = read(path)
     assert found["data"]["name"] == "others", "the pictures that were judged, not the run's"

@@ -108,7 +108,7 @@ def test_pictures_in_memory_are_those_on_disk(run: Run, photos: Path) -> None:
     [
         (torch.full((2, 3, 32, 32), 200.0), "floats from 200 to 200.*divide by 255"),
         (torch.full((2, 3, 32, 32), -1.5), "from -1.5 .*run.backbone"),
-        (torch.full((2, 3, 32, 32), float("nan")), "from nan to nan"),
+        (torch.full((2, 3, 32, 32), float("nan")), "NaN or infinite"),
         (torch.zeros(2, 3, 32, 32, dtype=torch.int64), "int64.*uint8"),
         (torch.zeros(2, 3, 48, 32, dtype=torch.uint8), "48 x 32 pixels.*32 x 32"),
         (torch.zeros(2, 1, 32, 32, dtype=torch.uint8), r"\(2, 1, 32, 32\).*RGB"),
