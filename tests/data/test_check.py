@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 from rich.console import Console
 
 from headstart.data import check, open_images
@@ -45,6 +46,34 @@ def seeded(root: Path) -> list[str]:
         put(root / "a" / name, data)
     os.mkfifo(root / "a" / "pipe.png")
     return [f"a/{name}" for name in [*damage, "pipe.png"]]
+
+
+def test_pictures_that_stand_out_are_named(tmp_path: Path) -> None:
+    draws = np.random.default_rng(0)
+    for i in range(20):
+        put(tmp_path / f"{i:02}.png", encoded(draws.integers(0, 255, (60, 80, 3), dtype=np.uint8), "png"))
+    noise = draws.integers(0, 255, (60, 80, 3), dtype=np.uint8)
+    smooth = np.asarray(Image.fromarray(noise[:6, :8]).resize((80, 60), Image.Resampling.BICUBIC))
+    stands_out = {
+        "blurred": smooth,
+        "dark": noise // 16,
+        "white": 255 - noise // 32,
+        "one colour": np.full((60, 80, 3), 90, np.uint8),
+        "shape": draws.integers(0, 255, (30, 160, 3), dtype=np.uint8),
+        "size": draws.integers(0, 255, (12, 16, 3), dtype=np.uint8),
+    }
+    for name, array in stands_out.items():
+        put(tmp_path / f"{name}.png", encoded(array, "png"))
+    report = check.run(DataConfig(sources=(str(tmp_path),)))
+    assert [(name, why.partition(":")[0]) for name, why in report.odd] == [(f"{n}.png", n) for n in sorted(stands_out)]
+    assert ("shape.png", "shape: 30 x 160, 5.3 to 1 where 1.3 to 1 is usual") in report.odd
+    assert json.loads(json.dumps(report.to_dict()))["odd"][0][0] == "blurred.png"
+
+
+def test_a_few_pictures_are_odd_by_themselves_alone(tmp_path: Path) -> None:
+    put(tmp_path / "a.png", encoded(np.zeros((4, 400, 3), np.uint8), "png"))
+    put(tmp_path / "b.png", encoded(pixels(40, 40), "png"))
+    assert [name for name, _ in check.run(DataConfig(sources=(str(tmp_path),))).odd] == ["a.png"]
 
 
 def test_ten_kinds_of_damage_are_each_listed_with_a_reason(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ import pytest
 from torch import nn
 
 from headstart.data.images import Images
+from headstart.data.splits import Splits
 from headstart.engine.device import Compute, choose
 from headstart.evaluate import features
 from headstart.records.errors import InputError
@@ -205,6 +206,10 @@ def test_the_map_is_one_page_and_tables(run: Run, photos: Path, compute: Compute
     held = json.loads(page.split('type="application/json">')[1].split("</script>")[0])
     assert held["names"] == within.names
     assert held["colours"]["class"]["values"] == within.labels.tolist()
+    parts = Splits.load(run.folder.splits, 60)  # two pictures are one, and may lie in two parts
+    for number, part in enumerate((parts.train, parts.val, parts.test)):
+        drawn = {held["colours"]["split"]["values"][i] for i in part if "01.png" not in within.names[i]}
+        assert drawn == {number}
     assert sum(map(bool, held["thumbnails"])) == 60
     if find_spec("pyarrow"):
         import pandas as pd

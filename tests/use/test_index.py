@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas
 import pytest
 
 from headstart.engine.device import choose
@@ -13,7 +14,9 @@ from headstart.use import index
 from headstart.use.embed import embed
 from headstart.use.embeddings import Embeddings, read
 from headstart.use.load import Run
+from headstart.use.mapped import write_map
 from headstart.use.search import search
+from headstart.use.select import compare, of_nearest, select
 
 COMPUTE = choose("cpu", "float32", threads=1)
 
@@ -80,6 +83,35 @@ def test_recall_on_many_rows_is_measured_against_the_exact_answer() -> None:
     np.testing.assert_allclose(values[:, 0], nearest(rows[:20], rows, 1)[1][:, 0], atol=1e-5)
     assert (np.diff(values, axis=1) <= 0).all()
     assert indices.shape == (20, 3)
+
+
+def test_what_an_index_finds_of_all_pairs_is_what_comparing_all_finds(
+    kept: Embeddings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("usearch")
+    whole = select(kept, 5, similarity=0.99)
+    write_map(kept, tmp_path / "whole")
+    monkeypatch.setattr(index, "ALL_PAIRS", 20)
+    for within in (kept, replace(kept, file=None)):  # with and without a place to keep the index
+        found = select(within, 5, similarity=0.99)
+        assert [pair[:2] for pair in found.duplicates] == [pair[:2] for pair in whole.duplicates]
+        assert [name for name, _ in found.outliers] == [name for name, _ in whole.outliers]
+        assert found.outliers[0][1] == pytest.approx(whole.outliers[0][1], abs=1e-5)
+        assert found.label_next == whole.label_next
+    write_map(kept, tmp_path / "index")
+    before, after = (pandas.read_csv(tmp_path / folder / "map.csv") for folder in ("whole", "index"))
+    assert np.allclose(before["similarity"], after["similarity"], atol=1e-5)
+    assert before.drop(columns="similarity").equals(after.drop(columns="similarity"))
+
+
+def test_more_twins_than_are_looked_at_leave_one_of_each_group() -> None:
+    rows = np.repeat(np.eye(3, dtype=np.float32), 40, axis=0)
+    exact, _ = compare(rows, 0.999)
+    found, lonely = of_nearest(*nearest(rows, rows, 11), 0.999)
+    assert {later for later, *_ in exact} == set(range(120)) - {0, 40, 80}
+    assert {later for later, *_ in found} == {later for later, *_ in exact}
+    assert all(earlier // 40 == later // 40 and earlier < later for later, earlier, _ in found)
+    assert np.allclose(lonely, 1)
 
 
 def test_without_the_extra_all_are_compared_and_that_is_said(

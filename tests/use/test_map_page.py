@@ -3,6 +3,7 @@
 Needs Playwright's Python package and a Chromium; skipped without them.
 """
 
+import json
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +15,7 @@ import pytest
 from headstart.data.images import open_images
 from headstart.engine.device import choose
 from headstart.records.config import DataConfig
+from headstart.use import mapped
 from headstart.use.embeddings import Embeddings, of_images
 from headstart.use.load import Run
 from headstart.use.mapped import page as page_of
@@ -164,6 +166,23 @@ def test_colours_have_a_key(page: Any, within: Embeddings) -> None:
     assert paint(page) != before
     page.locator("summary").click()
     page.wait_for_function(f"document.getElementById('table').rows.length === {len(within)}")
+
+
+def test_a_large_set_is_drawn_in_part_and_told_whole(
+    within: Embeddings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mapped, "DRAWN", 20)
+    monkeypatch.setattr(mapped, "BATCH", 7)
+    write_map(within, tmp_path)
+    held = json.loads((tmp_path / "map.html").read_text().split('type="application/json">')[1].split("</script>")[0])
+    assert held["of"] == 60
+    assert {len(held[name]) for name in ("names", "x", "y", "thumbnails")} == {20}
+    assert {len(by["values"]) for by in held["colours"].values()} == {20}
+    assert held["colours"]["class"]["values"] == [within.labels[within.names.index(name)] for name in held["names"]]
+    assert len((tmp_path / "map.csv").read_text().splitlines()) == 61
+    table = pytest.importorskip("pandas").read_parquet(tmp_path / "map.parquet")
+    assert table["name"].tolist() == within.names
+    assert all(thumbnail[:2] == b"\xff\xd8" for thumbnail in table["thumbnail"])
 
 
 def test_a_thousand_photographs_are_under_two_megabytes(grocery: Path) -> None:

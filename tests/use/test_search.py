@@ -43,6 +43,20 @@ def test_nearest_is_the_sorted_cosine(queries: np.ndarray, bank: np.ndarray, top
 
 
 @settings(max_examples=30, deadline=None)
+@given(st.integers(0, 2**16), st.integers(1, 12))
+def test_ties_go_to_the_lower_index_in_whatever_blocks(seed: int, top: int) -> None:
+    draws = np.random.default_rng(seed)
+    queries, bank = (np.eye(3, dtype=np.float32)[draws.integers(0, 3, n)] for n in (7, 23))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(neighbours, "QUERIES", 3)
+        patch.setattr(neighbours, "ROWS", 4)
+        indices, values = nearest(queries, bank, top)
+    expected = np.argsort(-(queries @ bank.T), axis=1, kind="stable")[:, :top]
+    np.testing.assert_array_equal(indices, expected)
+    np.testing.assert_array_equal(values, np.take_along_axis(queries @ bank.T, expected, axis=1))
+
+
+@settings(max_examples=30, deadline=None)
 @given(points, st.floats(0.2, 0.99))
 def test_pairs_and_loneliness_against_the_whole_matrix(features: np.ndarray, threshold: float) -> None:
     unit = normalized(features)

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from headstart.use import clusters as clustering
+from headstart.use import suspects
 from headstart.use.clusters import clusters
 from headstart.use.suspects import probed, suspicion, voted
 
@@ -42,6 +43,18 @@ def test_nobody_judges_itself(points: tuple[np.ndarray, np.ndarray]) -> None:
         assert before.shape == (180, 3)
         np.testing.assert_allclose(before.sum(axis=1), 1, atol=1e-4)
         np.testing.assert_allclose(before[7], after[7], atol=1e-4)
+
+
+def test_a_sample_judges_a_large_set(points: tuple[np.ndarray, np.ndarray], monkeypatch: pytest.MonkeyPatch) -> None:
+    features, truth = points
+    flipped = np.random.default_rng(1).permutation(180)[:12]
+    labels = truth.copy()
+    labels[flipped] = (truth[flipped] + 1) % 3
+    monkeypatch.setattr(suspects, "JUDGES", 40)
+    found = suspicion(features, labels, 3)
+    assert found is not None
+    assert set(found.order[:12]) == set(flipped)
+    assert voted(features, labels, 3).shape == probed(features, labels, 3).shape == (180, 3)
 
 
 @pytest.mark.parametrize(

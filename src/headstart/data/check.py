@@ -22,6 +22,7 @@ from headstart.data import catalog
 from headstart.data.decode import UnreadableError, opened, read_picture, wide_samples
 from headstart.data.images import CHANNELS, TOLERATED, constant, one_class
 from headstart.data.labels import alike
+from headstart.data.odd import Impression, look, odd
 from headstart.data.prepare import AUTO_SIZE
 from headstart.data.reopen import check_whole
 from headstart.data.source import Picture, Source
@@ -55,6 +56,7 @@ class Report:
         taken: what folders and columns were taken for, and what was left out, a sentence each.
         others: files of other endings that lie in the folders, by ending.
         doubts: what is odd about the set as a whole, a sentence each.
+        odd: (name, why) of pictures that stand out: dark, white, of one colour, blurred, of odd size or shape.
     """
 
     data: list[str]
@@ -76,6 +78,7 @@ class Report:
     taken: list[str]
     others: dict[str, int]
     doubts: list[str]
+    odd: list[tuple[str, str]]
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""
@@ -100,6 +103,7 @@ class Report:
             ("exact duplicates", f"{again:,} in {groups}"),
             ("... across splits", leaks),
             ("... of several labels", number(len(self.conflicts), "group")),
+            ("odd pictures", _counted(_frequent(why.partition(":")[0] for _, why in self.odd)) or "none"),
         ):
             summary.add_row(what, _plain(found))
         parts = [summary]
@@ -108,6 +112,7 @@ class Report:
             ("odd about the whole set", ("note",), [(doubt,) for doubt in self.doubts]),
             ("classes", ("class", "pictures"), [(name, f"{n:,}") for name, n in self.classes.items()]),
             ("unreadable", ("picture", "reason"), self.unreadable),
+            ("odd pictures", ("picture", "why"), self.odd),
             ("the same picture more than once", ("pictures",), [(_few(g),) for g in self.duplicates]),
             ("the same picture in several splits", ("pictures",), [(_few(g),) for g in self.leaks]),
             ("the same picture with several labels", ("pictures",), [(_few(g),) for g in self.conflicts]),
@@ -160,6 +165,7 @@ def run(data: DataConfig, threads: int | None = None) -> Report:
         starts=bool(readable) and not (len(unreadable) > TOLERATED and len(unreadable) > data.max_skipped * total),
         taken=list(source.notes),
         others=_frequent(source.others),
+        odd=[(names[i], why) for i, why in odd([f.look for f in readable], [f.size for f in readable])],
         doubts=[*_doubts(readable, source.classes, labels), *_doubts_of_range(readable, data.range)],
     )
 
@@ -167,7 +173,8 @@ def run(data: DataConfig, threads: int | None = None) -> Report:
 @dataclass(frozen=True)
 class _Found:
     """One readable picture: height and width, format and mode as stored, digest of its RGB pixels, and the
-    lowest and highest value (3,) of each channel; wide: of grey samples of more than 8 bits, before `data.range`."""
+    lowest and highest value (3,) of each channel; look: how dark, flat and sharp it is; wide: of grey samples of more
+    than 8 bits, before `data.range`."""
 
     size: tuple[int, int]
     format: str
@@ -175,6 +182,7 @@ class _Found:
     digest: bytes
     low: np.ndarray
     high: np.ndarray
+    look: Impression
     wide: tuple[float, float] | None
 
 
@@ -195,7 +203,7 @@ def _inspect(source: Source, threads: int, levels: Levels) -> Iterator[_Found | 
         digest = hashlib.blake2b(repr(pixels.shape).encode() + np.ascontiguousarray(pixels).tobytes(), digest_size=16)
         flat = pixels.reshape(-1, 3)
         ends = flat.min(axis=0), flat.max(axis=0)
-        return _Found((pixels.shape[0], pixels.shape[1]), *kind, digest.digest(), *ends, wide)
+        return _Found((pixels.shape[0], pixels.shape[1]), *kind, digest.digest(), *ends, look(pixels), wide)
 
     with stage("checking", len(source.names)) as bar, ThreadPoolExecutor(threads) as pool:
         for start in range(0, len(source.names), 256):

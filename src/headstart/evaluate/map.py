@@ -44,13 +44,13 @@ def write_map(folder: str | Path, features: np.ndarray, images: Images, indices:
 def positions(features: np.ndarray) -> np.ndarray:
     """Where each row lies: float64 (n, 2) in [0, 1], x to the right and y downwards. Deterministic."""
     n = len(features)
-    unit = normalized(features)
     chosen = np.sort(numpy_generator(0, "map").permutation(n)[:LANDMARKS])
-    anchors = _landmarks(unit[chosen].astype(np.float64))
+    landmarks = normalized(features[chosen])
+    anchors = _landmarks(landmarks.astype(np.float64))
     if len(chosen) == n:
         places = anchors
     else:
-        close, similarity = nearest(unit, unit[chosen], NEIGHBOURS)
+        close, similarity = nearest(features, landmarks, NEIGHBOURS)
         weight = np.exp((similarity - similarity[:, :1]) / 0.05)[:, :, None]
         places = (anchors[close] * weight).sum(axis=1) / weight.sum(axis=1)
         places[chosen] = anchors

@@ -7,6 +7,8 @@ import torch
 
 BLOCK_ENTRIES = 2**24
 """Similarities held at once: 64 MB."""
+QUERIES, ROWS = 2**10, 2**14
+"""Rows of queries and of the bank that are compared at once: together BLOCK_ENTRIES."""
 
 
 def nearest(queries: np.ndarray, bank: np.ndarray, top: int) -> tuple[np.ndarray, np.ndarray]:
@@ -17,11 +19,27 @@ def nearest(queries: np.ndarray, bank: np.ndarray, top: int) -> tuple[np.ndarray
     top = min(top, len(bank))
     indices = np.empty((len(queries), top), np.int64)
     values = np.empty((len(queries), top), np.float32)
-    unit = normalized(bank)
-    for rows, similarity in blocks(normalized(queries), unit):
-        indices[rows] = order = highest(similarity, top)
-        values[rows] = np.take_along_axis(similarity, order, axis=1)
+    for start in range(0, len(queries), QUERIES):
+        rows = slice(start, start + QUERIES)
+        asked = torch.from_numpy(normalized(queries[rows]))
+        found = np.empty((len(asked), 0), np.int64), np.empty((len(asked), 0), np.float32)
+        for first in range(0, len(bank), ROWS):
+            unit = torch.from_numpy(normalized(bank[first : first + ROWS]))
+            found = _merged(found, (asked @ unit.T).numpy().clip(-1, 1), first, top)
+        indices[rows], values[rows] = found
     return indices, values
+
+
+def _merged(
+    found: tuple[np.ndarray, np.ndarray], similarity: np.ndarray, first: int, top: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """The highest of what was found and of the similarities to the rows from `first` on; ties by index, because what
+    was found stands first."""
+    order = highest(similarity, top)
+    indices = np.concatenate([found[0], first + order], axis=1)
+    values = np.concatenate([found[1], np.take_along_axis(similarity, order, axis=1)], axis=1)
+    best = highest(values, top)
+    return np.take_along_axis(indices, best, axis=1), np.take_along_axis(values, best, axis=1)
 
 
 def highest(similarity: np.ndarray, top: int) -> np.ndarray:
@@ -44,9 +62,12 @@ def highest(similarity: np.ndarray, top: int) -> np.ndarray:
 
 def normalized(features: np.ndarray) -> np.ndarray:
     """Rows of length 1, float32; a row of zeros stays zero, similar to nothing."""
-    features = np.asarray(features, dtype=np.float32)
-    length = np.linalg.norm(features, axis=1, keepdims=True)
-    return features / np.where(length > 0, length, 1)
+    unit = np.array(features, dtype=np.float32)
+    for start in range(0, len(unit), ROWS):
+        rows = unit[start : start + ROWS]
+        length = np.linalg.norm(rows, axis=1, keepdims=True)
+        rows /= np.where(length > 0, length, 1)
+    return unit
 
 
 def blocks(queries: np.ndarray, bank: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:

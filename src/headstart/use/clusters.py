@@ -21,11 +21,11 @@ def clusters(features: np.ndarray) -> np.ndarray:
     n = len(features)
     if n < 2 * SMALLEST:
         return np.full(n, -1)
-    unit = normalized(features)
     chosen = np.sort(numpy_generator(0, "clusters").permutation(n)[:LANDMARKS])
-    found = _grouped(unit[chosen])
+    landmarks = normalized(features[chosen])
+    found = _grouped(landmarks)
     if len(chosen) < n:
-        joined = found[nearest(unit, unit[chosen], 1)[0][:, 0]]
+        joined = found[nearest(features, landmarks, 1)[0][:, 0]]
         joined[chosen] = found
         found = joined
     return _by_size(found)

@@ -1,9 +1,9 @@
 """Nearest pictures among millions: an index that is built once beside the embeddings and kept (extra `usearch`).
 
-Comes in: queries and embeddings. Goes out: as `neighbours.nearest`. Up to APPROXIMATE_FROM pictures, without a file to
-keep the index beside, and without the extra, every picture is compared. Beyond, candidates come from a graph (HNSW,
-Malkov and Yashunin 2018) and are ranked by their exact similarity; how many of the exact answers it finds is measured
-when it is built, and said.
+Comes in: queries and embeddings. Goes out: as `neighbours.nearest`. Up to APPROXIMATE_FROM pictures (where each of them
+is a query, up to ALL_PAIRS), and without the extra, every picture is compared. Beyond, candidates come from a graph
+(HNSW, Malkov and Yashunin 2018) and are ranked by their exact similarity; how many of the exact answers it finds is
+measured when it is built, and said.
 """
 
 import hashlib
@@ -27,11 +27,13 @@ from headstart.use.embeddings import Embeddings, weights_of
 
 APPROXIMATE_FROM = 1_000_000
 """Rows up to which all are compared: a query of a million takes a third of a second."""
+ALL_PAIRS = 100_000
+"""Rows up to which each is compared with all others: at ten times as many that takes a hundred times as long."""
 CANDIDATES = 4
 """Times as many as are asked for are taken from the graph and ranked exactly."""
 ASKED, TOP = 200, 10
 """Recall: of the TOP exact neighbours of so many pictures of the set, the share that the index finds."""
-BLOCK = 10_000
+BLOCK, ASKED_AT_ONCE = 10_000, 256
 
 
 @dataclass(frozen=True)
@@ -49,14 +51,33 @@ class Recall:
 
 def close(queries: np.ndarray, within: Embeddings, top: int) -> tuple[np.ndarray, np.ndarray]:
     """Indices and cosine similarities of the `top` rows of `within` most like each query, the highest first."""
-    if len(within) <= APPROXIMATE_FROM or within.file is None:
+    if len(within) <= APPROXIMATE_FROM or within.file is None or not _usearch(within):
         return nearest(queries, within.features, top)
-    if find_spec("usearch") is None:
+    return _ranked(_opened(within), queries, within.features, top)
+
+
+def every(within: Embeddings, top: int) -> tuple[np.ndarray, np.ndarray] | None:
+    """As `close` of every row of `within`, which is itself among its answers, from an index; None where there are so
+    few that all pairs are compared, or no index can be had."""
+    if len(within) <= ALL_PAIRS or not _usearch(within):
+        return None
+    return _ranked(_opened(within), within.features, within.features, top)
+
+
+def _usearch(within: Embeddings) -> bool:
+    """Whether an index can be built; that it cannot is said."""
+    there = find_spec("usearch") is not None
+    if not there:
         say(f"all {len(within):,} pictures are compared; `pip install 'headstart[usearch]'` builds an index of them")
-        return nearest(queries, within.features, top)
-    index, recall = _index(within, within.file)
-    say(f"from an index of {len(within):,} pictures, recall at {TOP} {recall}; {_beside(within.file).name} keeps it")
-    return _ranked(index, queries, within.features, top)
+    return there
+
+
+def _opened(within: Embeddings) -> Any:
+    """The index of these pictures; what it finds is said."""
+    index, recall = _index(within, within.file) if within.file else _measured(within, "")
+    kept = f"; {_beside(within.file).name} keeps it" if within.file else ""
+    say(f"from an index of {len(within):,} pictures, recall at {TOP} {recall}{kept}")
+    return index
 
 
 def _ranked(index: Any, queries: np.ndarray, features: np.ndarray, top: int) -> tuple[np.ndarray, np.ndarray]:
@@ -64,11 +85,20 @@ def _ranked(index: Any, queries: np.ndarray, features: np.ndarray, top: int) -> 
     top = min(top, len(features))
     count = min(len(features), CANDIDATES * top)
     indices, values = np.empty((len(queries), top), np.int64), np.empty((len(queries), top), np.float32)
-    for row, query in enumerate(normalized(queries)):
-        found = np.sort(index.search(query, count).keys.astype(np.int64))
-        similarity = normalized(features[found]) @ query
-        best = np.argsort(-similarity, kind="stable")[:top]
-        indices[row], values[row] = found[best], similarity[best]
+    for start in range(0, len(queries), ASKED_AT_ONCE):
+        rows = slice(start, start + ASKED_AT_ONCE)
+        asked = normalized(queries[rows])
+        answer = index.search(asked, count, threads=torch.get_num_threads())
+        keys = np.atleast_2d(answer.keys).astype(np.int64)
+        counts: Any = getattr(answer, "counts", keys.shape[1])  # of one query there are none
+        keys = np.pad(keys, ((0, 0), (0, count - keys.shape[1])))
+        none = np.arange(count) >= np.reshape(counts, (-1, 1))  # a graph may find fewer
+        found = np.sort(np.where(none, 0, keys), axis=1)
+        given = normalized(features[found.ravel()]).reshape(*found.shape, -1)
+        similarity = np.einsum("qcd,qd->qc", given, asked).clip(-1, 1)
+        similarity[:, 1:][found[:, 1:] == found[:, :-1]] = -np.inf
+        best = np.argsort(-similarity, axis=1, kind="stable")[:, :top]
+        indices[rows], values[rows] = (np.take_along_axis(part, best, axis=1) for part in (found, similarity))
     return indices, values
 
 
@@ -85,9 +115,7 @@ def _index(within: Embeddings, path: Path) -> tuple[Any, Recall]:
             return Index.restore(str(beside), view=True), kept
     except (OSError, ValueError, TypeError, RuntimeError):  # none yet, or damaged
         pass
-    index = built(within.features)
-    found, asked = recall_of(lambda rows, top: _ranked(index, rows, within.features, top)[0], within.features)
-    recall = Recall(digest.hexdigest(), found, asked)
+    index, recall = _measured(within, digest.hexdigest())
     about.unlink(missing_ok=True)
     unfinished = beside.with_suffix(f".{os.getpid()}.tmp")
     try:
@@ -97,6 +125,12 @@ def _index(within: Embeddings, path: Path) -> tuple[Any, Recall]:
         unfinished.unlink(missing_ok=True)
     files.write(about, json.dumps(asdict(recall)))
     return index, recall
+
+
+def _measured(within: Embeddings, identity: str) -> tuple[Any, Recall]:
+    index = built(within.features)
+    found, asked = recall_of(lambda rows, top: _ranked(index, rows, within.features, top)[0], within.features)
+    return index, Recall(identity, found, asked)
 
 
 def built(features: np.ndarray) -> Any:

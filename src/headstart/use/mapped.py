@@ -12,24 +12,32 @@ from dataclasses import dataclass
 from importlib import resources
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
 from headstart.data.sheets import fitted
+from headstart.data.splits import Splits, reading
 from headstart.engine.randomness import numpy_generator
 from headstart.evaluate.map import positions
 from headstart.evaluate.neighbours import nearest
 from headstart.records import files
+from headstart.records.errors import InputError
 from headstart.records.folder import check_output_folder, no_input
 from headstart.records.text import printable, table
 from headstart.use.clusters import clusters
 from headstart.use.embeddings import Embeddings
+from headstart.use.index import every
 
 NEIGHBOURS = 10
+DRAWN = 20_000
+"""On the page, at most, drawn at random from larger sets: what a browser moves without halting. The tables hold all."""
+BATCH = 10_000
+"""Rows of the parquet file whose thumbnails are in memory at once."""
 THUMBNAILS = 1000
 """In the page, at most: 1,000 of SIDE pixels are under 2 MB."""
 SIDE = 48
+PARTS = ("train", "val", "test")
 
 
 @dataclass(frozen=True)
@@ -50,7 +58,8 @@ def write_map(within: Embeddings, out: str | Path) -> Mapped:
     check_output_folder(out)
     no_input(out, within.data.sources)
     places, groups = positions(within.features), clusters(within.features)
-    indices, values = nearest(within.features, within.features, NEIGHBOURS + 1)
+    found = every(within, NEIGHBOURS + 1)
+    indices, values = found or nearest(within.features, within.features, NEIGHBOURS + 1)
     others = indices != np.arange(len(within))[:, None]
     loneliness = np.array([row[kept].mean() if kept.any() else 1 for row, kept in zip(values, others, strict=True)])
     labels = [within.classes[label] if label >= 0 else "" for label in within.labels]
@@ -63,8 +72,8 @@ def write_map(within: Embeddings, out: str | Path) -> Mapped:
     if find_spec("pyarrow"):
         written.append(out / "map.parquet")
         columns = dict(zip(header, (within.names, labels, *numbers), strict=True))
-        near = [[within.names[i] for i in row[kept]] for row, kept in zip(indices, others, strict=True)]
-        _write_parquet(written[2], within, columns | {"neighbours": near})
+        near = [row[kept] for row, kept in zip(indices, others, strict=True)]
+        _write_parquet(written[2], within, columns, near)
     return Mapped(written, len(within), int(groups.max(initial=-1)) + 1)
 
 
@@ -78,10 +87,25 @@ def _colours(
         disagree = 1 - same.sum(axis=1) / np.maximum(1, others.sum(axis=1))
         colours["class"] = {"values": within.labels.tolist(), "names": within.classes}
         colours["neighbours of another class"] = _range(np.where(within.labels >= 0, disagree, 0))
+    if (parts := _parts(within)) is not None:
+        colours["split"] = {"values": parts.tolist(), "names": list(PARTS)}
     count = int(groups.max(initial=-1)) + 1
     colours["cluster"] = {"values": groups.tolist(), "names": [f"cluster {i + 1}" for i in range(count)]}
     colours["similarity to the nearest"] = _range(loneliness)
     return colours
+
+
+def _parts(within: Embeddings) -> np.ndarray | None:
+    """The part of the run's split that each picture is in, a number of PARTS, -1 for none; None where no picture is."""
+    try:
+        with reading(within.run.folder.splits) as file:
+            own = Splits.of(file, len(file["digests"]))
+            digests = [digest.tobytes() for digest in file["digests"]]
+    except (InputError, KeyError, ValueError):  # gone, damaged, or of before it held what the pictures are
+        return None
+    known = {digests[i]: number for number, name in enumerate(PARTS) for i in getattr(own, name).tolist()}
+    found = np.array([known.get(digest.tobytes(), -1) for digest in within.digests])
+    return found if (found >= 0).any() else None
 
 
 def _range(values: np.ndarray) -> dict[str, Any]:
@@ -91,15 +115,15 @@ def _range(values: np.ndarray) -> dict[str, Any]:
 
 def page(within: Embeddings, places: np.ndarray, colours: dict[str, dict[str, Any]]) -> str:
     """The page: one file that needs nothing else."""
-    shown = set(numpy_generator(0, "map/thumbnails").permutation(len(within))[:THUMBNAILS].tolist())
+    draw = numpy_generator(0, "map/thumbnails").permutation(len(within))
+    shown, drawn = set(draw[:THUMBNAILS].tolist()), sorted(draw[:DRAWN].tolist())
     data = {
-        "names": [printable(name) for name in within.names],
-        "x": [round(float(x), 4) for x in places[:, 0]],
-        "y": [round(float(y), 4) for y in places[:, 1]],
-        "colours": colours,
-        "thumbnails": [
-            base64.b64encode(thumbnail(within, i)).decode() if i in shown else "" for i in range(len(within))
-        ],
+        "of": len(within),
+        "names": [printable(within.names[i]) for i in drawn],
+        "x": [round(float(places[i, 0]), 4) for i in drawn],
+        "y": [round(float(places[i, 1]), 4) for i in drawn],
+        "colours": {name: by | {"values": [by["values"][i] for i in drawn]} for name, by in colours.items()},
+        "thumbnails": [base64.b64encode(thumbnail(within, i)).decode() if i in shown else "" for i in drawn],
     }
     text = json.dumps(data).replace("<", "\\u003c")  # nothing in a name can end the script element
     template = resources.files("headstart.use").joinpath("templates/map.html").read_text(encoding="utf-8")
@@ -113,13 +137,26 @@ def thumbnail(within: Embeddings, index: int) -> bytes:
     return buffer.getvalue()
 
 
-def _write_parquet(path: Path, within: Embeddings, columns: dict[str, Sequence[Any]]) -> None:
+def _write_parquet(
+    path: Path, within: Embeddings, columns: dict[str, Sequence[Any]], near: Sequence[np.ndarray]
+) -> None:
+    """The columns, and of each picture the names of its nearest, where it lies, and a thumbnail; a batch at a time."""
     import pyarrow  # noqa: PLC0415 - an extra
     from pyarrow import parquet  # noqa: PLC0415
 
-    columns = columns | {
-        "path": [within.path(i) for i in range(len(within))],
-        "thumbnail": [thumbnail(within, i) for i in range(len(within))],
-    }
-    whole = pyarrow.table({name: pyarrow.array(values) for name, values in columns.items()})
-    files.write(path, lambda file: parquet.write_table(whole, file))
+    text = pyarrow.string()
+    kinds = {name: pyarrow.array(values[:1]).type for name, values in columns.items()}
+    kinds |= {"neighbours": pyarrow.list_(text), "path": text, "thumbnail": pyarrow.binary()}
+    schema = pyarrow.schema(list(kinds.items()))
+
+    def write(file: BinaryIO) -> None:
+        with parquet.ParquetWriter(file, schema) as writer:
+            for start in range(0, len(within), BATCH):
+                rows = range(start, min(start + BATCH, len(within)))
+                batch = {name: values[rows.start : rows.stop] for name, values in columns.items()}
+                batch["neighbours"] = [[within.names[other] for other in near[i]] for i in rows]
+                batch["path"] = [within.path(i) for i in rows]
+                batch["thumbnail"] = [thumbnail(within, i) for i in rows]
+                writer.write_table(pyarrow.table(batch, schema=schema))
+
+    files.write(path, write)

@@ -14,12 +14,13 @@ import torch
 
 from headstart.data.sheets import Section, Tile, gallery
 from headstart.engine.progress import say
-from headstart.evaluate.neighbours import blocks, normalized
+from headstart.evaluate.neighbours import blocks, nearest, normalized
 from headstart.records import files, text
 from headstart.records.errors import InputError
 from headstart.records.folder import check_output_folder, no_input
 from headstart.use.clusters import clusters
 from headstart.use.embeddings import Embeddings
+from headstart.use.index import every
 from headstart.use.suspects import suspicion
 
 NEIGHBOURS = 10
@@ -93,10 +94,11 @@ def select(
     if out is not None:
         check_output_folder(out)
         no_input(out, within.data.sources, pictures=True)
-    if len(within) > MANY:
+    near = every(within, NEIGHBOURS + 1)
+    if near is None and len(within) > MANY:
         say(f"each of {len(within):,} pictures is compared with every other: twice as many take four times as long")
     features = normalized(within.features)
-    pairs, loneliness = compare(features, similarity)
+    pairs, loneliness = compare(features, similarity) if near is None else of_nearest(*near, similarity)
     outliers = np.argsort(loneliness, kind="stable")[:n].tolist()
     chosen = farthest(features, n, covered)
     errors, groups = _label_errors(within), clusters(within.features)
@@ -137,7 +139,8 @@ def _covered(within: Embeddings, n: int, similarity: float) -> np.ndarray:
 def _label_errors(within: Embeddings) -> list[tuple[int, LabelError]]:
     """Positions and what is said of them, the most suspicious first; none where there are too few labels."""
     rows = np.flatnonzero(within.labels >= 0)
-    found = suspicion(within.features[rows], within.labels[rows], len(within.classes)) if len(rows) else None
+    features = within.features if len(rows) == len(within) else within.features[rows]  # a million need no second copy
+    found = suspicion(features, within.labels[rows], len(within.classes)) if len(rows) else None
     if found is None:
         return []
     return [
@@ -177,6 +180,24 @@ def compare(features: np.ndarray, similarity: float) -> tuple[list[tuple[int, in
     return sorted(pairs, key=lambda pair: (-pair[2], pair[0])), loneliness
 
 
+def of_nearest(
+    indices: np.ndarray, values: np.ndarray, similarity: float
+) -> tuple[list[tuple[int, int, float]], np.ndarray]:
+    """As `compare`, from the rows (N, 11) nearest to each, itself among them, and their similarities.
+
+    A pair that either of both names counts, so a picture of more than ten twins still has one before it.
+    """
+    own = np.arange(len(indices))[:, None]
+    others = np.sort(np.where(indices == own, -np.inf, values), axis=1)[:, ::-1][:, : indices.shape[1] - 1]
+    row, at = np.nonzero((values >= similarity) & (indices != own))
+    later, earlier = np.maximum(row, indices[row, at]), np.minimum(row, indices[row, at])
+    value = values[row, at]
+    order = np.lexsort((earlier, -value, later))
+    first = order[np.unique(later[order], return_index=True)[1]]
+    pairs = zip(later[first].tolist(), earlier[first].tolist(), value[first].tolist(), strict=True)
+    return sorted(pairs, key=lambda pair: (-pair[2], pair[0])), others.mean(axis=1)
+
+
 def farthest(features: np.ndarray, n: int, covered: np.ndarray) -> list[int]:
     """Greedy k-centre of unit rows (Sener and Savarese 2018): each choice is the row farthest from all chosen before.
 
@@ -185,7 +206,7 @@ def farthest(features: np.ndarray, n: int, covered: np.ndarray) -> list[int]:
     """
     chosen: list[int] = []
     if len(covered):
-        closest = np.max(np.stack([block.max(axis=0) for _, block in blocks(features[covered], features)]), axis=0)
+        closest = nearest(features, features[covered], 1)[1][:, 0]
     else:
         chosen.append(int((features @ features.mean(axis=0)).argmax()))
         closest = features @ features[chosen[0]]

@@ -18,6 +18,8 @@ from headstart.evaluate.neighbours import nearest
 FOLDS = 5
 STRENGTHS = (1e-4, 1e-3, 1e-2)
 """Values of C, the probe's inverse penalty, on standardised features; the best on the first fold is used for all."""
+JUDGES = 50_000
+"""Labelled pictures, drawn at random, that judge the others at most: time grows with the set, not with its square."""
 NEIGHBOURS = 20
 """And similarities weigh exp(cosine / 0.1), as in the probe `knn`."""
 
@@ -59,22 +61,32 @@ def suspicion(features: np.ndarray, labels: np.ndarray, classes: int, seed: int 
 
 def probed(features: np.ndarray, labels: np.ndarray, classes: int, seed: int = 0) -> np.ndarray:
     """(n, classes): probabilities of a linear probe that was not trained on the picture it judges."""
-    x, y = torch.from_numpy(features).float(), torch.from_numpy(labels)
-    fold = torch.from_numpy(numpy_generator(seed, "suspects/folds").permutation(len(labels)) % FOLDS)
+    fold = numpy_generator(seed, "suspects/folds").permutation(len(labels)) % FOLDS
     p = torch.empty(len(labels), classes)
-    strength = min(STRENGTHS, key=lambda C: _loss(_fold(x, y, classes, fold == 0, C), y[fold == 0]))
+    out = np.flatnonzero(fold == 0)
+    judged, y = out[:JUDGES], torch.from_numpy(labels)
+    strength = min(STRENGTHS, key=lambda C: _loss(_fold(features, y, classes, fold != 0, judged, C), y[judged]))
     for k in range(FOLDS):
-        p[fold == k] = _fold(x, y, classes, fold == k, strength)
+        out = np.flatnonzero(fold == k)
+        p[out] = _fold(features, y, classes, fold != k, out, strength)
     return p.numpy()
 
 
-def _fold(x: Tensor, y: Tensor, classes: int, out: Tensor, C: float) -> Tensor:
-    """Probabilities of the rows in `out` by a probe trained on the others."""
-    mean, std = x[~out].mean(0), x[~out].std(0).clamp(min=1e-6)
-    train, test = (x[~out] - mean) / std, (x[out] - mean) / std
+def _fold(features: np.ndarray, y: Tensor, classes: int, others: np.ndarray, out: np.ndarray, C: float) -> Tensor:
+    """Probabilities of the rows `out` by a probe trained on the others (n,) bool, or on JUDGES of them."""
+    rows = _judges(np.flatnonzero(others))
+    x = torch.from_numpy(features[rows]).float()
+    mean, std = x.mean(0), x.std(0).clamp(min=1e-6)
+    train = (x - mean) / std
     axes, mean_squares = logistic.principal_axes(train)
-    weights, biases = logistic.lbfgs((train @ axes)[None], y[~out][None], classes, C, mean_squares=mean_squares)
-    return (test @ axes @ weights[0] + biases[0]).softmax(1)
+    weights, biases = logistic.lbfgs((train @ axes)[None], y[rows][None], classes, C, mean_squares=mean_squares)
+    parts = (torch.from_numpy(features[some]).float() for some in np.split(out, range(JUDGES, len(out), JUDGES)))
+    return torch.cat([((part - mean) / std @ axes @ weights[0] + biases[0]).softmax(1) for part in parts])
+
+
+def _judges(rows: np.ndarray) -> np.ndarray:
+    """All of these, or JUDGES of them, sorted."""
+    return np.sort(numpy_generator(0, "suspects/judges").permutation(rows)[:JUDGES])
 
 
 def _loss(p: Tensor, y: Tensor) -> float:
@@ -83,7 +95,9 @@ def _loss(p: Tensor, y: Tensor) -> float:
 
 def voted(features: np.ndarray, labels: np.ndarray, classes: int) -> np.ndarray:
     """(n, classes): what the nearest others say, each with its weight."""
-    indices, values = nearest(features, features, NEIGHBOURS + 1)
+    judges = _judges(np.arange(len(labels)))
+    indices, values = nearest(features, features[judges], NEIGHBOURS + 1)
+    indices = judges[indices]
     weights = np.where(indices == np.arange(len(labels))[:, None], 0, np.exp((values - 1) / 0.1))
     p = np.zeros((len(labels), classes), np.float32)
     np.add.at(p, (np.arange(len(labels))[:, None], labels[indices]), weights)
