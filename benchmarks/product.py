@@ -28,15 +28,14 @@ from headstart.training import run as pretraining
 
 HEADSTART = [sys.executable, "-P", "-m", "headstart"]
 WIDTH, DIRECTIONS = 512, 64
-RECORDS = ("ae-train.csv", "simclr-train.csv", "simclr-eval.csv", "simclr-eval-ae-nonfrozen.csv")
+RECORDS = ("ae-train.csv", "simclr-train.csv", "simclr-eval.csv")
 
 
 class Cost(NamedTuple):
-    """Of one process: seconds of processor time, seconds on the clock, and the most memory in GiB."""
+    """Of one process: seconds of processor time, and seconds on the clock."""
 
     cpu: float
     clock: float
-    memory: float
 
 
 def cost(command: list[str]) -> Cost:
@@ -49,7 +48,7 @@ def cost(command: list[str]) -> Cost:
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
         raise RuntimeError(f"{' '.join(command)} ended with {process.returncode}:\n{said}")
-    return Cost(used.ru_utime + used.ru_stime, time.perf_counter() - began, used.ru_maxrss / 2**20)
+    return Cost(used.ru_utime + used.ru_stime, time.perf_counter() - began)
 
 
 class Made:
@@ -68,6 +67,10 @@ class Made:
             )
             pretraining.run(quick(few), out, quiet=True)
         return str(out)
+
+    def query(self) -> str:
+        """A picture file."""
+        return f"{self.run()}/samples/pairs.png"
 
     def pictures(self, n: int) -> str:
         """A folder of n JPEG files of 32 px."""
@@ -92,9 +95,10 @@ class Made:
 
 
 def quick(config: Config) -> Config:
-    """One epoch of everything."""
+    """One epoch, and no probes."""
     once = replace(config.autoencoder, epochs=1)
-    return replace(config, autoencoder=once, contrastive=replace(config.contrastive, epochs=1, batch_size=16))
+    contrastive = replace(config.contrastive, epochs=1, batch_size=16)
+    return replace(config, stages="contrastive", autoencoder=once, contrastive=contrastive)
 
 
 def write_like_embed(out: Path, rows: np.ndarray, like: Path, run: str) -> None:
@@ -126,6 +130,20 @@ features = {part: draw.normal(labels[part][:, None] / 10, 1, (m, 2048)).astype("
 names = {split: [f"{split}{i}" for i in range(count)] for split, count in counts.items()}
 probes.run(features, labels, names, [str(i) for i in range(10)], device=torch.device("cpu"), say=lambda _: None)
 """
+SELECT = """
+import sys, numpy as np
+from headstart.evaluate.neighbours import normalized
+from headstart.use.clusters import clusters
+from headstart.use.select import DUPLICATE, compare, farthest
+from headstart.use.suspects import suspicion
+with np.load(sys.argv[1]) as kept:
+    features, labels, classes = kept["embeddings"], kept["labels"], len(kept["classes"])
+compare(normalized(features), DUPLICATE)
+farthest(normalized(features), 20, np.empty(0, np.int64))
+clusters(features)
+suspicion(features, labels, classes)
+"""
+"""What `select` finds, without the pictures that it draws."""
 TSNE = """
 import sys, numpy as np
 from headstart.evaluate.map import positions
@@ -166,8 +184,8 @@ def sized(made: Made) -> dict[str, Callable[[int], list[str]]]:
     return {
         "check": lambda n: [*HEADSTART, "check", made.pictures(n)],
         "embed": lambda n: [*HEADSTART, "embed", made.run(), made.pictures(n), "--out", f"{fresh(made)}.npz"],
-        "search": lambda n: [*HEADSTART, "search", made.embeddings(n), "--query", "0000003.jpg", "--json"],
-        "select": lambda n: [*HEADSTART, "select", made.embeddings(n), "-n", "20"],
+        "search": lambda n: [*HEADSTART, "search", made.embeddings(n), "--query", made.query(), "--json"],
+        "select": lambda n: [sys.executable, "-c", SELECT, made.embeddings(n)],
         "t-SNE": lambda n: [sys.executable, "-c", TSNE, str(n)],
         "probes": probes,
     }
@@ -175,8 +193,8 @@ def sized(made: Made) -> dict[str, Callable[[int], list[str]]]:
 
 def line(name: str, size: str, costs: list[Cost], growth: str = "") -> None:
     """Print medians."""
-    cpu, clock, memory = (statistics.median(parts) for parts in zip(*costs, strict=True))
-    print(f"| {name} | {size} | {cpu:.1f} | {clock:.1f} | {memory:.2f} | {growth} |", flush=True)
+    cpu, clock = (statistics.median(parts) for parts in zip(*costs, strict=True))
+    print(f"| {name} | {size} | {cpu:.1f} | {clock:.1f} | {growth} |", flush=True)
 
 
 def main(argv: list[str]) -> None:
@@ -189,8 +207,8 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--only", nargs="+", metavar="NAME", help="rows whose names hold one of these")
     chosen = parser.parse_args(argv)
     print(common.machine())
-    print("\n| | of how many | processor s | clock s | GiB | grows as n to the |")
-    print("| --- | ---: | ---: | ---: | ---: | ---: |")
+    print("\n| | of how many | processor s | clock s | grows as n to the |")
+    print("| --- | ---: | ---: | ---: | ---: |", flush=True)
 
     def wanted(name: str) -> bool:
         return not chosen.only or any(part in name for part in chosen.only)
