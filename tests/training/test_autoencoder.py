@@ -306,6 +306,7 @@ def test_resume_is_exact_to_the_byte(
     whole = train(*_started(kind, on, data), tmp_path / "whole", compute=compute)
 
     folder = tmp_path / "parts"
+    folder.mkdir()
     stopping = StopsAfter(17, folder)  # in the middle of the second of three epochs
     with pytest.raises(Interrupted):
         train(*_started(kind, on, data), folder, compute=compute, checkpoints=stopping, log=stopping.metrics.log)

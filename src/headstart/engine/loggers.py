@@ -164,7 +164,7 @@ class WandB:
             project="headstart",
             group=group,
             name=run,
-            dir=root,
+            dir=str(root),
             config=dict(settings),
             settings=options,
             reinit="create_new",
