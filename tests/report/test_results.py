@@ -33,7 +33,14 @@ def test_the_committed_records_say_what_is_committed() -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-@pytest.mark.parametrize(("name", "page"), [("power", "results/README.md"), ("adapting/gains", "docs/adapting.md")])
+@pytest.mark.parametrize(
+    ("name", "page"),
+    [
+        ("power", "results/README.md"),
+        ("adapting/gains", "docs/adapting.md"),
+        ("adapting/finetuned", "docs/adapting.md"),
+    ],
+)
 def test_the_tables_on_the_pages_are_what_the_scripts_print(name: str, page: str) -> None:
     path = ROOT / "results" / f"{name}.py"
     printed = subprocess.run([sys.executable, path], capture_output=True, text=True, check=True).stdout
