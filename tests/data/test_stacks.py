@@ -57,6 +57,16 @@ def test_arrays_with_labels_and_parts(tmp_path: Path) -> None:
         opened(tmp_path / "o.npy")
 
 
+@pytest.mark.parametrize("word", ["val", "valid", "validation"])
+def test_a_part_is_known_by_every_word_for_it(tmp_path: Path, word: str) -> None:
+    arrays: Any = {"train_images": STACK, "train_labels": HALVES, f"{word}_images": STACK, f"{word}_labels": range(8)}
+    source = find(npz(tmp_path / "p.npz", **arrays))
+    val = {name: label for name, label in labelled(source).items() if name.startswith(word)}
+    assert list(val.values()) == [str(i) for i in range(8)]
+    assert set(source.official.tolist()) == {"train", "val"}
+    assert not any("not used" in note for note in source.notes)
+
+
 @pytest.mark.parametrize(
     ("arrays", "expected", "note"),
     [

@@ -16,7 +16,8 @@ from headstart.records.arrays import in_words
 from headstart.records.errors import InputError
 
 Arrays = dict[str, np.ndarray]
-_PARTS = (("train", "train"), ("val", "val"), ("valid", "val"), ("test", "test"))
+_PARTS = {"train": "train", "validation": "val", "valid": "val", "val": "val", "test": "test"}
+"""Words in an array's name that say its part, a longer one before what it begins with."""
 
 
 def in_arrays(path: Path) -> Found:
@@ -36,7 +37,7 @@ def in_arrays(path: Path) -> Found:
     for name, array in pictures.items():
         prefix = f"{name}/" if len(pictures) > 1 else ""
         rows = zip(_in_colour(array, path, name), labels.of(name, len(array)), strict=True)
-        official = dict(_PARTS).get(_part(name), "") if len(pictures) > 1 else ""
+        official = _PARTS.get(_part(name), "") if len(pictures) > 1 else ""
         entries += [Entry(f"{prefix}{i:07d}", pixels, label, official) for i, (pixels, label) in enumerate(rows)]
     return Found(entries, notes=labels.notes())
 
@@ -157,7 +158,7 @@ class _Labels:
 
 
 def _part(name: str) -> str:
-    return next((word for word, _ in _PARTS if word in name.lower()), "")
+    return next((word for word in _PARTS if word in name.lower()), "")
 
 
 def _without_part(name: str) -> str:
