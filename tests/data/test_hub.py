@@ -76,6 +76,27 @@ def test_a_set_of_picture_files_with_a_table_beside_them(tmp_path: Path) -> None
     assert all(np.array_equal(frame, pixels(20, 20, i)) for i, frame in enumerate(frames))
 
 
+@pytest.mark.parametrize("kind", ["number", "class"])
+def test_the_column_called_label_is_that(tmp_path: Path, kind: str) -> None:
+    """Beside others that could be; as in the same parquet file without `datasets`, where -1 is no class either."""
+    names = datasets.ClassLabel(names=["0", "1"])
+    features = datasets.Features(
+        {
+            "image": datasets.Image(),
+            "tag": names if kind == "class" else datasets.Value("string"),
+            "label": names if kind == "class" else datasets.Value("int64"),
+        }
+    )
+    columns = {"image": [{"bytes": picture, "path": None} for picture in PICTURES[:3]], "tag": ["0", "1", "1"]}
+    table = datasets.Dataset.from_dict(columns | {"label": [-1, 0, 1]}, features=features)
+    (tmp_path / "set").mkdir()
+    table.to_parquet(tmp_path / "set/train.parquet")
+    for name in (f"hf:{tmp_path}/set", f"{tmp_path}/set/train.parquet"):
+        source = find(name)
+        assert (source.classes, source.labels.tolist()) == (["0", "1"], [-1, 0, 1])
+        assert any("column tag not used" in note for note in source.notes)
+
+
 def test_bad_rows_are_set_aside_by_name(tmp_path: Path) -> None:
     features = datasets.Features({"image": datasets.Image()})
     cut = PICTURES[3][:60]

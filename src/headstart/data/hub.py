@@ -7,13 +7,13 @@ each where it lies when it is asked for, so that the whole is never in memory. N
 
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from headstart.data import words
 from headstart.data.decode import UnreadableError
-from headstart.data.labels import class_name, is_label
+from headstart.data.labels import class_name, label_columns, without_minus_one
 from headstart.data.source import Entry, Picture, Source, make
 from headstart.records.errors import InputError
 from headstart.records.files import expanded
@@ -41,6 +41,9 @@ def on_hub(source: str) -> Source:
             notes.append(f"{source}, {name}: column{'s' if len(others) > 1 else ''} {', '.join(others)} not used")
     if not entries:
         raise InputError(f"{source} holds no pictures: it has no rows")
+    labels, none = without_minus_one([entry.label for entry in entries])
+    entries = [replace(entry, label=label) for entry, label in zip(entries, labels, strict=True)]
+    notes += [f"{source}: {note}" for note in none]
     kept = tuple(Path(file["filename"]) for table in parts.values() for file in table.cache_files)
     return make(source, entries, notes=tuple(notes), files=kept)
 
@@ -70,9 +73,11 @@ def _columns(source: str, table: Any) -> tuple[str, str | None, list[str]]:
     column = next((name for name, kind in kinds.items() if kind == "Image"), None)
     if column is None:
         raise InputError(f"{source} has no column of pictures; it has {', '.join(kinds)}")
-    named = [name for name in kinds if name != column and (kinds[name] == "ClassLabel" or is_label(name))]
+    rest = [name for name in kinds if name != column]
+    called = [rest[i] for i in label_columns(rest)]
+    named = called + [name for name in rest if kinds[name] == "ClassLabel" and name not in called]
     label = min(named, key=lambda name: kinds[name] != "ClassLabel", default=None)
-    return column, label, [name for name in kinds if name not in (column, label)]
+    return column, label, [name for name in rest if name != label]
 
 
 def _rows(table: Any, column: str, label: str | None) -> Iterator[tuple[Picture, str | None]]:
