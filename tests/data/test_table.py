@@ -99,6 +99,12 @@ def test_classes_that_differ_in_writing_alone_are_spoken_of(tmp_path: Path) -> N
     assert doubts[0] == "classes that may be one, but are taken for different ones: '01' and '1'; 'Cat' and 'cat'"
 
 
+def test_long_numbers_are_different_classes(tmp_path: Path) -> None:
+    table(tmp_path, rows("path,label", "20231001", "20231002", "9007199254740992", "9007199254740993", "10", "1"))
+    doubts = check.run(DataConfig(sources=(str(tmp_path / "t.csv"),))).doubts
+    assert not any("may be one" in doubt for doubt in doubts)
+
+
 def test_one_column_a_class(tmp_path: Path) -> None:
     source = table(tmp_path, rows("filename, cat, dog", "1,0", "0,1", "0,0", "1,1"))
     assert labelled(source) == {"p0.png": "cat", "p1.png": "dog", "p2.png": None, "p3.png": None}

@@ -76,11 +76,14 @@ def without_minus_one(labels: Sequence[str | None]) -> tuple[list[str | None], l
 
 
 def alike(classes: Iterable[str]) -> list[str]:
-    """A sentence for classes whose names differ in case, blanks or leading zeros alone, and may be meant as one."""
+    """A sentence for classes whose names differ in case, blanks or outer zeros alone, and may be meant as one."""
     same = defaultdict(list)
     for name in classes:
         plain = " ".join(name.split()).casefold()
-        same[f"{float(plain):g}" if re.fullmatch(r"\d+(\.\d+)?", plain) else plain].append(name)
+        if re.fullmatch(r"\d+(\.\d+)?", plain):
+            whole, _, rest = plain.partition(".")
+            plain = f"{whole.lstrip('0')}.{rest.rstrip('0')}"
+        same[plain].append(name)
     doubtful = [" and ".join(map(repr, names)) for names in same.values() if len(names) > 1]
     more = f" and {len(doubtful) - 3} more" if len(doubtful) > 3 else ""
     return [f"classes that may be one, but are taken for different ones: {'; '.join(doubtful[:3])}{more}"] * bool(
