@@ -344,6 +344,15 @@ def test_bad_options_are_refused(options: Any, words: str) -> None:
         SimCLRAugment(**options)
 
 
+def test_options_may_be_numbers_of_any_library() -> None:
+    pictures, plain = some_pictures(3, 8, 8), SimCLRAugment(8, crop_scale=(0.25, 1.0), flip=0.5, jitter_p=0.25)
+    size: Any = np.int64(8)
+    others: Any = {"crop_scale": np.array([0.25, 1.0]), "flip": np.float32(0.5), "jitter_p": np.float64(0.25)}
+    views: Any = np.int64(2)
+    given = SimCLRAugment(size, **others)(pictures, views=views, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(given, plain(pictures, generator=torch.Generator().manual_seed(0)))
+
+
 @pytest.mark.parametrize(
     "pictures",
     [Image.new("RGB", (8, 8)), [Image.new("RGB", (8, 8))] * 2, np.zeros((2, 8, 8, 3), np.uint8), "photo.png", None],

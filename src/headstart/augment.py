@@ -126,9 +126,8 @@ class SimCLRAugment(nn.Module):
         must(0 < low <= high, "crop_ratio", self.crop_ratio, "two positive numbers, the smaller first")
         for name in ("flip", "jitter_p", "grey_p", "blur_p"):
             share = getattr(self, name)
-            must(
-                isinstance(share, Real) and 0 <= float(share) <= 1, name, getattr(self, name), "a probability in [0, 1]"
-            )
+            right = isinstance(share, Real) and 0 <= float(share) <= 1
+            must(right, name, share, "a probability in [0, 1]")
         must(
             min(self.jitter) >= 0 and self.jitter[HUE] <= 0.5,
             "jitter",

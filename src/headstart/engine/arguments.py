@@ -7,6 +7,7 @@ and what it has to be, in place of an error from the depths of torch, or of a nu
 from numbers import Integral, Real
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -60,8 +61,7 @@ def check_pictures(pictures: Any) -> None:
 
 def check_sizes(views: Any, valid: Tensor | None, pictures: Tensor) -> None:
     """Raise InputError for a number of views that is none, and for heights and widths (N, 2) that leave the frames."""
-    if not isinstance(views, int) or views < 1:
-        raise InputError(f"SimCLRAugment: views is {views}; it has to be a whole number, at least 1.")
+    whole("SimCLRAugment", "views", views)
     if valid is None:
         return
     most = torch.tensor(pictures.shape[-2:])
@@ -80,7 +80,7 @@ def whole(where: str, name: str, value: Any, unit: str = "") -> None:
 
 def several(name: str, values: Any, count: int) -> tuple[float, ...]:
     """An option of so many numbers. Raises InputError for anything else."""
-    right = isinstance(values, (tuple, list, Tensor)) and len(values) == count
+    right = isinstance(values, (tuple, list, np.ndarray, Tensor)) and len(values) == count
     if not right or not all(isinstance(value, Real | Tensor) for value in values):
         raise InputError(f"SimCLRAugment: {name} is {values}; it has to be {count} numbers.")
     return tuple(values)
