@@ -138,8 +138,8 @@ def fetched(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 
 
 def hosted(tree: Any) -> Any:
-    """Dicts, lists and tuples with every tensor of a GPU in them copied to page-locked memory, all at once and waited
-    for once; the host's own tensors as they are."""
+    """Dicts, lists and tuples with every tensor of a GPU in them copied to the host, by CUDA to page-locked memory, all
+    at once and waited for once; the host's own tensors as they are."""
     copied = False
 
     def walk(item: Any) -> Any:
@@ -147,7 +147,7 @@ def hosted(tree: Any) -> Any:
         match item:
             case torch.Tensor():
                 if item.device.type != "cuda":
-                    return item
+                    return item if item.device.type == "cpu" else item.detach().cpu()
                 copied = True
                 return item.detach().to("cpu", non_blocking=True)
             case dict():
