@@ -107,7 +107,7 @@ def check_output_file(out: str | Path, option: str = "--out") -> None:
     path = expanded(out)
     if path.is_dir():
         raise InputError(f"{option} {out} is a folder; give a file")
-    if (path.exists() and not path.is_file()) or _real(path.parent) in DEVICES:
+    if (path.exists() and not path.is_file()) or _is_of_devices(_real(path.parent)):
         raise InputError(f"{option} {out} is a device or a pipe, which a file would replace; give a file")
     _check_writable(path, f"{option} {out}", "another file")
 
@@ -120,8 +120,9 @@ def check_output_folder(out: str | Path, option: str = "--out", instead: str = "
     _check_writable(path / "result.json", what, instead)
 
 
-DEVICES = (Path("/dev"), Path("/dev/fd"), Path("/proc/self/fd"))
-"""Folders whose entries are no files, even where they lead to one, as /dev/stdout may."""
+def _is_of_devices(folder: Path) -> bool:
+    """Whether a folder's entries are no files, even where they lead to one, as /dev/stdout and /dev/fd/1 may."""
+    return folder == Path("/dev") or (folder.name == "fd" and folder.is_relative_to("/proc"))
 
 
 def _check_writable(path: Path, what: str, instead: str) -> None:
