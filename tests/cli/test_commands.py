@@ -151,6 +151,25 @@ def test_out_folder_that_cannot_be_made(tmp_path: Path, capsys: pytest.CaptureFi
     assert "cannot be written" in capsys.readouterr().err
 
 
+def test_home_is_home_behind_an_equals_sign(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where shells leave `~` as it is, an output would go into a folder of that name."""
+    Image.new("RGB", (16, 16)).save(tmp_path / "a.png")
+    (tmp_path / "home").mkdir()
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+    assert run("check", "a.png", "--json=~/x.json") == 0
+    assert (tmp_path / "home/x.json").is_file()
+    assert not (tmp_path / "~").exists()
+
+
+def test_an_open_file_of_the_shell_is_no_output(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """`--json /dev/fd/3 3> file`: renaming a file to it would not reach what the shell opened."""
+    Image.new("RGB", (16, 16)).save(tmp_path / "a.png")
+    with (tmp_path / "file").open("w") as file:
+        assert run("check", str(tmp_path / "a.png"), "--json", f"/dev/fd/{file.fileno()}") == 2
+    assert "is a device or a pipe" in capsys.readouterr().err
+
+
 def test_help_status_and_report_do_not_import_torch() -> None:
     program = (
         "import sys\n"

@@ -18,6 +18,7 @@ from headstart.cli.choices import PARSERS
 from headstart.cli.train import pretrain
 from headstart.records.config import Config, DataConfig
 from headstart.records.config import load as load_config
+from headstart.records.files import expanded
 from headstart.records.located import reading
 from headstart.records.presets import preset as named_preset
 from headstart.records.text import visible
@@ -26,12 +27,14 @@ from headstart.records.text import visible
 def parsed(command: Callable[..., int], argv: list[str], program: str, **begin: Any) -> dict[str, Any]:
     """The arguments of a command, by name; wrong ones end the program with exit code 2, told on the error output.
 
+    A path may begin with `~`, which shells leave as it is behind `--out=`.
+
     begin: what some of them are where nothing is given.
     """
 
     @functools.wraps(command)
     def given(**values: Any) -> dict[str, Any]:
-        return values
+        return {name: _at_home(value) for name, value in values.items()}
 
     said = io.StringIO()
     try:
@@ -41,6 +44,10 @@ def parsed(command: Callable[..., int], argv: list[str], program: str, **begin: 
         sys.stderr.write(visible(said.getvalue()))  # what was typed may hold what steers a terminal
         if "nrecognized" in said.getvalue():
             sys.stderr.writelines(f"{line}\n" for line in _answered_flags(argv))
+
+
+def _at_home(value: Any) -> Any:
+    return expanded(value) if isinstance(value, Path) else value
 
 
 def _answered_flags(argv: list[str]) -> Iterator[str]:
