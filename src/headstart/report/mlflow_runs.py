@@ -4,6 +4,7 @@ Comes in: the store's file, or a folder. Goes out: a table with a row a run that
 the last value of each metric.
 """
 
+import contextlib
 import sqlite3
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -25,7 +26,7 @@ PARTS = ("params", "metrics")
 def store(path: Path) -> pd.DataFrame:
     """Runs of a sqlite store. Raises InputError for a file that is none."""
     try:
-        with sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True) as opened:
+        with contextlib.closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)) as opened:
             runs = pd.read_sql(
                 "select run_uuid, name as run_name, experiment_id from runs where lifecycle_stage = 'active'", opened
             )
