@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -121,3 +122,14 @@ def test_without_the_extra_all_are_compared_and_that_is_said(
     assert search(kept, photos / "ring" / "01.png", top=3)[0].found[0].name == "ring/twin of 01.png"
     assert "headstart[usearch]" in capsys.readouterr().err
     assert not list(Path(str(kept.file)).parent.glob("*.usearch"))
+
+
+def test_a_query_for_which_the_graph_finds_too_few_is_compared_with_all() -> None:
+    class Sparse:
+        def search(self, queries: np.ndarray, count: int, threads: int) -> SimpleNamespace:
+            return SimpleNamespace(keys=np.zeros((len(queries), 1)), counts=np.ones(len(queries), int))
+
+    features = np.random.default_rng(0).normal(size=(30, 8)).astype(np.float32)
+    found, exact = index._ranked(Sparse(), features, features, 5), nearest(features, features, 5)
+    for part, wanted in zip(found, exact, strict=True):
+        np.testing.assert_array_equal(part, wanted)

@@ -57,6 +57,22 @@ def test_a_sample_judges_a_large_set(points: tuple[np.ndarray, np.ndarray], monk
     assert voted(features, labels, 3).shape == probed(features, labels, 3).shape == (180, 3)
 
 
+def test_as_many_neighbours_judge_a_judge_as_any_other(
+    points: tuple[np.ndarray, np.ndarray], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    features, labels = points
+    monkeypatch.setattr(suspects, "JUDGES", 40)
+    judges = suspects._judges(np.arange(180))
+    found = voted(features, labels, 3)
+    unit = features / np.linalg.norm(features, axis=1, keepdims=True)
+    for row in range(180):
+        others = judges[judges != row]
+        likeness = unit[others] @ unit[row]
+        best = np.argsort(-likeness)[: suspects.NEIGHBOURS]
+        weights = np.bincount(labels[others[best]], np.exp((likeness[best] - 1) / 0.1), minlength=3)
+        np.testing.assert_allclose(found[row], weights / weights.sum(), atol=1e-5)
+
+
 @pytest.mark.parametrize(
     ("labels", "classes"), [([0] * 20, 1), ([0] * 19 + [1], 2), ([0, 1], 2), (list(range(12)), 12)]
 )

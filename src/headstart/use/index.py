@@ -81,7 +81,8 @@ def _opened(within: Embeddings) -> Any:
 
 
 def _ranked(index: Any, queries: np.ndarray, features: np.ndarray, top: int) -> tuple[np.ndarray, np.ndarray]:
-    """The best of the index's candidates, by their exact similarity; ties by index."""
+    """The best of the index's candidates, by their exact similarity; ties by index. All rows are compared with a query
+    for which the graph finds fewer than `top`."""
     top = min(top, len(features))
     count = min(len(features), CANDIDATES * top)
     indices, values = np.empty((len(queries), top), np.int64), np.empty((len(queries), top), np.float32)
@@ -99,6 +100,9 @@ def _ranked(index: Any, queries: np.ndarray, features: np.ndarray, top: int) -> 
         similarity[:, 1:][found[:, 1:] == found[:, :-1]] = -np.inf
         best = np.argsort(-similarity, axis=1, kind="stable")[:, :top]
         indices[rows], values[rows] = (np.take_along_axis(part, best, axis=1) for part in (found, similarity))
+    short = np.isneginf(values).any(axis=1)
+    if short.any():
+        indices[short], values[short] = nearest(queries[short], features, top)
     return indices, values
 
 

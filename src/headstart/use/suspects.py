@@ -94,11 +94,13 @@ def _loss(p: Tensor, y: Tensor) -> float:
 
 
 def voted(features: np.ndarray, labels: np.ndarray, classes: int) -> np.ndarray:
-    """(n, classes): what the nearest others say, each with its weight."""
+    """(n, classes): what the NEIGHBOURS nearest others say, each with its weight."""
     judges = _judges(np.arange(len(labels)))
     indices, values = nearest(features, features[judges], NEIGHBOURS + 1)
     indices = judges[indices]
-    weights = np.where(indices == np.arange(len(labels))[:, None], 0, np.exp((values - 1) / 0.1))
+    left_out = indices == np.arange(len(labels))[:, None]  # the picture itself, or the furthest where it is no judge
+    left_out[~left_out.any(axis=1), NEIGHBOURS:] = True
+    weights = np.where(left_out, 0, np.exp((values - 1) / 0.1))
     p = np.zeros((len(labels), classes), np.float32)
     np.add.at(p, (np.arange(len(labels))[:, None], labels[indices]), weights)
     total = p.sum(axis=1, keepdims=True)
