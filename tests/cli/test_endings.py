@@ -16,7 +16,7 @@ from tests.cli.test_commands import pictures, run
 
 UNFORESEEN = {
     "check": (["check", "digits"], "headstart.data.check.run"),
-    "report": (["report", "x"], "headstart.report.write_report"),
+    "report": (["report", "x"], "headstart.report.written"),
     "study status": (["study", "status", "x"], "headstart.study.status"),
     "list": (["list", "heads"], "headstart.cli.look.listed"),
 }
