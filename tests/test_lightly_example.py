@@ -73,6 +73,22 @@ def test_swapping_lightlys_head_for_ours_is_one_line(pictures: Path, autoencoder
     assert run(tmp_path / "theirs.py", pictures, autoencoder).count("epoch") == 2
 
 
+@pytest.mark.parametrize("objective", ["vicreg", "barlow", "sigreg"])
+def test_another_objective_in_lightlys_loop_is_one_line(
+    pictures: Path, autoencoder: Path, tmp_path: Path, objective: str
+) -> None:
+    pytest.importorskip("lightly")
+    page = (EXAMPLES.parent / "docs" / "objectives.md").read_text(encoding="utf-8")
+    (ours,) = [line for line in page.splitlines() if line.startswith("criterion = ")]
+    source = (EXAMPLES / "lightly_loop.py").read_text()
+    swapped = source.replace(
+        "NTXentLoss(temperature=0.5)", ours.removeprefix("criterion = ").replace("vicreg", objective)
+    )
+    swapped = swapped.replace("from lightly.loss import NTXentLoss", f"from headstart.objectives import {objective}")
+    (tmp_path / "ours.py").write_text(swapped)
+    assert run(tmp_path / "ours.py", pictures, autoencoder).count("epoch") == 2
+
+
 @pytest.mark.parametrize("temperature", [0.1, 0.5, 1.0])
 @pytest.mark.parametrize("n", [2, 5, 64])
 def test_our_loss_and_its_gradient_are_lightlys(temperature: float, n: int) -> None:
