@@ -1,8 +1,8 @@
 """What the recipe for given weights was worth over its seeds: `python results/adapting/gains.py`.
 
-Reads the records of recipe/ (settings: recipe.yaml). A gain is the difference of one run's adapted and given weights on
-the test split; its interval is Student's t over seeds. The given weights are the same in every seed, and so is the test
-split: the intervals are about other seeds, not about other pictures.
+Reads the records of recipe/ and cifar10/ (settings: recipe.yaml, cifar10.yaml). A gain is the difference of one run's
+adapted and given weights on the test split; its interval is Student's t over seeds. The given weights are the same in
+every seed, and so is the test split: the intervals are about other seeds, not about other pictures.
 """
 
 import json
@@ -13,11 +13,14 @@ import numpy as np
 
 from headstart.statistics import t_interval
 
+STUDIES = ("recipe", "cifar10")
+
 
 def main() -> None:
     """Print the table as Markdown."""
     found: dict[tuple[str, str], list[tuple[float, float]]] = defaultdict(list)
-    for path in sorted(Path(__file__).with_name("recipe").glob("runs/*/result.json")):
+    here = Path(__file__).parent
+    for path in (path for study in STUDIES for path in sorted((here / study).glob("runs/*/result.json"))):
         result = json.loads(path.read_text(encoding="utf-8"))
         for probe, after in result["probes"].items():
             given = result["untrained"][probe]["accuracy"]
