@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from headstart.records.files import read_json
 from headstart.report import frame
 from headstart.statistics import clusters_for_half_width
 
@@ -32,23 +31,20 @@ def main() -> None:
             print(f"| {' | '.join(row)} |")
 
 
-def rows(study: Path) -> Iterator[list[str]]:
+def rows(path: Path) -> Iterator[list[str]]:
     """The cells of each set and probe of a study."""
-    results = [read_json(path) for path in sorted((study / "runs").glob("*/result.json"))]
-    for probe in sorted({name for result in results for name in result["probes"]}):
-        for name, runs in frame.read(study, probe).runs.groupby("dataset", observed=True):
+    study = frame.read(path)
+    for probe in sorted({name for result in study.results.values() for name in result["probes"]}):
+        probed = study.runs[[probe in study.results[run]["probes"] for run in study.runs["run"]]]
+        found = [study.results[run] for run in probed["run"]]
+        probed = probed.assign(accuracy=[result["probes"][probe]["accuracy"] for result in found])
+        probed["gain"] = [gain(result, probe) for result in found]
+        for name, runs in probed.groupby("dataset", observed=True):
             spread = spread_of_differences(runs)
             if spread is not None:
-                gains = [gain(r, probe) for r in results if r["data"]["name"] == name and r["probes"]]
                 seeds = [str(clusters_for_half_width(width, spread)) for width in (0.5, 0.7)]
-                yield [
-                    str(study.relative_to(HERE)),
-                    name,
-                    f"`{probe}`",
-                    f"{np.mean(gains):+.1f}",
-                    f"{spread:.2f}",
-                    *seeds,
-                ]
+                moved = f"{runs['gain'].mean():+.1f}"
+                yield [str(path.relative_to(HERE)), name, f"`{probe}`", moved, f"{spread:.2f}", *seeds]
 
 
 def gain(result: dict[str, Any], probe: str) -> float:

@@ -8,17 +8,15 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from headstart.data.words import in_order
+from headstart.records.text import number
 
-def _words(text: str) -> tuple[str, ...]:
-    return tuple(text.split())
-
-
-_LABELS = _words(
+_LABELS = in_order(
     "label class category target labels classes species labelname classname categoryname breed variety genus "
     "family diagnosis dx finding tag tags groundtruth gt labeltext classlabel y labelid classid categoryid "
     "targetid labelidx classidx classindex labelindex choice choices"
 )
-_NO_LABEL = {"", *_words("na n/a #n/a <na> nan none null nil - -- ? unlabeled unlabelled missing")}
+_NO_LABEL = {"", *in_order("na n/a #n/a <na> nan none null nil - -- ? unlabeled unlabelled missing")}
 """What people and pandas write where there is no label."""
 
 
@@ -71,8 +69,8 @@ def without_minus_one(labels: Sequence[str | None]) -> tuple[list[str | None], l
     count = sum(label == "-1" for label in labels)
     if not count or not others or others == {"1"} or not all(label.isdecimal() for label in others):
         return list(labels), []
-    some = f"{count:,} label{'s' if count > 1 else ''} -1 taken for none"
-    return [None if label == "-1" else label for label in labels], [some]
+    some = [None if label == "-1" else label for label in labels]
+    return some, [f"{number(count, 'label')} -1 taken for none"]
 
 
 def alike(classes: Iterable[str]) -> list[str]:

@@ -19,21 +19,16 @@ from headstart.data.labels import is_label, key, label_columns, no_label, withou
 from headstart.records.errors import InputError
 from headstart.records.text import from_data_cell, printable
 
-
-def _in_order(text: str) -> tuple[str, ...]:
-    return tuple(text.split())
-
-
-PATHS = _in_order(
+PATHS = words.in_order(
     "path file filename filepath fullpath relpath relativepath image imagefile imagefilename imagename "
     "imagepath img imgfile imgname imgpath picture picturename photo photoname fname uri name imageid imgid "
     "pictureid photoid imageindex idcode key id"
 )
-SPLITS = _in_order("split subset partition set usage phase dataset datasplit splitname fold mode")
+SPLITS = words.in_order("split subset partition set usage phase dataset datasplit splitname fold mode")
 _FLAGS = {
-    **dict.fromkeys(_in_order("isvalid isval valid val validation isvalidation isdev"), ("val", "train")),
-    **dict.fromkeys(_in_order("istest test istesting isholdout"), ("test", "train")),
-    **dict.fromkeys(_in_order("istrain train istraining"), ("train", "test")),
+    **dict.fromkeys(words.in_order("isvalid isval valid val validation isvalidation isdev"), ("val", "train")),
+    **dict.fromkeys(words.in_order("istest test istesting isholdout"), ("test", "train")),
+    **dict.fromkeys(words.in_order("istrain train istraining"), ("train", "test")),
 }
 """Columns of yes and no that say a split, and which for yes and for no."""
 _YES_OR_NO = {"1": True, "1.0": True, "true": True, "yes": True, "0": False, "0.0": False, "false": False, "no": False}

@@ -14,6 +14,11 @@ def the_words(text: str) -> frozenset[str]:
     return frozenset(text.split())
 
 
+def in_order(text: str) -> tuple[str, ...]:
+    """The words of a text, as they follow each other."""
+    return tuple(text.split())
+
+
 _KIND = re.compile(
     r"""(?:(?P<train>train(?:ing|val)?|trn)
       | (?P<val>val(?:id(?:ation|ate|ating)?)?|dev(?:el(?:opment)?)?)
