@@ -11,6 +11,7 @@ other. Goes out: OUT/log.txt with all that the steps printed, OUT/steps.json, an
 
 import argparse
 import contextlib
+import itertools
 import json
 import os
 import signal
@@ -19,7 +20,9 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import IO
 
@@ -45,11 +48,12 @@ seeds: [0]
 
 @dataclass(frozen=True)
 class Step:
-    """A command, what it is for, and the seconds after which it is ended."""
+    """A command, what it is for, and the seconds after which it is ended; neighbours that may be are taken `beside`."""
 
     name: str
     command: Sequence[str]
     limit: float
+    beside: bool = False
 
 
 def smoke(device: str, folder: Path) -> list[Step]:
@@ -58,6 +62,7 @@ def smoke(device: str, folder: Path) -> list[Step]:
     config, picture, study = (str(folder / name) for name in ("run/config.yaml", "picture.png", "study.yaml"))
     tiny = ["--data.limit", "200", "--autoencoder.epochs", "2", "--contrastive.epochs", "2"]
     tiny += ["--backbone.name", "resnet18", "--contrastive.batch-size", "32"]
+    adamw = ["--contrastive.optimizer", "adamw"]
 
     def pretrain(name: str, *options: str) -> list[str]:
         return ["pretrain", "digits", "--out", f"{run}-{name}", *tiny, *options]
@@ -66,11 +71,10 @@ def smoke(device: str, folder: Path) -> list[Step]:
         "pretrain": ["pretrain", "digits", "--out", run, *tiny],
         "chunks": pretrain("chunks", "--contrastive.chunk", "8"),
         "lars": pretrain("lars", "--contrastive.optimizer", "lars"),
-        "vicreg": pretrain("vicreg", "--contrastive.objective", "vicreg"),
-        "barlow": pretrain("barlow", "--contrastive.objective", "barlow"),
-        "sigreg": pretrain("sigreg", "--contrastive.objective", "sigreg"),
+        "vicreg": pretrain("vicreg", "--contrastive.objective", "vicreg", *adamw),
+        "barlow": pretrain("barlow", "--contrastive.objective", "barlow", *adamw),
+        "sigreg": pretrain("sigreg", "--contrastive.objective", "sigreg", *adamw),
         "float32": pretrain("float32", "--precision", "float32"),
-        "extend": ["pretrain", "--config", config, "--out", run, "--contrastive.epochs", "3", "--extend"],
         "adapt": pretrain("adapt", "--backbone.weights", run),
         "evaluate": ["evaluate", run],
         "embed": ["embed", run, "digits", "--out", f"{run}.npz"],
@@ -78,25 +82,29 @@ def smoke(device: str, folder: Path) -> list[Step]:
         "select": ["select", run, "digits", "-n", "5"],
         "map": ["map", run, "digits", "--out", f"{run}-map"],
         "finetune": ["finetune", run, "digits", "--out", f"{run}-classifier", "--epochs", "2"],
-        "predict": ["predict", f"{run}-classifier", picture, "--out", f"{run}.csv"],
         "two runs at once": ["study", "run", study, "--out", f"{run}-study", "--workers", "2"],
+        "predict": ["predict", f"{run}-classifier", picture, "--out", f"{run}.csv"],
+        "extend": ["pretrain", "--config", config, "--out", run, "--contrastive.epochs", "3", "--extend"],
     }
-    return [Step(f"smoke: {name}", [*RUN, *command, *chosen], 60) for name, command in commands.items()]
+    alone = {"pretrain", "predict", "extend"}  # what the others read, what reads theirs, what changes what they read
+    return [Step(f"smoke: {name}", [*RUN, *it, *chosen], 90, name not in alone) for name, it in commands.items()]
 
 
 def tables(device: str, quick: bool) -> list[Step]:
-    """The benchmarks, and the step through torch.compile in two of its modes."""
+    """The benchmarks, and the step through torch.compile."""
     rounds = ["--device", device, "--rounds", "1" if quick else "5"]
     batch, steps = ["--batch-size", "16" if quick else "1280"], ["--steps", "1" if quick else "20"]
     photographs = ["--size", "224", "--backbone", "resnet50", "--batch-size", "4" if quick else "128"]
+    knn = ["--backbone", "resnet18", "--stem", "cifar", "--batch-size", "16" if quick else "512"]
     compiled = ["step", *rounds, *batch, "--only-headstart", "--compile"]
     commands: dict[str, tuple[list[str], float]] = {
-        "step": (["step", *rounds, *batch], 60),
+        "step": (["step", *rounds, *batch], 90),
         "profile": (["step", "--device", device, *batch, "--profile"], 60),
+        "knn's step": (["step", *rounds, *knn, "--only-headstart", "--compile", "default"], 150),
+        "knn's profile": (["step", "--device", device, *knn, "--profile"], 60),
         "photographs": (["step", *rounds, *photographs], 90),
         "end to end": (["end_to_end", *rounds, *batch, *steps], 120),
         "compiled": ([*compiled, "default"], 150),
-        "graph": ([*compiled, "reduce-overhead"], 150),
         "augment": (["augment", *rounds], 90),
         "loss": (["loss", *rounds], 60),
         "autoencoder": (["autoencoder", *rounds], 60),
@@ -124,22 +132,24 @@ def targets(device: str, quick: bool, folder: Path) -> list[Step]:
 def steps_of(device: str, quick: bool, folder: Path) -> list[Step]:
     """All of them, in order: what is small and may fail first, what is long last."""
     tests = ["-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", "gpu", "tests/device", "--device", device]
+    first, *others = smoke(device, folder)
     return [
-        Step("tests", [sys.executable, *tests], 150),
-        *smoke(device, folder),
+        first,
+        Step("tests", [sys.executable, *tests], 150, beside=True),
+        *others,
         *tables(device, quick),
         *targets(device, quick, folder),
     ]
 
 
-def take(step: Step, limit: float, log: IO[str]) -> tuple[str, float]:
+def take(step: Step, log: IO[str]) -> tuple[str, float]:
     """Run one; `ok`, `failed (CODE)` or `cut off`, and its seconds. Its process group ends with it."""
     log.write(f"\n==== {step.name}: {' '.join(step.command)}\n")
     log.flush()
     began = time.monotonic()
     process = subprocess.Popen(step.command, cwd=HERE, stdout=log, stderr=log, start_new_session=True)
     try:
-        code = process.wait(limit)
+        code = process.wait(step.limit)
         outcome = "ok" if code == 0 else f"failed ({code})"
     except subprocess.TimeoutExpired:
         outcome = "cut off"
@@ -191,13 +201,27 @@ def take_all(steps: Sequence[Step], budget: float, folder: Path, out: Path) -> l
     _a_picture(folder / "picture.png")
     ends, done = time.monotonic() + budget, []
     with (out / "log.txt").open("w") as log:
-        for step in steps:
-            left = ends - time.monotonic()
-            outcome, seconds = take(step, step.limit, log) if left > step.limit else ("left out", 0.0)
-            print(f"| {step.name} | {outcome} | {seconds:.0f} s |", flush=True)
-            done.append({**asdict(step), "outcome": outcome, "seconds": round(seconds, 1)})
-            keep_results(folder, out)
+        for beside, neighbours in itertools.groupby(steps, key=lambda step: step.beside):
+            several = list(neighbours)
+            with ThreadPoolExecutor(len(several) if beside else 1) as pool:
+                taken = pool.map(partial(_within, ends, log), several)
+                for step, (outcome, seconds) in zip(several, taken, strict=True):
+                    print(f"| {step.name} | {outcome} | {seconds:.0f} s |", flush=True)
+                    done.append({**asdict(step), "outcome": outcome, "seconds": round(seconds, 1)})
+                    keep_results(folder, out)
     return done
+
+
+def _within(ends: float, log: IO[str], step: Step) -> tuple[str, float]:
+    """As `take`, with what it printed in one piece; left out where it might not end in time."""
+    if ends - time.monotonic() <= step.limit:
+        return "left out", 0.0
+    with tempfile.TemporaryFile("w+") as own:
+        outcome = take(step, own)
+        own.seek(0)
+        log.write(own.read())
+        log.flush()
+    return outcome
 
 
 def _a_picture(path: Path) -> None:

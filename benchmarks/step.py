@@ -8,6 +8,7 @@ product.
     python -m benchmarks step [--batch-size 256] [--backbone resnet34] [--stem imagenet] [--compile default | --profile]
 """
 
+import os
 import statistics
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -65,8 +66,10 @@ def model_of(setting: Setting) -> SimCLR:
     return model.to(memory_format=torch.channels_last).train()
 
 
-def headstart_step(setting: Setting, mode: str | None = None) -> common.Way:
+def headstart_step(setting: Setting, mode: str | None = None, graphs: bool = True) -> common.Way:
     """Seconds per pair of the real training step, its network compiled in torch.compile's `mode`."""
+    if mode or not graphs:
+        os.environ["HEADSTART_CUDA_GRAPHS"] = "0"  # every way has a process of its own
     run = real_step(setting, mode)
     if mode:
         report_compiling(OURS, mode, run)
@@ -181,6 +184,8 @@ def main(argv: list[str]) -> None:
         "+ live taps, small maps": partial(rung, setting, True, low, True),
     }
     makes = {**({} if chosen.only_headstart else others), OURS: partial(headstart_step, setting)}
+    if chosen.device.startswith("cuda"):
+        makes["Headstart's step, kernel by kernel"] = partial(headstart_step, setting, graphs=False)
     if mode := chosen.compile:
         makes[f"+ {chosen.precision}, compiled"] = partial(rung, setting, True, low, False, mode)
         makes["Headstart's step, compiled"] = partial(headstart_step, setting, mode)

@@ -27,7 +27,7 @@ from torch.utils._pytree import tree_leaves, tree_map_only
 
 from headstart import sigreg
 from headstart.autoencoders import masked
-from headstart.engine import resampling
+from headstart.engine import graphs, resampling
 from headstart.engine.prefetch import Prefetch
 
 CUDA = torch.device("cuda", 0)
@@ -119,6 +119,7 @@ class Watch:
         fake_device = vars(FakeTensor)["device"].fget
         return [
             (nn.Module, "_apply", _applied),
+            (graphs, "can", lambda network, compute: False),
             (Prefetch, "__init__", lambda prefetch, source, depth=2: setattr(prefetch, "source", source)),
             (Prefetch, "__iter__", lambda prefetch: iter(prefetch.source)),
             (torch, "autocast", lambda kind, *args, **options: autocast(_of_host(kind), *args, **options)),

@@ -25,7 +25,7 @@ from headstart.records.folder import Metrics
 from headstart.training.autoencoder import Autoencoding
 from headstart.training.contrastive import Contrastive
 from headstart.training.loop import Epoch, Training
-from headstart.training.step import SimCLR
+from headstart.training.step import SimCLR, Stepper
 from headstart.use.fitting import Fit, Fitter, Fitting
 from headstart.use.settings import FinetuneSettings
 from tests.runs import small
@@ -65,6 +65,12 @@ def simclr(device: torch.device, sources: tuple[str, ...] = ("digits",), **contr
     training = Contrastive(model, augment, images, splits, config, compute(device))
     training.observers = (OnlineProbe(images.labels, len(images.classes)), Health())
     return Stage(training)
+
+
+def stepper(stage: Stage) -> Stepper:
+    """What takes the steps of SimCLR."""
+    assert isinstance(stage.training, Contrastive)
+    return stage.training.stepper
 
 
 def autoencoder(device: torch.device, kind: str = "mlp") -> Stage:

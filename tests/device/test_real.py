@@ -1,19 +1,23 @@
 """The steps of test_pretended.py on a real GPU, which itself refuses to be waited for in them."""
 
+import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from torch import Tensor, nn
 
 from headstart import data
 from headstart.data.frames import Frames
-from headstart.engine import memory
+from headstart.engine import graphs, memory
 from headstart.engine.checkpoint import Checkpoints
+from headstart.engine.device import Compute
 from headstart.records.config import DataConfig
 from headstart.records.folder import Metrics
 from headstart.records.names import AUTOENCODER_KINDS
+from headstart.training import step
 from tests.device import stages
 
 pytestmark = pytest.mark.gpu
@@ -27,11 +31,11 @@ def _modes() -> Iterator[None]:
 
 
 def check(stage: stages.Stage) -> None:
-    """Three steps, of which the last ones wait for nothing, with finite losses."""
-    losses = [stage.step(0)]
+    """Six steps, of which the last ones wait for nothing, with finite losses."""
+    losses = [stage.step(number) for number in range(4)]  # the passes are recorded in the third
     torch.cuda.synchronize()
     torch.cuda.set_sync_debug_mode("error")
-    losses += [stage.step(1), stage.step(2)]
+    losses += [stage.step(number) for number in range(2)]
     torch.cuda.set_sync_debug_mode("default")
     assert torch.stack(losses).isfinite().all()
 
@@ -46,6 +50,73 @@ def test_simclr(gpu: torch.device, options: dict[str, Any]) -> None:
     stage = stages.simclr(gpu, **options)
     check(stage)
     assert stages.end_of_epoch(stage.training)["h_mean_norm"] > 0
+
+
+def losses_of(stage: stages.Stage) -> list[float]:
+    """Of the training's first six steps."""
+    return [stage.step(number % 4).item() for number in range(6)]
+
+
+@pytest.mark.parametrize("options", [{}, {"optimizer": "adamw"}, {"objective": "vicreg", "lr": 0.01}], ids=str)
+def test_recorded_passes_are_those_of_a_step(
+    gpu: torch.device, options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stages, "compute", lambda device: Compute(device, torch.float32))
+    recorded = stages.simclr(gpu, **{"lr": 0.001, **options})
+    losses = losses_of(recorded)
+    assert stages.stepper(recorded).recorded is not None
+    monkeypatch.setenv("HEADSTART_CUDA_GRAPHS", "0")
+    plain = stages.simclr(gpu, **{"lr": 0.001, **options})
+    assert losses_of(plain) == pytest.approx(losses, rel=1e-3)
+    assert stages.stepper(plain).recorded is None
+    for name, parameter in stages.stepper(plain).model.named_parameters():
+        other = stages.stepper(recorded).model.get_parameter(name)
+        assert torch.allclose(parameter, other, atol=1e-2 * parameter.abs().max().item()), name
+    for name, buffer in stages.stepper(plain).model.named_buffers():
+        there = stages.stepper(recorded).model.get_buffer(name)
+        assert torch.allclose(buffer.float(), there.float(), rtol=1e-2, atol=1e-4), name
+
+
+def test_a_released_layer_is_recorded_anew(gpu: torch.device) -> None:
+    stage = stages.simclr(gpu)
+    losses_of(stage)
+    stepper = stages.stepper(stage)
+    assert stepper.model.head.first.weight.grad is None
+    stepper.release()
+    before = stepper.model.head.first.weight.clone()
+    assert all(math.isfinite(loss) for loss in losses_of(stage))
+    assert stepper.recorded is not None
+    assert not torch.equal(stepper.model.head.first.weight, before)
+
+
+class Dropping(nn.Module):
+    """Half of the pixels' means are dropped."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear, self.dropout = nn.Linear(3, 64), nn.Dropout(0.5)
+
+    def forward(self, views: Tensor) -> tuple[Tensor, Tensor]:
+        h = self.linear(views.mean(dim=(2, 3)))
+        return h, self.dropout(h)
+
+
+def test_dropout_in_recorded_passes_follows_the_seed(gpu: torch.device) -> None:
+    views = torch.rand(64, 3, 8, 8, device=gpu)
+    with step.stochastic_layers(gpu, 0, 0):
+        passes = graphs.Passes(Dropping().to(gpu), views, stages.compute(gpu))
+
+    def loss_at(*position: int) -> float:
+        with step.stochastic_layers(gpu, 0, *position):
+            return passes(views, lambda z: z.float().square().mean())[0].item()
+
+    assert loss_at(1) == loss_at(1)
+    assert len({loss_at(number) for number in range(4)}) == 4
+
+
+def test_a_network_of_unknown_modules_is_not_recorded(gpu: torch.device) -> None:
+    """It may decide in Python what to compute."""
+    assert not graphs.can(Dropping(), stages.compute(gpu))
 
 
 def test_pictures_of_many_sizes(gpu: torch.device, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from headstart.augment import SimCLRAugment, ViewPlan
-from headstart.engine import distributed, progress
+from headstart.engine import distributed, graphs, progress
 from headstart.engine.device import Compute
 from headstart.engine.randomness import generator
 from headstart.records.config import Config
@@ -51,6 +51,9 @@ class SimCLR(nn.Module):
         return h, self.head(h)
 
 
+RECORD_AFTER = 2
+"""Steps after which a GPU's passes are recorded: in them the library has found its kernels."""
+
 OWN_BUFFERS: dict[str, Any] = {  # each rank keeps its batch norm's running statistics; torch 2.15 renamed the option
     "forward_sync_buffers"
     if "forward_sync_buffers" in inspect.signature(DistributedDataParallel.__init__).parameters
@@ -61,14 +64,18 @@ OWN_BUFFERS: dict[str, Any] = {  # each rank keeps its batch norm's running stat
 class Stepper:
     """One optimiser step: forward, NT-Xent over the whole batch, backward, update.
 
-    `release` lets a frozen first layer train from then on. It gets an optimiser group of its own, so that the order
-    of the groups, and with it a resumed run, does not depend on when that happened.
+    All batches have the same number of pictures. `release` lets a frozen first layer train from then on. It gets an
+    optimiser group of its own, so that the order of the groups, and with it a resumed run, does not depend on when that
+    happened.
     """
 
     def __init__(self, model: SimCLR, augment: SimCLRAugment, config: Config, compute: Compute) -> None:
         self.model, self.augment, self.config, self.compute = model, augment, config, compute
         self.optimizer = optimizers.build_for(model.backbone, model.head, config.contrastive)
-        self.parallel = self._wrap()
+        self._begin()
+
+    def _begin(self) -> None:
+        self.parallel, self.taken, self.recorded = self._wrap(), 0, None
 
     def _wrap(self) -> nn.Module:
         if distributed.world_size() == 1:
@@ -83,7 +90,7 @@ class Stepper:
         rate = self.optimizer.param_groups[-1]["rate"]  # the head's
         for group in optimizers.groups(first.named_parameters(), self.config.contrastive):
             self.optimizer.add_param_group({**group, "rate": rate})
-        self.parallel = self._wrap()
+        self._begin()
 
     def __call__(self, batch: Batch, lr: float, position: tuple[int, int]) -> tuple[Tensor, Tensor]:
         """Take one step at learning rate `lr`; returns the detached loss () and h (2n, num_features)."""
@@ -98,6 +105,11 @@ class Stepper:
 
     def _whole(self, batch: Batch, position: tuple[int, int]) -> tuple[Tensor, Tensor]:
         views = self._views(batch.frames, batch.plans[0])
+        if self.taken == RECORD_AFTER and graphs.can(self.model, self.compute):
+            self.recorded = graphs.Passes(self.model, views, self.compute)
+        self.taken += 1
+        if self.recorded is not None:
+            return self.recorded(views, lambda z: loss_of(z, self.config, position))
         with self.compute.autocast():
             h, z = self.parallel(views)
         loss = loss_of(z, self.config, position)
