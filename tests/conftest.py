@@ -28,7 +28,7 @@ NEEDS_DATA = "needs HEADSTART_DATA (the folder that holds data/ and reference/)"
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """`--device`: where the tests marked gpu compute."""
-    parser.addoption("--device", default="cuda:0", help="the GPU of the tests marked gpu (default cuda:0)")
+    parser.addoption("--device", default="cuda", help="the GPU of the tests marked gpu (default cuda)")
 
 
 @pytest.fixture
@@ -36,9 +36,11 @@ def gpu(request: pytest.FixtureRequest) -> "torch.device":
     """The device of `--device`; skips where there is no GPU."""
     import torch
 
+    from headstart.engine.device import named
+
     if not torch.cuda.is_available():
         pytest.skip("needs a GPU")
-    device = torch.device(request.config.getoption("--device"))
+    device = named(request.config.getoption("--device"))
     torch.cuda.set_device(device)
     return device
 
