@@ -58,7 +58,7 @@ class Step:
 
 def smoke(device: str, folder: Path) -> list[Step]:
     """Every path of the product once, small, on the digits: each command reads what those before it wrote."""
-    run, chosen = str(folder / "run"), ["--device", device]
+    run, chosen = str(folder / "run"), ["--device", device, "--threads", "1"]  # a dozen of them side by side
     config, picture, study = (str(folder / name) for name in ("run/config.yaml", "picture.png", "study.yaml"))
     tiny = ["--data.limit", "200", "--autoencoder.epochs", "2", "--contrastive.epochs", "2"]
     tiny += ["--backbone.name", "resnet18", "--contrastive.batch-size", "32"]

@@ -119,7 +119,7 @@ def test_a_documented_command_is_one(line: Line, capsys: pytest.CaptureFixture[s
 @pytest.mark.parametrize("quick", [True, False])
 def test_the_commands_for_a_borrowed_gpu_are_some(quick: bool, capsys: pytest.CaptureFixture[str]) -> None:
     """Device time is short: none of it is to go to a mistyped option."""
-    steps = steps_of("cuda", quick, Path("runs"))
+    steps = steps_of("cuda", quick, Path("runs"), "cifar10:.")
     assert len({step.name for step in steps}) == len(steps) > 25
     for step in steps:
         line = Line("benchmarks/gpu.py", " ".join(step.command[1:]))

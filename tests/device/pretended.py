@@ -119,7 +119,7 @@ class Watch:
         fake_device = vars(FakeTensor)["device"].fget
         return [
             (nn.Module, "_apply", _applied),
-            (graphs, "can", lambda network, compute: False),
+            (graphs, "may_record", lambda network, compute: False),
             (Prefetch, "__init__", lambda prefetch, source, depth=2: setattr(prefetch, "source", source)),
             (Prefetch, "__iter__", lambda prefetch: iter(prefetch.source)),
             (torch, "autocast", lambda kind, *args, **options: autocast(_of_host(kind), *args, **options)),

@@ -2,7 +2,7 @@
 
 Comes in: a network in training and views such as every step has. Goes out: the same loss and gradients, of which only
 the loss itself is launched kernel by kernel, so that any objective goes between the passes. What is recorded is the
-kernels of one step: a network that decides in Python what to compute must not be recorded (`can`).
+kernels of one step: a network that decides in Python what to compute must not be recorded (`may_record`).
 """
 
 import os
@@ -11,7 +11,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from headstart.engine import distributed, memory
+from headstart.engine import distributed, memory, progress
 from headstart.engine.device import Compute
 
 OURS = {"torch", "torchvision", "timm", "headstart"}
@@ -22,9 +22,22 @@ MODE = "thread_local"
 """The prefetch thread goes on while a pass is recorded."""
 
 
-def can(network: nn.Module, compute: Compute) -> bool:
-    """Whether the passes of `network`, of which one at least has been taken, may be recorded: by one process on a GPU
-    with room for it, and of modules that are known. `HEADSTART_CUDA_GRAPHS=0` in the environment says no."""
+def recorded(network: nn.Module, views: Tensor, compute: Compute) -> "Passes | None":
+    """The passes of `network`, of which one at least has been taken; None where they may not or cannot be recorded."""
+    if not may_record(network, compute):
+        return None
+    try:
+        return Passes(network, views, compute)
+    except RuntimeError as error:  # something waits for the device, or memory ran out
+        progress.say(f"every kernel of a step is launched by itself, which is slower: {str(error).splitlines()[0]}")
+        return None
+
+
+def may_record(network: nn.Module, compute: Compute) -> bool:
+    """Whether one process computes on a GPU with room for it, and of `network` all modules are known.
+
+    `HEADSTART_CUDA_GRAPHS=0` in the environment says no.
+    """
     if compute.device.type != "cuda" or distributed.world_size() > 1 or not torch.cuda.is_available():
         return False
     if os.environ.get("HEADSTART_CUDA_GRAPHS") == "0":

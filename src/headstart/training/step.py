@@ -75,7 +75,8 @@ class Stepper:
         self._begin()
 
     def _begin(self) -> None:
-        self.parallel, self.taken, self.recorded = self._wrap(), 0, None
+        self.parallel, self.taken = self._wrap(), 0
+        self.recorded: graphs.Passes | None = None
 
     def _wrap(self) -> nn.Module:
         if distributed.world_size() == 1:
@@ -105,8 +106,8 @@ class Stepper:
 
     def _whole(self, batch: Batch, position: tuple[int, int]) -> tuple[Tensor, Tensor]:
         views = self._views(batch.frames, batch.plans[0])
-        if self.taken == RECORD_AFTER and graphs.can(self.model, self.compute):
-            self.recorded = graphs.Passes(self.model, views, self.compute)
+        if self.taken == RECORD_AFTER:
+            self.recorded = graphs.recorded(self.model, views, self.compute)
         self.taken += 1
         if self.recorded is not None:
             return self.recorded(views, lambda z: loss_of(z, self.config, position))
