@@ -155,16 +155,13 @@ class ProjectionHead(nn.Module):
             features: (K, in_features) h of the untrained backbone, for `pca` (K > hidden_dim) and `match_scale`.
             generator: CPU generator. The weights of a random head are drawn from it first, whatever the init, so
                 the layers behind the first are equal for every init.
-            match_scale: multiply the first layer (weights and biases) by the one number that gives its output on
-                `features` the root mean square that the random init's has; without `features`, that gives its
-                weight matrix the Frobenius norm of the random init's.
-            pretrained: `all` also starts the output layer from the autoencoder: the decoder's first layer seen
-                through its output_dim leading left singular vectors, which of all such layers keeps the inner
-                products of the decoder's hidden features best. `spectrum` and `shuffled` then treat that layer as
-                they treat the first. The output layer always stays trainable. Only at depth 2.
-            output_init: start the output layer by another init than the first: `autoencoder` is the layer of
-                `pretrained all`, `spectrum` and `shuffled` are made from that one, `orthogonal` needs none; not
-                `pca`. None: as `pretrained` says. Only at depth 2, and not beside `pretrained all`.
+            match_scale: multiply the first layer by the one number that gives its output on `features` the root mean
+                square of the random init's; without `features`, its weight matrix that one's Frobenius norm.
+            pretrained: `all` also starts the output layer from the autoencoder: the decoder's first layer through its
+                output_dim leading left singular vectors, which keeps the inner products of the decoder's hidden
+                features best; `spectrum` and `shuffled` treat it as the first. It always trains. Only at depth 2.
+            output_init: another start of the output layer: `autoencoder` is the layer of `pretrained all`, `spectrum`
+                and `shuffled` are made from it; not `pca`. None: as `pretrained`. Not with its `all`; only at depth 2.
 
         Raises:
             InputError: what the init needs is missing or has another width than the head.

@@ -157,11 +157,7 @@ def export(
         raise InputError(f"--license goes with --format hub, whose card it stands in; --format {format} has none")
     what = of_run(source) if isinstance(source, Run) else of_classifier(source)
     check_exportable(what.name, format)
-    if out.suffix not in SUFFIXES[format]:
-        raise InputError(f"--out {out} must end in {' or '.join(SUFFIXES[format])} for --format {format}")
-    check_output_file(out)
-    folder = source.folder.path if isinstance(source, Run) else Path(source)
-    no_input(out, [*vars(RunFolder(folder)).values(), folder / CLASSIFIER])
+    _check_file(out, format, source.folder.path if isinstance(source, Run) else Path(source))
     name = counterpart(what.name, format)
     plain = {key: tensor.detach().cpu().contiguous() for key, tensor in what.tensors.items()}
     # Pictures of different brightness and contrast, so that a network that ignores its input cannot pass.
@@ -186,6 +182,14 @@ def export(
         card = model_card(source, exportable(what.name), out.name, lines)
         files.write(source.folder.card, card, within=source.folder.path)
     return out
+
+
+def _check_file(out: Path, format: str, folder: Path) -> None:
+    """`out` has one of the format's endings, can be written, and is none of the files in `folder`, what is exported."""
+    if out.suffix not in SUFFIXES[format]:
+        raise InputError(f"--out {out} must end in {' or '.join(SUFFIXES[format])} for --format {format}")
+    check_output_file(out)
+    no_input(out, [*vars(RunFolder(folder)).values(), folder / CLASSIFIER])
 
 
 def _export_hub(source: Run | str | Path, out: Path, license: str | None, compute: Compute | None) -> Path:

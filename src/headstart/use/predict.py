@@ -4,13 +4,14 @@ Comes in: a classifier's folder and DATA. Goes out: a CSV with a row a picture, 
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from headstart.data import Images, open_images
 from headstart.data.reopen import check_reading, check_whole
@@ -73,28 +74,31 @@ def predict(
     compute = compute or choose()
     batches = outputs(model, images, np.arange(len(images)), about["size"], (mean, std), compute, batch_size)
     counts: Counter[str] = Counter()
-    unlike = 0
+    unlike: Counter[bool] = Counter()
 
     def write(file: BinaryIO) -> None:
-        nonlocal unlike
         file.write(text.csv_line(("name", "label", "probability", "distance", "unlike")).encode())
-        done = 0
         with progress.stage("predicting", len(images), quiet=quiet) as bar:
-            for p, h in batches:
-                values, labels = p.max(1)
-                distances = 1 - nearest(h.numpy(), seen, 1)[1][:, 0]
-                names = images.names[done : done + len(p)]
-                for name, label, value, distance in zip(names, labels, values, distances, strict=True):
-                    found, far = about["classes"][int(label)], float(distance) > limit
-                    counts[found] += 1
-                    unlike += far
-                    row = (name, found, float(value), float(distance), "yes" if far else "")
-                    file.write(text.csv_line(row).encode())
-                done += len(p)
-                bar.advance(len(p))
+            for name, (label, probability, distance) in zip(images.names, _rows(batches, seen), strict=True):
+                found, far = about["classes"][label], distance > limit
+                counts[found] += 1
+                unlike[far] += 1
+                file.write(text.csv_line((name, found, probability, distance, "yes" if far else "")).encode())
+                bar.advance(1)
 
     files.write(out, write)
-    return Predicted(len(images), unlike, dict(counts.most_common()))
+    return Predicted(len(images), unlike[True], dict(counts.most_common()))
+
+
+def _rows(batches: Iterable[tuple[Tensor, Tensor]], seen: np.ndarray) -> Iterator[tuple[int, float, float]]:
+    """Of each picture the most probable class, its probability, and the distance to the nearest of `seen` (M, F).
+
+    batches: of probabilities (n, classes) and h (n, F).
+    """
+    for p, h in batches:
+        values, labels = p.max(1)
+        distances = 1 - nearest(h.numpy(), seen, 1)[1][:, 0]
+        yield from zip(labels.tolist(), values.tolist(), distances.tolist(), strict=True)
 
 
 def _open(pictures: str | Path | Sequence[str | Path], data: DataConfig, size: int) -> Images:
