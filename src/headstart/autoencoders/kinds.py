@@ -81,8 +81,8 @@ class Sparse(Autoencoder):
     def code(self, x: Tensor) -> Tensor:
         """(N, D) -> (N, d), of which round(active d) values, at least one, are not zero."""
         z = self.encoder(x.flatten(1))
-        largest = z.topk(max(1, round(self.active * self.latent_dim)), dim=1)
-        return torch.zeros_like(z).scatter(1, largest.indices, largest.values)
+        largest = z.topk(max(1, round(self.active * self.latent_dim)), dim=1).indices
+        return z * torch.zeros_like(z).scatter(1, largest, 1.0)
 
     def forward(self, x: Tensor) -> Tensor:
         """As the paper's, by way of the sparse code."""
