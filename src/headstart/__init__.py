@@ -8,7 +8,7 @@
 Importing the package does not import torch; the first call does.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +26,7 @@ __all__ = ["__version__", "compare", "load", "pretrain"]
 
 @speaks_python
 def pretrain(
-    pictures: str | Path | Sequence[str | Path],
+    pictures: str | Path | Iterable[str | Path],
     /,
     out: str | Path,
     *,
@@ -62,8 +62,8 @@ def pretrain(
     from headstart.use.load import load
 
     sources = _data(pictures)
-    if not str(out):
-        raise InputError("out is empty (''); give the run folder")
+    if not isinstance(out, (str, Path)) or not str(out):
+        raise InputError(f"out is {out!r}; give the run folder")
     weights = configs.from_dict(sections, where="headstart.pretrain").backbone.weights
     base = presets.preset(preset, sources, weights)
     config = configs.from_dict(sections, base, where="headstart.pretrain")
@@ -71,9 +71,10 @@ def pretrain(
     return load(run(config, out, overwrite=overwrite, extend=extend, quiet=quiet))
 
 
-def _data(pictures: str | Path | Sequence[str | Path]) -> tuple[str, ...]:
+def _data(pictures: str | Path | Iterable[str | Path]) -> tuple[str, ...]:
     """DATA as several names. Raises InputError for pictures themselves, or what is nothing of the kind."""
     names: Any = (pictures,) if isinstance(pictures, (str, Path)) else pictures
+    names = tuple(names) if isinstance(names, Iterator) else names  # a generator, such as Path.glob's
     if not isinstance(names, Sequence) or not all(isinstance(name, (str, Path)) for name in names):
         raise InputError(
             f"the pictures are of type {type(pictures).__name__}; they must be DATA: a path, a named set, or several "

@@ -19,13 +19,12 @@ import itertools
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
-from numbers import Real
 
 import torch
 from torch import Tensor, nn
 
 from headstart.engine import resampling
-from headstart.engine.arguments import check_pictures, check_sizes, several, three, whole
+from headstart.engine.arguments import check_pictures, check_sizes, draws, is_number, several, sides, three, whole
 from headstart.engine.device import sent
 from headstart.records.errors import InputError
 
@@ -58,6 +57,13 @@ class Draw:
 
     def __getitem__(self, index: slice | Tensor) -> Draw:
         return Draw(**{field.name: getattr(self, field.name)[index] for field in fields(self)})
+
+    def check_within(self, height: int, width: int) -> None:
+        """Raise InputError where a crop leaves frames of so many pixels: the draw is of other pictures."""
+        if bool(((self.top + self.height > height) | (self.left + self.width > width)).any()):
+            raise InputError(
+                f"SimCLRAugment: the draw's crops leave pictures of {height} x {width} pixels; draw for these."
+            )
 
 
 class SimCLRAugment(nn.Module):
@@ -126,7 +132,7 @@ class SimCLRAugment(nn.Module):
         must(0 < low <= high, "crop_ratio", self.crop_ratio, "two positive numbers, the smaller first")
         for name in ("flip", "jitter_p", "grey_p", "blur_p"):
             share = getattr(self, name)
-            right = isinstance(share, Real) and 0 <= float(share) <= 1
+            right = is_number(share) and 0 <= float(share) <= 1
             must(right, name, share, "a probability in [0, 1]")
         must(
             min(self.jitter) >= 0 and self.jitter[HUE] <= 0.5,
@@ -136,6 +142,7 @@ class SimCLRAugment(nn.Module):
         )
         low, high = self.blur_sigma
         must(0 < low <= high, "blur_sigma", self.blur_sigma, "two positive numbers, the smaller first")
+        whole("SimCLRAugment", "blur_kernel", self.blur_kernel)
         must(
             self.blur_kernel % 2 == 1 and 0 < self.blur_kernel < 2 * self.size,
             "blur_kernel",
@@ -164,8 +171,7 @@ class SimCLRAugment(nn.Module):
             generator: a CPU generator; None: torch's default one.
         """
         check_pictures(pictures)
-        sizes = None if valid is None else torch.as_tensor(valid).cpu()
-        check_sizes(views, sizes, pictures)
+        sizes = check_sizes(views, valid, pictures)
         if sizes is None:
             height: int | Tensor = pictures.shape[-2]
             width: int | Tensor = pictures.shape[-1]
@@ -179,14 +185,17 @@ class SimCLRAugment(nn.Module):
         Row i follows from the generator's state and i alone, not from n. Distributions: torchvision's
         RandomResizedCrop.get_params, ColorJitter.get_params, RandomGrayscale and GaussianBlur.get_params.
         """
+        if n != 0:
+            whole("SimCLRAugment", "n", n)
+        draws("SimCLRAugment", generator)
         uniform = torch.rand(n, COLUMNS, generator=generator, dtype=torch.float64)
         attempts, rest = uniform[:, : 2 * ATTEMPTS], iter(uniform[:, 2 * ATTEMPTS :].unbind(1))
         top, left, box_height, box_width = _draw_boxes(
             attempts,
             next(rest),
             next(rest),
-            torch.as_tensor(height),
-            torch.as_tensor(width),
+            sides("height", height, n),
+            sides("width", width, n),
             self.crop_scale,
             self.crop_ratio,
         )
@@ -202,6 +211,10 @@ class SimCLRAugment(nn.Module):
 
     def plan(self, params: Draw) -> ViewPlan:
         """All of a draw that can be settled without a pixel; `apply` takes it in the draw's place, from any device."""
+        if not isinstance(params, Draw):
+            raise InputError(
+                f"SimCLRAugment: params are of type {type(params).__name__}; they have to be what draw gave."
+            )
         return _plan(params, self.blur_kernel)
 
     def apply(self, pictures: Tensor, params: Draw | ViewPlan) -> Tensor:  # type: ignore[override]
@@ -210,6 +223,12 @@ class SimCLRAugment(nn.Module):
         The views are made where the pictures are; the draw stays on the CPU, so the device is never waited for.
         """
         check_pictures(pictures)
+        if not isinstance(params, Draw | ViewPlan):
+            raise InputError(
+                f"SimCLRAugment: params are of type {type(params).__name__}; they have to be what draw or plan gave."
+            )
+        if isinstance(params, Draw):
+            params.check_within(*pictures.shape[-2:])
         if len(params) % len(pictures):
             raise InputError(
                 f"SimCLRAugment: a draw of {len(params)} rows does not fit {len(pictures)} pictures; "

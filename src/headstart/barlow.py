@@ -8,7 +8,7 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor
 
-from headstart.engine.arguments import check_views
+from headstart.engine.arguments import check_views, number
 from headstart.engine.batch_statistics import centred, checked, count, outer_product, ranks, total
 
 EPSILON = 1e-5
@@ -40,6 +40,7 @@ def barlow(
     0.0
     """
     check_views(z, "barlow", off_diagonal=off_diagonal, epsilon=epsilon)
+    number("barlow", "epsilon", epsilon, 0)
     parts = terms(z, epsilon, group)
     return parts["invariance"] + off_diagonal * parts["redundancy"]
 

@@ -27,7 +27,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from headstart.engine.arguments import check_views
+from headstart.engine.arguments import check_views, draws, number, whole
 from headstart.engine.batch_statistics import checked, count, product, total
 from headstart.records.errors import InputError
 
@@ -68,8 +68,7 @@ def sigreg(
     True
     """
     check_views(z, "sigreg", weight=weight)
-    if not 0 <= weight <= 1:
-        raise InputError(f"sigreg: the weight is {weight}; it has to be from 0 to 1.")
+    number("sigreg", "weight", weight, 0, 1)
     parts = terms(z, directions, group, generator)
     return (1 - weight) * parts["prediction"] + weight * parts["statistic"]
 
@@ -88,8 +87,14 @@ def terms(
     z = checked(z, "sigreg", group)
     with torch.autocast(z.device.type, enabled=False):
         n = count(z, group)
-        if isinstance(directions, int):
+        if not isinstance(directions, Tensor):
+            whole("sigreg", "directions", directions)
+            draws("sigreg", generator)
             directions = F.normalize(torch.randn(z.shape[1], directions, generator=generator, dtype=z.dtype), dim=0)
+        if directions.ndim != 2 or directions.shape[0] != z.shape[1] or directions.shape[1] == 0:
+            raise InputError(
+                f"sigreg: directions have the shape {tuple(directions.shape)}; they have to be ({z.shape[1]}, M)"
+            )
         along = product(z, directions.to(z))
         statistic = torch.stack([_epps_pulley(view, n, group) for view in along.chunk(2)]).mean()
         one, two = z.chunk(2)

@@ -7,25 +7,62 @@ intervals as (low, high), p-values, and for matched runs a `Clustered` decision.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
-from math import sqrt
-from typing import Literal
+from math import inf, isfinite, sqrt
+from numbers import Real
+from typing import Any, Literal
 
 import numpy as np
 from scipy import special
 
+from headstart.records.errors import InputError
+
 Interval = tuple[float, float]
+
+
+def _numbers(values: Any, name: str, axes: int = 1) -> np.ndarray:
+    """Numbers (n,), float64, nan for what is missing. Raises InputError for anything else."""
+    try:
+        x = np.asarray(values, dtype=float)
+    except (TypeError, ValueError):
+        x = None
+    if x is None or x.ndim != axes:
+        what = "a list of numbers" if axes == 1 else "a table of numbers, as many in every row"
+        raise InputError(f"{name}: {_shown(values)} is not {what}")
+    return x
+
+
+def _number(name: str, value: Any, least: float = -inf, most: float = inf) -> None:
+    """Raise InputError for what is no finite number from `least` to `most`."""
+    right = isinstance(value, Real) and not isinstance(value, bool) and isfinite(value)
+    if not right or not least <= float(value) <= most:
+        bounds = f" from {least:g} to {most:g}" if isfinite(most) else f" of at least {least:g}" if least > -inf else ""
+        raise InputError(f"{name} is {_shown(value)}; it must be a finite number{bounds}")
+
+
+def _level(level: Any, name: str = "level") -> None:
+    """Raise InputError for what is no share between 0 and 1."""
+    if not isinstance(level, Real) or not 0 < float(level) < 1:
+        raise InputError(f"{name} is {_shown(level)}; it must be between 0 and 1, such as 0.95")
+
+
+def _shown(value: object) -> str:
+    text = " ".join(repr(value).split())
+    return f"{text[:60]}{'...' if len(text) > 60 else ''}"
 
 
 def wilson(correct: int, n: int, level: float = 0.95) -> Interval:
     """Wilson's score interval of a share: `correct` of `n` independent trials (Wilson 1927).
 
-    Stays inside [0, 1] and is defined at 0 and at n. Raises ValueError unless 0 <= correct <= n and n >= 1.
+    Stays inside [0, 1] and is defined at 0 and at n. Raises InputError unless 0 <= correct <= n and n >= 1.
 
     >>> [round(end, 3) for end in wilson(8, 10)]
     [0.49, 0.943]
     """
+    _number("n", n)
+    _number("correct", correct)
+    _level(level)
     if not (n >= 1 and 0 <= correct <= n):
-        raise ValueError(f"{correct} of {n} is not a share: n must be at least 1 and correct from 0 to n")
+        raise InputError(f"{correct} of {n} is not a share: n must be at least 1 and correct from 0 to n")
     z = special.ndtri((1 + level) / 2)
     share = correct / n
     centre = (share + z * z / (2 * n)) / (1 + z * z / n)
@@ -41,7 +78,8 @@ def t_interval(values: Sequence[float] | np.ndarray, level: float = 0.95) -> Int
     >>> [round(end, 2) for end in t_interval([1.0, 2.0, 3.0])]
     [-0.48, 4.48]
     """
-    x = np.asarray(values, dtype=float)
+    _level(level)
+    x = _numbers(values, "values")
     if x.size < 2:
         return float("nan"), float("nan")
     half = special.stdtrit(x.size - 1, (1 + level) / 2) * x.std(ddof=1) / sqrt(x.size)
@@ -78,7 +116,14 @@ def bootstrap_interval(
     >>> 1.0 <= low < 2.5 < high <= 4.0
     True
     """
-    x = np.asarray(values, dtype=float)
+    _level(level)
+    _number("draws", draws, 1)
+    if statistic not in ("mean", "median") or not isinstance(generator, np.random.Generator | None):
+        raise InputError(
+            f"bootstrap_interval: statistic is {statistic!r}, generator {_shown(generator)}; they must be mean or "
+            "median, and a numpy.random.Generator or None"
+        )
+    x = _numbers(values, "values")
     if x.size < 2:
         return float("nan"), float("nan")
     if x.size > MANY:
@@ -98,7 +143,7 @@ def wilcoxon(differences: Sequence[float] | np.ndarray) -> float:
     >>> wilcoxon([1.0, 2.0, 3.0, 4.0, 5.0])
     0.0625
     """
-    x = np.asarray(differences, dtype=float)
+    x = _numbers(differences, "differences")
     x = x[x != 0]
     if np.isnan(x).any():
         return float("nan")
@@ -137,7 +182,9 @@ def holm(p_values: Sequence[float] | np.ndarray) -> np.ndarray:
     >>> holm([0.01, 0.04, 0.03]).round(2).tolist()
     [0.03, 0.06, 0.06]
     """
-    p = np.asarray(p_values, dtype=float)
+    p = _numbers(p_values, "p_values")
+    if ((p < 0) | (p > 1 + 1e-9)).any():
+        raise InputError(f"p_values: {_shown(p_values)} are not all from 0 to 1")
     adjusted = np.full(p.shape, np.nan)
     order = np.argsort(p, kind="stable")[: np.count_nonzero(~np.isnan(p))]  # nan sorts last
     steps = np.maximum.accumulate(p[order] * np.arange(order.size, 0, -1))
@@ -189,8 +236,16 @@ def clustered(
     >>> found.independent, round(found.mean, 2), round(found.p, 3)
     (2, 1.6, 0.193)
     """
-    x = np.asarray(differences, dtype=float)
-    labels = [np.unique(np.asarray(kind, dtype=str), return_inverse=True)[1] for kind in sharing]
+    _level(level)
+    _number("least_error", least_error, 0)
+    x = _numbers(differences, "differences")
+    kinds_given = [np.asarray(kind, dtype=str) for kind in sharing]
+    if not x.size or not 1 <= len(sharing) <= 2 or any(kind.shape != x.shape for kind in kinds_given):
+        raise InputError(
+            f"clustered: {x.size} differences, with labels of shape {[kind.shape for kind in kinds_given]}; give at "
+            "least one difference, and one or two kinds of labels, a label for each"
+        )
+    labels = [np.unique(kind, return_inverse=True)[1] for kind in kinds_given]
     counts = tuple(int(kind.max()) + 1 for kind in labels)
     _, first, cell = np.unique(_joint(*labels), return_index=True, return_inverse=True)
     means = _group_means(cell, x)
@@ -223,14 +278,15 @@ def paired_t(differences: Sequence[float] | np.ndarray) -> float:
     >>> round(paired_t([1.0, 2.0, 3.0]), 4)
     0.0742
     """
-    return clustered(differences, np.arange(len(differences))).p if len(differences) else float("nan")
+    x = _numbers(differences, "differences")
+    return clustered(x, np.arange(x.size)).p if x.size else float("nan")
 
 
 def friedman(values: Sequence[Sequence[float]] | np.ndarray) -> float:
     """p-value that k treatments have equal ranks over n blocks; `values` (n, k), more or less being better alike.
 
     Friedman's (1937) chi-squared of the mean ranks, corrected for ties; 1.0 where every block is one tie. Raises
-    ValueError for fewer than 3 treatments or 2 blocks.
+    InputError for fewer than 3 treatments or 2 blocks.
 
     >>> round(friedman([[1, 2, 3], [1, 2, 3], [2, 1, 3], [1, 2, 3]]), 4)
     0.0388
@@ -258,11 +314,11 @@ def iman_davenport(values: Sequence[Sequence[float]] | np.ndarray) -> float:
 
 
 def _blocks(values: Sequence[Sequence[float]] | np.ndarray) -> np.ndarray:
-    x = np.asarray(values, dtype=float)
-    if x.ndim != 2 or x.shape[1] < 3 or x.shape[0] < 2:
-        raise ValueError(f"values of shape {x.shape} are not at least 2 blocks of at least 3 treatments")
+    x = _numbers(values, "values", axes=2)
+    if x.shape[1] < 3 or x.shape[0] < 2:
+        raise InputError(f"values of shape {x.shape} are not at least 2 blocks of at least 3 treatments")
     if np.isnan(x).any():
-        raise ValueError("values are missing (nan); leave their blocks out")
+        raise InputError("values are missing (nan); leave their blocks out")
     return x
 
 
@@ -284,6 +340,9 @@ def critical_difference(treatments: int, blocks: int, level: float = 0.95) -> fl
     >>> round(critical_difference(4, 14), 2)
     1.25
     """
+    _number("treatments", treatments, 2)
+    _number("blocks", blocks, 1)
+    _level(level)
     from scipy import stats  # noqa: PLC0415 - slow to import
 
     q = float(stats.studentized_range.ppf(level, treatments, np.inf)) / sqrt(2)
@@ -299,7 +358,9 @@ def rank_p_values(differences: Sequence[float] | np.ndarray, treatments: int, bl
     >>> rank_p_values([1.0, -2.0], 4, 14).round(3).tolist()
     [0.04, 0.0]
     """
-    z = np.asarray(differences, dtype=float) / sqrt(treatments * (treatments + 1) / (6 * blocks))
+    _number("treatments", treatments, 2)
+    _number("blocks", blocks, 1)
+    z = _numbers(differences, "differences") / sqrt(treatments * (treatments + 1) / (6 * blocks))
     return np.asarray(2 * special.ndtr(-np.abs(z)))
 
 
@@ -313,6 +374,11 @@ def clusters_needed(
     >>> clusters_needed(1.0, 1.0)
     10
     """
+    _level(power, "power")
+    _level(level)
+    _number("most", most, 2)
+    if not isinstance(mean, Real) or not isinstance(spread, Real) or spread < 0:
+        raise InputError(f"mean and spread are {_shown((mean, spread))}; they must be numbers, the spread not below 0")
     if mean == 0 or not np.isfinite([mean, spread]).all():
         return None
     effect = abs(mean) / spread if spread > 0 else np.inf
@@ -335,6 +401,11 @@ def clusters_for_half_width(half_width: float, spread: float, level: float = 0.9
     >>> clusters_for_half_width(0.5, 1.0)
     18
     """
+    _number("half_width", half_width, 0)
+    if not isinstance(spread, Real) or spread < 0:
+        raise InputError(f"spread is {_shown(spread)}; it must be a number, not below 0")
+    _level(level)
+    _number("most", most, 2)
     n = np.arange(2, most + 1)
     enough = special.stdtrit(n - 1, (1 + level) / 2) * spread / np.sqrt(n) <= half_width
     return int(n[enough][0]) if enough.any() else None

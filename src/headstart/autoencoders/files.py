@@ -16,6 +16,7 @@ from headstart.engine.importers import autoencoder_state
 from headstart.engine.weights import save as write_weights
 from headstart.records.config import AutoencoderConfig
 from headstart.records.errors import InputError
+from headstart.records.files import expanded
 from headstart.records.folder import RunFolder
 from headstart.records.names import AUTOENCODER_KINDS
 
@@ -43,7 +44,7 @@ def load(path: str | Path) -> Autoencoder | EmbeddingOnly:
 
 def find(source: str) -> Autoencoder | EmbeddingOnly:
     """A finished autoencoder: our file or run, or what `importers` reads (whole where it is the paper's MLP)."""
-    path = Path(source)
+    path = expanded(source)
     path = RunFolder(path).autoencoder if RunFolder(path).autoencoder.exists() else path
     weights, metadata = read(path) if path.suffix == ".safetensors" else ({}, {})
     return assemble(path, weights if "kind" in metadata else autoencoder_state(path), metadata)

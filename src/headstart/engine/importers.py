@@ -17,6 +17,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from headstart.records.errors import InputError
+from headstart.records.files import expanded
 
 AutoencoderSource = str | Path | nn.Module | Mapping[str, Tensor]
 """A file, a folder (a run, a pythae model), a module that holds an embedding layer, or a state dict."""
@@ -65,7 +66,7 @@ def read_tensors(path: str | Path) -> dict[str, Tensor]:
     Raises:
         InputError: the file is missing, damaged, holds no tensors, or could only be read by running pickled code.
     """
-    path = Path(path)
+    path = expanded(path)
     if not path.is_file():
         raise InputError(f"{path} is not a file; a weights file (.safetensors, .pt, .pth, .ckpt) is needed")
     with path.open("rb") as file:
@@ -137,8 +138,15 @@ def autoencoder_state(source: AutoencoderSource) -> dict[str, Tensor]:
         where, tensors = type(source).__name__, dict(source.state_dict())
     elif isinstance(source, Mapping):
         where, tensors = "the state dict", dict(source)
+        if wrong := next((name for name, value in tensors.items() if not isinstance(value, Tensor)), None):
+            raise InputError(f"the state dict's {wrong} is of type {type(tensors[wrong]).__name__}, not a tensor")
+    elif not isinstance(source, (str, Path)):
+        raise InputError(
+            f"the autoencoder is of type {type(source).__name__}; it has to be a file, a folder, a module or a state "
+            "dict"
+        )
     else:
-        path = _file_in(Path(source))
+        path = _file_in(expanded(source))
         where, tensors = str(path), read_tensors(path)
     prefix = _prefix(tensors, where)
     state = {

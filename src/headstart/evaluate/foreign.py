@@ -91,8 +91,10 @@ def evaluate(
         InputError: no such backbone, weights that do not fit, no pictures, no `out` for a foreign backbone, or an
             `out` that is what is judged; a name that is none of a file.
     """
-    if name is not None and not re.fullmatch(r"\w[\w .-]*", name):
-        raise InputError(f"--name is {name!r}; it must be a file name of letters, digits, blanks, dots and dashes")
+    _check_name(name)
+    if str(backbone).startswith("~"):
+        backbone = files.expanded(backbone)
+    out = None if out is None else files.expanded(out)
     if out is not None:
         check_output_file(out)
         no_input(out, [backbone, weights, *data, *vars(RunFolder(backbone)).values()])
@@ -117,8 +119,15 @@ def evaluate(
     return evaluate_backbone(Config(data=given, backbone=settings, device=device, threads=threads), out, fetch)
 
 
+def _check_name(name: object) -> None:
+    """Raise InputError for a name that no file of an evaluation can have."""
+    if name is not None and not (isinstance(name, str) and re.fullmatch(r"\w[\w .-]*", name)):
+        raise InputError(f"--name is {name!r}; it must be a file name of letters, digits, blanks, dots and dashes")
+
+
 def evaluate_backbone(config: Config, out: str | Path, fetch: bool = False) -> Path:
     """Judge `config.backbone` with its `weights` on `config.data`; writes and returns `out`."""
+    out = files.expanded(out)
     compute = choose(config.device, config.precision, config.threads)
     settings, weights = config.backbone, config.backbone.weights
     if read := backbones.check(settings.name, stem=settings.stem, weights=weights):
@@ -133,7 +142,7 @@ def evaluate_backbone(config: Config, out: str | Path, fetch: bool = False) -> P
         references.pop(LIBRARY)
     found = compare(makers | references, pictures, config, compute)
     files.write_json(out, found)
-    return Path(out)
+    return out
 
 
 def evaluate_run(
@@ -152,9 +161,11 @@ def evaluate_run(
 
     Its own result.json is never touched. Other pictures are Z-scored as the run's training pictures were. Whether
     they are others is decided by their content, labels included.
-    Raises InputError when the run has no backbone, or its pictures are no longer what it was trained on.
+    Raises InputError when the run has no backbone, its pictures are no longer what it was trained on, or the name is
+    none of a file.
     """
-    folder = RunFolder(run)
+    _check_name(name)
+    folder, out = RunFolder(run), None if out is None else files.expanded(out)
     result = folder.read_result()
     if out is None:
         check_output_folder(folder.evaluations, option="", instead="--out FILE")

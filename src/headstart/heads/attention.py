@@ -12,7 +12,7 @@ import torch
 from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
-from headstart.engine.arguments import check_features
+from headstart.engine.arguments import check_features, draws, whole
 from headstart.heads.starts import linear
 from headstart.records.config import HeadConfig
 from headstart.records.errors import InputError
@@ -60,7 +60,12 @@ class AttentionHead(nn.Module):
     ) -> None:
         super().__init__()
         make_activation = ACTIVATIONS.known(activation).made()
-        if min(in_features, hidden_dim, output_dim, tokens) < 1 or in_features % tokens:
+        sizes = {"in_features": in_features, "hidden_dim": hidden_dim, "output_dim": output_dim, "tokens": tokens}
+        for name, size in sizes.items():
+            whole("head", name, size)
+        whole("head", "blocks", blocks, most=2)
+        draws("head", generator)
+        if in_features % tokens:
             raise InputError(
                 f"head: kind attention cannot cut {in_features} features into {tokens} equal parts (head.tokens); give "
                 "a divisor"
@@ -73,7 +78,7 @@ class AttentionHead(nn.Module):
 
     def forward(self, h: Tensor) -> Tensor:
         """(N, in_features) -> (N, output_dim)."""
-        check_features(h, self.first)
+        check_features(h, self.first, one_axis=True)
         parts = h.unflatten(1, (self.tokens, -1))
         x = torch.einsum("ntc,dtc->ntd", parts, self.first.weight.unflatten(1, (self.tokens, -1)))
         x = x + self.first.bias / self.tokens

@@ -21,12 +21,14 @@ def of_kind(in_features: int, settings: HeadConfig, generator: Generator | None 
 
     Raises InputError where such a head cannot be.
     """
+    _check_settings(settings)
     head: nn.Module = HEAD_KINDS.known(settings.kind).made()(in_features, settings, generator)
     return head
 
 
 def check_kind(in_features: int, settings: HeadConfig) -> None:
     """Raise InputError for a head that cannot be built, cannot start as it should, or gives another shape."""
+    _check_settings(settings)
     check_pretrained(settings.pretrained, settings.init, settings.depth, settings.output_init)
     head = of_kind(in_features, settings, Generator()).to("meta")
     if settings.init != "random" or settings.frozen:
@@ -44,6 +46,11 @@ def check_kind(in_features: int, settings: HeadConfig) -> None:
         )
 
 
+def _check_settings(settings: object) -> None:
+    if not isinstance(settings, HeadConfig):
+        raise InputError(f"head: settings are of type {type(settings).__name__}; they have to be a HeadConfig")
+
+
 def register(name: str, build: Callable[[int, HeadConfig], nn.Module], help: str = "") -> None:
     """Let `head.kind` be `name`, here and in every study, from now on.
 
@@ -53,8 +60,10 @@ def register(name: str, build: Callable[[int, HeadConfig], nn.Module], help: str
             What it draws from torch's global generator follows from the run's seed.
         help: one line for `headstart list head-kinds`.
 
-    Raises InputError for a name that is taken.
+    Raises InputError for a name that is taken or none, and for a `build` that cannot be called.
     """
+    if not callable(build):
+        raise InputError(f"head.kind {name!r}: build is of type {type(build).__name__}; it has to be a function")
 
     def make(in_features: int, settings: HeadConfig, generator: Generator | None = None) -> nn.Module:
         return seeded(generator, lambda: build(in_features, settings))

@@ -11,7 +11,7 @@ from typing import Any, Literal, Self
 
 from torch import Generator, Tensor, nn
 
-from headstart.engine.arguments import check_features, whole
+from headstart.engine.arguments import check_features, draws, flags, whole
 from headstart.engine.importers import AutoencoderSource, autoencoder_state
 from headstart.heads.starts import check_pretrained, linear, start
 from headstart.records.errors import InputError
@@ -60,8 +60,9 @@ class ProjectionHead(nn.Module):
         make_activation = ACTIVATIONS.known(activation).made()
         for name, size in (("in_features", in_features), ("hidden_dim", hidden_dim), ("output_dim", output_dim)):
             whole("head", name, size)
-        if not 1 <= depth <= 4:
-            raise InputError(f"head: depth is {depth}; it must be 1, 2, 3 or 4")
+        whole("head", "depth", depth, most=4)
+        flags("head", batch_norm=batch_norm)
+        draws("head", generator)
         if depth == 1 and hidden_dim != output_dim:
             raise InputError(
                 f"head: at depth 1 the first layer is the output layer, but hidden_dim is {hidden_dim} and "
@@ -76,7 +77,7 @@ class ProjectionHead(nn.Module):
 
     def forward(self, h: Tensor) -> Tensor:
         """(N, in_features) -> (N, output_dim)."""
-        check_features(h, self.first)
+        check_features(h, self.first, one_axis=len(self.norms) > 0)
         x = self.first(h)
         if self.depth == 1:
             return x
@@ -170,6 +171,7 @@ class ProjectionHead(nn.Module):
         >>> head.frozen, round(float(head.first.weight.norm() ** 2), 3)
         (True, 32.0)
         """
+        flags("head", frozen=frozen, match_scale=match_scale)
         check_pretrained(pretrained, init, depth, output_init)
         head = cls(
             in_features, hidden_dim, output_dim, activation, depth=depth, batch_norm=batch_norm, generator=generator

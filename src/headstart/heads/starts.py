@@ -12,6 +12,7 @@ import torch
 from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
+from headstart.engine.arguments import draws
 from headstart.engine.importers import AutoencoderSource, autoencoder_state
 from headstart.records.errors import InputError
 from headstart.records.names import HEAD_INITS, HeadInitName
@@ -44,6 +45,7 @@ def start(
     False
     """
     HEAD_INITS.known(init)
+    draws("head", generator)
     if getattr(head, "first", None) is not None or init != "random" or frozen:
         _start_first(head, init, frozen, autoencoder, features, generator, match_scale)
     output_init = init if pretrained == "all" else output_init
@@ -132,6 +134,8 @@ def _embedding(state: dict[str, Tensor], layer: nn.Linear) -> tuple[Tensor, Tens
 
 def check_pretrained(pretrained: str, init: str, depth: int, output_init: str | None = None) -> None:
     """Raise InputError where an output layer cannot start as it should."""
+    if pretrained not in ("first", "all"):
+        raise InputError(f"head: pretrained is {pretrained!r}; it must be first or all")
     if output_init is not None and (pretrained == "all" or output_init == "pca" or depth != 2):
         raise InputError(
             f"head: output_init {output_init} is for a head of depth 2 with pretrained first, and not pca, which needs "

@@ -25,7 +25,12 @@ from headstart.records.validation import problem
 
 
 def expanded(name: str | Path) -> Path:
-    """A path with `~` for the home folder, where there is such a home and no file of that very name."""
+    """A path with `~` for the home folder, where there is such a home and no file of that very name.
+
+    Raises InputError for what is no path.
+    """
+    if not isinstance(name, (str, Path)):
+        raise InputError(f"a path is of type {type(name).__name__}; it must be text or a pathlib.Path")
     if not str(name).startswith("~") or os.path.lexists(name):
         return Path(name)
     try:

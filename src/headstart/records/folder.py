@@ -26,7 +26,7 @@ class RunFolder:
     """
 
     def __init__(self, path: str | Path) -> None:
-        self.path = Path(path)
+        self.path = expanded(path)
         self.config = self.path / "config.yaml"
         self.splits = self.path / "splits.npz"
         self.skipped = self.path / "skipped.csv"
@@ -58,8 +58,8 @@ class RunFolder:
 
     def read_result(self) -> dict[str, Any]:
         """result.json; raises InputError when the folder holds no finished run."""
-        if not self.path.is_dir():
-            why = "it is a file" if self.path.exists() else f"there is no such folder{nearby(self.path)}"
+        if not _is_folder(self.path):
+            why = "it is a file" if os.path.lexists(self.path) else f"there is no such folder{nearby(self.path)}"
             raise InputError(f"{self.path} is not a run folder: {why}")
         if not self.result.exists():
             raise InputError(f"{self.path} holds {self._instead()}")
@@ -78,6 +78,13 @@ class RunFolder:
         if result["stage"] == "autoencoder":
             return "it stopped after stage autoencoder; run `headstart pretrain` on it without --stages"
         return f"{self.backbone.name} is gone; restore it from a copy, or train again with --overwrite"
+
+
+def _is_folder(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except OSError as error:  # a name that is too long, a loop of links
+        raise InputError(f"{str(path)[:100]} is not a run folder: {error.strerror}") from None
 
 
 def no_input(out: str | Path, given: Iterable[str | Path], option: str = "--out", *, pictures: bool = False) -> None:

@@ -92,7 +92,7 @@ class Names(Mapping[str, C], Generic[C]):
 
     def register(self, choice: C) -> None:
         """Add a choice; raises InputError for a name that is taken, or that options and files cannot hold."""
-        if not re.fullmatch(r"[a-z][a-z0-9_-]*", choice.name):
+        if not isinstance(choice.name, str) or not re.fullmatch(r"[a-z][a-z0-9_-]*", choice.name):
             raise InputError(
                 f"{self.what} {choice.name!r} cannot be registered; a name is small letters, digits, _ and -"
             )
@@ -107,7 +107,7 @@ class Names(Mapping[str, C], Generic[C]):
 
     def known(self, name: str) -> C:
         """The choice of that name; raises InputError naming the option, the value and what there is."""
-        if name not in self._choices:
+        if not isinstance(name, str) or name not in self._choices:
             raise InputError(f"{self.what} is {name!r}; it must be {self.right}")
         return self._choices[name]
 

@@ -14,6 +14,7 @@ import pandas as pd
 
 from headstart.records.config import flatten
 from headstart.records.errors import InputError
+from headstart.records.files import expanded
 from headstart.records.text import from_data_cell, printable
 from headstart.report import delimited, mlflow_runs, trackers
 from headstart.report import frame as study_frame
@@ -23,7 +24,7 @@ from headstart.report.delimited import OUTCOMES, PLACE
 def read_tables(paths: Iterable[str | Path]) -> pd.DataFrame:
     """All files as one table. Raises InputError naming what is wrong, where."""
     paths = list(paths)
-    tables = [_read(Path(path)) for path in paths]
+    tables = [_read(expanded(path)) for path in paths]
     if not tables:
         raise InputError(
             "there is nothing to compare; give files of runs (CSV, parquet, JSON, an MLflow store) or a study"

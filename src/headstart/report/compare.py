@@ -127,6 +127,12 @@ def compare(
     >>> compare(runs, metric="accuracy", by="method").headline
     'New beats old by 2.8 points (2.2 to 3.4 over 5 seeds; 5 of 5 pairs).'
     """
+    if not isinstance(frame, pd.DataFrame):
+        raise InputError(f"the runs are of type {type(frame).__name__}; they must be a pandas.DataFrame, a row a run")
+    for option, names in (("metric", metric), ("by", by), ("pair", pair or ())):
+        several = names if option != "by" and isinstance(names, Sequence) and not isinstance(names, str) else [names]
+        if not all(isinstance(name, str) for name in several):
+            raise InputError(f"{option} is {names!r}; it must be a column's name{' or several' * (option != 'by')}")
     metrics = [metric] if isinstance(metric, str) else list(metric)
     table = frame.reset_index(drop=True)
     if PLACE not in table:

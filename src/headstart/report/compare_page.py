@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from headstart.records.files import write
+from headstart.records.files import expanded, write
 from headstart.records.text import number, visible
 from headstart.records.version import __version__
 from headstart.report import html, tables
@@ -45,7 +45,7 @@ RANKS = (
 
 def write_comparison(found: Compared, out: str | Path) -> Path:
     """Write everything below `out` and return the page's path."""
-    out = Path(out)
+    out = expanded(out)
     page = _page(found)
     for name, table in (("comparisons", found.frame()), ("levels", found.levels), ("ranks", found.ranks)):
         write(out / f"{name}.csv", visible(tables.as_csv(table)))

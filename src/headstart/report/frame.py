@@ -18,7 +18,7 @@ import pandas as pd
 from pydantic import TypeAdapter
 
 from headstart.records.errors import InputError
-from headstart.records.files import read_json, read_yaml
+from headstart.records.files import expanded, read_json, read_yaml
 from headstart.records.folder import RunFolder, read_metrics
 from headstart.records.grid import grid_of
 from headstart.records.names import ACTIVATIONS, HEAD_INITS, PROBES, SETS
@@ -142,7 +142,7 @@ def read(path: str | Path, probe: str | None = None) -> Records:
     `probe` chooses the accuracy; unset, `linear` where a run has it, but `paper` in the paper's own study. Raises
     InputError when the folder holds no finished run, a file is damaged, or no run has the probe.
     """
-    path = Path(path)
+    path = expanded(path)
     if not path.is_dir():
         raise InputError(f"{path} is not a folder; give the folder of a run or a study")
     single = (path / "result.json").exists()

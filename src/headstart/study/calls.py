@@ -33,7 +33,7 @@ def prepare(study: Study, out: str | Path, check: Callable[[list[Planned]], None
     or what a value means, has changed. What `check` raises of the runs that are still to be made comes before anything
     is written.
     """
-    out = Path(out)
+    out = files.expanded(out)
     path = out / "study.yaml"
     check_output_folder(out)
     check([run for run in expand(_with_plan(study, out)) if not (out / "runs" / run.name / "result.json").exists()])
@@ -152,14 +152,15 @@ def plan(
     (16, 4)
     """
     loaded = load(study, overrides=overrides, **selection)
-    if out is not None and (Path(out) / "study.yaml").exists():
-        loaded = extended(load(Path(out), plugin=loaded.plugins), loaded, Path(out) / "study.yaml")
+    out = None if out is None else files.expanded(out)
+    if out is not None and (out / "study.yaml").exists():
+        loaded = extended(load(out, plugin=loaded.plugins), loaded, out / "study.yaml")
     planned = expand(loaded)
     needed = autoencoders_of(planned)
-    done = {run.name for run in planned if out is not None and (Path(out) / "runs" / run.name / "result.json").exists()}
+    done = {run.name for run in planned if out is not None and (out / "runs" / run.name / "result.json").exists()}
     rest = [run for run in planned if run.name not in done]
     if out is not None and done:
-        mean = seconds_by_set(Path(out) / "runs", sorted(done))
+        mean = seconds_by_set(out / "runs", sorted(done))
         estimate = sum(seconds_of(mean, run.name) for run in rest)
         return Plan(loaded, planned, len(needed), len(done), estimate, f"{len(done)} finished runs")
     if not calibrate:
@@ -210,7 +211,7 @@ def run(
     from headstart.study import local, opening
     from headstart.study import ray as cluster
 
-    out, asked = Path(out).absolute(), RunOptions(**options)
+    out, asked = files.expanded(out).absolute(), RunOptions(**options)
     loaded = load(study, overrides=overrides, **_study_options(asked))
     base = loaded.base
     if asked.executor == "local":

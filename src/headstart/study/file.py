@@ -237,7 +237,7 @@ def applied(config: Config, options: Options, where: str) -> Config:
 
 def _read(study: str | Path) -> tuple[dict[str, Any], str, str | None]:
     """The file's content, what to call it in messages, and the one data set asked for."""
-    path, only, contrastive = Path(study), None, None
+    path, only, contrastive = expanded(study), None, None
     if path.is_dir():
         path = path / "study.yaml"
     elif not path.is_file():

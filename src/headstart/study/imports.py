@@ -16,7 +16,7 @@ import yaml
 
 from headstart.records.config import Config, hash_of, to_yaml
 from headstart.records.errors import InputError
-from headstart.records.files import write, write_json
+from headstart.records.files import expanded, write, write_json
 from headstart.records.folder import RunFolder, check_output_folder
 from headstart.records.names import SETS
 from headstart.records.presets import paper
@@ -63,12 +63,12 @@ def import_csv(paths: Iterable[str | Path], out: str | Path) -> ImportSummary:
     or with other settings than it, for a head whose autoencoder is not among the autoencoders given, and for an
     `out` that already holds runs.
     """
-    out = Path(out)
+    out = expanded(out)
     check_output_folder(out)
     if (out / "runs").is_dir() and any((out / "runs").iterdir()):
         raise InputError(f"--out {out} already holds runs; give another folder or delete it")
     by_kind: dict[str, list[ExportRow]] = {kind: [] for kind in COLUMNS}
-    files = [Path(path) for path in paths]
+    files = [expanded(path) for path in paths]
     for path in files:
         kind, rows = read_export(path)
         by_kind[kind] += rows

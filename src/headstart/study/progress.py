@@ -55,7 +55,7 @@ def status(out: str | Path) -> Status:
 
     Raises InputError when the folder holds no study.
     """
-    out = Path(out)
+    out = files.expanded(out)
     path = out / "study.yaml"
     if not path.exists():
         raise InputError(f"{out} is not a study folder: it has no study.yaml")

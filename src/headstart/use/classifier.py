@@ -100,7 +100,7 @@ def load_classifier(folder: str | Path) -> tuple[Classifier, dict[str, Any]]:
 
     Raises InputError when there is none, or it is damaged.
     """
-    folder = Path(folder)
+    folder = files.expanded(folder)
     about = read_record(folder)
     settings = about["backbone"]
     backbone = backbones.build(

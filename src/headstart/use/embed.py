@@ -74,7 +74,7 @@ def embed(
     Raises:
         InputError: a wrong ending, a missing package, bad DATA. Interrupted: stopped; what was there is left.
     """
-    out = Path(out)
+    out = files.expanded(out)
     check_out(out)
     images = data if isinstance(data, Images) else run.open_images(data)
     no_input(out, images.data.sources)

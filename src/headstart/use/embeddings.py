@@ -118,7 +118,7 @@ def opened(
     path: str | Path, sources: Sequence[str] = (), reading: DataConfig | None = None, compute: Compute | None = None
 ) -> Embeddings:
     """The embeddings that `path` stands for: a file of `embed`, or those of DATA by the run in that folder."""
-    path = Path(path)
+    path = files.expanded(path)
     if is_file(path):
         if sources or (reading is not None and reading != run_of(path)[2]):
             raise InputError(
@@ -138,7 +138,7 @@ def of_images(run: Run, images: Images, compute: Compute | None = None) -> Embed
 
 def run_of(path: str | Path) -> tuple[Path, tuple[str, ...], DataConfig | None]:
     """The run, sources and DATA options that a file of `embed` stands for; of another path, itself and none."""
-    path = Path(path)
+    path = files.expanded(path)
     if is_file(path):
         said = about_of(rows_of(path, only_about=True), path)
         data = _data_of(said, path)
@@ -182,7 +182,7 @@ def read(path: str | Path, compute: Compute | None = None) -> Embeddings:
 
     Raises InputError when the file is damaged or of before it carried its identity, or the run is gone or another.
     """
-    path = Path(path)
+    path = files.expanded(path)
     kept = rows_of(path)
     said = about_of(kept, path)
     try:

@@ -150,7 +150,7 @@ def export(
         InputError: the network has no such counterpart, a wrong ending, a missing package.
         RunError: the file, loaded back, did not give the same; nothing is kept.
     """
-    out = Path(out)
+    out = files.expanded(out)
     if format == "hub":
         return _export_hub(source, out, license, compute)
     if license is not None:

@@ -54,7 +54,7 @@ def write_map(within: Embeddings, out: str | Path) -> Mapped:
 
     Raises InputError where a picture is gone or changed since it was embedded, or `out` is DATA.
     """
-    out = Path(out)
+    out = files.expanded(out)
     check_output_folder(out)
     no_input(out, within.data.sources)
     places, groups = positions(within.features), clusters(within.features)

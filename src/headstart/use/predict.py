@@ -59,7 +59,7 @@ def predict(
     Raises:
         InputError: no classifier there, a wrong ending, bad DATA.
     """
-    out, folder = Path(out), Path(folder)
+    out, folder = files.expanded(out), files.expanded(folder)
     if out.suffix != ".csv":
         raise InputError(f"--out {out} must end in .csv")
     check_output_file(out)

@@ -56,11 +56,12 @@ def search(within: Embeddings, query: str | Path, *, top: int = 10, out: str | P
     """
     if top < 1:
         raise InputError(f"--top is {top}; it must be at least 1")
+    out = None if out is None else expanded(out)
     format = "PNG" if out is None else check_ending(out)
     if out is not None:
         check_output_file(out)
         no_input(out, [query, *within.data.sources], pictures=True)
-    path = Path(query)
+    path = expanded(query)
     if not path.exists():
         raise InputError(f"--query {query} is not there; give the path of a picture, or of a folder of them")
     asked = within.run.open_images(query, replace(within.run.reading, labels="none"))
@@ -92,7 +93,7 @@ def position_in(query: str | Path, sources: Sequence[str], known: Mapping[str, i
 
     known: the set's names and their places.
     """
-    path = Path(query).resolve()
+    path = expanded(query).resolve()
     for source in sources:
         root = expanded(source).resolve()
         if path.is_relative_to(root):

@@ -91,6 +91,7 @@ def select(
     Raises InputError: `n` out of range, fewer than two pictures, `out` inside DATA.
     """
     covered = _covered(within, n, similarity)
+    out = None if out is None else files.expanded(out)
     if out is not None:
         check_output_folder(out)
         no_input(out, within.data.sources, pictures=True)
@@ -112,12 +113,12 @@ def select(
     )
     if out is not None:
         for name, text in _tables(found).items():
-            files.write(Path(out) / f"{name}.csv", text)
+            files.write(out / f"{name}.csv", text)
         sections = _sections(within, found, pairs[:n], outliers, chosen, [i for i, _ in errors[:n]])
         sections["clusters"] = _of_groups(within, features, groups)
         for name, parts in sections.items():
             if parts:
-                files.write(Path(out) / f"{name}.png", gallery(parts))
+                files.write(out / f"{name}.png", gallery(parts))
     return found
 
 
