@@ -130,10 +130,19 @@ def test_cells_of_crossed_seeds_and_autoencoders_are_not_independent() -> None:
 
 
 def test_an_error_below_the_steps_of_the_data_is_not_believed() -> None:
-    exact = statistics.clustered([1.0, 1.0, 1.0], range(3))
     coarse = statistics.clustered([1.0, 1.0, 1.0], range(3), least_error=0.5)
-    assert exact.p < 1e-6
     assert coarse.p == pytest.approx(2 * stats.t.sf(2, 2))
+
+
+@pytest.mark.parametrize("value", [1.0, -0.3, 1e-7], ids=str)
+@pytest.mark.parametrize("sharing", [[range(4)], [[0, 0, 1, 1]], [[0, 0, 1, 1], [0, 1, 0, 1]]], ids=str)
+def test_differences_that_do_not_vary_have_no_p_value(value: float, sharing: list[list[int]]) -> None:
+    """Nor an interval of no width: nothing is known of their noise. Rounding does not count as variation."""
+    same = statistics.clustered([value, value, value * (1 + 1e-14), value], *sharing)
+    assert same.mean == pytest.approx(value)
+    assert np.isnan([same.p, *same.interval]).all()
+    none = statistics.clustered([0.0] * 4, *sharing)
+    assert (none.p, none.interval) == (1.0, (0.0, 0.0))
 
 
 @given(st.lists(st.floats(-5, 5).map(lambda x: round(x, 3)), min_size=3, max_size=30).filter(lambda x: len(set(x)) > 1))

@@ -199,9 +199,9 @@ class Clustered:
     mean: float
     """Mean over the cells (the smallest groups of differences that share everything)."""
     interval: Interval
-    """95 % (or `level`) t interval of that mean; (nan, nan) with fewer than two clusters."""
+    """95 % (or `level`) t interval of that mean; (nan, nan) with fewer than two clusters, or without any variation."""
     p: float
-    """p-value of mean = 0; nan with fewer than two clusters."""
+    """p-value of mean = 0; nan likewise. Where every difference is 0, it is 1 and the interval (0, 0)."""
     clusters: tuple[int, ...]
     """How many groups each kind of sharing made; a kind with one group cannot be told from the mean."""
 
@@ -209,6 +209,10 @@ class Clustered:
     def independent(self) -> int:
         """The number of independent clusters that the interval rests on: degrees of freedom plus one."""
         return min((c for c in self.clusters if c > 1), default=1)
+
+
+SAME = 1e-9
+"""Differences that vary by no more than this part of their mean are one number, rounding apart."""
 
 
 def clustered(
@@ -229,8 +233,8 @@ def clustered(
     groups.
 
     `least_error` is a standard error that the data cannot go below: accuracies come in steps, and two clusters that
-    agree to the last step would otherwise look certain. Where a difference is missing (nan), so are mean, interval and
-    p-value.
+    agree to the last step would otherwise look certain. Without it, differences that do not vary have no interval
+    and no p-value: there is nothing to judge their mean by. Where a difference is missing (nan), so is the mean.
 
     >>> found = clustered([1.0, 1.2, 2.0, 2.2], ["a", "a", "b", "b"])
     >>> found.independent, round(found.mean, 2), round(found.p, 3)
@@ -262,10 +266,12 @@ def clustered(
     one_way = [_variance(means - mean, kind) for kind in kinds]
     two_way = sum(one_way) - _variance(means - mean, np.arange(means.size)) if len(kinds) == 2 else 0.0
     error = max(sqrt(max(*one_way, two_way)), least_error)
+    if error <= SAME * abs(mean):
+        least, p = (float("nan"), float("nan")) if mean else (0.0, 1.0)
+        return Clustered(mean=mean, interval=(least, least), p=p, clusters=counts)
     df = min(int(kind.max()) for kind in kinds)
     half = float(special.stdtrit(df, (1 + level) / 2)) * error
-    t = abs(mean) / error if error > 0 else (0.0 if mean == 0 else float("inf"))
-    p = 2 * float(special.stdtr(df, -t))
+    p = 2 * float(special.stdtr(df, -abs(mean) / error))
     return Clustered(mean=mean, interval=(mean - half, mean + half), p=p, clusters=counts)
 
 

@@ -84,9 +84,8 @@ def sentence(
                 f"ahead in {pairs})"
             )
         case _:
-            text = _undecided(
-                better, worse, where, f"{size} {measure.unit}", pairs, gains.size, clusters, mean, measure
-            )
+            why = _undecidable(decision.test, clusters)
+            text = _undecided(better, worse, where, f"{size} {measure.unit}", pairs, gains.size, why, mean, measure)
     text = text[0].upper() + text[1:]
     if decision.verdict != "open" and decision.test.independent < ENOUGH_CLUSTERS:
         text += f"; {too_few([clusters])}"
@@ -99,15 +98,20 @@ def too_few(clusters: Sequence[str], of: str = "") -> str:
     return f"{text}{of} {be(1 if text.startswith('1 ') and ' and ' not in text else 2)} too few to settle it"
 
 
+def _undecidable(test: Clustered, clusters: str) -> str:
+    if test.independent > 1:
+        return f"every difference over {clusters} is this one number, so nothing says how far it may be from chance"
+    rests = "one seed" if clusters == "1 seed" else f"one seed and {clusters.replace('1 ', 'one ')}"
+    return f"{rests} cannot settle it"
+
+
 def _undecided(
-    better: str, worse: str, where: str, size: str, ahead: str, pairs: int, clusters: str, mean: float, measure: Measure
+    better: str, worse: str, where: str, size: str, ahead: str, pairs: int, why: str, mean: float, measure: Measure
 ) -> str:
     seen = "one pair of runs" if pairs == 1 else ahead
-    rests = "one seed" if clusters == "1 seed" else f"one seed and {clusters.replace('1 ', 'one ')}"
-    end = f"{rests} cannot settle it"
     if mean == 0:
-        return f"{better} and {worse}{where} reach the same {measure.name}; {end}"
-    return f"{better} is ahead of {worse}{where} by {size} in {seen}; {end}"
+        return f"{better} and {worse}{where} reach the same {measure.name}; {why}"
+    return f"{better} is ahead of {worse}{where} by {size} in {seen}; {why}"
 
 
 def listed(items: Sequence[str]) -> str:
