@@ -2,6 +2,7 @@
 distributions of the parameters against torchvision's own draws, and the independence of a view from its
 neighbours."""
 
+import itertools
 import math
 from typing import Any
 
@@ -16,7 +17,7 @@ from PIL import Image
 from scipy import stats
 from torch import Tensor
 
-from headstart.augment import Draw, SimCLRAugment
+from headstart.augment import HUE, Draw, SimCLRAugment, ViewPlan
 from headstart.records.errors import InputError
 
 # Everything is computed in float32 on [0, 1], as torchvision's tensor operations do; what differs is the
@@ -245,6 +246,42 @@ def test_any_slice_gives_the_same_bytes(size: int, height: int, width: int, piec
         index = torch.arange(start, min(start + piece, n))
         rows = torch.cat([index, index + n])
         assert torch.equal(augment.apply(pictures[index], params[rows]), whole[rows])
+
+
+@pytest.mark.parametrize("jitter", [(0.8, 0.8, 0.8, 0.2), (0.4, 0.0, 0.4, 0.0)])
+def test_pieces_of_every_kind_give_the_same_views(
+    jitter: tuple[float, float, float, float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a GPU is given them, all rows or eleven at once; up to rounding, which on a CPU depends on how rows lie."""
+    augment = SimCLRAugment(32, jitter=jitter, mean=(0.5, 0.4, 0.3), std=(0.2, 0.2, 0.2))
+    pictures = some_pictures(40, 40, 36)
+    params = augment.draw(80, 40, 36, generator=generator(8))
+    by_hue = augment.apply(pictures, params)
+    made = ViewPlan.pieces
+    for most in (80, 11):
+        monkeypatch.setattr(ViewPlan, "pieces", lambda plan, at_most, by_hue, most=most: made(plan, most, by_hue=False))
+        assert torch.allclose(augment.apply(pictures, params), by_hue, rtol=0, atol=1e-5)
+
+
+def test_a_piece_has_every_row_once_and_what_is_due_to_it() -> None:
+    """By the draw itself, whatever a piece holds."""
+    augment = SimCLRAugment(16)
+    params = augment.draw(200, 20, 20, generator=generator(3))
+    plan = augment.plan(params)
+    for most, by_hue in itertools.product((200, 23), (True, False)):
+        seen = []
+        for piece in plan.pieces(most, by_hue):
+            rows = plan.rows[piece.rows]
+            seen += rows.tolist()
+            for due, parts in ((params.grey, piece.grey), (params.blur, piece.blur)):
+                assert {int(row) for part in parts for row in rows[part]} == set(rows[due[rows]].tolist())
+            for step in range(4):
+                turned = params.jitter[rows] & (params.order[rows, step] == HUE)
+                assert [int(row) for part in piece.turned[step] for row in rows[part]] == rows[turned].tolist()
+                blended = {int(row) for part in piece.blended[step] for row in rows[part]}
+                least = set(rows[params.jitter[rows] & ~turned].tolist())
+                assert least == blended if by_hue else least <= blended <= set(rows[params.jitter[rows]].tolist())
+        assert sorted(seen) == list(range(200))
 
 
 def test_a_plan_made_ahead_gives_the_same_bytes() -> None:

@@ -17,8 +17,9 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -243,19 +244,21 @@ class SimCLRAugment(nn.Module):
         numbers, rows = sent(plan.numbers, device), sent(plan.rows, device)
         source = rows % len(pictures)
         views = torch.empty(len(rows), 3, self.size, self.size, device=device)
-        together = CPU_PIECE * torch.get_num_threads() if device.type == "cpu" else GPU_PIECE
+        on_host = device.type == "cpu"
+        together = CPU_PIECE * torch.get_num_threads() if on_host else GPU_PIECE
         at_most = max(1, together // (3 * max(pictures[0, 0].numel(), self.size**2)))
-        for piece in plan.pieces(at_most):
+        for piece in plan.pieces(at_most, by_hue=on_host):
             here = numbers[piece.rows]
             x = _crop(pictures.index_select(0, source[piece.rows]), here, self.size)
             for step in range(4):
-                if step == piece.hue_step and self.jitter[HUE]:
-                    _hue(x, here[:, HUE_OFFSETS])
-                elif step != piece.hue_step and piece.hue_step < 4:
-                    _blend(x, *here[:, BLENDS][:, step::4].unbind(1))
-            _grey(x[:, piece.grey])
-            if self.blur_kernel > 1:
-                _blur(x[:, piece.blur], here[piece.blur, TAPS])
+                for part in piece.blended[step]:
+                    _blend(x[:, part], *here[part, BLENDS][:, step::4].unbind(1))
+                for part in piece.turned[step] if self.jitter[HUE] else ():
+                    _hue(x[:, part], here[part, HUE_OFFSETS])
+            for part in piece.grey:
+                _grey(x[:, part])
+            for part in piece.blur if self.blur_kernel > 1 else ():
+                _blur(x[:, part], here[part, TAPS])
             if scale is not None and shift is not None:
                 torch.addcmul(shift, x, scale, out=x)
             views.index_copy_(0, rows[piece.rows], x.transpose(0, 1))
@@ -302,13 +305,13 @@ TAPS = slice(20, None)
 
 @dataclass(frozen=True)
 class _Piece:
-    """Rows of the plan, all with the hue at the same step of their jitter (4: no jitter). Of them, `grey` become grey
-    and `blur` are blurred."""
+    """Rows of the plan, and of these the neighbours to which something is due, counted from the first."""
 
     rows: slice
-    hue_step: int
-    grey: slice
-    blur: slice
+    blended: list[list[slice]]  # at each of the jitter's four steps
+    turned: list[list[slice]]
+    grey: list[slice]
+    blur: list[slice]
 
 
 @dataclass(frozen=True)
@@ -317,22 +320,39 @@ class ViewPlan:
 
     rows: Tensor  # (n,) int64: row of the draw
     numbers: Tensor  # (n, 20 + taps) float32
-    kinds: list[list[int]]  # 5 steps of the hue x rows that are neither grey nor blurred, grey, both, blurred
+    kinds: list[
+        list[int]
+    ]  # 5 steps of the hue (4: no jitter) x rows that are neither grey nor blurred, grey, both, blurred
 
     def __len__(self) -> int:
         return len(self.rows)
 
-    def pieces(self, at_most: int) -> Iterator[_Piece]:
-        """Its rows, at most so many at once, to all of which the hue comes at the same step."""
-        start = 0
-        for hue_step, (plain, grey, both, blur) in enumerate(self.kinds):
-            bounds = (start + plain, start + plain + grey + both, start + plain + grey)
-            stop = start + plain + grey + both + blur
+    def pieces(self, at_most: int, by_hue: bool) -> Iterator[_Piece]:
+        """Its rows, at most so many at once.
+
+        by_hue: to all rows of a piece the hue comes at the same step, so nothing is computed in vain. Else a piece has
+        rows of every kind, for a device on which few launches count for more: where the hue comes, their blend leaves
+        them as they are.
+        """
+        ends = list(itertools.accumulate(map(sum, self.kinds), initial=0))
+        hues = list(itertools.pairwise(ends))
+        grey, blur = [], []
+        for (start, stop), (plain, only_grey, both, _) in zip(hues, self.kinds, strict=True):
+            grey.append((start + plain, start + plain + only_grey + both))
+            blur.append((start + plain + only_grey, stop))
+        for start, stop in hues if by_hue else [(0, len(self))]:
             for first in range(start, stop, at_most):
-                last = min(first + at_most, stop)
-                grey_from, grey_to, blur_from = (min(max(bound, first), last) - first for bound in bounds)
-                yield _Piece(slice(first, last), hue_step, slice(grey_from, grey_to), slice(blur_from, last - first))
-            start = stop
+                within = partial(_within, first, min(first + at_most, stop))
+                turned = [within(hues[step : step + 1]) for step in range(4)]
+                whole, jittered = within([(start, stop)]), within([(0, ends[4])])
+                blended = [[] if turned[step] == whole else jittered for step in range(4)]
+                yield _Piece(slice(first, min(first + at_most, stop)), blended, turned, within(grey), within(blur))
+
+
+def _within(first: int, last: int, spans: Sequence[tuple[int, int]]) -> list[slice]:
+    """What of each span lies from row `first` up to `last`, counted from there; those that do not are left out."""
+    clipped = [(max(start, first) - first, min(stop, last) - first) for start, stop in spans]
+    return [slice(start, stop) for start, stop in clipped if start < stop]
 
 
 def _plan(params: Draw, kernel: int) -> ViewPlan:
@@ -341,7 +361,7 @@ def _plan(params: Draw, kernel: int) -> ViewPlan:
     kind = 4 * hue_step + 2 * params.blur + (params.grey ^ params.blur)
     rows = kind.argsort(stable=True)
     kinds = torch.bincount(kind, minlength=20).view(5, 4).tolist()
-    factor = params.factors.gather(1, params.order)
+    factor = params.factors.gather(1, params.order).where(params.order != HUE, 1.0)
     grey_share = torch.where(params.order == SATURATION, 1 - factor, 0.0)
     mean_share = torch.where(params.order == CONTRAST, 1 - factor, 0.0)
     turn = 6 * params.factors[:, HUE]
