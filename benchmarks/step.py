@@ -55,32 +55,32 @@ class Setting:
         return torch.randn(2 * self.pairs, 3, self.size, self.size, generator=generator).to(self.device)
 
 
-def model_of(setting: Setting) -> SimCLR:
-    """Headstart's network, its head's first layer frozen."""
+def model_of(setting: Setting, taps: bool = True) -> SimCLR:
+    """Headstart's network, its head's first layer frozen; with its live taps or without."""
     backbone = build(setting.backbone, stem=setting.stem)
     width = backbone.num_features
     assert isinstance(width, int)
     head = ProjectionHead(width, hidden_dim=256, output_dim=128)
     head.first.requires_grad_(False)
-    model = SimCLR(live_taps.apply(backbone, setting.size), head).to(setting.device)
+    model = SimCLR(live_taps.apply(backbone, setting.size) if taps else backbone, head).to(setting.device)
     return model.to(memory_format=torch.channels_last).train()
 
 
-def headstart_step(setting: Setting, mode: str | None = None, graphs: bool = True) -> common.Way:
+def headstart_step(setting: Setting, mode: str | None = None, graphs: bool = True, taps: bool = True) -> common.Way:
     """Seconds per pair of the real training step, its network compiled in torch.compile's `mode`."""
     if mode or not graphs:
         os.environ["HEADSTART_CUDA_GRAPHS"] = "0"  # every way has a process of its own
-    run = real_step(setting, mode)
+    run = real_step(setting, mode, taps)
     if mode:
         report_compiling(OURS, mode, run)
     return lambda: common.steady(run, setting.pairs)
 
 
-def real_step(setting: Setting, mode: str | None = None) -> Callable[[], object]:
+def real_step(setting: Setting, mode: str | None = None, taps: bool = True) -> Callable[[], object]:
     """Headstart's step, ready to be called."""
     compute = choose(setting.device, setting.precision, torch.get_num_threads())
     config = Config(contrastive=ContrastiveConfig(batch_size=setting.pairs))
-    stepper = GivenViews(model_of(setting), SimCLRAugment(setting.size), config, compute)
+    stepper = GivenViews(model_of(setting, taps), SimCLRAugment(setting.size), config, compute)
     stepper.views = setting.views().contiguous(memory_format=torch.channels_last)
     if mode:
         if setting.device == "cpu":  # traced, the loops of small_maps take many minutes
@@ -186,6 +186,7 @@ def main(argv: list[str]) -> None:
     makes = {**({} if chosen.only_headstart else others), OURS: partial(headstart_step, setting)}
     if chosen.device.startswith("cuda"):
         makes["Headstart's step, kernel by kernel"] = partial(headstart_step, setting, graphs=False)
+        makes["Headstart's step, without live taps"] = partial(headstart_step, setting, taps=False)
     if mode := chosen.compile:
         makes[f"+ {chosen.precision}, compiled"] = partial(rung, setting, True, low, False, mode)
         makes["Headstart's step, compiled"] = partial(headstart_step, setting, mode)
