@@ -387,6 +387,29 @@ def test_runs_with_other_settings_are_not_matched(make_run: Callable[..., Path],
     assert found.headline.startswith("No two heads can be compared yet: 2 probed runs")
 
 
+def test_one_head_is_told_beside_the_network_before(make_run: Callable[..., Path], tmp_path: Path) -> None:
+    """Set by set, over seeds; of one seed without an interval."""
+    for seed, (accuracy, before) in enumerate([(0.70, 0.62), (0.72, 0.66), (0.71, 0.64)]):
+        path = make_run(tmp_path / "runs" / f"{seed}", seed=seed) / "result.json"
+        _told(path, accuracy, before)
+    gains = [8.0, 6.0, 7.0]
+    low, high = stats.t.interval(0.95, 2, np.mean(gains), stats.sem(gains))
+    told = f"SimCLR was worth +7.0 points from 64.0 % on digits ({low:.1f} to {high:.1f} over 3 seeds)."
+    found = answer.answer(frame.read(tmp_path))
+    assert found.comparisons == []
+    assert found.headline == f"By linear probe, beside the untrained backbone, {told} No heads are compared."
+    _told(make_run(tmp_path / "runs" / "other", set_name="other") / "result.json", 0.5, 0.6)
+    assert "and −10.0 points from 60.0 % on other (1 seed)." in answer.answer(frame.read(tmp_path)).headline
+
+
+def _told(path: Path, accuracy: float, before: float) -> None:
+    """Put both accuracies into a result."""
+    result = json.loads(path.read_text())
+    result["probes"]["linear"]["accuracy"] = accuracy
+    result["untrained"] = {"linear": {"accuracy": before}}
+    path.write_text(json.dumps(result))
+
+
 def test_factors_are_compared_within_a_head(make_run: Callable[..., Path], tmp_path: Path) -> None:
     for activation, seed in product(("relu", "tanh"), range(3)):
         make_run(tmp_path / "runs" / f"{activation}{seed}", activation=activation, seed=seed)

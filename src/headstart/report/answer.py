@@ -8,6 +8,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from math import isnan
 
+import pandas as pd
+
+from headstart.records.names import PROBES
 from headstart.records.text import number
 from headstart.report.below import below
 from headstart.report.caveats import caveats
@@ -15,7 +18,9 @@ from headstart.report.comparisons import ENOUGH_CLUSTERS, POINTS, Comparison, de
 from headstart.report.frame import Records
 from headstart.report.labels import PROJECTORS, name_of_head
 from headstart.report.pairing import factors, pair, sets_of
+from headstart.report.verdict import before_simclr
 from headstart.report.words import described, listed, too_few
+from headstart.statistics import clustered
 
 MOST_SETS = 5
 """Named where one comparison is told set by set."""
@@ -105,11 +110,27 @@ def _no_comparison(study: Records) -> str:
         return _autoencoders(study)
     if judged.empty:
         return "No run was probed, so nothing can be said about accuracy."
+    if judged["head"].nunique() == 1 and judged["untrained"].notna().all():
+        return _gains(study, judged)
     best = judged.loc[judged["accuracy"].idxmax()]
     return (
         f"No two heads can be compared yet: {len(judged)} probed runs, none matched by another in all but one thing. "
         f"The best is {name_of_head(best['head'])} with {100 * best['accuracy']:.1f} %."
     )
+
+
+def _gains(study: Records, judged: pd.DataFrame) -> str:
+    """What SimCLR was worth with the one head that there is, on each set, beside the network before it."""
+    said = []
+    for name, rows in judged.groupby("dataset", observed=True, sort=False):
+        gains = 100 * (rows["accuracy"] - rows["untrained"])
+        found = clustered(gains.to_numpy(float), rows["seed"].astype(str).to_numpy())
+        seeds = number(rows["seed"].nunique(), "seed")
+        over = seeds if isnan(found.p) else f"{points(found.interval[0])} to {points(found.interval[1])} over {seeds}"
+        before = f"{100 * rows['untrained'].mean():.1f} %"
+        said.append(f"{'+' if found.mean > 0 else ''}{points(found.mean)} points from {before} on {name} ({over})")
+    network = before_simclr(next(iter(study.results.values())))
+    return f"By {PROBES.shown(study.probe)}, beside {network}, SimCLR was worth {listed(said)}. No heads are compared."
 
 
 def _autoencoders(study: Records) -> str:
