@@ -18,12 +18,12 @@ from typing import Any
 import pytest
 
 from headstart import study
+from headstart.engine.cluster import cluster
 from headstart.records import files
 from headstart.records.claim import Claim
 from headstart.records.errors import RunError
 from headstart.study import RayOptions
 from headstart.study import ray as on_ray
-from headstart.study.ray import cluster
 from tests.study.tiny import assert_same, half_done, results, sprung, start, wait_for, written
 
 NEEDS_RAY = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="needs the extra ray")
@@ -73,7 +73,7 @@ def test_smoke_is_identical_run_by_run_with_both_executors(tmp_path: Path) -> No
 CLUSTER = """
 import json, os, subprocess, sys
 from headstart.study import RayOptions
-from headstart.study.ray import cluster
+from headstart.engine.cluster import cluster
 with cluster(RayOptions()) as ray:
     ray.get(ray.remote(lambda: None).remote())
     print(json.dumps({

@@ -1,11 +1,12 @@
 """What one does with a finished run: evaluate, embed, search, select, finetune, predict, export."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from tyro.conf import Positional, arg
 
 from headstart.cli.options import Data, Plugins, Reading, RunPath
+from headstart.records.cluster import RayOptions
 from headstart.records.config import DataConfig
 from headstart.records.errors import InputError
 from headstart.records.names import Format
@@ -69,6 +70,8 @@ def embed(
     *,
     out: Path | None = None,
     paths: bool = False,
+    executor: Literal["local", "ray"] = "local",
+    ray: RayOptions = RayOptions(),  # noqa: B008 - frozen
     reading: Reading = DataConfig(),  # noqa: B008 - frozen
     device: str = "auto",
     threads: int | None = None,
@@ -82,6 +85,7 @@ def embed(
         out: FILE.npz (names, embeddings, labels, classes) or FILE.parquet (name, label, embedding). One that is there
             gets what is new and loses what is gone.
         paths: write where each picture lies as well: `paths`, or a last column `path`.
+        executor: local, or ray: a local or existing Ray cluster (extra `ray`), whose machines all see DATA and the run.
         device: auto, cpu, cuda, cuda:N or mps.
         threads: CPU threads. Unset: one per core.
     """
@@ -96,9 +100,14 @@ def embed(
     if out is None:
         raise InputError("embed needs --out FILE.npz or FILE.parquet")
     check_out(out)
-    compute, opened = choose(device, threads=threads), load(folder)
-    images = opened.open_images(own, reading)
-    print_embedded(write(opened, images, out, paths=paths, compute=compute), out)
+    if executor == "ray":
+        from headstart.use.embed_on_ray import embed_on_ray
+
+        done = embed_on_ray(load(folder), own, out, ray, reading=reading, paths=paths, device=device, threads=threads)
+    else:
+        compute, opened = choose(device, threads=threads), load(folder)
+        done = write(opened, opened.open_images(own, reading), out, paths=paths, compute=compute)
+    print_embedded(done, out)
     return 0
 
 

@@ -7,7 +7,7 @@ reads pictures at their native size, everything else squashed to a square, as in
 import hashlib
 import math
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -17,7 +17,7 @@ import torch
 
 from headstart.data import cache, catalog
 from headstart.data.labels import alike
-from headstart.data.prepare import AUTO_SIZE, how, prepare, squash
+from headstart.data.prepare import AUTO_SIZE, how, prepare, squares, squash
 from headstart.data.source import Source
 from headstart.engine.device import available_cores
 from headstart.engine.progress import say
@@ -124,7 +124,7 @@ class Images:
         """
         rows = _rows(indices)
         store = self._store
-        if self._uniform and len(store.sizes) and tuple(store.sizes[0]) == (size, size) == tuple(store.native[0]):
+        if self._uniform and self.size == size == store.sizes[0, 0]:
             return self.batch(rows)[0]
         self._verify(rows)
         if store.side == size:
@@ -236,6 +236,11 @@ def open_images(data: DataConfig, crop_scale: float = 0.08, crop_ratio: float = 
     return images
 
 
+def squares_of(source: Source, data: DataConfig) -> Images:
+    """Pictures of a source whose squares alone are wanted, once: decoded now, and kept in memory alone."""
+    return Images(source, squares(source, data), data)
+
+
 def _fingerprint(images: Images, digests: np.ndarray) -> str:
     names = [*images.classes, ""]
     digest = hashlib.sha256()
@@ -250,17 +255,7 @@ def _one_square(native: np.ndarray) -> int | None:
 
 def _report(images: Images, max_skipped: float) -> None:
     """Count what was set aside, on the screen; refuse a source with too much of it."""
-    bad, total = len(images.skipped), len(images.skipped) + len(images)
-    some = "; ".join(f"{printable(name)}: {printable(reason)}" for name, reason in images.skipped[:3])
-    if not len(images):
-        raise InputError(f"none of the {total} pictures can be read ({some})")
-    if bad > TOLERATED and bad > max_skipped * total:
-        raise InputError(
-            f"{bad} of {total} pictures cannot be read, more than data.max-skipped {max_skipped:g} allows ({some}); "
-            "`headstart check` lists them all"
-        )
-    if bad:
-        say(f"{bad} of {total} pictures set aside ({some}{'; ...' if bad > 3 else ''})")
+    report_skipped(images.skipped, len(images), max_skipped)
     if isinstance(images.data.range, tuple) and (all_are := _one_value(images)) in (0, 255):
         raise InputError(
             f"under --data.range {shown(images.data.range)} every pixel of every picture is "
@@ -273,6 +268,21 @@ def _report(images: Images, max_skipped: float) -> None:
         say(one_class(images.classes[0]))
     for doubt in (*alike(images.classes), *_doubts(images)):
         say(doubt)
+
+
+def report_skipped(skipped: Sequence[tuple[str, str]], readable: int, max_skipped: float) -> None:
+    """Say how many pictures were set aside beside those that can be read. Raises InputError where it is too many."""
+    bad, total = len(skipped), len(skipped) + readable
+    some = "; ".join(f"{printable(name)}: {printable(reason)}" for name, reason in skipped[:3])
+    if not readable:
+        raise InputError(f"none of the {total} pictures can be read ({some})")
+    if bad > TOLERATED and bad > max_skipped * total:
+        raise InputError(
+            f"{bad} of {total} pictures cannot be read, more than data.max-skipped {max_skipped:g} allows ({some}); "
+            "`headstart check` lists them all"
+        )
+    if bad:
+        say(f"{bad} of {total} pictures set aside ({some}{'; ...' if bad > 3 else ''})")
 
 
 def _one_value(images: Images) -> float | None:

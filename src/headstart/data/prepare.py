@@ -53,13 +53,22 @@ def prepare(source: Source, data: DataConfig, smallest: float) -> cache.Store:
     smallest: share times aspect ratio of the augmentation's smallest crop; pictures are kept large enough for it to
     show `data.detail` pixels per pixel of the training size.
     """
-    size = data.auto_size or AUTO_SIZE if data.size == "auto" else data.size
-    plan = _Plan(
-        size, data.size == "auto", size**2 * data.detail**2 / smallest, source.crop_bottom, how(data), levels=data.range
-    )
+    plan = _planned(source, data, smallest)
     memory = int(data.memory_gib * 2**30)
     small = len(source.names) <= FEW or (isinstance(source.pictures, np.ndarray) and source.pictures.nbytes <= memory)
     return _decode_in_memory(source, plan, "") if small else _cached(source, plan, _folder(data), memory)
+
+
+def squares(source: Source, data: DataConfig) -> cache.Store:
+    """Every readable picture of a source, decoded now and kept in memory alone: for its square of `data.size`, the
+    very one that `prepare` makes. Frames are as small as squares are."""
+    return _decode_in_memory(source, replace(_planned(source, data, 1), pixels=1), "")
+
+
+def _planned(source: Source, data: DataConfig, smallest: float) -> "_Plan":
+    size = data.auto_size or AUTO_SIZE if data.size == "auto" else data.size
+    pixels = size**2 * data.detail**2 / smallest
+    return _Plan(size, data.size == "auto", pixels, source.crop_bottom, how(data), levels=data.range)
 
 
 @dataclass(frozen=True)

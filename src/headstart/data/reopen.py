@@ -51,16 +51,11 @@ def reopen(
 
     Raises InputError: no pictures, or options that would feed the backbone other pictures than it was trained on.
     """
-    trained, own = int(result["data"]["size"]), config.data
-    given = replace(data or reading(config), sources=tuple(sources) or own.sources)
-    check_reading(given, own, trained, size)
-    given = replace(given, size=size or trained)
+    given, as_own = read_as(config, result, sources, data, size=size)
     crop = config.augment.crop_scale[0], config.augment.crop_ratio[0]
-    if given.labels != "auto" or own.labels == "auto":
-        return open_images(given, *crop)
-    as_own = replace(given, labels=own.labels)
-    if places(given.sources) == places(own.sources):
-        return open_images(as_own, *crop)
+    own = config.data
+    if as_own is None or places(given.sources) == places(own.sources):
+        return open_images(as_own or given, *crop)
     try:  # the same pictures in another place are the run's own as well
         images = open_images(as_own, *crop)
     except InputError:  # labels of pictures that are not here
@@ -70,3 +65,20 @@ def reopen(
     if own.labels != "none":
         say(f"these are not the run's pictures, so its --data.labels {own.labels} do not hold: labels are by folders")
     return open_images(given, *crop)
+
+
+def read_as(
+    config: Config,
+    result: Mapping[str, Any],
+    sources: tuple[str, ...] = (),
+    data: DataConfig | None = None,
+    *,
+    size: int | None = None,
+) -> tuple[DataConfig, DataConfig | None]:
+    """The options under which `reopen` reads DATA: as they are given, and with the run's own labels, which hold where
+    the pictures are the run's; None where that makes no difference."""
+    trained, own = int(result["data"]["size"]), config.data
+    given = replace(data or reading(config), sources=tuple(sources) or own.sources)
+    check_reading(given, own, trained, size)
+    given = replace(given, size=size or trained)
+    return given, None if given.labels != "auto" or own.labels == "auto" else replace(given, labels=own.labels)

@@ -95,6 +95,20 @@ def make(where: str, entries: Iterable[Entry], as_given: bool = False, **more: A
     )
 
 
+def part(source: Source, rows: slice) -> Source:
+    """Some of its pictures, in their order, with the classes of all and nothing said of the others."""
+    return replace(
+        source,
+        names=source.names[rows],
+        pictures=source.pictures[rows],
+        labels=source.labels[rows],
+        official=source.official[rows],
+        order=source.order[rows],
+        skipped=[],
+        notes=(),
+    )
+
+
 def relabel(source: Source, labels: Sequence[str | None], notes: Sequence[str] = ()) -> Source:
     """The same pictures with other labels (None: unlabelled), and what there is to say of them."""
     classes, numbers = _number(labels)

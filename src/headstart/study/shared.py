@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from headstart.records.cluster import RayOptions
 from headstart.records.config import Config, hash_of
 from headstart.records.validation import Amount, NotNegative, settings
 from headstart.study.file import Planned, StudyOptions
@@ -62,18 +63,6 @@ def autoencoders_of(planned: Sequence[Planned]) -> dict[str, Planned]:
         if trains_autoencoder(run.config):
             needed.setdefault(autoencoder_hash(run.config, run.point.data), run)
     return needed
-
-
-@dataclass(frozen=True)
-class RayOptions:
-    """How runs go to a Ray cluster."""
-
-    address: str | None = None
-    """Of an existing cluster (`auto`, `HOST:PORT`, `ray://HOST:PORT`). Unset: one is started on this machine."""
-    cpus: float | None = None
-    """CPUs that Ray sets aside for a run. Unset: its threads."""
-    gpus: float | None = None
-    """GPUs, or a share of one, for a run: 0.25 lets four runs share a GPU. Unset: 1 where the cluster has any."""
 
 
 @settings("")

@@ -41,7 +41,7 @@ class Embedded:
 
 
 @dataclass(frozen=True)
-class _Kept:
+class Kept:
     """Rows that a file holds already, by the content of their pictures."""
 
     features: np.ndarray
@@ -80,12 +80,12 @@ def embed(
     no_input(out, images.data.sources)
     compute = compute or choose()
     said = about(run, images.data, compute)
-    kept = _kept(out, said, quiet)
+    kept = kept_in(out, said, quiet)
     old = kept.of(images.digests)
     new = int((old < 0).sum())
     write = write_npz if out.suffix == ".npz" else write_parquet
     width = int(run.backbone.num_features)  # type: ignore[arg-type]
-    with _terminating_cleanly(), progress.stage("embedding", new, quiet=quiet) as bar:
+    with terminating_cleanly(), progress.stage("embedding", new, quiet=quiet) as bar:
         blocks = stream(run, images, kept.features, old, batch_size, compute, bar)
         where = paths_of(images.names, catalog.find(images.data)) if paths else None
         files.write(out, lambda file: write(file, images, blocks, width, json.dumps(said), where))
@@ -101,12 +101,12 @@ def check_out(out: Path) -> None:
     check_output_file(out)
 
 
-def _kept(path: Path, said: dict[str, object], quiet: bool) -> _Kept:
+def kept_in(path: Path, said: dict[str, object], quiet: bool) -> Kept:
     """What can be taken over of a file; nothing, and that is said, where other weights or another size made it.
 
     Raises InputError for a file that `embed` did not write: it may be all that somebody has.
     """
-    nothing = _Kept(np.empty((0, 0), np.float32), {})
+    nothing = Kept(np.empty((0, 0), np.float32), {})
     if not path.exists():
         return nothing
     try:
@@ -116,7 +116,7 @@ def _kept(path: Path, said: dict[str, object], quiet: bool) -> _Kept:
         raise InputError(f"--out {path} is there, and cannot be brought up to date: {error}; or remove it") from None
     other = [name for name in SAME if before[name] != said[name]]
     if not other:
-        return _Kept(found["embeddings"], {digest.tobytes(): row for row, digest in enumerate(found["digests"])})
+        return Kept(found["embeddings"], {digest.tobytes(): row for row, digest in enumerate(found["digests"])})
     if not quiet:
         made = " and another ".join(other)
         progress.say(f"{path} is there, but it was made with another {made}: every picture is embedded again")
@@ -154,7 +154,7 @@ def stream(
 
 
 @contextlib.contextmanager
-def _terminating_cleanly() -> Iterator[None]:
+def terminating_cleanly() -> Iterator[None]:
     """SIGTERM becomes an exception, so that the unfinished file is removed on the way out, as Ctrl-C's does."""
 
     def stop(number: int, frame: object) -> None:

@@ -9,12 +9,12 @@ import io
 import json
 import zipfile
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Protocol
 
 import numpy as np
 
-from headstart.data.images import Images
 from headstart.records import schema
 from headstart.records.arrays import in_words, missing
 from headstart.records.errors import InputError
@@ -24,6 +24,33 @@ ENDINGS = (".npz", ".parquet")
 NOT_OURS = "`headstart embed` did not write it, or before 0.2"
 AGAIN = "; embed the pictures again, into another file"
 MEMBERS = ("names", "embeddings", "labels", "classes", "digests", "about")
+
+
+class Pictured(Protocol):
+    """What a file says of the pictures behind its rows; `Images` has it."""
+
+    @property
+    def names(self) -> list[str]: ...  # noqa: D102 - as of `Images`
+    @property
+    def labels(self) -> np.ndarray: ...  # noqa: D102
+    @property
+    def classes(self) -> list[str]: ...  # noqa: D102
+    @property
+    def digests(self) -> np.ndarray: ...  # noqa: D102
+    def __len__(self) -> int: ...
+
+
+@dataclass(frozen=True)
+class Named:
+    """It alone, of pictures that are not open here."""
+
+    names: list[str]
+    labels: np.ndarray
+    classes: list[str]
+    digests: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.names)
 
 
 def rows_of(path: Path, only_about: bool = False) -> dict[str, np.ndarray]:
@@ -104,7 +131,7 @@ def _whole(found: dict[str, np.ndarray], path: Path) -> dict[str, np.ndarray]:
 
 def write_npz(
     file: BinaryIO,
-    images: Images,
+    images: Pictured,
     blocks: Iterable[np.ndarray],
     width: int,
     about: str,
@@ -132,7 +159,7 @@ def write_npz(
 
 def write_parquet(
     file: BinaryIO,
-    images: Images,
+    images: Pictured,
     blocks: Iterable[np.ndarray],
     width: int,
     about: str,

@@ -1,0 +1,72 @@
+"""A Ray cluster to work on: an existing one, or one of our own on this machine that nobody else can reach.
+
+Comes in: `RayOptions`. Goes out: Ray, connected, and what each task is given. What the tasks are is not known here.
+"""
+
+import contextlib
+import logging
+import os
+import secrets
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from headstart.engine.device import available_cores
+from headstart.records.cluster import RayOptions
+from headstart.records.errors import InputError
+
+RETRIES = 3
+"""Nodes of a cluster are lost more often than processes of a machine."""
+
+
+@contextlib.contextmanager
+def cluster(options: RayOptions) -> Iterator[Any]:
+    """Ray, connected: to the cluster that was named, or to one of our own that nobody else can reach."""
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    settings: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+    if options.address is None:  # ends with us; one that was there is left as it is
+        settings |= {"num_cpus": available_cores(), "include_dashboard": False}
+        os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # Ray then listens on the loopback address alone
+        os.environ.setdefault("RAY_AUTH_MODE", "token")  # against other users of this machine
+        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))  # else Ray keeps one in the home folder
+    try:
+        import ray  # noqa: PLC0415 - an extra
+    except ImportError:
+        raise InputError("--executor ray needs Ray; install it with `pip install 'headstart[ray]'`") from None
+    # Ray lets its workers import from the folder that it is started in, and there a folder of pictures may hold a
+    # `torch.py`. Without `local` it would join whatever cluster was last started on this machine, and die with it.
+    with tempfile.TemporaryDirectory() as empty:
+        with contextlib.chdir(empty):
+            ray.init(address=options.address or "local", **settings)
+        try:
+            yield ray
+        finally:
+            ray.shutdown()
+
+
+@dataclass(frozen=True)
+class Share:
+    """What a task of a cluster is given.
+
+    Attributes:
+        threads: CPU threads that it computes with.
+        resources: what Ray sets aside for it.
+        sharers: tasks that share a device, of which each counts with its share of the memory.
+    """
+
+    threads: int
+    resources: dict[str, float]
+    sharers: int
+
+
+def share(ray: Any, options: RayOptions, threads: int | None, device: str) -> Share:
+    """What each task is given, from the options and what the cluster has."""
+    has_gpu = ray.cluster_resources().get("GPU", 0) > 0 and device != "cpu"
+    threads = threads or max(1, int(options.cpus or 1))
+    # On this machine a task may ask for more threads than there are cores, as without Ray.
+    cpus = options.cpus or (threads if options.address else min(threads, available_cores()))
+    resources = {"num_cpus": cpus, "num_gpus": options.gpus if options.gpus is not None else float(has_gpu)}
+    own = 0 if options.address else available_cores()  # what other machines hold at once is not known here
+    sharers = max(1, int(1 / (options.gpus or 1) if has_gpu else own / cpus))
+    return Share(threads, resources, sharers)
