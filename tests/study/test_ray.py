@@ -119,6 +119,22 @@ def test_a_cluster_that_was_named_is_joined_as_its_user_says(monkeypatch: pytest
         assert {name for name in os.environ if name.startswith("RAY_")} == {"RAY_USAGE_STATS_ENABLED"}
 
 
+@pytest.mark.parametrize("slow", [0, 2, 9])
+def test_a_busy_machine_may_need_several_tries_to_start_a_cluster(slow: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+
+    def init(**_: object) -> None:
+        asked.append(1)
+        if len(asked) <= slow:
+            raise Exception("The current node timed out during startup. This could happen because ...")
+
+    for name in ("RAY_USAGE_STATS_ENABLED", "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "RAY_AUTH_MODE", "RAY_AUTH_TOKEN"):
+        monkeypatch.setenv(name, "0")  # and as it was, afterwards
+    monkeypatch.setitem(sys.modules, "ray", SimpleNamespace(init=init, shutdown=lambda: None))
+    with pytest.raises(RunError, match="did not start") if slow == 9 else nullcontext(), cluster(RayOptions()):
+        assert len(asked) == slow + 1
+
+
 class Given:
     """What Ray hands out for a task."""
 

@@ -3,6 +3,7 @@
 Needs Playwright's Python package and a Chromium; skipped without them.
 """
 
+import csv
 import json
 from collections.abc import Iterator
 from dataclasses import replace
@@ -183,6 +184,32 @@ def test_a_large_set_is_drawn_in_part_and_told_whole(
     table = pytest.importorskip("pandas").read_parquet(tmp_path / "map.parquet")
     assert table["name"].tolist() == within.names
     assert all(thumbnail[:2] == b"\xff\xd8" for thumbnail in table["thumbnail"])
+
+
+def test_fiftyone_s_files_name_every_picture(within: Embeddings, file: Path) -> None:
+    """As its importer of a FiftyOneImageClassificationDataset reads them: paths and labels by one key without an
+    ending, a label a class's name, or with what else is known of the picture, or null."""
+    data, labels = (json.loads((file.parent / "fiftyone" / f"{name}.json").read_text()) for name in ("data", "labels"))
+    assert list(data) == list(labels["labels"]) == [f"{i:07d}" for i in range(60)]
+    assert labels["classes"] is None
+    assert all(Path(path).is_absolute() and Path(path).is_file() for path in data.values())
+    rows = list(csv.DictReader((file.parent / "map.csv").open()))
+    for i, (path, target) in enumerate(zip(data.values(), labels["labels"].values(), strict=True)):
+        assert path.endswith(within.names[i])
+        assert target["label"] == within.classes[within.labels[i]]
+        assert target["attributes"]["name"] == within.names[i]
+        assert target["attributes"]["x"] == pytest.approx(float(rows[i]["x"]))
+        assert target["attributes"]["cluster"] == int(rows[i]["cluster"])
+
+
+def test_pictures_without_labels_are_null_and_those_inside_files_are_left_out(
+    within: Embeddings, tmp_path: Path
+) -> None:
+    write_map(replace(within, labels=np.full(60, -1)), tmp_path / "none")
+    held = json.loads((tmp_path / "none" / "fiftyone" / "labels.json").read_text())
+    assert set(held["labels"].values()) == {None}
+    arrays = replace(within, data=DataConfig(sources=("digits",)))
+    assert not any("fiftyone" in str(path) for path in write_map(arrays, tmp_path / "arrays").files)
 
 
 def test_a_thousand_photographs_are_under_two_megabytes(grocery: Path) -> None:

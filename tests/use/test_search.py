@@ -2,12 +2,15 @@
 
 import csv
 import io
+import itertools
+import shutil
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from PIL import Image
@@ -16,7 +19,9 @@ from headstart.evaluate import neighbours
 from headstart.evaluate.neighbours import highest, nearest, normalized
 from headstart.records.errors import InputError
 from headstart.records.text import table
-from headstart.use.embeddings import Embeddings, of_images
+from headstart.use.copies import copy, suggested
+from headstart.use.embed import embed
+from headstart.use.embeddings import Embeddings, of_images, read
 from headstart.use.load import Run
 from headstart.use.search import search
 from headstart.use.select import compare, farthest, select
@@ -81,8 +86,10 @@ def test_pairs_and_loneliness_against_the_whole_matrix(features: np.ndarray, thr
 def test_each_choice_is_the_farthest_from_all_before(features: np.ndarray, data: st.DataObject) -> None:
     unit = normalized(features)
     n = data.draw(st.integers(1, len(unit)))
-    chosen = farthest(unit, n, np.array([], dtype=int))
+    chosen, least = farthest(unit, n, np.array([], dtype=int))
     assert len(set(chosen)) == n
+    others = np.setdiff1d(np.arange(len(unit)), chosen)
+    assert least == pytest.approx((unit @ unit[chosen].T).max(axis=1)[others].min(initial=1), abs=1e-5)
     for k in range(1, n):
         closest = (unit @ unit[chosen[:k]].T).max(axis=1)
         rest = np.setdiff1d(np.arange(len(unit)), chosen[:k])
@@ -91,8 +98,66 @@ def test_each_choice_is_the_farthest_from_all_before(features: np.ndarray, data:
 
 def test_labelled_pictures_count_as_covered() -> None:
     clusters = normalized(np.array([[1, 0, 0], [1, 0.1, 0], [0, 1, 0], [0, 1, 0.1], [0, 0, 1]], dtype=np.float32))
-    assert farthest(clusters, 1, np.array([0, 4])) in ([2], [3])
-    assert set(farthest(clusters, 3, np.array([0, 4]))) == {1, 2, 3}
+    assert farthest(clusters, 1, np.array([0, 4]))[0] in ([2], [3])
+    assert set(farthest(clusters, 3, np.array([0, 4]))[0]) == {1, 2, 3}
+
+
+@settings(max_examples=30, deadline=None)
+@given(points, st.integers(1, 3), st.integers(0, 2))
+def test_no_other_choice_leaves_less_than_half_the_distance(features: np.ndarray, n: int, labelled: int) -> None:
+    unit = normalized(features[:9])
+    n = min(n, len(unit) - labelled)
+    assume(n >= 1)
+    covered = np.arange(labelled)
+
+    def left(chosen: Sequence[int]) -> float:
+        apart = np.linalg.norm(unit[:, None] - unit[[*covered, *chosen]][None], axis=2)
+        return float(apart.min(axis=1).max())
+
+    _, least = farthest(unit, n, covered)
+    best = min(left(chosen) for chosen in itertools.combinations(range(labelled, len(unit)), n))
+    assert best >= max(0, 2 - 2 * least) ** 0.5 / 2 - 1e-3
+
+
+def test_of_many_labelled_pictures_some_stand_for_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    unit = normalized(np.random.default_rng(0).normal(size=(60, 4)).astype(np.float32))
+    monkeypatch.setattr("headstart.use.select.COVERED", 10)
+    monkeypatch.setattr("headstart.use.select.BLOCK", 7)
+    chosen, _ = farthest(unit, 20, np.arange(40))
+    assert set(chosen) == set(range(40, 60))
+    monkeypatch.setattr("headstart.use.select.COVERED", 40)
+    assert farthest(unit, 1, np.arange(40))[0] == [40 + int((unit[40:] @ unit[:40].T).max(axis=1).argmin())]
+
+
+def test_a_similarity_is_suggested_by_copies_of_the_set_s_own_pictures(within: Embeddings, photos: Path) -> None:
+    found = suggested(within)
+    assert found is not None
+    assert found.copies == len(within)
+    own = np.stack([within.run.embed([copy(within.picture(i))], compute=within.compute)[0] for i in range(60)])
+    reached = (normalized(own) * normalized(within.features)).sum(axis=1)
+    assert (reached >= found.similarity - 1e-2).mean() >= 0.95  # bfloat16, one at a time
+    assert (np.sort(reached)[:3] < found.similarity + 1e-2).all()
+    twins = nearest(within.features, within.features, 2)[1][:, 1]
+    assert found.others == pytest.approx((twins >= found.similarity).mean(), abs=0.05)
+    asked = select(within, 2, similarity="auto")
+    assert asked.suggested == found
+    assert asked.duplicates == select(within, 2, similarity=found.similarity).duplicates
+
+
+def test_without_the_pictures_none_is_suggested(
+    run: Run, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    mine = Path(shutil.copytree(photos / "ring", tmp_path / "mine"))
+    embed(run, mine, tmp_path / "all.npz", quiet=True)
+    shutil.move(mine, tmp_path / "elsewhere")
+    Image.new("RGB", (9, 9)).save(mine.with_name("mine.png"))
+    mine.mkdir()
+    shutil.move(mine.with_name("mine.png"), mine / "other.png")
+    kept = read(tmp_path / "all.npz")
+    assert select(kept, 2).suggested is None
+    assert "no similarity is suggested" in capsys.readouterr().err
+    with pytest.raises(InputError, match="auto needs the pictures"):
+        select(kept, 2, similarity="auto")
 
 
 @pytest.fixture(scope="module")

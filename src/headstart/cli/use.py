@@ -159,7 +159,7 @@ def select(
     sources: Data = (),
     *,
     n: Annotated[int, arg(aliases=["-n"])],
-    similarity: float = 0.995,
+    similarity: float | Literal["auto"] = 0.995,
     out: Path = Path("selection"),
     json: bool = False,
     reading: Reading = DataConfig(),  # noqa: B008 - frozen
@@ -173,7 +173,8 @@ def select(
         run: a finished run, or a file that embed wrote.
         sources: folders of pictures, a list, or a named set. The run's own where left out.
         n: how many pictures to label next, and how many outliers to show.
-        similarity: cosine similarity from which two pictures are near-duplicates.
+        similarity: cosine similarity from which two pictures are near-duplicates; auto: the one that copies of the
+            set's own pictures suggest.
         out: a folder for the lists (.csv) and sheets (.png).
         json: print JSON instead of sentences.
         device: auto, cpu, cuda, cuda:N or mps.

@@ -14,10 +14,11 @@ from typing import Any
 
 from headstart.engine.device import available_cores
 from headstart.records.cluster import RayOptions
-from headstart.records.errors import InputError
+from headstart.records.errors import InputError, RunError
 
 RETRIES = 3
 """Nodes of a cluster are lost more often than processes of a machine."""
+STARTS = 5
 
 
 @contextlib.contextmanager
@@ -38,11 +39,25 @@ def cluster(options: RayOptions) -> Iterator[Any]:
     # `torch.py`. Without `local` it would join whatever cluster was last started on this machine, and die with it.
     with tempfile.TemporaryDirectory() as empty:
         with contextlib.chdir(empty):
-            ray.init(address=options.address or "local", **settings)
+            _init(ray, options.address, settings)
         try:
             yield ray
         finally:
             ray.shutdown()
+
+
+def _init(ray: Any, address: str | None, settings: dict[str, Any]) -> None:
+    """Start Ray or join it. Ray gives its own processes 30 s to start, which a busy machine may need more than once."""
+    for left in range(STARTS - 1, -1, -1):
+        try:
+            ray.init(address=address or "local", **settings)
+            return
+        except Exception as error:  # Ray raises no kind of its own here
+            if address is not None or "timed out during startup" not in str(error):
+                raise
+            ray.shutdown()
+            if not left:
+                raise RunError(f"Ray did not start on this machine in {STARTS} tries; is it very busy?") from None
 
 
 @dataclass(frozen=True)

@@ -90,6 +90,10 @@ class Embeddings:
         """The absolute path of a picture that is a file of its own; its name where it lies inside another."""
         return paths_of([self.names[index]], *self._source)[0]
 
+    def paths(self) -> list[str]:
+        """As `path`, of all."""
+        return paths_of(self.names, *self._source)
+
     @cached_property
     def _source(self) -> tuple[Source, dict[str, int]]:
         source = catalog.find(self.data)

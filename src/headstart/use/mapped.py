@@ -1,13 +1,13 @@
 """The map of a set as a page that one can walk through, and as tables for other viewers.
 
 Comes in: embeddings. Goes out: `map.html` (one file, offline), `map.csv`, and `map.parquet` (extra `parquet`) with a
-thumbnail, the path and the nearest pictures of each, which embedding-atlas and FiftyOne open.
+thumbnail, the path and the nearest pictures of each, which embedding-atlas opens, and `fiftyone/`, which FiftyOne does.
 """
 
 import base64
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from importlib.util import find_spec
@@ -74,6 +74,7 @@ def write_map(within: Embeddings, out: str | Path) -> Mapped:
         columns = dict(zip(header, (within.names, labels, *numbers), strict=True))
         near = [row[kept] for row, kept in zip(indices, others, strict=True)]
         _write_parquet(written[2], within, columns, near)
+    written += _for_fiftyone(out / "fiftyone", within, dict(zip(header[2:], numbers, strict=True)))
     return Mapped(written, len(within), int(groups.max(initial=-1)) + 1)
 
 
@@ -135,6 +136,30 @@ def thumbnail(within: Embeddings, index: int) -> bytes:
     buffer = io.BytesIO()
     fitted(within.picture(index), SIDE).save(buffer, "JPEG", quality=70)
     return buffer.getvalue()
+
+
+def _for_fiftyone(folder: Path, within: Embeddings, numbers: dict[str, Sequence[float]]) -> list[Path]:
+    """A FiftyOneImageClassificationDataset: where each picture lies (`data.json`), its label and what the map says of
+    it (`labels.json`). Pictures inside other files, which FiftyOne cannot open, are left out."""
+    paths = {i: path for i, path in enumerate(within.paths()) if Path(path).is_absolute()}
+    if not paths:
+        return []
+
+    def target(i: int) -> dict[str, Any] | None:
+        label = within.labels[i]
+        more = {"name": printable(within.names[i])} | {name: values[i] for name, values in numbers.items()}
+        return {"label": within.classes[label], "attributes": more} if label >= 0 else None
+
+    def write(file: BinaryIO, head: str, values: Iterable[Any], end: str) -> None:
+        file.write(head.encode())
+        for number, (i, value) in enumerate(zip(paths, values, strict=True)):
+            file.write(f'{"," if number else ""}\n"{i:07d}": {json.dumps(value)}'.encode())
+        file.write(end.encode())
+
+    data, labels = folder / "data.json", folder / "labels.json"
+    files.write(data, lambda file: write(file, "{", paths.values(), "}"))
+    files.write(labels, lambda file: write(file, '{"classes": null, "labels": {', map(target, paths), "}}"))
+    return [data, labels]
 
 
 def _write_parquet(

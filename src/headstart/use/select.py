@@ -7,18 +7,20 @@ Comes in: embeddings of a set, and a number. Goes out: lists of names with cosin
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 
 from headstart.data.sheets import Section, Tile, gallery
 from headstart.engine.progress import say
+from headstart.engine.randomness import numpy_generator
 from headstart.evaluate.neighbours import blocks, nearest, normalized
 from headstart.records import files, text
 from headstart.records.errors import InputError
 from headstart.records.folder import check_output_folder, no_input
 from headstart.use.clusters import clusters
+from headstart.use.copies import Suggested, suggested
 from headstart.use.embeddings import Embeddings
 from headstart.use.index import every
 from headstart.use.suspects import suspicion
@@ -31,6 +33,11 @@ DUPLICATE = 0.995
 
 MANY = 50_000
 """Pictures above which it is said that all pairs of them are compared."""
+
+COVERED = 50_000
+"""Labelled pictures, drawn at random, that stand for all in what to label next: time grows with the set, not with its
+square."""
+BLOCK = 2**14
 
 SHOWN_GROUPS, SHOWN_OF_GROUP = 12, 6
 """Groups on the contact sheet, the largest, and pictures of each."""
@@ -57,15 +64,20 @@ class Selection:
         outliers: (name, similarity): pictures far from all others, by mean similarity to their 10 nearest, the
             loneliest first.
         label_next: names of pictures that cover the set, in the order in which to label them.
+        distance: of the picture that is farthest from all of these and from those with labels, to the nearest of them,
+            between vectors of length 1 (0 to 2). No other choice of so many leaves less than half (Gonzalez 1985).
         label_errors: labels for which another class is likelier, the most suspicious first.
         clusters: (name, group) of every picture, groups numbered by size from 1; 0 lies in none.
+        suggested: a similarity for near-duplicates, told by copies of the set's own pictures; None where they are gone.
     """
 
     duplicates: list[tuple[str, str, float]]
     outliers: list[tuple[str, float]]
     label_next: list[str]
+    distance: float
     label_errors: list[LabelError]
     clusters: list[tuple[str, int]]
+    suggested: Suggested | None
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON holds it."""
@@ -76,14 +88,14 @@ def select(
     within: Embeddings,
     n: int,
     *,
-    similarity: float = DUPLICATE,
+    similarity: float | Literal["auto"] = DUPLICATE,
     out: str | Path | None = None,
 ) -> Selection:
     """Near-duplicates, outliers, a spread-out set to label next, labels that look wrong, and groups of alike pictures.
 
     Args:
         n: how many outliers, and how many pictures to label.
-        similarity: from which two pictures are near-duplicates.
+        similarity: from which two pictures are near-duplicates; `auto`: the suggested one.
         out: a folder that gets each list as .csv and as contact sheet .png (at most `n` rows of it): `duplicates`,
             `outliers`, `label-next`, `label-errors` where there are labels enough, `clusters`. Pictures with labels
             already count as labelled where others have none.
@@ -95,21 +107,30 @@ def select(
     if out is not None:
         check_output_folder(out)
         no_input(out, within.data.sources, pictures=True)
+    advice = suggested(within)
+    if similarity == "auto":
+        if advice is None:
+            raise InputError("--similarity auto needs the pictures themselves; give a number")
+        similarity = advice.similarity
+    if len(covered) > COVERED:
+        say(f"{COVERED:,} of {len(covered):,} labelled pictures, drawn at random, stand for all in what to label next")
     near = every(within, NEIGHBOURS + 1)
     if near is None and len(within) > MANY:
         say(f"each of {len(within):,} pictures is compared with every other: twice as many take four times as long")
     features = normalized(within.features)
     pairs, loneliness = compare(features, similarity) if near is None else of_nearest(*near, similarity)
     outliers = np.argsort(loneliness, kind="stable")[:n].tolist()
-    chosen = farthest(features, n, covered)
+    chosen, least = farthest(features, n, covered)
     errors, groups = _label_errors(within), clusters(within.features)
     names = within.names
     found = Selection(
         duplicates=[(names[i], names[j], value) for i, j, value in pairs],
         outliers=[(names[i], float(loneliness[i])) for i in outliers],
         label_next=[names[i] for i in chosen],
+        distance=max(0, 2 - 2 * least) ** 0.5,
         label_errors=[error for _, error in errors],
         clusters=[(name, int(group) + 1) for name, group in zip(names, groups, strict=True)],
+        suggested=advice,
     )
     if out is not None:
         for name, text in _tables(found).items():
@@ -122,11 +143,11 @@ def select(
     return found
 
 
-def _covered(within: Embeddings, n: int, similarity: float) -> np.ndarray:
+def _covered(within: Embeddings, n: int, similarity: float | Literal["auto"]) -> np.ndarray:
     """The pictures that have labels, where others have none. Raises InputError for what cannot be asked."""
     if len(within) < 2:
         raise InputError(f"DATA holds {len(within)} picture; at least 2 are needed to compare")
-    if not -1 <= similarity <= 1:
+    if similarity != "auto" and not -1 <= similarity <= 1:
         raise InputError(f"--similarity is {similarity}; it must be from -1 to 1")
     labelled = np.flatnonzero(within.labels >= 0)
     labelled = labelled if len(labelled) < len(within) else labelled[:0]  # all have labels: choose as if none had
@@ -199,25 +220,31 @@ def of_nearest(
     return sorted(pairs, key=lambda pair: (-pair[2], pair[0])), others.mean(axis=1)
 
 
-def farthest(features: np.ndarray, n: int, covered: np.ndarray) -> list[int]:
+def farthest(features: np.ndarray, n: int, covered: np.ndarray) -> tuple[list[int], float]:
     """Greedy k-centre of unit rows (Sener and Savarese 2018): each choice is the row farthest from all chosen before.
 
-    `covered` are rows that count as chosen already; without any, the first choice is the row nearest to the mean, the
-    most ordinary one. Deterministic; equal distances go to the lower index.
+    `covered` are rows that count as chosen already, COVERED of them where they are more; without any, the first choice
+    is the row nearest to the mean, the most ordinary one. Deterministic; equal distances go to the lower index.
+    Returns the choices, and the lowest similarity that a row has to its nearest one.
     """
     chosen: list[int] = []
+    taken = np.isin(np.arange(len(features)), covered)
     if len(covered):
-        closest = nearest(features, features[covered], 1)[1][:, 0]
+        bank = features[np.sort(numpy_generator(0, "select/covered").permutation(covered)[:COVERED])]
+        closest, others = np.ones(len(features), np.float32), np.flatnonzero(~taken)
+        for rows in np.split(others, range(BLOCK, len(others), BLOCK)):
+            closest[rows] = nearest(features[rows], bank, 1)[1][:, 0]
     else:
         chosen.append(int((features @ features.mean(axis=0)).argmax()))
         closest = features @ features[chosen[0]]
-    taken = np.isin(np.arange(len(features)), [*covered, *chosen])
+    taken[chosen] = True
     while len(chosen) < n:
         pick = int(np.where(taken, np.inf, closest).argmin())
         chosen.append(pick)
         taken[pick] = True
         closest = np.maximum(closest, features @ features[pick])
-    return chosen
+    closest[chosen] = 1
+    return chosen, float(closest.min())
 
 
 def _tables(found: Selection) -> dict[str, str]:
