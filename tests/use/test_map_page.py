@@ -198,7 +198,7 @@ def test_fiftyone_s_files_name_every_picture(within: Embeddings, file: Path) -> 
         assert path.endswith(within.names[i])
         assert target["label"] == within.classes[within.labels[i]]
         assert target["attributes"]["name"] == within.names[i]
-        assert target["attributes"]["x"] == pytest.approx(float(rows[i]["x"]))
+        assert target["attributes"]["x"] == pytest.approx(float(rows[i]["x"]), abs=1e-6)
         assert target["attributes"]["cluster"] == int(rows[i]["cluster"])
 
 
