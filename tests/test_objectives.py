@@ -133,6 +133,8 @@ LIGHTLY = {
 
 @pytest.mark.parametrize("name", LIGHTLY)
 def test_equals_lightlys_class(name: str) -> None:
+    if name == "sigreg" and not hasattr(lightly.loss, "LeJEPALoss"):
+        pytest.skip("this lightly has no LeJEPALoss")
     z = random_z(64, 12, seed=3)
     ours, theirs = (value_and_gradient(function, z) for function in LIGHTLY[name])
     for a, b in zip(ours, theirs, strict=True):

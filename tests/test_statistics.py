@@ -41,12 +41,15 @@ def test_t_interval_agrees_with_scipy() -> None:
 @pytest.mark.parametrize("statistic", ["mean", "median"])
 def test_bootstrap_agrees_with_scipy(statistic: Any) -> None:
     values = np.random.default_rng(2).normal(1, 2, 60)
+    random: Any = (
+        "rng" if "rng" in inspect.signature(stats.bootstrap).parameters else "random_state"
+    )  # before SciPy 1.15
     expected = stats.bootstrap(
         (values,),
         getattr(np, statistic),
         n_resamples=20_000,
         method="percentile",
-        rng=np.random.default_rng(3),
+        **{random: np.random.default_rng(3)},
     ).confidence_interval
     ours = statistics.bootstrap_interval(values, statistic, draws=20_000)
     assert ours == pytest.approx((expected.low, expected.high), abs=0.03)

@@ -236,7 +236,7 @@ def _numbers(table: pd.DataFrame, name: str) -> pd.Series:
             at = wrong.idxmax()
             value = printable(str(values[at])[:60])
             raise InputError(f"{table[PLACE][at]}: {printable(name)} is {value!r}; it must be a number")
-        numbers = pd.to_numeric(values.where(~missing, np.nan).astype(str).str.replace(",", "."), errors="coerce")
+        numbers = values.where(~missing, np.nan).astype(str).str.replace(",", ".").astype(float)
     if numbers.notna().sum() == 0:
         raise InputError(f"{printable(name)} holds no number in {len(table)} rows ({named(table)})")
     if (huge := numbers.abs() > LARGEST).any():

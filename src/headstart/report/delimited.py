@@ -81,7 +81,7 @@ def column(values: pd.Series, places: list[str]) -> pd.Series:
     _alike(known[decimal], commas[decimal], places, "but the column's numbers have another decimal sign")
     if not decimal.any() and not percent and any(map(_is_a_name, known.unique())):
         return values
-    numbers = pd.to_numeric(known.str.replace(",", "."), errors="coerce")
+    numbers = known.str.replace(",", ".").astype(float)  # pandas' to_numeric may make a missing one of 1e999
     numbers = numbers / 100 if percent else numbers
     return numbers if filled.all() else numbers.reindex(values.index)
 
