@@ -6,6 +6,7 @@ bootstrap's over runs (95 %, 2,000 resamples, seed 0): about other trainings of 
 """
 
 import json
+import signal
 import sys
 from collections import defaultdict
 from collections.abc import Callable, Mapping
@@ -107,5 +108,6 @@ MOVES: dict[str, Callable[[Shape, Shape], float]] = {
 """Each figure of h, larger for what is said to be better."""
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `| head` ends it without a word
     here = Path(__file__).parent
     main([Path(argument) for argument in sys.argv[1:]] or [here / "adapting" / "criteria"])

@@ -6,6 +6,7 @@ share a seed, pooled over all pairs of heads with three seeds or more; and the s
 such a difference is expected to be half a point, or 0.7, to each side.
 """
 
+import signal
 from collections.abc import Iterator
 from itertools import combinations
 from pathlib import Path
@@ -64,4 +65,5 @@ def spread_of_differences(runs: pd.DataFrame) -> float | None:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `| head` ends it without a word
     main()

@@ -2,8 +2,12 @@
 
 import io
 import json
+import os
+import signal
+import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -14,6 +18,7 @@ from headstart.cli.commands import COMMANDS
 from headstart.records.text import json_text, printable
 from tests.cli.test_commands import pictures, run
 
+ROOT = Path(__file__).parents[2]
 UNFORESEEN = {
     "check": (["check", "digits"], "headstart.data.check.run"),
     "report": (["report", "x"], "headstart.report.written"),
@@ -105,3 +110,61 @@ def test_help_leads_with_the_ten_most_used_options(capsys: pytest.CaptureFixture
     options = [line.split()[0] for line in lines[:10]]
     assert len(set(options)) == 10
     assert all(any(f"{option} " in line or f"{option}," in line for line in lines[10:]) for option in options)
+
+
+@pytest.mark.parametrize("content", [b"", b"<html>not found</html>", b"\x89PNG\r\n\x1a\ncut short"])
+def test_check_where_no_picture_can_be_read_is_bad_input(
+    content: bytes, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("a.png", "b.png"):
+        (tmp_path / name).write_bytes(content)
+    assert run("check", str(tmp_path), "--json", str(tmp_path / "found.json")) == 2
+    said = capsys.readouterr()
+    assert "none of the 2 pictures can be read; a.png: " in said.err
+    assert len(json.loads((tmp_path / "found.json").read_text())["unreadable"]) == 2
+    pictures(tmp_path / "more", 4)
+    assert run("check", str(tmp_path)) == 0
+
+
+@pytest.mark.parametrize("command", ["demo", "study run smoke"])
+def test_a_folder_in_use_is_no_folder_of_a_study(
+    command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "report.html").write_text("somebody's")
+    assert run(*command.split(), "--out", str(tmp_path)) == 2
+    assert "holds other files (report.html) and no study; give a new folder" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["report.html"]
+
+
+NOBODY_READS = {
+    "version": ["-m", "headstart", "--version"],
+    "list": ["-m", "headstart", "list", "heads"],
+    "json": ["-m", "headstart", "list", "heads", "--json"],
+    "help": ["-m", "headstart", "--help"],
+    "refused": ["-m", "headstart", "pretrane"],
+    "script": ["results/power.py"],
+}
+
+
+@pytest.mark.parametrize("what", NOBODY_READS)
+@pytest.mark.parametrize("which", ["stdout", "stderr"])
+def test_a_reader_that_leaves_is_no_fault(what: str, which: str) -> None:
+    """As `| head -1` and `2>&1 | head -1` do, once they have their line."""
+    reads, writes = os.pipe()
+    os.close(reads)
+    with os.fdopen(writes, "wb") as nobody:
+        streams: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | {which: nobody}
+        ended = subprocess.run([sys.executable, *NOBODY_READS[what]], cwd=ROOT, check=False, **streams)
+    said = (ended.stdout or b"") + (ended.stderr or b"")
+    assert b"Traceback" not in said
+    assert b"Exception ignored" not in said
+    assert ended.returncode in {"refused": (2,), "script": (0, -signal.SIGPIPE)}.get(what, (0,))
+
+
+def test_a_training_goes_on_when_nobody_reads_its_progress() -> None:
+    program = "from headstart.engine.progress import say; [say('a line') for _ in range(3)]; print('done')"
+    reads, writes = os.pipe()
+    os.close(reads)
+    with os.fdopen(writes, "wb") as nobody:
+        ended = subprocess.run([sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=nobody, check=True)
+    assert ended.stdout == b"done\n"

@@ -131,3 +131,29 @@ def test_what_is_not_there_is_named(tmp_path: Path) -> None:
     ]:
         with pytest.raises(InputError, match=words):
             find(*sources)
+
+
+@pytest.mark.parametrize(
+    ("bare", "said"),
+    [
+        (["fox"], "fox/"),
+        (["fox/deep/deeper"], "fox/"),
+        (["a", "b", "c", "e", "fox"], "a/, b/, c/ and 2 more"),
+    ],
+)
+def test_class_folders_without_a_picture_are_named_once(bare: list[str], said: str, tmp_path: Path) -> None:
+    root = folder(tmp_path, ["dog/a.png", "cat/b.png"])
+    for name in bare:
+        (root / name).mkdir(parents=True)
+    put(root / bare[0] / "notes.txt", b"no picture")
+    notes = [note for note in find(root).notes if "no picture in" in note]
+    assert notes == [f"no picture in: {said}, beside folders that are classes"]
+
+
+@pytest.mark.parametrize(
+    ("names", "bare"), [(["a.png"], "empty"), (["train/dog/a.png", "train/cat/b.png", "test/dog/c.png"], "docs")]
+)
+def test_folders_that_lie_beside_no_class_are_not_named(names: list[str], bare: str, tmp_path: Path) -> None:
+    root = folder(tmp_path, names)
+    (root / bare).mkdir()
+    assert not any("no picture in" in note for note in find(root).notes)

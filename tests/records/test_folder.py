@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from headstart.records.errors import InputError, RunError
 from headstart.records.files import write, write_json
-from headstart.records.folder import Metrics, RunFolder, no_input, read_metrics
+from headstart.records.folder import Metrics, RunFolder, check_study_folder, no_input, read_metrics
 from headstart.records.text import csv_line, data_cell, from_data_cell, printable
 
 
@@ -88,3 +88,28 @@ def test_names_in_data_are_themselves_and_no_spreadsheet_runs_them(text: str) ->
     assert from_data_cell(cell) == text
     assert list(csv.reader(io.StringIO(csv_line([text, 1, 0.5]), newline=""))) == [[cell, "1", "0.500000"]]
     assert "\x1b" not in printable(text)
+
+
+@pytest.mark.parametrize("names", [[], ["study.yaml"], ["study.yaml", "a.png"], ["runs", "report.html"], ["s.yaml"]])
+@pytest.mark.parametrize("more", [[], ["slurm-1.out", ".DS_Store", "lost+found"]])
+def test_a_study_takes_what_is_empty_or_its_own(names: list[str], more: list[str], tmp_path: Path) -> None:
+    for name in (*names, *more):
+        (tmp_path / name).mkdir() if "." not in name else (tmp_path / name).touch()
+    check_study_folder(tmp_path)
+    check_study_folder(tmp_path / "new")
+
+
+@pytest.mark.parametrize(
+    ("names", "words"),
+    [
+        (["report.html"], "holds other files .report.html. and no study"),
+        (["a.png", "b.png", "c.png", "d.png"], "a.png, b.png, c.png and 1 more"),
+        (["thesis.tex", "notes.txt"], "thesis.tex"),
+        (["result.json", "config.yaml", "metrics.jsonl"], "holds a run, not a study"),
+    ],
+)
+def test_a_study_takes_no_folder_that_is_in_use(names: list[str], words: str, tmp_path: Path) -> None:
+    for name in names:
+        (tmp_path / name).touch()
+    with pytest.raises(InputError, match=words):
+        check_study_folder(tmp_path)

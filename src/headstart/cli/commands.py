@@ -4,6 +4,7 @@ Each command is a function whose parameters are its options; its first docstring
 command needs it. Exit codes: 0 done, 1 failed, 2 bad input, 75 interrupted and resumable.
 """
 
+import contextlib
 import difflib
 import inspect
 import io
@@ -62,7 +63,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
         _complain("headstart: stopped; what was saved before is kept")
         code = Interrupted.exit_code
     except BrokenPipeError:  # the reader of our output (head, less) has gone; that is no failure of ours
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 0
     except OSError as error:  # a disk, a permission: the system's own words name the file
         _complain(f"headstart: {error}")
@@ -70,7 +70,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except Exception as error:
         bug.tell(error, next((name for name in COMMANDS if argv[: len(name.split())] == name.split()), "none"))
         code = 1
+    _let_go()
     sys.exit(code)
+
+
+def _let_go() -> None:
+    """Write out what is left; where nobody reads it any more, Python would complain of that at its very end."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except BrokenPipeError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def _dispatch(argv: list[str]) -> int:
@@ -123,13 +133,14 @@ def _command_words(argv: list[str]) -> tuple[str, list[str]]:
 
 
 def _print_help() -> None:
-    from rich.console import Console
     from rich.table import Table
+
+    from headstart.engine.progress import Patient
 
     table = Table(box=None, show_header=False, pad_edge=False)
     for name, command in COMMANDS.items():
         table.add_row(f"  [bold]{name}[/]", (command.__doc__ or "").strip().splitlines()[0])
-    console = Console()
+    console = Patient()
     console.print("usage: headstart COMMAND ...\n\nSimCLR pretraining with a head start, and an honest answer.\n")
     console.print(table)
     console.print(
@@ -168,4 +179,5 @@ def _complain(text: str) -> None:
     if sys.stderr.isatty():
         width = shutil.get_terminal_size().columns
         text = textwrap.fill(text, width, break_long_words=False, break_on_hyphens=False)
-    print(text, file=sys.stderr)
+    with contextlib.suppress(BrokenPipeError):  # nobody reads it; the exit code says it too
+        print(text, file=sys.stderr)

@@ -53,7 +53,7 @@ def run(out: Path, device: str = "auto", threads: int | None = None) -> int:
     from headstart.cli.screen import done, print_comparison
 
     base = replace(config(), device=device, threads=threads)
-    out = Path(out)
+    runs.check_study_folder(out)
     runs.RunFolder(out).open()
     if not (out / "study.yaml").exists():
         files.write(out / "study.yaml", yaml.safe_dump(_study(base), sort_keys=False))

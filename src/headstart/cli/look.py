@@ -11,6 +11,7 @@ from headstart.cli.choices import listed
 from headstart.cli.options import Plugins, Sources
 from headstart.cli.screen import done, tell
 from headstart.records.config import DataConfig
+from headstart.records.errors import InputError
 from headstart.records.text import number
 
 
@@ -29,9 +30,8 @@ def check(
         json: write the findings here as well.
         threads: CPU threads. Unset: one per core.
     """
-    from rich.console import Console
-
     from headstart.data import check as checking
+    from headstart.engine.progress import Patient
     from headstart.records.files import write_json
     from headstart.records.folder import check_output_file, no_input
 
@@ -41,7 +41,10 @@ def check(
     found = checking.run(replace(data, sources=sources), threads)
     if json is not None:
         write_json(json, found.to_dict())
-    Console(highlight=False).print(found.table())
+    Patient(highlight=False).print(found.table())
+    if found.pictures == len(found.unreadable):
+        name, why = found.unreadable[0]
+        raise InputError(f"none of the {number(found.pictures, 'picture')} can be read; {name}: {why}")
     given = shlex.join(sources)
     done(
         f"{number(found.pictures - len(found.unreadable), 'picture')} can be used",

@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from headstart.cli import bug
-from headstart.engine.progress import one_line
+from headstart.engine.progress import Patient, one_line
 from headstart.records.errors import HeadstartError
 from headstart.records.files import read_json
 from headstart.records.folder import RunFolder
@@ -44,13 +44,13 @@ def shows(show: Show) -> Show:
 
 def tell(text: str, console: Console | None = None) -> None:
     """One line, on a terminal broken between words; names in it can neither hold markup nor steer the terminal."""
-    one_line(console or Console(highlight=False), text)
+    one_line(console or Patient(highlight=False), text)
 
 
 def done(what: str, then: str, console: Console | None = None) -> None:
     """The end of a command: what it did, and on a line of its own what to do next."""
     tell(what, console)
-    (console or Console(highlight=False)).print(printable(f"next: {then}"), markup=False, soft_wrap=True)
+    (console or Patient(highlight=False)).print(printable(f"next: {then}"), markup=False, soft_wrap=True)
 
 
 @shows
@@ -58,7 +58,7 @@ def print_run(path: str | Path, console: Console | None = None) -> None:
     """One run: every probe before and after SimCLR, with its 95 % interval, and what to do next."""
     folder = RunFolder(path)
     result = folder.read_result()
-    console = console or Console(highlight=False)
+    console = console or Patient(highlight=False)
     columns = [(BEFORE[before_simclr(result)], result["untrained"]), (_head_name(result["head"]), result["probes"])]
     if first := verdict(result):
         tell(first, console)
@@ -107,7 +107,7 @@ def _next(folder: RunFolder, result: dict[str, Any]) -> str:
 def print_evaluation(path: str | Path, console: Console | None = None) -> None:
     """What `headstart evaluate` wrote: each backbone's probes side by side."""
     found = read_json(path)
-    console = console or Console(highlight=False)
+    console = console or Patient(highlight=False)
     if any(column["probes"] for column in found["backbones"].values()):
         console.print(_table([(name, column["probes"]) for name, column in found["backbones"].items()]))
     console.print(_shapes({name: column["geometry"] for name, column in found["backbones"].items()}))
@@ -133,7 +133,7 @@ def print_choices(choices: list[tuple[str, str]], as_json: bool) -> None:
     table = Table(box=None, show_header=False, pad_edge=False)
     for name, line in choices:
         table.add_row(name, Text(line))
-    Console(highlight=False).print(table)
+    Patient(highlight=False).print(table)
     done(number(len(choices), "name"), "`headstart pretrain --help` tells which option takes one")
 
 
@@ -158,7 +158,7 @@ def print_compared(found: Any, page: Path | None) -> None:
     Positive differences are better whatever the metric; p is corrected by Holm's method. Of many comparisons the first
     are shown, pooled ones before those of single data sets.
     """
-    console = Console(highlight=False)
+    console = Patient(highlight=False)
     for sentence in (found.headline, *found.sentences)[:MOST_COMPARED]:
         tell(sentence, console)
     several = len({c.measure.name for c in found.comparisons}) > 1
@@ -188,7 +188,7 @@ def print_compared(found: Any, page: Path | None) -> None:
 
 def print_neighbours(found: list[Any], sheet: Path | None) -> None:
     """The nearest pictures of each query, most similar first."""
-    console = Console(highlight=False)
+    console = Patient(highlight=False)
     for one in found:
         table = Table(title=Text(f"most like {printable(one.query)}"), title_justify="left")
         table.add_column("similarity")
@@ -205,7 +205,7 @@ def print_neighbours(found: list[Any], sheet: Path | None) -> None:
 @shows
 def print_selection(found: Any, out: Path) -> None:
     """How much `headstart select` found, where the lists and sheets are, and what to do with them."""
-    console = Console(highlight=False)
+    console = Patient(highlight=False)
     groups = max((group for _, group in found.clusters), default=0)
     if found.label_errors:
         errors = number(len(found.label_errors), "label")
@@ -242,7 +242,7 @@ def print_finetuned(found: Any) -> None:
     table = Table("start", f"{tested} accuracy in % (95 % interval)", "right", "rate, layer decay")
     for row in found.rows:
         table.add_row(row.label, _cell(vars(row)), f"{row.correct} of {row.n_test}", f"{row.lr:g}, {row.layer_decay:g}")
-    console = Console(highlight=False)
+    console = Patient(highlight=False)
     how = f"in {found.folds} folds, then on all of them" if found.folds else f"stopped by {found.n_val:,} others"
     console.print(f"trained on {found.n_labels:,} labelled pictures, {how}")
     console.print(table)
@@ -259,7 +259,7 @@ def print_finetuned(found: Any) -> None:
 @shows
 def print_predicted(found: Any, out: Path) -> None:
     """How many pictures of which class, and how many the classifier knows nothing about."""
-    console = Console(highlight=False)
+    console = Patient(highlight=False)
     most = ", ".join(f"{name} {count:,}" for name, count in list(found.classes.items())[:5])
     tell(f"{number(found.pictures, 'picture')}: {most}{', ...' if len(found.classes) > 5 else ''}", console)
     first = "those that are unlike" if found.unlike else "the least probable"
@@ -272,7 +272,7 @@ def print_predicted(found: Any, out: Path) -> None:
 @shows
 def print_exported(source: Any, out: Path, format: str) -> None:
     """Where a file or folder is, that it was compared, and the model card's frank sentence."""
-    console = Console(highlight=False)
+    console = Patient(highlight=False)
     told = {} if isinstance(source, Path) else source.result
     worse = no_better(told["untrained"], told["probes"]) if told else []
     if worse:
@@ -293,7 +293,7 @@ def print_json(value: Any) -> None:
 @shows
 def print_comparison(runs: dict[str, dict[str, Any]], console: Console | None = None) -> None:
     """Several finished runs of one data set beside the untrained backbone; `runs` maps names to result.json."""
-    console = console or Console(highlight=False)
+    console = console or Patient(highlight=False)
     first = next(iter(runs.values()))
     columns = [("untrained", first["untrained"])] + [(_head_name(r["head"]), r["probes"]) for r in runs.values()]
     table = _table(columns)

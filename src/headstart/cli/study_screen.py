@@ -71,9 +71,9 @@ def print_summary(summary: Summary) -> None:
 
 
 def _console() -> Any:
-    from rich.console import Console
+    from headstart.engine.progress import Patient
 
-    return Console(highlight=False, markup=False)  # names are data, and may hold brackets
+    return Patient(highlight=False, markup=False)  # names are data, and may hold brackets
 
 
 def _table(*columns: str) -> Any:

@@ -35,6 +35,8 @@ def in_folder(root: Path, labels: str) -> Found:
         if role.kept:
             entries.append(Entry("/".join(parts), path, role.label, role.official))
     notes = layout.notes + walked.notes()
+    if bare := _bare_classes(walked, layout):
+        notes.append(f"no picture in: {_some(bare)}, beside folders that are classes")
     if walked.tables and labels == "auto" and not any(entry.label for entry in entries):
         notes.append(
             f"not read: {_some(walked.tables)}; --data.labels {root / walked.tables[0]} takes labels from there"
@@ -54,6 +56,7 @@ class Walk:
         others: how many other files there are of each ending; known when all have been passed.
         unreadable: folders that cannot be listed, with the reason; runs: folders of runs and studies.
         again: links to folders that were read already; tables: files that may hold labels.
+        listed: every folder that was read, but for the top and those of runs and studies.
     """
 
     root: Path
@@ -63,6 +66,7 @@ class Walk:
     runs: list[str] = field(default_factory=list)
     again: list[str] = field(default_factory=list)
     tables: list[str] = field(default_factory=list)
+    listed: list[tuple[str, ...]] = field(default_factory=list)
 
     def __iter__(self) -> Iterator[tuple[tuple[str, ...], str]]:
         """Walk."""
@@ -103,6 +107,8 @@ class Walk:
             self.runs.append("/".join(parts))
             # A run may have been put into the very folder of its pictures.
             entries = [] if parts else [entry for entry in entries if entry.name not in OF_RUNS]
+        elif parts:
+            self.listed.append(parts)
         return [entry for entry in entries if not entry.name.startswith(".") and entry.name not in JUNK]
 
     def notes(self) -> list[str]:
@@ -128,6 +134,13 @@ class Walk:
 
 OF_RUNS = frozenset(("samples", "evaluations", "figures", "tables", "runs", "autoencoders"))
 """Folders of a run or a study."""
+
+
+def _bare_classes(walked: Walk, layout: Layout) -> list[str]:
+    """Folders that lie where classes do, and hold no picture at any depth."""
+    full = {place[:depth] for place in layout.roles for depth in range(1, len(place) + 1)}
+    around = {at[: at.index(role.label)] for at, role in layout.roles.items() if role.label in at}
+    return sorted(f"{'/'.join(place)}/" for place in walked.listed if place not in full and place[:-1] in around)
 
 
 def _is_folder(entry: "os.DirEntry[str]") -> bool:

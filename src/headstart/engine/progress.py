@@ -14,7 +14,16 @@ from rich.text import Text
 
 from headstart.records.text import printable
 
-console = Console(stderr=True, highlight=False)
+
+class Patient(Console):
+    """Rich's, but whoever reads along may leave (`| head`): nothing more is shown, and what runs goes on to its end."""
+
+    def on_broken_pipe(self) -> None:
+        """Called where the reader is gone; rich would end the process here."""
+        self.quiet = True
+
+
+console = Patient(stderr=True, highlight=False)
 LINE_SECONDS = 60.0
 BAR_WIDTH = 8
 

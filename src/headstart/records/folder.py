@@ -127,6 +127,30 @@ def check_output_folder(out: str | Path, option: str = "--out", instead: str = "
     _check_writable(path / "result.json", what, instead)
 
 
+LOGS = (".yaml", ".yml", ".log", ".txt", ".out", ".err")
+"""What people put into a study's folder themselves: its file, and what was printed."""
+
+
+def check_study_folder(out: Path) -> None:
+    """Raise InputError for a folder that is in use for something else: a study's files could replace what is there.
+
+    One that is empty, a study's own, or holds no more than a study's file and logs, is none of these.
+    """
+    check_output_folder(out)
+    try:
+        names = sorted(os.listdir(out))
+    except OSError:  # it is still to be made
+        return
+    others = [name for name in names if not name.startswith(".") and not name.endswith(LOGS) and name != "lost+found"]
+    if others and not {"study.yaml", "runs"} & set(names):
+        if "result.json" in names:
+            raise InputError(f"{out} holds a run, not a study; give another --out")
+        some = ", ".join(others[:3]) + (f" and {len(others) - 3} more" if len(others) > 3 else "")
+        raise InputError(
+            f"--out {out} holds other files ({some}) and no study; give a new folder, such as {out / 'study'}"
+        )
+
+
 def _is_of_devices(folder: Path) -> bool:
     """Whether a folder's entries are no files, even where they lead to one, as /dev/stdout and /dev/fd/1 may."""
     return folder == Path("/dev") or (folder.name == "fd" and folder.is_relative_to("/proc"))

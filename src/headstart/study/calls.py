@@ -16,7 +16,7 @@ from headstart.records.claim import alone
 from headstart.records.config import differences
 from headstart.records.errors import InputError
 from headstart.records.files import read_yaml
-from headstart.records.folder import RunFolder, check_output_folder
+from headstart.records.folder import RunFolder, check_study_folder
 from headstart.records.grid import is_grid, label_of
 from headstart.study import store as study_store
 from headstart.study.file import Planned, Study, StudyOptions, applied, expand, load
@@ -35,7 +35,7 @@ def prepare(study: Study, out: str | Path, check: Callable[[list[Planned]], None
     """
     out = files.expanded(out)
     path = out / "study.yaml"
-    check_output_folder(out)
+    check_study_folder(out)
     check([run for run in expand(_with_plan(study, out)) if not (out / "runs" / run.name / "result.json").exists()])
     with alone(out):  # somebody else may have added to it meanwhile
         study = _with_plan(study, out)
@@ -53,8 +53,6 @@ def _with_plan(study: Study, out: Path) -> Study:
         if not is_grid(read_yaml(path)):
             raise InputError(f"{path} was not written by `headstart study run`; give another --out")
         return extended(load(path, plugin=study.plugins), study, path)
-    if (out / "result.json").exists():
-        raise InputError(f"{out} holds a run, not a study; give another --out")
     return study
 
 
