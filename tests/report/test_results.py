@@ -50,6 +50,13 @@ def test_the_tables_on_the_pages_are_what_the_scripts_print(name: str, page: str
     assert not [row for row in rows if row not in text]
 
 
+def test_the_papers_autoencoders_are_told_from_their_records() -> None:
+    records = (ROOT / "results" / "paper" / "autoencoders" / "runs").glob("autoencoder-*/result.json")
+    found = {one["head"]["hidden_dim"]: one for one in (json.loads(path.read_text()) for path in records)}
+    row = " | ".join(f"{found[size]['autoencoder']['test_mse']:.5f}" for size in (128, 256, 512))
+    assert f"| Headstart | {row} |" in (ROOT / "results" / "README.md").read_text(encoding="utf-8")
+
+
 @pytest.mark.parametrize("probe", ["linear", "nothing"])
 def test_what_cannot_be_collected_leaves_nothing_behind(
     script: ModuleType, make_run: Callable[..., Path], tmp_path: Path, probe: str
