@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 from statsmodels.stats.multitest import multipletests
@@ -64,6 +64,7 @@ def test_wilcoxon_agrees_with_scipy_and_drops_zeros() -> None:
 
 
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=20))
+@settings(max_examples=15)  # the other library is slow
 def test_holm_agrees_with_statsmodels(p_values: list[float]) -> None:
     assert statistics.holm(p_values) == pytest.approx(multipletests(p_values, method="holm")[1])
 

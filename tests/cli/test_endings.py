@@ -162,9 +162,10 @@ def test_a_reader_that_leaves_is_no_fault(what: str, which: str) -> None:
 
 
 def test_a_training_goes_on_when_nobody_reads_its_progress() -> None:
+    """To its end; what Python itself says there of a lost stderr (its code 120) is not ours."""
     program = "from headstart.engine.progress import say; [say('a line') for _ in range(3)]; print('done')"
     reads, writes = os.pipe()
     os.close(reads)
     with os.fdopen(writes, "wb") as nobody:
-        ended = subprocess.run([sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=nobody, check=True)
-    assert ended.stdout == b"done\n"
+        ended = subprocess.run([sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=nobody)
+    assert (ended.stdout, ended.returncode in (0, 120)) == (b"done\n", True)

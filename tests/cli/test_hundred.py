@@ -232,7 +232,7 @@ CASES: list[tuple[str, int, list[str]]] = [
     ("pretrain --config run/config.yaml --out run --extend --contrastive.epochs 1", 2, ["epochs", "2", "1"]),
     ("export run --format hub --out photos --license mit", 2, ["photos", "a new folder"]),
     ("export run --format hub --out h", 2, ["--license", "apache-2.0"]),
-    ("study run smoke --data photos --out photos --set contrastive.batch-size=16", 2, ["photos", "of its own"]),
+    ("study run smoke --data photos --out photos --set contrastive.batch-size=16", 2, ["photos", "no study"]),
     # An attacker's and a careful newcomer's next ones.
     ("pretrain photos --out ''", 2, ["--out is empty"]),
     ("pretrain '' --out r", 2, ["empty", "variable"]),

@@ -95,5 +95,5 @@ def test_no_pictures_are_not_the_runs_own(run: Run) -> None:
 def test_pretrain_takes_names_of_pictures(pictures: Any, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="must be DATA"):
         headstart.pretrain(pictures, out=tmp_path / "r")
-    with pytest.raises(InputError, match="out is empty"):
+    with pytest.raises(InputError, match="out is ''; give the run folder"):
         headstart.pretrain("photos", out="")
