@@ -320,9 +320,7 @@ class ViewPlan:
 
     rows: Tensor  # (n,) int64: row of the draw
     numbers: Tensor  # (n, 20 + taps) float32
-    kinds: list[
-        list[int]
-    ]  # 5 steps of the hue (4: no jitter) x rows that are neither grey nor blurred, grey, both, blurred
+    kinds: list[list[int]]  # 5 steps of the hue (4: none) x rows that are neither grey nor blurred, grey, both, blurred
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -342,11 +340,12 @@ class ViewPlan:
             blur.append((start + plain + only_grey, stop))
         for start, stop in hues if by_hue else [(0, len(self))]:
             for first in range(start, stop, at_most):
-                within = partial(_within, first, min(first + at_most, stop))
+                last = min(first + at_most, stop)
+                within = partial(_within, first, last)
                 turned = [within(hues[step : step + 1]) for step in range(4)]
                 whole, jittered = within([(start, stop)]), within([(0, ends[4])])
                 blended = [[] if turned[step] == whole else jittered for step in range(4)]
-                yield _Piece(slice(first, min(first + at_most, stop)), blended, turned, within(grey), within(blur))
+                yield _Piece(slice(first, last), blended, turned, within(grey), within(blur))
 
 
 def _within(first: int, last: int, spans: Sequence[tuple[int, int]]) -> list[slice]:

@@ -15,6 +15,7 @@ import numpy as np
 from scipy import special
 
 from headstart.records.errors import InputError
+from headstart.records.text import brief
 
 Interval = tuple[float, float]
 
@@ -27,7 +28,7 @@ def _numbers(values: Any, name: str, axes: int = 1) -> np.ndarray:
         x = None
     if x is None or x.ndim != axes:
         what = "a list of numbers" if axes == 1 else "a table of numbers, as many in every row"
-        raise InputError(f"{name}: {_shown(values)} is not {what}")
+        raise InputError(f"{name}: {brief(values)} is not {what}")
     return x
 
 
@@ -36,18 +37,13 @@ def _number(name: str, value: Any, least: float = -inf, most: float = inf) -> No
     right = isinstance(value, Real) and not isinstance(value, bool) and isfinite(value)
     if not right or not least <= float(value) <= most:
         bounds = f" from {least:g} to {most:g}" if isfinite(most) else f" of at least {least:g}" if least > -inf else ""
-        raise InputError(f"{name} is {_shown(value)}; it must be a finite number{bounds}")
+        raise InputError(f"{name} is {brief(value)}; it must be a finite number{bounds}")
 
 
 def _level(level: Any, name: str = "level") -> None:
     """Raise InputError for what is no share between 0 and 1."""
     if not isinstance(level, Real) or not 0 < float(level) < 1:
-        raise InputError(f"{name} is {_shown(level)}; it must be between 0 and 1, such as 0.95")
-
-
-def _shown(value: object) -> str:
-    text = " ".join(repr(value).split())
-    return f"{text[:60]}{'...' if len(text) > 60 else ''}"
+        raise InputError(f"{name} is {brief(level)}; it must be between 0 and 1, such as 0.95")
 
 
 def wilson(correct: int, n: int, level: float = 0.95) -> Interval:
@@ -120,7 +116,7 @@ def bootstrap_interval(
     _number("draws", draws, 1)
     if statistic not in ("mean", "median") or not isinstance(generator, np.random.Generator | None):
         raise InputError(
-            f"bootstrap_interval: statistic is {statistic!r}, generator {_shown(generator)}; they must be mean or "
+            f"bootstrap_interval: statistic is {statistic!r}, generator {brief(generator)}; they must be mean or "
             "median, and a numpy.random.Generator or None"
         )
     x = _numbers(values, "values")
@@ -184,7 +180,7 @@ def holm(p_values: Sequence[float] | np.ndarray) -> np.ndarray:
     """
     p = _numbers(p_values, "p_values")
     if ((p < 0) | (p > 1 + 1e-9)).any():
-        raise InputError(f"p_values: {_shown(p_values)} are not all from 0 to 1")
+        raise InputError(f"p_values: {brief(p_values)} are not all from 0 to 1")
     adjusted = np.full(p.shape, np.nan)
     order = np.argsort(p, kind="stable")[: np.count_nonzero(~np.isnan(p))]  # nan sorts last
     steps = np.maximum.accumulate(p[order] * np.arange(order.size, 0, -1))
@@ -384,7 +380,7 @@ def clusters_needed(
     _level(level)
     _number("most", most, 2)
     if not isinstance(mean, Real) or not isinstance(spread, Real) or spread < 0:
-        raise InputError(f"mean and spread are {_shown((mean, spread))}; they must be numbers, the spread not below 0")
+        raise InputError(f"mean and spread are {brief((mean, spread))}; they must be numbers, the spread not below 0")
     if mean == 0 or not np.isfinite([mean, spread]).all():
         return None
     effect = abs(mean) / spread if spread > 0 else np.inf
@@ -409,7 +405,7 @@ def clusters_for_half_width(half_width: float, spread: float, level: float = 0.9
     """
     _number("half_width", half_width, 0)
     if not isinstance(spread, Real) or spread < 0:
-        raise InputError(f"spread is {_shown(spread)}; it must be a number, not below 0")
+        raise InputError(f"spread is {brief(spread)}; it must be a number, not below 0")
     _level(level)
     _number("most", most, 2)
     n = np.arange(2, most + 1)

@@ -13,6 +13,7 @@ import torch
 from torch import Generator, Tensor, nn
 
 from headstart.records.errors import InputError
+from headstart.records.text import brief
 
 
 def check_views(z: Any, name: str, **numbers: object) -> None:
@@ -95,7 +96,7 @@ def sides(name: str, values: Any, n: int) -> Tensor:
     tensor = _tensor(values)
     wrong = tensor is None or tensor.is_floating_point() or tensor.is_complex() or tensor.shape not in ((), (n,))
     if tensor is None or wrong or bool((tensor < 1).any()):
-        raise InputError(f"SimCLRAugment: {name} is {_shown(values)}; it has to be pixels, whole, one or {n} of them.")
+        raise InputError(f"SimCLRAugment: {name} is {brief(values)}; it has to be pixels, whole, one or {n} of them.")
     return tensor.long()
 
 
@@ -112,7 +113,7 @@ def whole(where: str, name: str, value: Any, unit: str = "", most: int | None = 
     right = isinstance(value, Integral) and not isinstance(value, bool) and int(value) >= 1
     if not right or (most is not None and value > most):
         bound = "at least 1" if most is None else f"from 1 to {most}"
-        raise InputError(f"{where}: {name} is {_shown(value)}; it must be {bound}{unit}, and whole")
+        raise InputError(f"{where}: {name} is {brief(value)}; it must be {bound}{unit}, and whole")
 
 
 def is_number(value: Any) -> bool:
@@ -130,34 +131,29 @@ def number(where: str, name: str, value: Any, least: float = -math.inf, most: fl
             right = f"a number from {least:g} to {most:g}"
         elif math.isfinite(least):
             right = f"a number of at least {least:g}"
-        raise InputError(f"{where}: {name} is {_shown(value)}; it has to be {right}")
+        raise InputError(f"{where}: {name} is {brief(value)}; it has to be {right}")
 
 
 def flags(where: str, **values: Any) -> None:
     """Raise InputError for what is neither True nor False: any text, "no" among them, would count as True."""
     for name, value in values.items():
         if not isinstance(value, bool | np.bool_):
-            raise InputError(f"{where}: {name} is {_shown(value)}; it must be True or False")
+            raise InputError(f"{where}: {name} is {brief(value)}; it must be True or False")
 
 
 def draws(where: str, generator: Any) -> None:
     """Raise InputError for what is no generator on the CPU, nor None."""
     if generator is not None and (not isinstance(generator, Generator) or generator.device.type != "cpu"):
         raise InputError(
-            f"{where}: generator is {_shown(generator)}; it has to be a torch.Generator() on the CPU, or None"
+            f"{where}: generator is {brief(generator)}; it has to be a torch.Generator() on the CPU, or None"
         )
-
-
-def _shown(value: Any) -> str:
-    text = repr(value).replace("\n", " ")
-    return f"{text[:60]}{'...' if len(text) > 60 else ''}"
 
 
 def several(name: str, values: Any, count: int) -> tuple[float, ...]:
     """An option of so many numbers. Raises InputError for anything else."""
     right = isinstance(values, (tuple, list, np.ndarray, Tensor)) and np.ndim(values) and len(values) == count
     if not right or not all(is_number(value) for value in values):
-        raise InputError(f"SimCLRAugment: {name} is {_shown(values)}; it has to be {count} finite numbers.")
+        raise InputError(f"SimCLRAugment: {name} is {brief(values)}; it has to be {count} finite numbers.")
     return tuple(values)
 
 
@@ -167,7 +163,7 @@ def three(name: str, values: tuple[float, float, float] | Tensor | None) -> Tens
         return None
     tensor = _tensor(values)
     if tensor is None or tensor.is_complex():
-        raise InputError(f"SimCLRAugment: {name} is {_shown(values)}; it has to be three numbers, one a colour.")
+        raise InputError(f"SimCLRAugment: {name} is {brief(values)}; it has to be three numbers, one a colour.")
     tensor = tensor.float().flatten()
     if len(tensor) != 3:
         raise InputError(f"SimCLRAugment: {name} has {len(tensor)} numbers; it has to have three, one a colour.")

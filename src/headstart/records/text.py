@@ -33,6 +33,12 @@ def _steers(character: str) -> bool:
     return unicodedata.category(character) in ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp")
 
 
+def brief(value: object) -> str:
+    """What somebody passed, as Python writes it: on one line, and its beginning alone where it is long."""
+    text = " ".join(repr(value).split())
+    return f"{text[:60]}{'...' if len(text) > 60 else ''}"
+
+
 def number(n: int, what: str) -> str:
     """`1 picture`, `2,000 pictures`, `3 classes`."""
     return f"{n:,} {what}{'' if n == 1 else 'es' if what.endswith('s') else 's'}"

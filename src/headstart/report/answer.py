@@ -14,7 +14,7 @@ from headstart.records.names import PROBES
 from headstart.records.text import number
 from headstart.report.below import below
 from headstart.report.caveats import caveats
-from headstart.report.comparisons import ENOUGH_CLUSTERS, POINTS, Comparison, decide, points, what, widest
+from headstart.report.comparisons import ENOUGH_CLUSTERS, POINTS, Comparison, decide, points, signed, what, widest
 from headstart.report.frame import Records
 from headstart.report.labels import PROJECTORS, name_of_head
 from headstart.report.pairing import factors, pair, sets_of
@@ -128,7 +128,7 @@ def _gains(study: Records, judged: pd.DataFrame) -> str:
         seeds = number(rows["seed"].nunique(), "seed")
         over = seeds if isnan(found.p) else f"{points(found.interval[0])} to {points(found.interval[1])} over {seeds}"
         before = f"{100 * rows['untrained'].mean():.1f} %"
-        said.append(f"{'+' if found.mean > 0 else ''}{points(found.mean)} points from {before} on {name} ({over})")
+        said.append(f"{signed(found.mean)} points from {before} on {name} ({over})")
     network = before_simclr(next(iter(study.results.values())))
     return f"By {PROBES.shown(study.probe)}, beside {network}, SimCLR was worth {listed(said)}. No heads are compared."
 

@@ -62,6 +62,11 @@ def points(value: float) -> str:
     return POINTS.text(value)
 
 
+def signed(value: float) -> str:
+    """The same with its sign, which nothing that rounds to zero has."""
+    return f"{value:+.1f}".replace("-", "−").replace("+0.0", "0.0").replace("−0.0", "0.0")
+
+
 @dataclass(frozen=True, kw_only=True)
 class Decision:
     """What the clusters say: the test, its p-value within the family, and the family's size."""

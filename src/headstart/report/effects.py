@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from headstart.report.comparisons import points
+from headstart.report.comparisons import points, signed
 from headstart.report.figures import Figure, capital, look, mean_interval
 from headstart.report.frame import Records
 from headstart.report.labels import (
@@ -116,17 +116,13 @@ def _heatmap(runs: pd.DataFrame, a: str, b: str) -> Figure:
             if not isnan(v := table[i, j]):
                 shade = "plus" if v > 0 else "minus"
                 drawing.area(left + j * width + 1, y + 1, width - 2, height - 2, shade, 0.55 * abs(v) / largest)
-                drawing.text(left + (j + 0.5) * width, y + height / 2 + 4, _signed(v), "label cell", "middle")
+                drawing.text(left + (j + 0.5) * width, y + height / 2 + 4, signed(v), "label cell", "middle")
     data = pd.DataFrame([{a: r, b: c, "mean": v, "runs": n} for (r, c), (v, n) in cells.items()])
     return Figure(f"pair-{a}-{b}", f"{capital(SHOWN[a])} and {SHOWN[b]}", drawing, data, _departure(table))
 
 
 def _words(factor: str, level: Any) -> list[str]:
     return name_of_head(str(level)).split() if factor == "head" else [str(level)]
-
-
-def _signed(value: float) -> str:
-    return f"{value:+.1f}".replace("-", "−").replace("+0.0", "0.0").replace("−0.0", "0.0")
 
 
 def _departure(table: np.ndarray) -> str:

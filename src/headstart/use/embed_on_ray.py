@@ -59,7 +59,7 @@ def embed_on_ray(
         InputError: as `embed` does; labels that need the pictures to be known first. RunError: a part failed, or its
         machine was lost too often. Interrupted: stopped; what was there is left.
     """
-    out = Path(out)
+    out = files.expanded(out)
     check_out(out)
     data = _data_of(run, tuple(sources), reading)
     no_input(out, data.sources)

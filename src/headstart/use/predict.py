@@ -79,26 +79,28 @@ def predict(
     def write(file: BinaryIO) -> None:
         file.write(text.csv_line(("name", "label", "probability", "distance", "unlike")).encode())
         with progress.stage("predicting", len(images), quiet=quiet) as bar:
-            for name, (label, probability, distance) in zip(images.names, _rows(batches, seen), strict=True):
+            for name, (label, probability, distance) in zip(images.names, _rows(batches, seen, bar), strict=True):
                 found, far = about["classes"][label], distance > limit
                 counts[found] += 1
                 unlike[far] += 1
                 file.write(text.csv_line((name, found, probability, distance, "yes" if far else "")).encode())
-                bar.advance(1)
 
     files.write(out, write)
     return Predicted(len(images), unlike[True], dict(counts.most_common()))
 
 
-def _rows(batches: Iterable[tuple[Tensor, Tensor]], seen: np.ndarray) -> Iterator[tuple[int, float, float]]:
+def _rows(
+    batches: Iterable[tuple[Tensor, Tensor]], seen: np.ndarray, bar: progress.Bar
+) -> Iterator[tuple[int, float, float]]:
     """Of each picture the most probable class, its probability, and the distance to the nearest of `seen` (M, F).
 
-    batches: of probabilities (n, classes) and h (n, F).
+    batches: of probabilities (n, classes) and h (n, F); `bar` moves by one of them at a time.
     """
     for p, h in batches:
         values, labels = p.max(1)
         distances = 1 - nearest(h.numpy(), seen, 1)[1][:, 0]
         yield from zip(labels.tolist(), values.tolist(), distances.tolist(), strict=True)
+        bar.advance(len(p))
 
 
 def _open(pictures: str | Path | Sequence[str | Path], data: DataConfig, size: int) -> Images:
