@@ -130,7 +130,7 @@ def targets(device: str, quick: bool, folder: Path, pictures: str) -> list[Step]
     knn += ["--head.init", "random", "--head.no-frozen", "--head.hidden-dim", "512", "--head.batch-norm"]
     knn += ["--contrastive.lr", "0.24", "--contrastive.weight-decay", "5e-4"]
     knn += ["--augment.blur-p", "0", "--augment.jitter", "0.4", "0.4", "0.4", "0.1"]
-    return [Step("paper", [*RUN, *paper], 300), Step("knn", [*RUN, *knn], 780)]
+    return [Step("paper", [*RUN, *paper], 180), Step("knn", [*RUN, *knn], 600)]
 
 
 def steps_of(device: str, quick: bool, folder: Path, pictures: str) -> list[Step]:

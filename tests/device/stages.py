@@ -111,7 +111,7 @@ def augmented(device: torch.device, side: int = SIZE) -> Callable[[], Tensor]:
     return lambda: augment.apply(pictures, augment.draw(2 * BATCH, side, side, generator=generator(0, "augment")))
 
 
-def unequal(folder: Path, count: int = 128) -> tuple[str]:
+def unequal(folder: Path, count: int = 160) -> tuple[str]:
     """Pictures of many sizes, as `data.sources`."""
     folder.mkdir()
     draws = np.random.default_rng(0)

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -9,15 +10,19 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from headstart import data
+from headstart import backbones, data
 from headstart.data.frames import Frames
-from headstart.engine import graphs, memory
+from headstart.engine import graphs, live_taps, memory
 from headstart.engine.checkpoint import Checkpoints
 from headstart.engine.device import Compute
+from headstart.engine.randomness import generator
+from headstart.heads import ProjectionHead
+from headstart.ntxent import nt_xent
 from headstart.records.config import DataConfig
 from headstart.records.folder import Metrics
 from headstart.records.names import AUTOENCODER_KINDS
 from headstart.training import step
+from headstart.training.step import SimCLR
 from tests.device import stages
 
 pytestmark = pytest.mark.gpu
@@ -52,29 +57,54 @@ def test_simclr(gpu: torch.device, options: dict[str, Any]) -> None:
     assert stages.end_of_epoch(stage.training)["h_mean_norm"] > 0
 
 
+def exact(device: torch.device) -> tuple[SimCLR, torch.optim.Optimizer]:
+    """ResNet-18 and a head with its first layer frozen, in float64; and what moves them."""
+    backbone = backbones.build("resnet18", stem="imagenet", generator=generator(0, "backbone"), size=stages.SIZE)
+    head = ProjectionHead(512, 32, 16, "sigmoid", generator=generator(0, "head"))
+    head.first.requires_grad_(False)
+    model = SimCLR(live_taps.apply(backbone, stages.SIZE), head).to(device, torch.float64)
+    return model.train(), torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9)
+
+
+def test_recorded_passes_are_those_of_autograd(gpu: torch.device) -> None:
+    """Loss, h, every weight and the running statistics, over steps on other views than were recorded."""
+    (plain, one), (other, two) = exact(gpu), exact(gpu)
+    draws = torch.Generator(gpu).manual_seed(0)
+    draw = partial(torch.rand, 64, 3, stages.SIZE, stages.SIZE, generator=draws, device=gpu, dtype=torch.float64)
+    nt_xent(other(draw())[1]).backward()  # in which the libraries begin
+    recorded = graphs.Passes(other, draw(), Compute(gpu, torch.float32))
+    other.load_state_dict(plain.state_dict())
+    for _ in range(4):
+        views = draw()
+        one.zero_grad(set_to_none=True)
+        h, z = plain(views)
+        loss = nt_xent(z)
+        loss.backward()
+        there, h_there = recorded(views, nt_xent)
+        assert torch.allclose(loss, there, rtol=1e-9)
+        assert torch.allclose(h, h_there, rtol=1e-6)
+        one.step()
+        two.step()
+    for name, tensor in plain.state_dict().items():
+        assert torch.allclose(tensor.double(), other.state_dict()[name].double(), rtol=1e-6, atol=1e-9), name
+
+
 def losses_of(stage: stages.Stage) -> list[float]:
     """Of six steps, twice the same three batches."""
     return [stage.step(number % 3).item() for number in range(6)]
 
 
 @pytest.mark.parametrize("options", [{}, {"optimizer": "adamw"}, {"objective": "vicreg", "lr": 0.01}], ids=str)
-def test_recorded_passes_are_those_of_a_step(
-    gpu: torch.device, options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_run_records_its_passes(gpu: torch.device, options: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The losses are those of the kernels one by one, as far as float32 and sums in no fixed order let them."""
     monkeypatch.setattr(stages, "compute", lambda device: Compute(device, torch.float32))
     recorded = stages.simclr(gpu, **{"lr": 0.001, **options})
     losses = losses_of(recorded)
     assert stages.stepper(recorded).recorded is not None
     monkeypatch.setenv("HEADSTART_CUDA_GRAPHS", "0")
     plain = stages.simclr(gpu, **{"lr": 0.001, **options})
-    assert losses_of(plain) == pytest.approx(losses, rel=1e-3)
+    assert losses_of(plain) == pytest.approx(losses, rel=0.02)
     assert stages.stepper(plain).recorded is None
-    for name, parameter in stages.stepper(plain).model.named_parameters():
-        other = stages.stepper(recorded).model.get_parameter(name)
-        assert torch.allclose(parameter, other, atol=1e-2 * parameter.abs().max().item()), name
-    for name, buffer in stages.stepper(plain).model.named_buffers():
-        there = stages.stepper(recorded).model.get_buffer(name)
-        assert torch.allclose(buffer.float(), there.float(), rtol=1e-2, atol=1e-4), name
 
 
 def test_a_released_layer_is_recorded_anew(gpu: torch.device) -> None:
@@ -85,10 +115,26 @@ def test_a_released_layer_is_recorded_anew(gpu: torch.device) -> None:
     assert isinstance(first, nn.Linear)
     assert first.weight.grad is None
     stepper.release()
-    before = first.weight.clone()
+    before = first.weight.detach().clone()
     assert all(math.isfinite(loss) for loss in losses_of(stage))
     assert stepper.recorded is not None
     assert not torch.equal(first.weight, before)
+
+
+def test_a_recording_that_fails_leaves_nothing_behind(gpu: torch.device, capsys: pytest.CaptureFixture[str]) -> None:
+    """A graph of autograd that somebody keeps belongs to the stream that is not recorded."""
+    stage = stages.simclr(gpu)
+    weight = [it for it in stages.stepper(stage).model.parameters() if it.requires_grad][-1]
+    kept, stream = weight.clone(), torch.cuda.current_stream(gpu)
+    assert all(math.isfinite(loss) for loss in losses_of(stage))
+    assert stages.stepper(stage).recorded is None
+    assert "every kernel of a step is launched by itself" in capsys.readouterr().err
+    assert torch.cuda.current_stream(gpu) == stream
+    assert torch.rand(8, device=gpu).unique().numel() == 8
+    del kept
+    other = stages.simclr(gpu)
+    assert all(math.isfinite(loss) for loss in losses_of(other))
+    assert stages.stepper(other).recorded is not None
 
 
 class Dropping(nn.Module):

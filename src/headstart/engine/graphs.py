@@ -5,8 +5,9 @@ the loss itself is launched kernel by kernel, so that any objective goes between
 kernels of one step: a network that decides in Python what to compute must not be recorded (`may_record`).
 """
 
+import contextlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor, nn
@@ -27,8 +28,9 @@ def recorded(network: nn.Module, views: Tensor, compute: Compute) -> "Passes | N
     if not may_record(network, compute):
         return None
     try:
-        return Passes(network, views, compute)
-    except RuntimeError as error:  # something waits for the device, or memory ran out
+        with _undone_where_it_fails(compute.device):
+            return Passes(network, views, compute)
+    except RuntimeError as error:  # something waits for the device, memory ran out, or somebody keeps a step's graph
         progress.say(f"every kernel of a step is launched by itself, which is slower: {str(error).splitlines()[0]}")
         return None
 
@@ -46,6 +48,20 @@ def may_record(network: nn.Module, compute: Compute) -> bool:
         return False
     room = memory.free(compute.device, compute.sharers)
     return room is not None and ROOM * torch.cuda.max_memory_allocated(compute.device) < room
+
+
+@contextlib.contextmanager
+def _undone_where_it_fails(device: torch.device) -> Iterator[None]:
+    """A recording that fails keeps the current stream, and the device's random numbers wait for its end for ever: the
+    stream is given back, and they begin anew at the seed."""
+    stream = torch.cuda.current_stream(device)
+    try:
+        yield
+    except RuntimeError:
+        torch.cuda.set_stream(stream)
+        fresh = torch.Generator(device).manual_seed(torch.initial_seed())
+        torch.cuda.default_generators[stream.device_index].graphsafe_set_state(fresh.graphsafe_get_state())
+        raise
 
 
 class Passes:

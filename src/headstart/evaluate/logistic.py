@@ -63,19 +63,20 @@ def lbfgs(
         Weights (D, F, classes) and biases (D, classes).
     """
     D, n, width = x.shape
-    given = x.dtype
-    # float32 leaves weights exact to about 1e-3; a small problem costs nothing in float64 and comes out exact.
-    exact = x.numel() <= 2**22 and x.device.type != "mps"
-    x = x.double() if exact else x
+    given = x
+    # float32 leaves weights exact to about 1e-3. A small problem costs nothing in float64 and comes out exact, and to
+    # tell a GPU of its hundreds of steps takes longer than a CPU needs to compute them.
+    exact = x.numel() <= 2**22
+    if exact:
+        x, y = x.cpu().double(), y.cpu()
     weights, biases = start or (x.new_zeros(D, width, classes), x.new_zeros(D, classes))
     penalty = 1 / (C * n)
-    if mean_squares is None:
-        scale = x.new_ones(width, 1)
-    else:
-        # At uniform probabilities the Hessian is (X'X/n) (x) (I - 11'/c)/c + penalty: nearly the identity in units of
-        # `scale` along the principal axes, so that correlated features cost no extra iterations.
-        scale = (mean_squares.to(x.dtype) / classes + penalty).rsqrt()[:, None]
-    u, b = weights.to(x.dtype) / scale, biases.to(x.dtype, copy=True)
+    # At uniform probabilities the Hessian is (X'X/n) (x) (I - 11'/c)/c + penalty: nearly the identity in units of
+    # `scale` along the principal axes, so that correlated features cost no extra iterations.
+    scale = x.new_ones(width, 1)
+    if mean_squares is not None:
+        scale = (mean_squares.to(x) / classes + penalty).rsqrt()[:, None]
+    u, b = weights.to(x) / scale, biases.to(x, copy=True)
     targets = F.one_hot(y, classes).to(x.dtype)
     optimizer = torch.optim.LBFGS(
         [u, b],
