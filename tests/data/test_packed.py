@@ -115,6 +115,16 @@ def test_a_truncated_shard_costs_only_what_is_missing(tmp_path: Path) -> None:
         opened(tmp_path / "x.zip")
 
 
+@pytest.mark.parametrize("more", [0, 100, 512, 600])
+def test_a_shard_cut_off_anywhere_is_named(tmp_path: Path, more: int) -> None:
+    path = tar(tmp_path / "p.tar", [(f"{i:02d}.cls", b"1") for i in range(8)] + [("99.png", PICTURES[0])] * 2)
+    path.write_bytes(path.read_bytes()[: 8 * 1024 + 512 + -(-len(PICTURES[0]) // 512) * 512 + more])
+    source = find(path)
+    assert source.names == ["99.png"]
+    (aside,) = source.skipped
+    assert aside == ("p.tar after 99.png", "cut off: unexpected end of data")
+
+
 @pytest.mark.parametrize("memory", [4.0, 0.0])
 def test_parquet_as_hugging_face_writes_it(tmp_path: Path, memory: float) -> None:
     hugging_face(tmp_path / "data/train-00000-of-00002.parquet", [(PICTURES[i], i % 2) for i in range(9)])

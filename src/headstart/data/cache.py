@@ -18,7 +18,8 @@ from typing import Any, BinaryIO, NamedTuple
 import numpy as np
 
 from headstart.engine.progress import say
-from headstart.records.errors import RunError
+from headstart.records.config import DataConfig
+from headstart.records.errors import InputError, RunError
 
 MAGIC = b"HEADSTART IMAGES"
 VERSION = 1
@@ -207,6 +208,33 @@ def parse(data: np.ndarray, path: Path | None, resident: bool) -> Store:
         arrays[entry["name"]] = part.reshape(entry["shape"])
     skipped = [(int(i), str(reason)) for i, reason in index["skipped"]]
     return Store(key=index["key"], skipped=skipped, side=index["side"], path=path, resident=resident, **arrays)
+
+
+def folder(data: DataConfig) -> tuple[Path | None, str]:
+    """The folder of what is kept for the next start, made if need be; None, and why, where it cannot be written."""
+    where = data.cache_dir or os.environ.get("HEADSTART_CACHE")
+    try:
+        path = Path(where or "~/.cache/headstart").expanduser()
+    except RuntimeError:
+        if where:
+            raise InputError(f"data.cache-dir is {where}; there is no such home folder") from None
+        return None, "there is no home folder"
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        writable = os.access(path, os.W_OK)
+    except OSError:
+        writable = False
+    return (path, "") if writable else (None, f"{path} cannot be written")
+
+
+def known(path: str | Path) -> str:
+    """What a file is known by from one start to the next: its name, length and times."""
+    try:
+        status = os.stat(path)
+    except OSError:
+        return f"{path}\0missing\n"
+    # The time of change cannot be set back by a copy that keeps the time of modification.
+    return f"{path}\0{status.st_size}\0{status.st_mtime_ns}\0{status.st_ctime_ns}\n"
 
 
 @contextmanager

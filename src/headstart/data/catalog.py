@@ -6,18 +6,19 @@ order that depends on the names alone. No picture is decoded here (docs/data.md)
 
 import os
 import re
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from headstart.data import words
+from headstart.data.contents import contents
 from headstart.data.decode import SUFFIXES
-from headstart.data.folders import in_folder
+from headstart.data.folders import in_folder, some
 from headstart.data.hub import on_hub
 from headstart.data.lists import LISTS, in_list, labelled_by
 from headstart.data.named import named_set, set_of
-from headstart.data.packed import PACKED, in_folder_packed, in_packed
+from headstart.data.packed import PACKED, in_folder_packed
 from headstart.data.source import Entry, Found, Source, as_text, make, relabel
 from headstart.records.config import DataConfig
 from headstart.records.errors import InputError
@@ -43,7 +44,7 @@ def find(data: DataConfig) -> Source:
     named = [name for name in data.sources if _on_hub(name) or (set_of(name) and not _is_a_folder_instead(name))]
     if named and len(data.sources) > 1:
         raise InputError(f"{named[0]} must be the only DATA; unpack it into folders to combine it with others")
-    source = _of_a_set(named[0], data) if named else _from_files(data.sources, data.labels)
+    source = _of_a_set(named[0], data) if named else _from_files(data.sources, data)
     source = replace(source, notes=(*source.notes, *map(_which_of_two, filter(_is_a_folder, data.sources))))
     if data.labels == "none":
         return relabel(source, [None] * len(source.names))
@@ -76,7 +77,7 @@ def _which_of_two(name: str) -> str:
     return f"{name} is taken for the named set; the folder of that name is ./{name}"
 
 
-def _from_files(names: Sequence[str], labels: str) -> Source:
+def _from_files(names: Sequence[str], data: DataConfig) -> Source:
     parts: list[tuple[str, Found]] = []
     lone: list[Path] = []
     if twice := [name for name, times in Counter(map(os.path.realpath, map(expanded, names))).items() if times > 1]:
@@ -85,11 +86,11 @@ def _from_files(names: Sequence[str], labels: str) -> Source:
     for name in names:
         path = expanded(name)
         if name and path.is_dir():
-            found = in_folder(path, labels)
+            found = in_folder(path, data.labels)
             packed = [] if found.entries else in_folder_packed(path)
-            parts += [(one.stem, in_packed(one, labels)) for one in packed] or [(path.resolve().name, found)]
+            parts += [(one.stem, contents(one, data)) for one in packed] or [(path.resolve().name, found)]
         elif path.is_file() and path.suffix.lower() in PACKED:
-            parts.append((path.stem, in_packed(path, labels)))
+            parts.append((path.stem, contents(path, data)))
         elif path.is_file() and path.suffix.lower() in LISTS:
             parts.append((path.stem, in_list(path)))
         elif path.is_file() and path.suffix.lower() in SUFFIXES:
@@ -144,8 +145,8 @@ def _neither(name: str, path: Path) -> InputError:
 
 def _instead(found: Found) -> str:
     """What lies there instead of pictures."""
-    some = ", ".join(f"{n:,} {ending or 'without ending'}" for ending, n in found.others.most_common(5))
-    return f"; it holds {some}" if some else ""
+    kinds = ", ".join(f"{n:,} {ending or 'without ending'}" for ending, n in found.others.most_common(5))
+    return f"; it holds {kinds}" if kinds else ""
 
 
 def _together(parts: Sequence[tuple[str, Found]]) -> Found:
@@ -153,7 +154,7 @@ def _together(parts: Sequence[tuple[str, Found]]) -> Found:
     prefixes = _distinct([prefix for prefix, _ in parts])
     split = words.splits(prefixes)
     kinds = split.kinds if split is not None and split.official else {}
-    whole = Found([])
+    whole, said = Found([]), defaultdict[str, list[str]](list)
     for prefix, (_, part) in zip(prefixes, parts, strict=True):
         official = kinds.get(prefix, "")
         official = official if official in ("train", "val", "test") else ""
@@ -162,9 +163,11 @@ def _together(parts: Sequence[tuple[str, Found]]) -> Found:
             for e in part.entries
         ]
         whole.skipped += part.skipped
-        whole.notes += [f"{prefix}: {note}" if prefix else note for note in part.notes]
+        for note in part.notes:
+            said[note].append(prefix)
         whole.others += part.others
         whole.files += part.files
+    whole.notes += [f"{some(of)}: {note}" if any(of) else note for note, of in said.items()]
     if kinds:
         whole.notes.append(f"taken for the official split: {', '.join(f'{n} ({k})' for n, k in kinds.items())}")
     return whole

@@ -36,10 +36,10 @@ def in_folder(root: Path, labels: str) -> Found:
             entries.append(Entry("/".join(parts), path, role.label, role.official))
     notes = layout.notes + walked.notes()
     if bare := _bare_classes(walked, layout):
-        notes.append(f"no picture in: {_some(bare)}, beside folders that are classes")
+        notes.append(f"no picture in: {some(bare)}, beside folders that are classes")
     if walked.tables and labels == "auto" and not any(entry.label for entry in entries):
         notes.append(
-            f"not read: {_some(walked.tables)}; --data.labels {root / walked.tables[0]} takes labels from there"
+            f"not read: {some(walked.tables)}; --data.labels {root / walked.tables[0]} takes labels from there"
         )
     return Found(entries, notes=notes, others=walked.others)
 
@@ -115,13 +115,13 @@ class Walk:
         """What was left out, a sentence each."""
         notes = []
         if self.runs:
-            notes.append(f"left out: the pictures of runs and studies in {_some(self.runs)}")
+            notes.append(f"left out: the pictures of runs and studies in {some(self.runs)}")
         if self.unreadable:
             notes.append(
-                f"left out: {_some([f'{name}/ ({why})' for name, why in self.unreadable])}, which cannot be read"
+                f"left out: {some([f'{name}/ ({why})' for name, why in self.unreadable])}, which cannot be read"
             )
         if self.again:
-            notes.append(f"left out: {_some([f'{name}/' for name in self.again])}, linked to what is read already")
+            notes.append(f"left out: {some([f'{name}/' for name in self.again])}, linked to what is read already")
         packed = [f"{n:,} {ending}" for ending in PACKED if (n := self.others[ending])]
         if packed:
             notes.append(f"left out: {', '.join(packed)} beside the pictures; give such a file as DATA of its own")
@@ -150,6 +150,7 @@ def _is_folder(entry: "os.DirEntry[str]") -> bool:
         return False
 
 
-def _some(names: list[str], shown: int = 3) -> str:
+def some(names: list[str], shown: int = 3) -> str:
+    """Names in a sentence: the first, and how many more there are."""
     more = f" and {len(names) - shown} more" if len(names) > shown else ""
     return ", ".join(name or "DATA itself" for name in names[:shown]) + more

@@ -92,7 +92,7 @@ def _rows(table: Any, column: str, label: str | None) -> Iterator[tuple[Picture,
         yield HubCell(encoded, column, row, size), class_name(value, names or [])
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class HubCell:
     """A picture's bytes in a row of a table; `size`: of a row, on the average."""
 

@@ -72,7 +72,7 @@ def _located(folder: Path, name: str) -> tuple[str, str, str | None]:
         place = os.path.join(folder, spelled)
         try:
             os.stat(place)
-            return place, Path(os.path.normpath(spelled)).as_posix(), None
+            return place, os.path.normpath(spelled).replace(os.sep, "/"), None
         except FileNotFoundError:
             pass
         except OSError as error:

@@ -13,7 +13,7 @@ import zipfile
 import zlib
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +63,7 @@ def in_packed(path: Path, labels: str) -> Found:
 # ---------------------------------------------------------------------------------------------------- zip, tar, shards
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Member:
     """A picture's bytes at one place of a file; deflated: as zip files keep them."""
 
@@ -119,14 +119,17 @@ def _zip_members(path: Path) -> Listed:
 
 
 def _tar_members(path: Path) -> Listed:
-    length, last = path.stat().st_size, path.name
+    last = path.name
     try:
         with tarfile.open(path, "r:") as archive:
             for info in archive:
                 if info.isfile() and not info.issparse():
                     last = info.name
                     yield info.name, Member(str(path), info.offset_data, info.size, info.size)
-            if archive.offset > length:
+            with open(path, "rb") as file:
+                file.seek(archive.offset)
+                mark = file.read(tarfile.BLOCKSIZE)
+            if mark != bytes(tarfile.BLOCKSIZE):  # cut off, or damaged: tarfile ends there without a word
                 raise tarfile.ReadError("unexpected end of data")
     except tarfile.ReadError as error:
         if last == path.name:
@@ -256,7 +259,7 @@ class _Table:
             return self.groups[group][row]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Cell:
     """A picture's bytes in a row of a parquet file."""
 
@@ -291,7 +294,7 @@ def _in_parquet(path: Path) -> Found:
         raise InputError(f"{path} is no whole parquet file: {error}") from None
     columns = _Columns.of(path, file.schema_arrow)
     table = _Table(path, columns.pictures)
-    entries: list[Entry] = []
+    cells: list[Cell] = []
     labels: list[str | None] = []
     parts: list[str | None] = []
     for group in range(file.num_row_groups):
@@ -301,15 +304,15 @@ def _in_parquet(path: Path) -> Found:
         values = file.read_row_group(group, columns=wanted).to_pydict() if wanted else {}
         labels += [class_name(value, columns.classes) for value in values.get(columns.label, [None] * count)]
         parts += [split_kind(str(value)) if value else "" for value in values.get(columns.split, [None] * count)]
-        entries += [Entry(f"{len(entries) + row:07d}", Cell(table, group, row, size)) for row in range(count)]
-    if not entries:
+        cells += [Cell(table, group, row, size) for row in range(count)]
+    if not cells:
         raise InputError(f"{path} has no rows")
     told, notes = without_minus_one(labels)
     if None in parts:
         parts = [""] * len(parts)
         notes.append(f"column {columns.split} not used: it says more than train, val and test")
-    of = zip(entries, told, parts, strict=True)
-    entries = [replace(entry, label=label, official=part or "") for entry, label, part in of]
+    rows = enumerate(zip(cells, told, parts, strict=True))
+    entries = [Entry(f"{row:07d}", cell, label, part or "") for row, (cell, label, part) in rows]
     return Found(entries, notes=[f"{path.name}: {note}" for note in [*columns.notes, *notes]])
 
 

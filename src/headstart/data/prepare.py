@@ -56,7 +56,7 @@ def prepare(source: Source, data: DataConfig, smallest: float) -> cache.Store:
     plan = _planned(source, data, smallest)
     memory = int(data.memory_gib * 2**30)
     small = len(source.names) <= FEW or (isinstance(source.pictures, np.ndarray) and source.pictures.nbytes <= memory)
-    return _decode_in_memory(source, plan, "") if small else _cached(source, plan, _folder(data), memory)
+    return _decode_in_memory(source, plan, "") if small else _cached(source, plan, _said_folder(data), memory)
 
 
 def squares(source: Source, data: DataConfig) -> cache.Store:
@@ -389,31 +389,13 @@ def _key(source: Source, plan: _Plan) -> str:
     digest.update(b"" if plan.levels == "auto" else repr(plan.levels).encode())
     pictures = () if isinstance(source.pictures, np.ndarray) else source.pictures
     for path in (*map(str, source.files), *(p for p in pictures if isinstance(p, str))):
-        try:
-            status = os.stat(path)
-            # The time of change cannot be set back by a copy that keeps the time of modification.
-            known = f"{path}\0{status.st_size}\0{status.st_mtime_ns}\0{status.st_ctime_ns}\n"
-        except OSError:
-            known = f"{path}\0missing\n"
-        digest.update(known.encode("utf-8", "surrogateescape"))
+        digest.update(cache.known(path).encode("utf-8", "surrogateescape"))
     return digest.hexdigest()
 
 
-def _folder(data: DataConfig) -> Path | None:
-    """The cache folder, made if need be; None, with a word on the screen, where it cannot be written."""
-    where = data.cache_dir or os.environ.get("HEADSTART_CACHE")
-    try:
-        path = Path(where or "~/.cache/headstart").expanduser()
-    except RuntimeError:
-        if where:
-            raise InputError(f"data.cache-dir is {where}; there is no such home folder") from None
-        say("there is no home folder: the decoded pictures are not kept for the next start (see data.cache-dir)")
-        return None
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-        writable = os.access(path, os.W_OK)
-    except OSError:
-        writable = False
-    if not writable:
-        say(f"{path} cannot be written: the decoded pictures are not kept for the next start (see data.cache-dir)")
-    return path if writable else None
+def _said_folder(data: DataConfig) -> Path | None:
+    """The cache folder; None, with a word on the screen, where there is none."""
+    folder, why = cache.folder(data)
+    if folder is None:
+        say(f"{why}: the decoded pictures are not kept for the next start (see data.cache-dir)")
+    return folder

@@ -59,7 +59,7 @@ class Source:
     others: dict[str, int] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Entry:
     """A picture: its name, where it is, class (None: unlabelled) and official split."""
 
