@@ -144,6 +144,31 @@ def test_a_similarity_is_suggested_by_copies_of_the_set_s_own_pictures(within: E
     assert asked.duplicates == select(within, 2, similarity=found.similarity).duplicates
 
 
+def test_what_is_suggested_is_kept_beside_a_file_while_its_rows_are_the_same(
+    run: Run, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mine, out = Path(shutil.copytree(photos / "ring", tmp_path / "mine")), tmp_path / "all.npz"
+    embed(run, mine, out, quiet=True)
+    copied: list[np.ndarray] = []
+
+    def watched(pixels: np.ndarray) -> Image.Image:
+        copied.append(pixels)
+        return copy(pixels)
+
+    monkeypatch.setattr("headstart.use.copies.copy", watched)
+    first = suggested(read(out))
+    count = len(copied)
+    assert suggested(read(out)) == first
+    assert len(copied) == count > 0
+    (tmp_path / "all.npz.copies.json").write_text('{"of": 1}')  # damaged
+    assert suggested(read(out)) == first
+    next(mine.iterdir()).unlink()
+    embed(run, mine, out, quiet=True)
+    again = suggested(read(out))
+    assert again is not None
+    assert again.copies == count - 1 == len(copied) - 2 * count
+
+
 def test_without_the_pictures_none_is_suggested(
     run: Run, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -1,12 +1,18 @@
 """From which similarity two pictures of a set are taken for near-duplicates, told by the set itself.
 
 Comes in: embeddings of a set, and its pictures. Goes out: the similarity that nearly all of some pictures reach with a
-copy of their own as copies come about: a little cut off, fewer pixels, saved as JPEG once more.
+copy of their own as copies come about: a little cut off, fewer pixels, saved as JPEG once more. It is kept beside a
+file of embeddings for as long as that holds the same rows.
 """
 
 import io
+import json
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -14,7 +20,8 @@ from PIL import Image
 from headstart.engine.progress import say
 from headstart.engine.randomness import numpy_generator
 from headstart.evaluate.neighbours import nearest, normalized
-from headstart.records.errors import InputError
+from headstart.records import files
+from headstart.records.errors import InputError, RunError
 from headstart.use.embeddings import Embeddings
 
 COPIED = 200
@@ -43,6 +50,27 @@ class Suggested:
 
 def suggested(within: Embeddings) -> Suggested | None:
     """The similarity for a set; None, which is said, where its pictures are no longer what was embedded."""
+    beside = within.file and within.file.with_name(f"{within.file.name}.copies.json")
+    known = {"of": within.identity, "how": [COPIED, REACHED, CUT, SMALLER, QUALITY]}
+    if beside and (kept := _kept(beside, known)):
+        return kept
+    found = _measured(within)
+    if beside and found:
+        with suppress(RunError):  # a folder that cannot be written: it is measured again next time
+            files.write(beside, json.dumps(known | {"suggested": asdict(found)}))
+    return found
+
+
+def _kept(beside: Path, known: Mapping[str, Any]) -> Suggested | None:
+    """What was suggested for these very rows; None where nothing was."""
+    try:
+        said = json.loads(beside.read_text())
+        return Suggested(**said["suggested"]) if known.items() <= said.items() else None
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):  # none yet, or damaged
+        return None
+
+
+def _measured(within: Embeddings) -> Suggested | None:
     rows = np.sort(numpy_generator(0, "copies").permutation(len(within))[:COPIED])
     try:
         copies = [copy(within.picture(int(row))) for row in rows]

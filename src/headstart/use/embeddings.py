@@ -60,6 +60,13 @@ class Embeddings:
         return len(self.names)
 
     @cached_property
+    def identity(self) -> str:
+        """A name of these very rows: of the weights that made them, and of the pictures."""
+        digest = hashlib.blake2b(weights_of(self.run).encode(), digest_size=8)
+        digest.update(self.digests.tobytes())
+        return digest.hexdigest()
+
+    @cached_property
     def features(self) -> np.ndarray:
         """(n, num_features) float32."""
         if self.kept is not None:

@@ -6,7 +6,6 @@ is a query, up to ALL_PAIRS), and without the extra, every picture is compared. 
 measured when it is built, and said.
 """
 
-import hashlib
 import json
 import os
 from collections.abc import Callable
@@ -23,7 +22,7 @@ from headstart.engine.randomness import numpy_generator
 from headstart.evaluate.neighbours import nearest, normalized
 from headstart.records import files
 from headstart.statistics import wilson
-from headstart.use.embeddings import Embeddings, weights_of
+from headstart.use.embeddings import Embeddings
 
 APPROXIMATE_FROM = 1_000_000
 """Rows up to which all are compared: a query of a million takes a third of a second."""
@@ -111,15 +110,13 @@ def _index(within: Embeddings, path: Path) -> tuple[Any, Recall]:
     from usearch.index import Index  # noqa: PLC0415 - an extra
 
     beside, about = _beside(path), _beside(path).with_suffix(".usearch.json")
-    digest = hashlib.blake2b(weights_of(within.run).encode(), digest_size=8)
-    digest.update(within.digests.tobytes())
     try:
         kept = Recall(**json.loads(about.read_text()))
-        if kept.identity == digest.hexdigest():
+        if kept.identity == within.identity:
             return Index.restore(str(beside), view=True), kept
     except (OSError, ValueError, TypeError, RuntimeError):  # none yet, or damaged
         pass
-    index, recall = _measured(within, digest.hexdigest())
+    index, recall = _measured(within, within.identity)
     about.unlink(missing_ok=True)
     unfinished = beside.with_suffix(f".{os.getpid()}.tmp")
     try:
