@@ -65,7 +65,7 @@ def lightly_backbone(
     torch.manual_seed(seed)
     model = lightly_users.SimCLR(chosen.backbone, chosen.size)
     model.backbone = build(chosen.backbone, stem=chosen.stem, generator=generator(seed, "backbone"), size=chosen.size)
-    model = model.to(compute.device, memory_format=torch.channels_last).train()
+    model = model.to(compute.device).to(memory_format=torch.channels_last).train()
     views = Views(files, chosen.size, *(moment.tolist() for moment in moments))
     loader = DataLoader(
         views,
@@ -158,7 +158,8 @@ def main(argv: list[str]) -> None:
     pixels = images.squashed(splits.train, chosen.size).float().div(255)
     moments = pixels.mean((0, 2, 3)), pixels.std((0, 2, 3))
     files = [Path(chosen.folder, images.names[row]) for row in splits.train]
-    print(f"{common.machine()}\n{len(files):,} training pictures, {chosen.epochs} epochs of {chosen.batch_size} pairs\n")
+    print(common.machine())
+    print(f"{len(files):,} training pictures, {chosen.epochs} epochs of {chosen.batch_size} pairs\n")
     print("| way | seed | knn | 200 neighbours | linear | minutes |\n| --- | ---: | ---: | ---: | ---: | ---: |")
     found = []
     with tempfile.TemporaryDirectory() as folder:
