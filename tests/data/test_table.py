@@ -195,6 +195,15 @@ def test_windows_paths_and_names_that_begin_with_a_tilde(tmp_path: Path, monkeyp
     assert len(source.names) == 4
 
 
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be", "utf-16"])
+@pytest.mark.parametrize("name", ["l.csv", "l.tsv", "l.txt"])
+def test_a_table_in_utf_16_is_told(encoding: str, name: str, tmp_path: Path) -> None:
+    folder(tmp_path, ["a.png"])
+    put(tmp_path / name, "path,label\na.png,cat\n".encode(encoding))
+    with pytest.raises(InputError, match=f"{name} is (UTF-16|not UTF-8) text.*; save it as UTF-8"):
+        find(tmp_path / name)
+
+
 def test_every_line_is_set_aside_by_itself(tmp_path: Path) -> None:
     folder(tmp_path, ["a.png"])
     (tmp_path / "loop.png").symlink_to("loop.png")

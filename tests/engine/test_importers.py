@@ -5,6 +5,7 @@ import collections
 import fractions
 import io
 import pickle
+import struct
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -264,6 +265,10 @@ def damaged_files() -> dict[str, bytes]:
         "squeezed.pt": b"\x1f\x8b" + bytes(100),
         "config.yaml": b"head:\n  init: pca\n",
         "empty.pth": b"",
+        "zeros.pt": bytes(4096),
+        "noise.safetensors": bytes(range(200, 256)) * 50,
+        "numbers.bin": struct.pack("<8f", *range(8)),
+        "archive.tar": b"weights.pt".ljust(257, b"\0") + b"ustar\x0000" + bytes(10_000),
         "keras.pt": b"\x89HDF\r\n\x1a\n" + bytes(100),
         "out-of-bounds.safetensors": (lambda h: len(h).to_bytes(8, "little") + h + b"\0" * 8)(
             b'{"weight":{"dtype":"F32","shape":[1000,1000],"data_offsets":[0,4000000]}}'
@@ -287,6 +292,10 @@ def test_damaged_files_are_named(tmp_path: Path, name: str) -> None:
         ("squeezed.pt", "compressed; unpack it first"),
         ("config.yaml", "text, not weights"),
         ("empty.pth", "is empty"),
+        ("zeros.pt", "no weights file .*, or a damaged one: it begins with the bytes 00 00 00 00"),
+        ("noise.safetensors", "no weights file .*, or a damaged one: it begins with the bytes c8 c9"),
+        ("numbers.bin", "no weights file .*, or a damaged one"),
+        ("archive.tar", "a tar archive, not weights; unpack it"),
     ],
 )
 def test_what_is_no_weights_file_is_told(tmp_path: Path, name: str, words: str) -> None:

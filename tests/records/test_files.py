@@ -57,3 +57,20 @@ def test_status_of_a_study_from_elsewhere_ends(tmp_path: Path, make: Callable[[P
 def test_a_claim_that_is_no_file_is_nobodys(tmp_path: Path, make: Callable[[Path], None]) -> None:
     make(tmp_path / ".claim")
     assert Claim(tmp_path).holder() is None
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "name"),
+    [
+        ("head: {init: pca}\nhead: {frozen: false}\n", 2, "head"),
+        ("data: [digits]\nfactors:\n  head.init: [pca]\n  head.init: [random]\n", 4, "head.init"),
+        ("contrastive: {epochs: 3, lr: 0.1, epochs: 30}\n", 1, "epochs"),
+        ("base:\n- {a: 1}\n- {b: 1, 'b': 2}\n", 3, "b"),
+    ],
+)
+def test_of_a_name_given_twice_the_last_does_not_win_in_silence(
+    tmp_path: Path, text: str, line: int, name: str
+) -> None:
+    (tmp_path / "my.yaml").write_text(text)
+    with pytest.raises(InputError, match=rf"my\.yaml, line {line} is not plain YAML: {name} is given twice"):
+        read_yaml(tmp_path / "my.yaml")

@@ -18,10 +18,11 @@ from typing import Any
 import pytest
 
 from headstart import study
+from headstart.engine.checkpoint import interrupted_by_signals, stop_on_signals, stop_requested
 from headstart.engine.cluster import cluster
 from headstart.records import files
 from headstart.records.claim import Claim
-from headstart.records.errors import RunError
+from headstart.records.errors import Interrupted, RunError
 from headstart.study import RayOptions
 from headstart.study import ray as on_ray
 from tests.study.tiny import assert_same, half_done, results, sprung, start, wait_for, written
@@ -73,6 +74,7 @@ def test_smoke_is_identical_run_by_run_with_both_executors(tmp_path: Path) -> No
 CLUSTER = """
 import json, os, subprocess, sys
 from headstart.study import RayOptions
+from headstart.engine.checkpoint import interrupted_by_signals, stop_on_signals, stop_requested
 from headstart.engine.cluster import cluster
 with cluster(RayOptions()) as ray:
     ray.get(ray.remote(lambda: None).remote())
@@ -133,6 +135,23 @@ def test_a_busy_machine_may_need_several_tries_to_start_a_cluster(slow: int, mon
     monkeypatch.setitem(sys.modules, "ray", SimpleNamespace(init=init, shutdown=lambda: None))
     with pytest.raises(RunError, match="did not start") if slow == 9 else nullcontext(), cluster(RayOptions()):
         assert len(asked) == slow + 1
+
+
+def test_whoever_starts_ray_keeps_their_own_way_to_be_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray sets a handler of SIGTERM that ends the process: a study would not save its runs and not end with 75."""
+
+    def init(**_: object) -> None:
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(15))
+
+    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+    monkeypatch.setitem(sys.modules, "ray", SimpleNamespace(init=init, shutdown=lambda: None))
+    with pytest.raises(Interrupted), interrupted_by_signals("stopped"), cluster(RayOptions(address="10.0.0.1:6379")):
+        signal.raise_signal(signal.SIGTERM)
+    before = signal.getsignal(signal.SIGTERM)
+    with cluster(RayOptions(address="10.0.0.1:6379")), stop_on_signals():
+        signal.raise_signal(signal.SIGTERM)
+        assert stop_requested()
+    assert signal.getsignal(signal.SIGTERM) == before
 
 
 class Given:

@@ -1,17 +1,20 @@
 """Run folders from strangers: what stands where a file should may be a pipe, a device, a link or of the wrong shape."""
 
 import base64
+import json
 import os
 import pickle
 import shutil
 import signal
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from headstart.cli.commands import main
+from headstart.records.config import hash_of, load, to_yaml
 from headstart.records.folder import RunFolder
 from headstart.use.load import Run
 from tests.shapes import photos, run
@@ -202,6 +205,36 @@ def test_weights_of_another_network_are_named(
 ) -> None:
     if name.startswith("timm"):
         pytest.importorskip("timm")
-    folder.config.write_text(folder.config.read_text().replace("name: resnet18", f"name: {name}"))
+    config, about = load(folder.config)
+    config = replace(config, backbone=replace(config.backbone, name=name))
+    folder.config.write_text(to_yaml(config, about))
+    result = {**folder.read_result(), "config_hash": hash_of(config, about["fingerprint"])}
+    folder.result.write_text(json.dumps(result))
     assert ended("embed", folder.path, photos, "--out", tmp_path / "e.npz") == 2
     assert f"does not hold the weights of {name}" in capsys.readouterr().err
+
+
+ALTERED: dict[str, Callable[[str], str]] = {
+    "empty": lambda text: "",
+    "a comment alone": lambda text: "# settings\n",
+    "a list": lambda text: "[]\n",
+    "cut short at the end of a line": lambda text: text[: text.index("\nhead:") + 1],
+    "without its pictures": lambda text: text.replace("fingerprint:", "fingerprints:"),
+    "another seed": lambda text: text.replace("\nseed: 0", "\nseed: 1"),
+    "another network": lambda text: text.replace("name: resnet18", "name: resnet34"),
+}
+
+
+@pytest.mark.parametrize("command", ["embed", "evaluate"])
+@pytest.mark.parametrize("how", ALTERED)
+def test_settings_that_are_not_the_results_are_refused(
+    how: str, command: str, folder: RunFolder, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What is missing would else be the defaults, in silence."""
+    text = folder.config.read_text()
+    folder.config.write_text(ALTERED[how](text))
+    assert folder.config.read_text() != text
+    more = [photos, "--out", tmp_path / "e.npz"] if command == "embed" else ["--out", tmp_path / "e.json"]
+    assert ended(command, folder.path, *more) == 2
+    said = capsys.readouterr().err
+    assert "is not the one under which result.json" in said or "must hold options by section" in said

@@ -86,6 +86,8 @@ def _cells(path: Path) -> list[tuple[int, list[str]]]:
         if path.suffix.lower() not in (".csv", ".tsv", ".txt"):
             raise InputError(f"{path} is no text, and a table is (.csv, .tsv or .txt)") from None
         raise InputError(f"{path} is not UTF-8 text (byte {error.start}); save it as UTF-8") from None
+    if text.count("\0") > len(text) // 4:
+        raise InputError(f"{path} is UTF-16 text; save it as UTF-8")
     kind = path.suffix.lower()
     lines = list(io.StringIO(text, newline=None))  # ends at \n and \r alone: U+2028 and the like may stand in names
     if kind not in (".csv", ".tsv"):

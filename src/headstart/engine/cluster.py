@@ -7,7 +7,9 @@ import contextlib
 import logging
 import os
 import secrets
+import signal
 import tempfile
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -38,12 +40,23 @@ def cluster(options: RayOptions) -> Iterator[Any]:
     # Ray lets its workers import from the folder that it is started in, and there a folder of pictures may hold a
     # `torch.py`. Without `local` it would join whatever cluster was last started on this machine, and die with it.
     with tempfile.TemporaryDirectory() as empty:
-        with contextlib.chdir(empty):
+        with contextlib.chdir(empty), _handlers_kept():
             _init(ray, options.address, settings)
         try:
             yield ray
         finally:
             ray.shutdown()
+
+
+@contextlib.contextmanager
+def _handlers_kept() -> Iterator[None]:
+    """Ray's own handler of SIGTERM ends the process at once; who asks a study to stop wants its runs saved."""
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        if threading.current_thread() is threading.main_thread():  # only it may set handlers
+            signal.signal(signal.SIGTERM, before)
 
 
 def _init(ray: Any, address: str | None, settings: dict[str, Any]) -> None:

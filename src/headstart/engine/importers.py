@@ -71,12 +71,7 @@ def read_tensors(path: str | Path) -> dict[str, Tensor]:
         raise InputError(f"{path} is not a file; a weights file (.safetensors, .pt, .pth, .ckpt) is needed")
     with path.open("rb") as file:
         start = file.read(512)
-    if reason := next((reason for sign, reason in NOT_WEIGHTS.items() if start.lstrip().startswith(sign)), None):
-        raise InputError(f"{path} is {reason}")
-    if start[8:9] != b"{" and not start.startswith((b"PK", b"\x80")) and start.isascii() and b"\0" not in start:
-        raise InputError(
-            f"{path} is text, not weights (.safetensors, .pt, .pth, .ckpt)" if start else f"{path} is empty"
-        )
+    _refuse_other_kinds(path, start)
     # DINO's, MAE's and many scripts' checkpoints hold their options: a Namespace has attributes, and no code to run.
     with torch.serialization.safe_globals([argparse.Namespace]):
         found = _unwrapped(_read_safetensors(path) if start[8:9] == b"{" else _read_pickle_as_data(path))
@@ -90,6 +85,24 @@ def read_tensors(path: str | Path) -> dict[str, Tensor]:
         if tensor.dtype not in READABLE:
             raise InputError(f"{path}: {name} holds {_kind(tensor)}, which cannot be widened to float32")
     return found
+
+
+def _refuse_other_kinds(path: Path, start: bytes) -> None:
+    """What does not begin as safetensors and files of torch.save do is named by what it is, where that can be told."""
+    if reason := next((reason for sign, reason in NOT_WEIGHTS.items() if start.lstrip().startswith(sign)), None):
+        raise InputError(f"{path} is {reason}")
+    if start[8:9] == b"{" or start.startswith((b"PK", b"\x80")):
+        return
+    if not start:
+        raise InputError(f"{path} is empty")
+    if start[257:262] == b"ustar":
+        raise InputError(f"{path} is a tar archive, not weights; unpack it first")
+    if start.isascii() and b"\0" not in start:
+        raise InputError(f"{path} is text, not weights (.safetensors, .pt, .pth, .ckpt)")
+    raise InputError(
+        f"{path} is no weights file (.safetensors, .pt, .pth, .ckpt), or a damaged one: it begins with the bytes "
+        f"{start[:8].hex(' ')}"
+    )
 
 
 def read_metadata(path: str | Path) -> dict[str, str]:

@@ -29,7 +29,6 @@ from headstart.engine.progress import say, stage
 from headstart.engine.randomness import generator
 from headstart.evaluate import features, probes, unlabelled
 from headstart.evaluate.views import augmenter
-from headstart.records import config as configs
 from headstart.records import files, schema
 from headstart.records.config import BackboneConfig, Config, DataConfig, ProbeConfig
 from headstart.records.errors import InputError
@@ -171,7 +170,7 @@ def evaluate_run(
         check_output_folder(folder.evaluations, option="", instead="--out FILE")
     if not folder.backbone.exists():
         raise InputError(f"{folder.path} has no backbone: {folder.why_no_backbone(result)}")
-    config, about = configs.load(folder.config)
+    config, about = folder.read_settings(result)
     config = replace(located(config, about.get("folder")), device=device, threads=threads, probe=ProbeConfig())
     compute = choose(config.device, config.precision, config.threads)
     given, size = reading or reading_of(config), size or result["data"]["size"]

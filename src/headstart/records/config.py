@@ -381,7 +381,7 @@ def load(path: str | Path, base: Config | None = None) -> tuple[Config, dict[str
 
     Raises InputError naming the file: unreadable, not YAML, unknown keys, wrong values, a plugin that is not there.
     """
-    values = read_yaml(path) or {}
+    values = read_yaml(path)
     if not isinstance(values, Mapping):
         raise InputError(f"{path} must hold options by section, such as `head: {{init: random}}`")
     about = values.get("about") or {}

@@ -194,13 +194,23 @@ LARGEST_YAML = 1_000_000
 class _Loader(yaml.SafeLoader):  # type: ignore[misc]
     """YAML's safe subset, reading `1e-4` as the number YAML 1.2 says it is.
 
-    References to references can make a few lines mean more values than fit in any memory; those are refused unread.
+    References to references can make a few lines mean more values than fit in any memory; those are refused unread. So
+    is a name given twice, of which YAML would take the last.
     """
 
     def get_single_node(self) -> Any:
         node = super().get_single_node()
         if node is not None and _values_in(node, {}) > LARGEST_YAML:
             raise yaml.YAMLError("its references mean more values than any setting has")
+        return node
+
+    def compose_mapping_node(self, anchor: Any) -> Any:
+        node = super().compose_mapping_node(anchor)
+        seen: set[str] = set()
+        for name, _ in node.value:
+            if isinstance(name, yaml.ScalarNode) and name.value in seen:
+                raise yaml.composer.ComposerError(None, None, f"{name.value} is given twice", name.start_mark)
+            seen.add(str(name.value))
         return node
 
 

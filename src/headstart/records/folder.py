@@ -5,10 +5,11 @@ Nothing here imports torch, so `study status` and `report` start at once.
 
 import math
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from headstart.records.config import Config, hash_of, load
 from headstart.records.errors import InputError
 from headstart.records.files import expanded, jsonl, nearby, parse_json, read, read_json, try_writing, write
 from headstart.records.names import HUB
@@ -55,6 +56,19 @@ class RunFolder:
     def is_complete(self) -> bool:
         """Whether the run was finished up to its `stage`."""
         return self.result.exists()
+
+    def read_settings(self, result: Mapping[str, Any]) -> tuple[Config, dict[str, Any]]:
+        """The settings under which the run's `result` was computed, and config.yaml's `about`.
+
+        Raises InputError as `config.load` does, and where they are others: cut short, altered, or of another run.
+        """
+        config, about = load(self.config)
+        if hash_of(config, str(about.get("fingerprint"))) != result["config_hash"]:
+            raise InputError(
+                f"{self.config} is not the one under which result.json beside it was computed: cut short, altered, or "
+                "of another run; restore both from a copy"
+            )
+        return config, about
 
     def read_result(self) -> dict[str, Any]:
         """result.json; raises InputError when the folder holds no finished run."""

@@ -176,6 +176,9 @@ def counted(
 
     for layer in model.modules():
         layer.register_forward_hook(look)
+    # The first backward of a process starts a thread a device, after which it can no longer be forked; the mode below
+    # pretends to eight devices that are not there.
+    torch.zeros((), requires_grad=True).backward()
     with FakeTensorMode():
         tensors = {
             key: torch.empty(tensor.shape, dtype=tensor.dtype, requires_grad=tensor.requires_grad)

@@ -24,7 +24,6 @@ from headstart.engine.device import Compute, choose
 from headstart.engine.importers import read_tensors
 from headstart.engine.randomness import generator
 from headstart.evaluate import features
-from headstart.records import config as configs
 from headstart.records.config import Config, DataConfig
 from headstart.records.errors import InputError
 from headstart.records.folder import RunFolder
@@ -199,5 +198,5 @@ def load(path: str | Path) -> Run:
     """
     folder = RunFolder(path)
     result = folder.read_result()
-    config, about = configs.load(folder.config)
+    config, about = folder.read_settings(result)
     return Run(folder, located(config, about.get("folder")), result)
