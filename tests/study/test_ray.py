@@ -19,7 +19,7 @@ import pytest
 
 from headstart import study
 from headstart.engine.checkpoint import interrupted_by_signals, stop_on_signals, stop_requested
-from headstart.engine.cluster import cluster
+from headstart.engine.cluster import WAITS, cluster
 from headstart.records import files
 from headstart.records.claim import Claim
 from headstart.records.errors import Interrupted, RunError
@@ -121,17 +121,27 @@ def test_a_cluster_that_was_named_is_joined_as_its_user_says(monkeypatch: pytest
         assert {name for name in os.environ if name.startswith("RAY_")} == {"RAY_USAGE_STATS_ENABLED"}
 
 
+@pytest.fixture
+def own_variables(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a cluster sets in the environment is as it was afterwards."""
+    names = ["USAGE_STATS_ENABLED", "ENABLE_WINDOWS_OR_OSX_CLUSTER", "AUTH_MODE", "AUTH_TOKEN", *WAITS]
+    for name in names:
+        monkeypatch.setenv(f"RAY_{name}", "0")
+
+
+@pytest.mark.usefixtures("own_variables")
 @pytest.mark.parametrize("slow", [0, 2, 9])
-def test_a_busy_machine_may_need_several_tries_to_start_a_cluster(slow: int, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("words", ["The current node timed out during startup", "Timed out waiting for file port_1"])
+def test_a_busy_machine_may_need_several_tries_to_start_a_cluster(
+    words: str, slow: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     asked: list[int] = []
 
     def init(**_: object) -> None:
         asked.append(1)
         if len(asked) <= slow:
-            raise Exception("The current node timed out during startup. This could happen because ...")
+            raise RuntimeError(words)
 
-    for name in ("RAY_USAGE_STATS_ENABLED", "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "RAY_AUTH_MODE", "RAY_AUTH_TOKEN"):
-        monkeypatch.setenv(name, "0")  # and as it was, afterwards
     monkeypatch.setitem(sys.modules, "ray", SimpleNamespace(init=init, shutdown=lambda: None))
     with pytest.raises(RunError, match="did not start") if slow == 9 else nullcontext(), cluster(RayOptions()):
         assert len(asked) == slow + 1
@@ -152,6 +162,28 @@ def test_whoever_starts_ray_keeps_their_own_way_to_be_stopped(monkeypatch: pytes
         signal.raise_signal(signal.SIGTERM)
         assert stop_requested()
     assert signal.getsignal(signal.SIGTERM) == before
+
+
+@pytest.mark.usefixtures("own_variables")
+@pytest.mark.parametrize("patience", [60, 0])
+def test_a_node_that_is_slow_to_start_is_waited_for(patience: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray's own function for it is asked again, and is as it was afterwards."""
+    asked: list[tuple[str, str]] = []
+
+    def get_node(address: str, node: str) -> str:
+        asked.append((address, node))
+        if len(asked) < 4:
+            raise RuntimeError("no such node yet")
+        return "there"
+
+    services = SimpleNamespace(get_node=get_node)
+    ray = SimpleNamespace(init=lambda **_: services.get_node("address", "node"), shutdown=lambda: None)
+    monkeypatch.setattr("headstart.engine.cluster.PATIENCE", patience)
+    monkeypatch.setitem(sys.modules, "ray", ray)
+    monkeypatch.setitem(sys.modules, "ray._private.services", services)
+    with nullcontext() if patience else pytest.raises(RuntimeError, match="no such node"), cluster(RayOptions()):
+        assert asked == [("address", "node")] * 4
+    assert services.get_node is get_node
 
 
 class Given:

@@ -8,8 +8,10 @@ import logging
 import os
 import secrets
 import signal
+import sys
 import tempfile
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -20,7 +22,17 @@ from headstart.records.errors import InputError, RunError
 
 RETRIES = 3
 """Nodes of a cluster are lost more often than processes of a machine."""
-STARTS = 5
+STARTS = 3
+PATIENCE = 180
+"""Seconds that each of Ray's own processes is given to start on this machine: the 30 that Ray gives them by itself are
+too few where many others compute, and a start that is begun again is no faster."""
+WAITS = (
+    "gcs_server_port_wait_time_s",
+    "py_gcs_connect_timeout_s",
+    "gcs_server_request_timeout_seconds",
+    "worker_register_timeout_seconds",
+)
+"""Ray's settings of how long it waits, in seconds."""
 
 
 @contextlib.contextmanager
@@ -33,6 +45,8 @@ def cluster(options: RayOptions) -> Iterator[Any]:
         os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # Ray then listens on the loopback address alone
         os.environ.setdefault("RAY_AUTH_MODE", "token")  # against other users of this machine
         os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))  # else Ray keeps one in the home folder
+        for name in WAITS:
+            os.environ.setdefault(f"RAY_{name}", str(PATIENCE))
     try:
         import ray  # noqa: PLC0415 - an extra
     except ImportError:
@@ -60,17 +74,48 @@ def _handlers_kept() -> Iterator[None]:
 
 
 def _init(ray: Any, address: str | None, settings: dict[str, Any]) -> None:
-    """Start Ray or join it. Ray gives its own processes 30 s to start, which a busy machine may need more than once."""
+    """Start Ray or join it. A start on this machine that took too long is begun again."""
+    if address is not None:
+        ray.init(address=address, **settings)
+        return
     for left in range(STARTS - 1, -1, -1):
         try:
-            ray.init(address=address or "local", **settings)
+            with _patient():
+                ray.init(address="local", **settings)
             return
         except Exception as error:  # Ray raises no kind of its own here
-            if address is not None or "timed out during startup" not in str(error):
+            if "timed out" not in str(error).lower():
                 raise
             ray.shutdown()
             if not left:
                 raise RunError(f"Ray did not start on this machine in {STARTS} tries; is it very busy?") from None
+
+
+@contextlib.contextmanager
+def _patient() -> Iterator[None]:
+    """Let Ray wait for its own node for PATIENCE seconds: how long that is, alone among its waits, is a constant of its
+    code. Nothing changes where another version has no such function."""
+    services: Any = sys.modules.get("ray._private.services")
+    if not hasattr(services, "get_node"):
+        yield
+        return
+    asked = services.get_node
+
+    def waiting(*which: Any) -> Any:
+        until = time.monotonic() + PATIENCE
+        while True:
+            try:
+                return asked(*which)
+            except RuntimeError:  # the node is not there yet
+                if time.monotonic() > until:
+                    raise
+                time.sleep(0.1)
+
+    services.get_node = waiting
+    try:
+        yield
+    finally:
+        services.get_node = asked
 
 
 @dataclass(frozen=True)
