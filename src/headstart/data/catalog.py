@@ -29,7 +29,7 @@ from headstart.records.names import HUB, SETS
 def shown(source: str) -> str:
     """A source as a report shows it: the named set, or the last part of the path."""
     name, _, root = source.partition(":")
-    return name if root and "/" not in name and name != HUB else Path(source).name
+    return name if root and "/" not in name and name != HUB else as_text(Path(source).name)
 
 
 def find(data: DataConfig) -> Source:

@@ -116,9 +116,10 @@ def relabel(source: Source, labels: Sequence[str | None], notes: Sequence[str] =
 
 
 def _number(labels: Sequence[str | None]) -> tuple[list[str], np.ndarray]:
-    classes = sorted({label for label in labels if label is not None})
-    number: dict[str | None, int] = {label: i for i, label in enumerate(classes)}
-    return classes, np.array([number.get(label, -1) for label in labels], dtype=np.int64)
+    texts = {label: as_text(label) for label in labels if label is not None}  # a folder's name may be any bytes
+    classes = sorted(set(texts.values()))
+    number = {text: i for i, text in enumerate(classes)}
+    return classes, np.array([-1 if label is None else number[texts[label]] for label in labels], dtype=np.int64)
 
 
 def as_text(name: str) -> str:

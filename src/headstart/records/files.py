@@ -53,8 +53,9 @@ def write(
 ) -> None:
     """Write a whole file or leave what was there: temporary file, fsync, rename, fsync of the folder.
 
-    `content` is bytes, text (UTF-8), or a function that writes to an open binary file. A crash, a kill or a full
-    disk at any moment leaves either the old file or the new one, never a torn one.
+    `content` is bytes, text (UTF-8; a path's bytes that are none become `\\udcff`, which JSON reads back), or a
+    function that writes to an open binary file. A crash, a kill or a full disk at any moment leaves either the old file
+    or the new one, never a torn one.
     within: a folder that has to be there still, such as a run's: only what lies between it and the file is made.
     Raises RunError naming the file when the disk is full, or the folder is gone or cannot be written.
     """
@@ -66,7 +67,7 @@ def write(
             if callable(content):
                 content(file)
             else:
-                file.write(content.encode() if isinstance(content, str) else content)
+                file.write(content.encode(errors="backslashreplace") if isinstance(content, str) else content)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)

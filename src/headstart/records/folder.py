@@ -172,7 +172,10 @@ def _is_of_devices(folder: Path) -> bool:
 
 def _check_writable(path: Path, what: str, instead: str) -> None:
     try:
+        os.fsencode(path.absolute()).decode()  # not every library that writes takes a path of other bytes
         try_writing(path)
+    except UnicodeError:
+        raise InputError(f"{what} cannot be written: its path is no text (UTF-8); give {instead}") from None
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise InputError(f"{what} cannot be written: {reason}; give {instead}") from None

@@ -15,6 +15,7 @@ from typing import Any, BinaryIO, Protocol
 
 import numpy as np
 
+from headstart.data.source import as_text
 from headstart.records import schema
 from headstart.records.arrays import in_words, missing
 from headstart.records.errors import InputError
@@ -184,7 +185,7 @@ def write_parquet(
                 pyarrow.array(images.names[rows], pyarrow.string()),
                 pyarrow.DictionaryArray.from_arrays(pyarrow.array(labels, mask=labels < 0), classes),
                 pyarrow.FixedSizeListArray.from_arrays(pyarrow.array(block.reshape(-1)), width),
-                *([] if paths is None else [pyarrow.array(paths[rows], pyarrow.string())]),
+                *([] if paths is None else [pyarrow.array([*map(as_text, paths[rows])], pyarrow.string())]),
             ]
             writer.write_table(pyarrow.Table.from_arrays(columns, schema=table))
             done += len(block)

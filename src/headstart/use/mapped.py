@@ -17,6 +17,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from headstart.data.sheets import fitted
+from headstart.data.source import as_text
 from headstart.data.splits import Splits, reading
 from headstart.engine.randomness import numpy_generator
 from headstart.evaluate.map import positions
@@ -180,7 +181,7 @@ def _write_parquet(
                 rows = range(start, min(start + BATCH, len(within)))
                 batch = {name: values[rows.start : rows.stop] for name, values in columns.items()}
                 batch["neighbours"] = [[within.names[other] for other in near[i]] for i in rows]
-                batch["path"] = [within.path(i) for i in rows]
+                batch["path"] = [as_text(within.path(i)) for i in rows]
                 batch["thumbnail"] = [thumbnail(within, i) for i in rows]
                 writer.write_table(pyarrow.table(batch, schema=schema))
 
