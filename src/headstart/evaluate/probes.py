@@ -74,11 +74,12 @@ class Task:
                 std, self.mean = torch.std_mean(x, dim=0, correction=0)
                 # A constant feature's std is rounding noise; dividing by it would blow that noise up.
                 self.std = torch.where(std > 1e-6 * self.mean.abs() + 1e-12, std, torch.ones_like(std))
-            self.x[split], self.y[split] = x[y >= 0], y[y >= 0]
+            labelled = y >= 0
+            self.x[split], self.y[split] = (x, y) if labelled.all() else (x[labelled], y[labelled])
 
     def standardised(self, split: str) -> Tensor:
         """Features of a split's labelled pictures, z-scored by those of the whole train split."""
-        return (self.x[split] - self.mean) / self.std
+        return (self.x[split] - self.mean).div_(self.std)
 
     @cached_property
     def rotated(self) -> tuple[dict[str, Tensor], Tensor]:
