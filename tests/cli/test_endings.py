@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import pytest
 from hypothesis import given
@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from headstart.cli import screen
 from headstart.cli.commands import COMMANDS
+from headstart.records.files import write
 from headstart.records.text import json_text, printable
 from tests.cli.test_commands import pictures, run
 
@@ -47,6 +48,29 @@ def test_any_other_exception_is_a_bug_report(
     assert "Traceback" not in said
     assert "\x1b" not in said
     assert str(Path.home()) not in said
+
+
+@pytest.mark.parametrize("command", UNFORESEEN)
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1])
+def test_a_signal_ends_any_command_as_resumable(
+    command: str,
+    number: signal.Signals,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+) -> None:
+    arguments, place = UNFORESEEN[command]
+
+    def half_written(file: BinaryIO) -> None:
+        file.write(b"half")
+        signal.raise_signal(number)
+
+    monkeypatch.setattr(place, lambda *_, **__: write(tmp_path / "out", half_written))
+    before = signal.getsignal(number)
+    assert run(*arguments) == 75
+    assert capsys.readouterr().err == "headstart: stopped; what was saved before is kept\n"
+    assert list(tmp_path.iterdir()) == []
+    assert signal.getsignal(number) is before
 
 
 def test_a_fault_in_showing_a_result_fails_no_command(capsys: pytest.CaptureFixture[str]) -> None:

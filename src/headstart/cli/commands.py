@@ -11,9 +11,11 @@ import io
 import os
 import re
 import shutil
+import signal
 import sys
 import textwrap
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from headstart.cli import bug, compare, defaults, look, study, train, use
@@ -52,7 +54,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if isinstance(stream, io.TextIOWrapper):  # letters that the terminal's encoding lacks are shown escaped
             stream.reconfigure(errors="backslashreplace")
     try:
-        code = _dispatch(argv)
+        with _stopped_by_signals():
+            code = _dispatch(argv)
     except HeadstartError as error:
         _complain(f"headstart: {error}")
         code = error.exit_code
@@ -72,6 +75,25 @@ def main(arguments: Sequence[str] | None = None) -> None:
         code = 1
     _let_go()
     sys.exit(code)
+
+
+@contextlib.contextmanager
+def _stopped_by_signals() -> Iterator[None]:
+    """SIGTERM and SIGUSR1 end a command as Ctrl-C does: what is half written is taken away, and the exit code is 75.
+
+    A training, which saves first, has handlers of its own.
+    """
+    numbers = [number for name in ("SIGTERM", "SIGUSR1") if (number := getattr(signal, name, None))]
+    found = [number for number in numbers if signal.getsignal(number) is signal.SIG_DFL]
+    if threading.current_thread() is not threading.main_thread():
+        found = []  # only it may set handlers
+    for number in found:
+        signal.signal(number, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        for number in found:
+            signal.signal(number, signal.SIG_DFL)
 
 
 def _let_go() -> None:

@@ -271,6 +271,8 @@ def interrupted_by_signals(said: str) -> Iterator[None]:
 
     found = {number: signal.getsignal(number) for number in STOPPING}
     before = {number: own for number, own in found.items() if own is signal.SIG_DFL or isinstance(own, _Ask)}
+    # The command line sets this one, whose KeyboardInterrupt says less.
+    before |= {n: own for n, own in found.items() if own is signal.default_int_handler and n != signal.SIGINT}
     if threading.current_thread() is not threading.main_thread():
         yield
         return
