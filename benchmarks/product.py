@@ -104,7 +104,7 @@ def quick(config: Config) -> Config:
 def write_like_embed(out: Path, rows: np.ndarray, like: Path, run: str) -> None:
     """A file of embeddings with other rows than `embed` found, and everything else as it writes it."""
     if not like.exists():
-        cost([*HEADSTART, "embed", run, "digits", "--data.limit", "50", "--out", str(like)])
+        cost([*HEADSTART, "embed", run, "digits", "--out", str(like)])
     with np.load(like, allow_pickle=False) as kept:
         parts = {name: kept[name] for name in kept.files}
     n = len(rows)
@@ -116,7 +116,7 @@ def write_like_embed(out: Path, rows: np.ndarray, like: Path, run: str) -> None:
 
 
 def probes(n: int) -> list[str]:
-    """All probes of a run, trained and untrained, on n features of ResNet-50's width, and t-SNE of them."""
+    """All probes of one representation, on n features of ResNet-50's width to train on."""
     return [sys.executable, "-c", PROBES, str(n)]
 
 
