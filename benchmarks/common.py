@@ -12,6 +12,7 @@ import multiprocessing
 import os
 import platform
 import statistics
+import sys
 import tarfile
 import tempfile
 import time
@@ -159,14 +160,19 @@ def cores() -> int:
 
 @contextlib.contextmanager
 def pictures(folder: str | None, count: int, size: int = 32) -> Iterator[Path]:
-    """A folder of JPEG files: the given one; else `count` training pictures of $HEADSTART_DATA/data/cifar10.tar.gz
-    (without it, smooth random ones), at another size enlarged, unpacked for the duration."""
-    if folder:
-        yield Path(folder)
-        return
+    """A folder of `count` JPEG files for the duration: of the given folder, as they are; else training pictures of
+    $HEADSTART_DATA/data/cifar10.tar.gz (without it, smooth random ones), at another size enlarged."""
     with tempfile.TemporaryDirectory() as temporary:
         target = Path(temporary) / "train" / "all"
         target.mkdir(parents=True)
+        if folder:
+            found = sorted(Path(folder).rglob("*.jpg"))
+            if len(found) < count:
+                sys.exit(f"{folder} has {len(found)} .jpg files; {count} are needed")
+            for number, file in enumerate(found[:: len(found) // count][:count]):
+                (target / f"{number:06}.jpg").write_bytes(file.read_bytes())
+            yield target.parent
+            return
         for number, content in enumerate(_jpegs(count)):
             if size != 32:
                 buffer = io.BytesIO()
