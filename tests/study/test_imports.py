@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from headstart.records.config import load
 from headstart.records.errors import InputError
-from headstart.records.files import read_json
+from headstart.records.files import read_json, write_json
 from headstart.study.exports import COLUMNS, read_export
 from headstart.study.imports import import_csv
 
@@ -221,3 +221,32 @@ def test_fuzzed_exports_raise_only_our_error(data: st.DataObject, few: Path) -> 
         kind, rows = read_export(few / "fuzzed.csv")
         assert kind == "autoencoder"
         assert len(rows) <= 3
+
+
+def test_an_interrupted_import_goes_on(few: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the same command; one of other files is still refused, and leaves what there is."""
+    out, whole = tmp_path / "study", tmp_path / "whole"
+    import_csv(_paths(few), whole)
+    written: list[Path] = []
+
+    def stopped(path: Path, value: object) -> None:
+        if len(written) == 5:
+            raise KeyboardInterrupt
+        written.append(path)
+        write_json(path, value)
+
+    with monkeypatch.context() as during:
+        during.setattr("headstart.study.imports.write_json", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            import_csv(_paths(few), out)
+    assert len(written) == 5
+    assert not (out / "study.yaml").exists()
+    with pytest.raises(InputError, match="already holds runs"):
+        import_csv([few / "simclr-train.csv", few / "simclr-eval.csv"], out)
+    assert not (out / "study.yaml").exists()
+    import_csv(_paths(few), out)
+
+    def files(folder: Path) -> dict[str, bytes]:
+        return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+    assert files(out) == files(whole)

@@ -31,10 +31,10 @@ BREAKING_SECONDS = 60.0
 
 
 class Claim:
-    """The right to work on a folder, held by one process at a time: FOLDER/.claim."""
+    """The right to work on a folder, held by one process at a time: FOLDER/.claim, or another name for a part of it."""
 
-    def __init__(self, folder: Path) -> None:
-        self.path = folder / ".claim"
+    def __init__(self, folder: Path, name: str = ".claim", *, make: bool = True) -> None:
+        self.path, self.make = folder / name, make
         self.token = ""
 
     @contextlib.contextmanager
@@ -75,7 +75,8 @@ class Claim:
     def _take(self, about: Mapping[str, Any]) -> bool:
         self.token = uuid.uuid4().hex
         me = {"token": self.token, **identity(), **about}
-        self.path.parent.mkdir(parents=True, exist_ok=True)
+        if self.make:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
         # Written whole under another name first: a link either appears complete or not at all, on any file system.
         mine = self.path.with_name(f".claim.{self.token}")
         mine.write_text(json.dumps(me), encoding="utf-8")
@@ -175,10 +176,14 @@ def owned(folder: Path, doing: str, lost: Callable[[], None] = lambda: None) -> 
 
 
 @contextlib.contextmanager
-def alone(out: Path) -> Iterator[None]:
-    """Wait until no other process changes the study in `out`, and keep others from it for the time of the context."""
+def alone(out: Path, name: str = ".claim", *, make: bool = True) -> Iterator[None]:
+    """Wait until no other process changes the study in `out`, and keep others from it for the time of the context.
+
+    With a `name` of their own, so do those who write files that belong together, such as a report's. Unless `make`, a
+    folder that is gone is not made again.
+    """
     while True:
-        with Claim(out).held() as mine:
+        with Claim(out, name, make=make).held() as mine:
             if mine:
                 yield
                 return

@@ -8,10 +8,15 @@ with their data. Nothing here imports torch.
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from headstart.records import files
+from headstart.records.claim import alone
 from headstart.records.errors import InputError
 from headstart.records.text import visible
+
+if TYPE_CHECKING:
+    from headstart.report.frame import Records
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,10 +38,18 @@ def write_report(path: str | Path, probe: str | None = None) -> Path:
 
 def written(path: str | Path, probe: str | None = None) -> Written:
     """`write_report`, and what the page says first: a study's warnings and its headline."""
-    from headstart.report import answer, frame, html, run_page, study_page, tables  # noqa: PLC0415 - so headstart imports fast
-    from headstart.report.comparisons import table_of  # noqa: PLC0415
+    from headstart.report import frame  # noqa: PLC0415 - so headstart imports fast
 
     study = frame.read(path, probe)
+    with alone(study.path, ".claim.report", make=False):  # two at once: the files of one, never some of each
+        return _write(study)
+
+
+def _write(study: "Records") -> Written:
+    """The files of the report."""
+    from headstart.report import answer, frame, html, run_page, study_page, tables  # noqa: PLC0415
+    from headstart.report.comparisons import table_of  # noqa: PLC0415
+
     write = partial(files.write, within=study.path)
     for name in ("tables", "figures"):
         if (study.path / name).is_symlink():

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from headstart.records.claim import alone
 from headstart.records.files import expanded, write
 from headstart.records.text import number, visible
 from headstart.records.version import __version__
@@ -47,14 +48,15 @@ def write_comparison(found: Compared, out: str | Path) -> Path:
     """Write everything below `out` and return the page's path."""
     out = expanded(out)
     page = _page(found)
-    for name, table in (("comparisons", found.frame()), ("levels", found.levels), ("ranks", found.ranks)):
-        write(out / f"{name}.csv", visible(tables.as_csv(table)))
     lines = [f"**{found.headline}**", *(f"- {said}" for said in (*found.sentences, *found.ranking, *found.caveats))]
-    write(out / "answer.md", visible("\n".join([lines[0], "", *lines[1:]]) + "\n"))
-    for figure in page.figures:
-        write(out / "figures" / f"{figure.name}.svg", visible(figure.drawing.standalone()))
-        write(out / "figures" / f"{figure.name}.csv", visible(tables.as_csv(figure.data)))
-    write(out / "report.html", visible(html.render(page)))
+    with alone(out, ".claim.report"):  # two at once: the files of one, never some of each
+        for name, table in (("comparisons", found.frame()), ("levels", found.levels), ("ranks", found.ranks)):
+            write(out / f"{name}.csv", visible(tables.as_csv(table)))
+        write(out / "answer.md", visible("\n".join([lines[0], "", *lines[1:]]) + "\n"))
+        for figure in page.figures:
+            write(out / "figures" / f"{figure.name}.svg", visible(figure.drawing.standalone()))
+            write(out / "figures" / f"{figure.name}.csv", visible(tables.as_csv(figure.data)))
+        write(out / "report.html", visible(html.render(page)))
     return out / "report.html"
 
 

@@ -14,9 +14,10 @@ from typing import Any
 
 import yaml
 
+from headstart.records.claim import alone
 from headstart.records.config import Config, hash_of, to_yaml
 from headstart.records.errors import InputError
-from headstart.records.files import expanded, write, write_json
+from headstart.records.files import expanded, read, write, write_json
 from headstart.records.folder import RunFolder, check_output_folder
 from headstart.records.names import SETS
 from headstart.records.presets import paper
@@ -61,12 +62,10 @@ def import_csv(paths: Iterable[str | Path], out: str | Path) -> ImportSummary:
     Everything is read and checked before anything is written. Raises InputError naming file and row for what
     `read_export` refuses, for a checkpoint that two rows of one kind name, for an evaluation without a training row
     or with other settings than it, for a head whose autoencoder is not among the autoencoders given, and for an
-    `out` that already holds runs.
+    `out` that already holds runs; those of the same import, which was interrupted, are gone on with.
     """
     out = expanded(out)
     check_output_folder(out)
-    if (out / "runs").is_dir() and any((out / "runs").iterdir()):
-        raise InputError(f"--out {out} already holds runs; give another folder or delete it")
     by_kind: dict[str, list[ExportRow]] = {kind: [] for kind in COLUMNS}
     files = [expanded(path) for path in paths]
     for path in files:
@@ -84,13 +83,16 @@ def import_csv(paths: Iterable[str | Path], out: str | Path) -> ImportSummary:
         autoencoder = (autoencoders[source], keyed["autoencoder"][source]) if source in autoencoders else None
         records.append((_run_name(row), *_run_record(row, keyed["evaluation"].get(key), autoencoder)))
 
-    for name, config, result in records:
-        folder = RunFolder(out / "runs" / name)
-        write(folder.config, to_yaml(config, {"headstart": __version__, "imported": True}))
-        write_json(folder.result, result)
+    about = {"headstart": __version__, "imported": True}
+    runs = [(RunFolder(out / "runs" / name), to_yaml(config, about), result) for name, config, result in records]
     sets = tuple(dict.fromkeys(row["dataset_name"] for rows in by_kind.values() for row in rows))
     study = {"name": "Imported runs", "imported": [path.name for path in files], "seeds": [0], "compare": COMPARE}
-    write(out / "study.yaml", yaml.safe_dump(study, sort_keys=False, allow_unicode=True))
+    with alone(out):
+        _refuse_others(out, {folder.path.name: config for folder, config, _ in runs})
+        for folder, config, result in runs:
+            write(folder.config, config)
+            write_json(folder.result, result)
+        write(out / "study.yaml", yaml.safe_dump(study, sort_keys=False, allow_unicode=True))  # the last: it is whole
     return ImportSummary(
         autoencoders=len(by_kind["autoencoder"]),
         runs=len(by_kind["training"]),
@@ -98,6 +100,17 @@ def import_csv(paths: Iterable[str | Path], out: str | Path) -> ImportSummary:
         sets=sets,
         out=out,
     )
+
+
+def _refuse_others(out: Path, configs: Mapping[str, str]) -> None:
+    """Raise InputError where the folder holds runs, unless an import of the same files was interrupted there."""
+    there = list((out / "runs").iterdir()) if (out / "runs").is_dir() else []
+    begun = not (out / "study.yaml").exists() and all(
+        not (folder / "config.yaml").exists() or read(folder / "config.yaml") == configs.get(folder.name, "").encode()
+        for folder in there
+    )
+    if there and not begun:
+        raise InputError(f"--out {out} already holds runs; give another folder or delete it")
 
 
 def _check_joins(keyed: Mapping[str, Mapping[str, ExportRow]]) -> None:

@@ -28,6 +28,7 @@ from headstart.engine.device import Compute
 from headstart.engine.randomness import generator
 from headstart.engine.weights import to_bytes
 from headstart.records import files
+from headstart.records.claim import alone
 from headstart.records.config import DataConfig
 from headstart.records.errors import InputError, RunError
 from headstart.records.folder import RunFolder, check_output_file, check_output_folder, no_input
@@ -175,9 +176,10 @@ def export(
         content, read = _state_dict_file(plain, out.suffix, about)
         found = _outputs(what.network(name, read(content)), pictures)
         _compare(found, wanted, STATE_DICT_TOLERANCE, name, what.output)
-    files.write(out, content)
-    if out.suffix == ".pt":
-        files.write_json(out.with_name(f"{out.name}.json"), about)
+    with alone(out.parent, ".claim.export"):  # two at once: a file and the metadata of one
+        files.write(out, content)
+        if out.suffix == ".pt":
+            files.write_json(out.with_name(f"{out.name}.json"), about)
     if isinstance(source, Run):
         card = model_card(source, exportable(what.name), out.name, lines)
         files.write(source.folder.card, card, within=source.folder.path)
@@ -212,8 +214,9 @@ def _export_hub(source: Run | str | Path, out: Path, license: str | None, comput
             files.write(Path(trial, name), content)
         network = timm().create_model(f"local-dir:{trial}", pretrained=True)
     _compare(_outputs(network, pictures), wanted, STATE_DICT_TOLERANCE, "timm", "features")
-    for name, content in contents.items():
-        files.write(out / name, content)
+    with alone(out.parent, ".claim.export"):
+        for name, content in contents.items():
+            files.write(out / name, content)
     return out
 
 

@@ -23,6 +23,7 @@ from headstart.engine.randomness import numpy_generator
 from headstart.evaluate.map import positions
 from headstart.evaluate.neighbours import nearest
 from headstart.records import files
+from headstart.records.claim import alone
 from headstart.records.errors import InputError
 from headstart.records.folder import check_output_folder, no_input
 from headstart.records.text import printable, table
@@ -67,15 +68,16 @@ def write_map(within: Embeddings, out: str | Path) -> Mapped:
     header = ("name", "label", "x", "y", "cluster", "similarity")
     numbers = (places[:, 0].tolist(), places[:, 1].tolist(), (groups + 1).tolist(), loneliness.tolist())
     written = [out / "map.csv", out / "map.html"]
-    files.write(written[0], table(header, zip(within.names, labels, *numbers, strict=True)))
     colours = _colours(within, groups, loneliness, indices, others)
-    files.write(written[1], page(within, places, colours))
-    if find_spec("pyarrow"):
-        written.append(out / "map.parquet")
-        columns = dict(zip(header, (within.names, labels, *numbers), strict=True))
-        near = [row[kept] for row, kept in zip(indices, others, strict=True)]
-        _write_parquet(written[2], within, columns, near)
-    written += _for_fiftyone(out / "fiftyone", within, dict(zip(header[2:], numbers, strict=True)))
+    with alone(out, ".claim.map"):  # two at once: the files of one, never some of each
+        files.write(written[0], table(header, zip(within.names, labels, *numbers, strict=True)))
+        files.write(written[1], page(within, places, colours))
+        if find_spec("pyarrow"):
+            written.append(out / "map.parquet")
+            columns = dict(zip(header, (within.names, labels, *numbers), strict=True))
+            near = [row[kept] for row, kept in zip(indices, others, strict=True)]
+            _write_parquet(written[2], within, columns, near)
+        written += _for_fiftyone(out / "fiftyone", within, dict(zip(header[2:], numbers, strict=True)))
     return Mapped(written, len(within), int(groups.max(initial=-1)) + 1)
 
 

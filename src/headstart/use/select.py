@@ -17,6 +17,7 @@ from headstart.engine.progress import say
 from headstart.engine.randomness import numpy_generator
 from headstart.evaluate.neighbours import blocks, nearest, normalized
 from headstart.records import files, text
+from headstart.records.claim import alone
 from headstart.records.errors import InputError
 from headstart.records.folder import check_output_folder, no_input
 from headstart.use.clusters import clusters
@@ -133,13 +134,12 @@ def select(
         suggested=advice,
     )
     if out is not None:
-        for name, text in _tables(found).items():
-            files.write(out / f"{name}.csv", text)
         sections = _sections(within, found, pairs[:n], outliers, chosen, [i for i, _ in errors[:n]])
         sections["clusters"] = _of_groups(within, features, groups)
-        for name, parts in sections.items():
-            if parts:
-                files.write(out / f"{name}.png", gallery(parts))
+        sheets = {f"{name}.png": gallery(parts) for name, parts in sections.items() if parts}
+        with alone(out, ".claim.select"):  # two at once: the lists of one, never some of each
+            for file, content in (_tables(found) | sheets).items():
+                files.write(out / file, content)
     return found
 
 
@@ -251,14 +251,14 @@ def _tables(found: Selection) -> dict[str, str]:
     """The lists as CSV."""
     columns = [field.name for field in fields(LabelError)]
     tables = {
-        "duplicates": text.table(("name", "earlier", "similarity"), found.duplicates),
-        "outliers": text.table(("name", "similarity"), found.outliers),
-        "label-next": text.table(("name",), [(name,) for name in found.label_next]),
-        "clusters": text.table(("name", "cluster"), found.clusters),
+        "duplicates.csv": text.table(("name", "earlier", "similarity"), found.duplicates),
+        "outliers.csv": text.table(("name", "similarity"), found.outliers),
+        "label-next.csv": text.table(("name",), [(name,) for name in found.label_next]),
+        "clusters.csv": text.table(("name", "cluster"), found.clusters),
     }
     if found.label_errors:
         rows = [[getattr(error, column) for column in columns] for error in found.label_errors]
-        tables["label-errors"] = text.table(columns, rows)
+        tables["label-errors.csv"] = text.table(columns, rows)
     return tables
 
 

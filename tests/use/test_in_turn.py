@@ -1,0 +1,54 @@
+"""Two commands on one --out at once: files that belong together are those of one of them."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from headstart.engine.device import choose
+from headstart.records import files
+from headstart.report import write_report
+from headstart.use.embeddings import of_images
+from headstart.use.export import export
+from headstart.use.load import Run
+from headstart.use.mapped import write_map
+from headstart.use.select import select
+
+
+@pytest.fixture
+def turns(monkeypatch: pytest.MonkeyPatch) -> dict[str, set[str]]:
+    """Of every file that is written: which turns were held while it was."""
+    found: dict[str, set[str]] = {}
+    write = files.write
+
+    def watched(path: str | Path, *args: object, **named: object) -> None:
+        path = Path(path)
+        above = [*path.parents][:2]
+        found[path.name] = {claim.name for folder in above for claim in folder.glob(".claim.*") if claim.is_file()}
+        write(path, *args, **named)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(files, "write", watched)
+    return found
+
+
+def test_lists_maps_and_exports(run: Run, photos: Path, tmp_path: Path, turns: dict[str, set[str]]) -> None:
+    within = of_images(run, run.open_images(photos), choose("cpu", threads=1))
+    turns.clear()
+    select(within, 3, out=tmp_path / "select")
+    assert {"duplicates.csv", "outliers.csv", "outliers.png", "clusters.png"} <= turns.keys()
+    assert all(".claim.select" in held for held in turns.values())
+    turns.clear()
+    write_map(within, tmp_path / "map")
+    assert {"map.csv", "map.html"} <= turns.keys()
+    assert all(".claim.map" in held for held in turns.values())
+    export(run, "torchvision", tmp_path / "net.pt")
+    assert {".claim.export"} <= turns["net.pt"] & turns["net.pt.json"]
+    assert not list(tmp_path.rglob(".claim*"))
+
+
+def test_reports(run: Run, tmp_path: Path, turns: dict[str, set[str]]) -> None:
+    folder = shutil.copytree(run.folder.path, tmp_path / "one")
+    write_report(folder)
+    assert "report.html" in turns
+    assert all(".claim.report" in held for held in turns.values())
+    assert not list(tmp_path.rglob(".claim*"))
