@@ -552,3 +552,13 @@ def test_calls_that_add_to_a_study_at_once_lose_nothing(small: Path, tmp_path: P
 def test_threads_and_device_of_a_plan_reach_its_runs(small: Path) -> None:
     planned = study.plan(small, calibrate=False, threads=3, device="cpu")
     assert {(run.config.threads, run.config.device) for run in planned.runs} == {(3, "cpu")}
+
+
+@pytest.mark.parametrize("torn", ["", "name: small\nbase:\n  data:\n", "- a\n", "hello\n"])
+def test_a_torn_study_file_is_refused_and_kept(small: Path, tmp_path: Path, torn: str) -> None:
+    out = tmp_path / "study"
+    calls.prepare(study.load(small), out)
+    (out / "study.yaml").write_text(torn)
+    with pytest.raises(InputError, match=r"study\.yaml was not written .* or is cut short; restore it from a copy"):
+        calls.prepare(study.load(small), out)
+    assert (out / "study.yaml").read_text() == torn

@@ -51,7 +51,10 @@ def _with_plan(study: Study, out: Path) -> Study:
     path = out / "study.yaml"
     if path.exists():
         if not is_grid(read_yaml(path)):
-            raise InputError(f"{path} was not written by `headstart study run`; give another --out")
+            raise InputError(
+                f"{path} was not written by `headstart study run`, or is cut short; restore it from a copy, or give "
+                "another --out"
+            )
         return extended(load(path, plugin=study.plugins), study, path)
     return study
 
