@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from headstart.records import files
 from headstart.records.claim import alone
-from headstart.records.errors import InputError
+from headstart.records.errors import InputError, RunError
 from headstart.records.text import visible
 
 if TYPE_CHECKING:
@@ -41,8 +41,11 @@ def written(path: str | Path, probe: str | None = None) -> Written:
     from headstart.report import frame  # noqa: PLC0415 - so headstart imports fast
 
     study = frame.read(path, probe)
-    with alone(study.path, ".claim.report", make=False):  # two at once: the files of one, never some of each
-        return _write(study)
+    try:
+        with alone(study.path, ".claim.report", make=False):  # two at once: the files of one, never some of each
+            return _write(study)
+    except OSError as error:
+        raise RunError(f"the report of {study.path} could not be written: {error.strerror or error}") from error
 
 
 def _write(study: "Records") -> Written:
