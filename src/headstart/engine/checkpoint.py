@@ -270,9 +270,13 @@ def interrupted_by_signals(said: str) -> Iterator[None]:
         raise Interrupted(said)
 
     found = {number: signal.getsignal(number) for number in STOPPING}
-    before = {number: own for number, own in found.items() if own is signal.SIG_DFL or isinstance(own, _Ask)}
-    # The command line sets this one, whose KeyboardInterrupt says less.
-    before |= {n: own for n, own in found.items() if own is signal.default_int_handler and n != signal.SIGINT}
+    before = {
+        number: own
+        for number, own in found.items()
+        if own is signal.SIG_DFL
+        or isinstance(own, _Ask)
+        or (own is signal.default_int_handler and number != signal.SIGINT)  # the command line's, which says less
+    }
     if threading.current_thread() is not threading.main_thread():
         yield
         return
