@@ -63,7 +63,9 @@ def authors_epoch(folder: Path, size: int, batch_size: int, device: str, backbon
 def lightly_epoch(folder: Path, size: int, batch_size: int, device: str, backbone: str, fast: bool) -> Epoch:
     """As lightly's users run it."""
     trainer = lightly_users.Trainer(device, fast, backbone, size)
-    loader = lightly_users.loader(folder, size, batch_size, common.cores())
+    files = sorted(folder.rglob("*.jpg"))
+    views = lightly_users.Views(files, size, authors.MEAN, authors.STD, cj_strength=1.0, cj_hue=0.2)
+    loader = lightly_users.loader(views, batch_size, common.cores())
 
     def epoch() -> Iterator[None]:
         for one, two in loader:

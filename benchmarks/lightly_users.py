@@ -1,6 +1,7 @@
 """SimCLR as lightly's users write it (its PyTorch example), optionally with bfloat16 and channels_last given to it."""
 
 import contextlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,6 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from benchmarks.authors import MEAN, STD
 from headstart.backbones import build
 
 
@@ -28,16 +28,15 @@ class SimCLR(nn.Module):
 
 
 class Views(Dataset[Any]):
-    """Files through lightly's SimCLRTransform (it warns where a folder has no classes, so plain files here)."""
+    """Files (it warns where a folder has no classes) through lightly's SimCLRTransform, which gets `options`."""
 
-    def __init__(self, folder: Path, size: int) -> None:
+    def __init__(self, files: Sequence[Path], size: int, mean: Sequence[float], std: Sequence[float], **options: float):
         from lightly.transforms.simclr_transform import SimCLRTransform
         from PIL import Image
 
-        self.files, self.open = sorted(folder.rglob("*.jpg")), Image.open
-        self.transform = SimCLRTransform(
-            input_size=size, cj_strength=1.0, cj_hue=0.2, normalize={"mean": list(MEAN), "std": list(STD)}
-        )
+        self.files, self.open = files, Image.open
+        normalize = {"mean": list(mean), "std": list(std)}
+        self.transform = SimCLRTransform(input_size=size, normalize=normalize, **options)  # type: ignore[arg-type]
 
     def __len__(self) -> int:
         return len(self.files)
@@ -46,10 +45,10 @@ class Views(Dataset[Any]):
         return self.transform(self.open(self.files[index]).convert("RGB"))  # type: ignore[return-value]
 
 
-def loader(folder: Path, size: int, batch_size: int, workers: int) -> DataLoader[Any]:
+def loader(views: Views, batch_size: int, workers: int) -> DataLoader[Any]:
     """As the example has it."""
     return DataLoader(
-        Views(folder, size),
+        views,
         batch_size,
         shuffle=True,
         drop_last=True,

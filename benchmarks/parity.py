@@ -19,13 +19,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset
 
 import headstart
 from benchmarks import common, lightly_users
-from headstart.backbones import build
+from headstart.backbones import build, num_features
 from headstart.data import open_images
 from headstart.data import splits as splitting
 from headstart.data.images import Images
@@ -39,21 +37,9 @@ JUDGES = ("knn", "linear")
 Chosen = argparse.Namespace
 
 
-class Views(Dataset[Any]):
-    """Files through lightly's SimCLRTransform with the settings of its CIFAR-10 benchmark."""
-
-    def __init__(self, files: Sequence[Path], size: int, mean: Sequence[float], std: Sequence[float]) -> None:
-        from lightly.transforms.simclr_transform import SimCLRTransform
-
-        self.files = files
-        normalize = {"mean": list(mean), "std": list(std)}
-        self.transform = SimCLRTransform(input_size=size, cj_strength=0.5, gaussian_blur=0.0, normalize=normalize)
-
-    def __len__(self) -> int:
-        return len(self.files)
-
-    def __getitem__(self, index: int) -> list[Tensor]:
-        return self.transform(Image.open(self.files[index]).convert("RGB"))  # type: ignore[return-value]
+def rate(chosen: Chosen) -> float:
+    """The peak learning rate of both."""
+    return 0.06 * chosen.batch_size / 128
 
 
 def lightly_backbone(
@@ -66,17 +52,10 @@ def lightly_backbone(
     model = lightly_users.SimCLR(chosen.backbone, chosen.size)
     model.backbone = build(chosen.backbone, stem=chosen.stem, generator=generator(seed, "backbone"), size=chosen.size)
     model = model.to(compute.device).to(memory_format=torch.channels_last).train()
-    views = Views(files, chosen.size, *(moment.tolist() for moment in moments))
-    loader = DataLoader(
-        views,
-        chosen.batch_size,
-        shuffle=True,
-        drop_last=True,
-        num_workers=chosen.workers,
-        persistent_workers=chosen.workers > 0,
-    )
-    rate = 0.06 * chosen.batch_size / 128
-    optimizer = torch.optim.SGD(model.parameters(), lr=rate, momentum=0.9, weight_decay=5e-4)
+    mean, std = (moment.tolist() for moment in moments)
+    views = lightly_users.Views(files, chosen.size, mean, std, cj_strength=0.5, gaussian_blur=0.0)
+    loader = lightly_users.loader(views, chosen.batch_size, chosen.workers)
+    optimizer = torch.optim.SGD(model.parameters(), lr=rate(chosen), momentum=0.9, weight_decay=5e-4)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, chosen.epochs)
     criterion = NTXentLoss()
     for _ in range(chosen.epochs):
@@ -98,11 +77,11 @@ def headstart_backbone(chosen: Chosen, seed: int, folder: Path) -> nn.Module:
         out=folder / f"run-{seed}",
         data={"limit": chosen.limit, "size": chosen.size},
         backbone={"name": chosen.backbone, "stem": chosen.stem},
-        head={"init": "random", "frozen": False, "hidden_dim": 512, "batch_norm": True},
+        head={"init": "random", "frozen": False, "hidden_dim": num_features(chosen.backbone), "batch_norm": True},
         contrastive={
             "epochs": chosen.epochs,
             "batch_size": chosen.batch_size,
-            "lr": 0.06 * chosen.batch_size / 128,
+            "lr": rate(chosen),
             "weight_decay": 5e-4,
         },
         augment={"blur_p": 0.0, "jitter": [0.4, 0.4, 0.4, 0.1]},
@@ -137,7 +116,11 @@ def judged(
 
 def main(argv: list[str]) -> None:
     """Print the table."""
-    parser = common.options("parity", __doc__, rounds=1)
+    parser = argparse.ArgumentParser(
+        prog="benchmarks parity", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--threads", type=int, help="CPU threads (default: all cores)")
+    parser.add_argument("--device", default="auto")
     parser.add_argument("folder")
     parser.add_argument("--epochs", type=int, default=20)
     parser.add_argument("--limit", type=int, default=5000, help="pictures of train and val")
