@@ -105,6 +105,7 @@ def tables(device: str, quick: bool) -> list[Step]:
         "photographs": (["step", *rounds, *photographs], 90),
         "end to end": (["end_to_end", *rounds, *batch, *steps], 120),
         "compiled": ([*compiled, "default"], 150),
+        "workers": (["workers", *rounds, *batch], 120),
         "augment": (["augment", *rounds], 90),
         "loss": (["loss", *rounds], 60),
         "autoencoder": (["autoencoder", *rounds], 60),

@@ -2,9 +2,9 @@
 
 Features are random with a weak signal of ten classes. The authors' way of `paper`: a DataLoader of 32 rows and the
 plain loop, 50 epochs, timed over a few and multiplied. All probes: --count pictures in train and val and 10,000 test
-pictures, trained and untrained, that is twice.
+pictures, trained and untrained, that is twice; `--width 2048` as of ResNet-50, `--each` every probe by itself, once.
 
-    python -m benchmarks probe [--rounds 3] [--all-rounds 1]
+    python -m benchmarks probe [--rounds 3] [--all-rounds 1] [--count 50000] [--width 512] [--each]
 """
 
 import functools
@@ -21,17 +21,17 @@ from headstart.records.names import PROBES
 WIDTH, CLASSES, EPOCHS = 512, 10, 50
 
 
-def features(n: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """n x 512 float32 and labels."""
+def features(n: int, seed: int, width: int = WIDTH) -> tuple[np.ndarray, np.ndarray]:
+    """n x width float32 and labels."""
     generator = np.random.default_rng(seed)
     labels = generator.integers(0, CLASSES, n)
-    centres = np.random.default_rng(0).normal(size=(CLASSES, WIDTH))
-    return (generator.normal(size=(n, WIDTH)) + 0.15 * centres[labels]).astype(np.float32), labels
+    centres = np.random.default_rng(0).normal(size=(CLASSES, width))
+    return (generator.normal(size=(n, width)) + 0.15 * centres[labels]).astype(np.float32), labels
 
 
-def run(sizes: dict[str, int], which: list[str], device: str) -> None:
+def run(sizes: dict[str, int], which: list[str], device: str, width: int = WIDTH) -> None:
     """The probes `which` on splits of those sizes."""
-    splits = {name: features(n, seed) for seed, (name, n) in enumerate(sizes.items(), 1)}
+    splits = {name: features(n, seed, width) for seed, (name, n) in enumerate(sizes.items(), 1)}
     probes.run(
         {name: x for name, (x, _) in splits.items()},
         {name: y for name, (_, y) in splits.items()},
@@ -72,17 +72,24 @@ def main(argv: list[str]) -> None:
     parser = common.options("probe", __doc__, rounds=3)
     parser.add_argument("--all-rounds", type=int, default=1, help="rounds of the whole set of probes")
     parser.add_argument("--count", type=int, default=50_000, help="training pictures of the whole set")
+    parser.add_argument("--width", type=int, default=WIDTH, help="numbers of a feature vector of the whole set")
+    parser.add_argument("--each", action="store_true", help="every probe of the whole set by itself, once, and no more")
     chosen = parser.parse_args(argv)
     torch.set_num_threads(chosen.threads or common.cores())
     print(common.machine())
+    large = {"train": chosen.count * 9 // 10, "val": chosen.count // 10, "test": 10_000}
+    if chosen.each:
+        for name in PROBES:
+            seconds = common.once(functools.partial(run, large, [name], chosen.device, chosen.width))
+            print(f"{name}, {chosen.count:,} x {chosen.width}: {seconds:.1f} s", flush=True)
+        return
     small = {"train": 2000, "val": 500, "test": 10_000}
     ways: dict[str, common.Way] = {
         "authors' way": lambda: authors_paper(small["test"], 3, chosen.device),
         "Headstart": lambda: common.once(lambda: run(small, ["paper"], chosen.device)),
     }
     common.table("Probe `paper`, 10,000 x 512", common.interleave(ways, chosen.rounds), "probes")
-    large = {"train": chosen.count * 9 // 10, "val": chosen.count // 10, "test": 10_000}
     for _ in range(chosen.all_rounds):
-        once = functools.partial(run, large, list(PROBES), chosen.device)
+        once = functools.partial(run, large, list(PROBES), chosen.device, chosen.width)
         seconds = common.once(once) + common.once(once)
-        print(f"\nAll probes, trained and untrained, {chosen.count:,} x 512: {seconds:.1f} s", flush=True)
+        print(f"\nAll probes, trained and untrained, {chosen.count:,} x {chosen.width}: {seconds:.1f} s", flush=True)
