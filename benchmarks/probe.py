@@ -8,6 +8,7 @@ pictures, trained and untrained, that is twice; `--width 2048` as of ResNet-50, 
 """
 
 import functools
+import time
 
 import numpy as np
 import torch
@@ -80,8 +81,10 @@ def main(argv: list[str]) -> None:
     large = {"train": chosen.count * 9 // 10, "val": chosen.count // 10, "test": 10_000}
     if chosen.each:
         for name in PROBES:
-            seconds = common.once(functools.partial(run, large, [name], chosen.device, chosen.width))
-            print(f"{name}, {chosen.count:,} x {chosen.width}: {seconds:.1f} s", flush=True)
+            began = time.process_time()
+            clock = common.once(functools.partial(run, large, [name], chosen.device, chosen.width))
+            cpu = time.process_time() - began
+            print(f"{name}, {chosen.count:,} x {chosen.width}: {cpu:.1f} processor s, {clock:.1f} s", flush=True)
         return
     small = {"train": 2000, "val": 500, "test": 10_000}
     ways: dict[str, common.Way] = {
