@@ -67,8 +67,7 @@ class Task:
         for split in ("train", "val", "test"):
             values = features.get(split, np.empty((0, width), np.float32))
             by_name = np.argsort(np.asarray(names.get(split, ()), dtype=str), kind="stable")
-            x = torch.from_numpy(np.ascontiguousarray(values, dtype=np.float32)).to(device)
-            x = x[torch.from_numpy(by_name).to(device)]
+            x = torch.from_numpy(np.asarray(values, np.float32)[by_name]).to(device)
             y = torch.from_numpy(np.asarray(labels.get(split, ()), dtype=np.int64)[by_name]).to(device)
             if split == "train" and len(x):
                 std, self.mean = torch.std_mean(x, dim=0, correction=0)
