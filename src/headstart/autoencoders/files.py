@@ -19,6 +19,7 @@ from headstart.records.errors import InputError
 from headstart.records.files import expanded
 from headstart.records.folder import RunFolder
 from headstart.records.names import AUTOENCODER_KINDS
+from headstart.records.seal import check_seal
 
 SOURCES = get_args(AutoencoderConfig.__annotations__["on"])
 
@@ -112,11 +113,13 @@ def read(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """All tensors and the metadata of a safetensors file; nothing in it can run."""
     try:
         with safetensors.safe_open(path, framework="pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
+            found = {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror or error}") from None
     except (safetensors.SafetensorError, ValueError, RuntimeError) as error:
         raise InputError(f"{path} is not a whole safetensors file ({error}); copy it again or train it again") from None
+    check_seal(path)
+    return found
 
 
 def _shaped_as_said(path: str | Path, kind: str, weights: dict[str, Tensor], metadata: dict[str, str]) -> Autoencoder:

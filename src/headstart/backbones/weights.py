@@ -209,6 +209,8 @@ def weights_file(weights: str | Path) -> Path:
             f"backbone.weights {weights} is a folder without {folder.backbone.name}; a finished run of Headstart, or a "
             "state-dict file, is needed"
         )
+    if folder.is_complete():
+        folder.check_backbone(folder.read_result())
     return folder.backbone
 
 

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from headstart.records.errors import InputError
 from headstart.records.files import expanded
+from headstart.records.seal import check_seal
 
 AutoencoderSource = str | Path | nn.Module | Mapping[str, Tensor]
 """A file, a folder (a run, a pythae model), a module that holds an embedding layer, or a state dict."""
@@ -64,7 +65,8 @@ def read_tensors(path: str | Path) -> dict[str, Tensor]:
     unwrapped; where there are several, what they are called stands before their names.
 
     Raises:
-        InputError: the file is missing, damaged, holds no tensors, or could only be read by running pickled code.
+        InputError: the file is missing, damaged or altered, holds no tensors, or could only be read by running pickled
+            code.
     """
     path = expanded(path)
     if not path.is_file():
@@ -189,9 +191,11 @@ def autoencoder_state(source: AutoencoderSource) -> dict[str, Tensor]:
 def _read_safetensors(path: Path) -> dict[str, Tensor]:
     try:
         with safe_open(path, framework="pt", device="cpu") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
+            found = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
     except (SafetensorError, OSError) as error:
         raise InputError(f"{path} is not a readable safetensors file: {error}") from None
+    check_seal(path)
+    return found
 
 
 def _read_pickle_as_data(path: Path) -> object:

@@ -168,8 +168,7 @@ def evaluate_run(
     result = folder.read_result()
     if out is None:
         check_output_folder(folder.evaluations, option="", instead="--out FILE")
-    if not folder.backbone.exists():
-        raise InputError(f"{folder.path} has no backbone: {folder.why_no_backbone(result)}")
+    folder.check_backbone(result)
     config, about = folder.read_settings(result)
     config = replace(located(config, about.get("folder")), device=device, threads=threads, probe=ProbeConfig())
     compute = choose(config.device, config.precision, config.threads)

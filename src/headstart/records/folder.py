@@ -14,6 +14,7 @@ from headstart.records.errors import InputError
 from headstart.records.files import expanded, jsonl, nearby, parse_json, read, read_json, try_writing, write
 from headstart.records.names import HUB
 from headstart.records.schema import LINE, RESULT
+from headstart.records.seal import check_recorded
 from headstart.records.validation import problem
 
 
@@ -53,6 +54,11 @@ class RunFolder:
         self.path.mkdir(parents=True, exist_ok=True)
         return self.path
 
+    @property
+    def weights(self) -> tuple[Path, ...]:
+        """The files of weights."""
+        return self.autoencoder, self.head, self.backbone
+
     def is_complete(self) -> bool:
         """Whether the run was finished up to its `stage`."""
         return self.result.exists()
@@ -87,11 +93,14 @@ class RunFolder:
             return f"a study, not a run; give one of its runs, a folder in {self.path / 'runs'}"
         return "no finished run: it has no result.json"
 
-    def why_no_backbone(self, result: dict[str, Any]) -> str:
-        """What is said where a finished run lacks its weights."""
-        if result["stage"] == "autoencoder":
-            return "it stopped after stage autoencoder; run `headstart pretrain` on it without --stages"
-        return f"{self.backbone.name} is gone; restore it from a copy, or train again with --overwrite"
+    def check_backbone(self, result: Mapping[str, Any]) -> None:
+        """Raise InputError where a finished run lacks its weights, or has others than its `result` speaks of."""
+        if not self.backbone.exists():
+            why = f"{self.backbone.name} is gone; restore it from a copy, or train again with --overwrite"
+            if result["stage"] == "autoencoder":
+                why = "it stopped after stage autoencoder; run `headstart pretrain` on it without --stages"
+            raise InputError(f"{self.path} has no backbone: {why}")
+        check_recorded(self.backbone, result, self.result.name)
 
 
 def _is_folder(path: Path) -> bool:

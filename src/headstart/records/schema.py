@@ -118,6 +118,10 @@ class Imported(TypedDict, total=False):
     autoencoder: Text | None
 
 
+Seals: TypeAlias = dict[str, Text]
+"""By the name of a weights file without its ending: the digest in its metadata."""
+
+
 class _Common(TypedDict):
     stage: Literal["autoencoder", "contrastive", "probe"]
     backbone: Backbone
@@ -144,6 +148,7 @@ class Result(_Common):
     data: Data
     probes: dict[str, ProbeShape]
     untrained: dict[str, ProbeShape]
+    seals: NotRequired[Seals]
 
 
 class Failed(TypedDict, total=False):
@@ -223,6 +228,7 @@ class ClassifierRecord(TypedDict):
     classes: list[Text]
     mean: Channels | None
     std: Channels | None
+    seals: NotRequired[Seals]
 
 
 class EmbeddingsRecord(TypedDict):

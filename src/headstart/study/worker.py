@@ -225,7 +225,7 @@ class Worker:
         """With `keep records`, leave a finished run's results and metrics alone."""
         if self.work.keep == "records":
             previous = folder.checkpoint.with_suffix(".previous.pt")
-            for path in (folder.backbone, folder.head, folder.autoencoder, folder.checkpoint, previous):
+            for path in (*folder.weights, folder.checkpoint, previous):
                 path.unlink(missing_ok=True)
 
     def _say(self, text: str) -> None:

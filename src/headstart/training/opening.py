@@ -221,7 +221,7 @@ def _clear(folder: RunFolder) -> None:
     """Remove the files of an earlier run, the one that says it is finished first."""
     named = [folder.result, folder.stages, folder.checkpoint, folder.checkpoint.with_suffix(".previous.pt")]
     named += [folder.config, folder.splits, folder.skipped, folder.metrics, folder.report, folder.failed, folder.card]
-    named += [folder.autoencoder, folder.head, folder.backbone]
+    named += folder.weights
     named += [*folder.samples.glob("*.png"), *folder.evaluations.glob("*.json")]
     for path in named:
         path.unlink(missing_ok=True)

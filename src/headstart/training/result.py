@@ -24,6 +24,7 @@ from headstart.records import files, schema
 from headstart.records.config import hash_of
 from headstart.records.errors import HeadstartError, RunError
 from headstart.records.folder import RunFolder
+from headstart.records.seal import seal_of
 from headstart.training.opened import OpenRun
 
 
@@ -116,6 +117,7 @@ def write_result(run: OpenRun, judged: Judged) -> None:
         "probes": judged.probes,
         "untrained": dict(judged.untrained),
         "geometry": {"head": run.stages.get("head"), **judged.geometry},
+        "seals": {path.stem: sealed for path in run.folder.weights if (sealed := seal_of(path))},
         "seconds": {name: round(seconds, 3) for name, seconds in run.stages.get("seconds", {}).items()},
     }
     run.metrics.flush()

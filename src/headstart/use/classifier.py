@@ -25,6 +25,7 @@ from headstart.records.arrays import arrays
 from headstart.records.config import DataConfig
 from headstart.records.errors import InputError
 from headstart.records.names import BACKBONES
+from headstart.records.seal import check_recorded
 from headstart.records.version import __version__
 from headstart.training.views import normalize
 from headstart.use.load import Run
@@ -107,6 +108,7 @@ def load_classifier(folder: str | Path) -> tuple[Classifier, dict[str, Any]]:
         settings["name"], stem=settings["stem"], size=about["size"], generator=generator(0, "predict")
     )
     model = Classifier(live_taps.apply(backbone, about["size"]), len(about["classes"]))
+    check_recorded(folder / CLASSIFIER, about, RESULT)
     tensors, last = read_tensors(folder / CLASSIFIER), classifier_name(settings["name"])
     own, shapes = own_names(model, tensors, last), model.state_dict()
     if missing := [name for name in shapes if name not in own or own[name].shape != shapes[name].shape]:

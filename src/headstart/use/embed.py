@@ -24,7 +24,7 @@ from headstart.records import files
 from headstart.records.errors import InputError, Interrupted
 from headstart.records.folder import check_output_file, no_input
 from headstart.use.embeddings import SAME, about, paths_of
-from headstart.use.embeddings_file import ENDINGS, about_of, need_pyarrow, rows_of, write_npz, write_parquet
+from headstart.use.embeddings_file import ENDINGS, about_of, check_rows, need_pyarrow, rows_of, write_npz, write_parquet
 from headstart.use.load import Run
 
 BLOCK = 16_384
@@ -112,9 +112,10 @@ def kept_in(path: Path, said: dict[str, object], quiet: bool) -> Kept:
     try:
         found = rows_of(path)
         before = about_of(found, path)
+        if not (other := [name for name in SAME if before[name] != said[name]]):
+            check_rows(path)
     except InputError as error:
         raise InputError(f"--out {path} is there, and cannot be brought up to date: {error}; or remove it") from None
-    other = [name for name in SAME if before[name] != said[name]]
     if not other:
         return Kept(found["embeddings"], {digest.tobytes(): row for row, digest in enumerate(found["digests"])})
     if not quiet:

@@ -25,8 +25,9 @@ from headstart.records import files
 from headstart.records.config import DataConfig
 from headstart.records.errors import InputError
 from headstart.records.located import portable
+from headstart.records.seal import check_seal
 from headstart.records.text import printable
-from headstart.use.embeddings_file import ENDINGS, about_of, rows_of
+from headstart.use.embeddings_file import ENDINGS, about_of, check_rows, rows_of
 from headstart.use.load import Run, load
 
 
@@ -41,7 +42,7 @@ class Embeddings:
         data: the DATA options with which the pictures are found again.
         compute: how one more is embedded.
         images: the pictures, where they are open.
-        kept: the features, where there is a file of them.
+        kept: the features, where there is a file of them, as they lie there: `features` are checked.
         file: what they were read from.
     """
 
@@ -68,8 +69,10 @@ class Embeddings:
 
     @cached_property
     def features(self) -> np.ndarray:
-        """(n, num_features) float32."""
+        """(n, num_features) float32. Raises InputError where those of a file are not what was written into it."""
         if self.kept is not None:
+            if self.file is not None:
+                check_rows(self.file)
             return self.kept
         assert self.images is not None
         return self.run.embed(self.images, compute=self.compute)
@@ -198,7 +201,8 @@ def read(path: str | Path, compute: Compute | None = None) -> Embeddings:
     said = about_of(kept, path)
     try:
         run = load(said["run"])
-        found = weights_of(run)
+        if (found := weights_of(run)) != said["weights"]:
+            check_seal(run.folder.backbone)
     except InputError as error:
         raise InputError(f"{path} was made by the run {said['run']}, which embeds the query too: {error}") from None
     if found != said["weights"]:

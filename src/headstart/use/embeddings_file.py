@@ -76,7 +76,8 @@ def about_of(kept: Mapping[str, np.ndarray], path: Path) -> dict[str, Any]:
 
 
 def read_npz(path: Path, members: Sequence[str]) -> dict[str, np.ndarray]:
-    """Arrays of an .npz; the embeddings stay on disk, mapped, because they are stored as they are."""
+    """Arrays of an .npz, checked against their CRC-32; the embeddings stay on disk, mapped, because they are stored as
+    they are, and `check_rows` checks them."""
     found: dict[str, np.ndarray] = {}
     try:
         with zipfile.ZipFile(path) as archive:
@@ -101,6 +102,22 @@ def read_npz(path: Path, members: Sequence[str]) -> dict[str, np.ndarray]:
     except Exception as error:  # zipfile and numpy raise many kinds
         raise InputError(f"{path} is damaged or no .npz ({in_words(path, error)}){AGAIN}") from None
     return found if "names" not in members else _whole(found, path)
+
+
+def check_rows(path: Path) -> None:
+    """Raise InputError where the embeddings in a file are not those that were written.
+
+    An .npz holds their CRC-32, and all of them are read for it, as fast as the disk gives them. The pages of a parquet
+    table have theirs, and were checked when it was read.
+    """
+    if path.suffix != ".npz":
+        return
+    try:
+        with zipfile.ZipFile(path) as archive, archive.open("embeddings.npy") as file:
+            while file.read(1 << 20):
+                pass
+    except Exception as error:
+        raise InputError(f"{path} is damaged: {in_words(path, error)} where its embeddings are{AGAIN}") from None
 
 
 def _start_of(path: Path, info: zipfile.ZipInfo) -> int:
@@ -177,7 +194,7 @@ def write_parquet(
     table = pyarrow.schema(fields, metadata)
     classes = pyarrow.array(images.classes, pyarrow.string())
     done = 0
-    with parquet.ParquetWriter(file, table) as writer:
+    with parquet.ParquetWriter(file, table, write_page_checksum=True) as writer:
         for block in blocks:
             rows = slice(done, done + len(block))
             labels = images.labels[rows].astype(np.int32)
@@ -206,7 +223,7 @@ def read_parquet(path: Path, members: Sequence[str]) -> dict[str, np.ndarray]:
     from pyarrow import parquet  # noqa: PLC0415 - an extra
 
     try:
-        file = parquet.ParquetFile(path)
+        file = parquet.ParquetFile(path, page_checksum_verification=True)
         metadata = file.schema_arrow.metadata or {}
         if b"headstart" not in metadata:
             raise InputError(f"{path} says nothing about itself: {NOT_OURS}{AGAIN}")

@@ -31,6 +31,7 @@ from headstart.records.claim import owned
 from headstart.records.errors import InputError
 from headstart.records.folder import check_output_folder, no_input
 from headstart.records.located import portable
+from headstart.records.seal import seal_of
 from headstart.records.version import __version__
 from headstart.training import footprint
 from headstart.use.classifier import CLASSIFIER, RESULT, SEEN, Classifier, save_classifier
@@ -370,6 +371,7 @@ def _record(run: Run, images: Images, settings: FinetuneSettings, found: Finetun
         "n_val": found.n_val,
         "folds": found.folds,
         "rows": [dataclasses.asdict(row) for row in found.rows],
+        "seals": {"classifier": seal_of(found.folder / CLASSIFIER)},
         "headstart": __version__,
         "plugins": plugins.behind(run.config),
     }

@@ -52,7 +52,8 @@ def close(queries: np.ndarray, within: Embeddings, top: int) -> tuple[np.ndarray
     """Indices and cosine similarities of the `top` rows of `within` most like each query, the highest first."""
     if len(within) <= APPROXIMATE_FROM or within.file is None or not _usearch(within):
         return nearest(queries, within.features, top)
-    return _ranked(_opened(within), queries, within.features, top)
+    assert within.kept is not None  # of a few queries the rows in question are read, and not all are checked
+    return _ranked(_opened(within), queries, within.kept, top)
 
 
 def every(within: Embeddings, top: int) -> tuple[np.ndarray, np.ndarray] | None:

@@ -73,9 +73,8 @@ class Run:
         return self._backbone(read_tensors(self.folder.backbone)).eval()
 
     def check_finished(self) -> None:
-        """Raise InputError when the run stopped before SimCLR, and has no backbone."""
-        if not self.folder.backbone.exists():
-            raise InputError(f"{self.folder.path} has no backbone: {self.folder.why_no_backbone(self.result)}")
+        """Raise InputError when the run stopped before SimCLR and has no backbone, or has another run's."""
+        self.folder.check_backbone(self.result)
 
     def untrained_backbone(self) -> nn.Module:
         """The backbone as it was before SimCLR, with the weights it was given."""
