@@ -39,6 +39,8 @@ def write_map(folder: str | Path, features: np.ndarray, images: Images, indices:
     files.write(folder / "map.png", thumbnails(places, images, indices, colours), within=folder.parent)
     if (labels >= 0).any():
         files.write(folder / "map-labels.png", dots(places, labels, images.classes, colours), within=folder.parent)
+    else:  # of a run that was extended by pictures without labels
+        (folder / "map-labels.png").unlink(missing_ok=True)
 
 
 def positions(features: np.ndarray) -> np.ndarray:

@@ -6,14 +6,12 @@ with their data. Nothing here imports torch.
 """
 
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from headstart.records import files
-from headstart.records.claim import alone
 from headstart.records.errors import InputError, RunError
 from headstart.records.text import visible
+from headstart.records.together import write_together
 
 if TYPE_CHECKING:
     from headstart.report.frame import Records
@@ -42,25 +40,23 @@ def written(path: str | Path, probe: str | None = None) -> Written:
 
     study = frame.read(path, probe)
     try:
-        with alone(study.path, ".claim.report", make=False):  # two at once: the files of one, never some of each
-            return _write(study)
+        return _write(study)
     except OSError as error:
         raise RunError(f"the report of {study.path} could not be written: {error.strerror or error}") from error
 
 
 def _write(study: "Records") -> Written:
-    """The files of the report."""
-    from headstart.report import answer, frame, html, run_page, study_page, tables  # noqa: PLC0415
+    """The files of the report; tables and figures of an earlier one that it has not go."""
+    from headstart.report import answer, figures, frame, html, run_page, study_page, tables  # noqa: PLC0415
     from headstart.report.comparisons import table_of  # noqa: PLC0415
 
-    write = partial(files.write, within=study.path)
     for name in ("tables", "figures"):
         if (study.path / name).is_symlink():
             raise InputError(
                 f"{study.path / name} is a link to another folder; remove it, and the report makes its own"
             )
     tidy = tables.tidy(study.runs)
-    layouts = [tables.layout(number, frame) for number, frame in tidy.items()]
+    texts: dict[str, str] = {}
     if study.single:
         page = run_page.page(study)
         first = [page.headline]
@@ -70,18 +66,17 @@ def _write(study: "Records") -> Written:
         shown = [tables.layout(number, table) for number, table in printed.items()]
         page = study_page.page(study, found, shown, tables.headline(printed[2]))
         first = [said for said in (found.worse, *found.worse_too, found.headline) if said]
-        write(study.path / "tables" / "answer.md", visible(tables.sentences(found)))
-        write(study.path / "comparisons.csv", visible(tables.as_csv(table_of(found.comparisons))))
-        write(study.path / "runs.csv", visible(tables.as_csv(study.runs)))
-    if len(study.runs):
-        for layout in layouts:
-            stem = study.path / "tables" / f"table{layout.number}"
-            write(stem.with_suffix(".csv"), visible(tables.as_csv(tidy[layout.number])))
-            write(stem.with_suffix(".md"), visible(tables.markdown(layout)))
-            write(stem.with_suffix(".tex"), visible(tables.latex(layout)))
+        texts["tables/answer.md"] = tables.sentences(found)
+        texts["comparisons.csv"] = tables.as_csv(table_of(found.comparisons))
+        texts["runs.csv"] = tables.as_csv(study.runs)
+    for number, table in tidy.items() if len(study.runs) else ():
+        layout, stem = tables.layout(number, table), f"tables/table{number}"
+        texts |= {f"{stem}.csv": tables.as_csv(table), f"{stem}.md": tables.markdown(layout)}
+        texts[f"{stem}.tex"] = tables.latex(layout)
     for figure in page.figures:
-        write(study.path / "figures" / f"{figure.name}.svg", visible(figure.drawing.standalone()))
-        write(study.path / "figures" / f"{figure.name}.csv", visible(tables.as_csv(figure.data)))
-    out = study.path / "report.html"
-    write(out, visible(html.render(page)))
-    return Written(page=out, first=first)
+        texts |= figure.files()
+    texts["report.html"] = html.render(page)
+    earlier = [f"tables/table{number}.{ending}" for number in tidy for ending in ("csv", "md", "tex")]
+    contents = {name: visible(text) for name, text in texts.items()}
+    write_together(study.path, "report", contents, [*earlier, *figures.drawn_before(study.path)], make=False)
+    return Written(page=study.path / "report.html", first=first)

@@ -10,14 +10,14 @@ from pathlib import Path
 
 import pandas as pd
 
-from headstart.records.claim import alone
-from headstart.records.files import expanded, write
+from headstart.records.files import expanded
 from headstart.records.text import number, visible
+from headstart.records.together import write_together
 from headstart.records.version import __version__
 from headstart.report import html, tables
 from headstart.report.compare import Compared
 from headstart.report.comparisons import widest
-from headstart.report.figures import Figure, capital, file_name, forest_panel
+from headstart.report.figures import Figure, capital, drawn_before, file_name, forest_panel
 from headstart.report.html import Block, FigureGrid, Page, PageSection, Words
 from headstart.report.ranking import Ranking
 from headstart.report.study_page import all_comparisons
@@ -49,14 +49,13 @@ def write_comparison(found: Compared, out: str | Path) -> Path:
     out = expanded(out)
     page = _page(found)
     lines = [f"**{found.headline}**", *(f"- {said}" for said in (*found.sentences, *found.ranking, *found.caveats))]
-    with alone(out, ".claim.report"):  # two at once: the files of one, never some of each
-        for name, table in (("comparisons", found.frame()), ("levels", found.levels), ("ranks", found.ranks)):
-            write(out / f"{name}.csv", visible(tables.as_csv(table)))
-        write(out / "answer.md", visible("\n".join([lines[0], "", *lines[1:]]) + "\n"))
-        for figure in page.figures:
-            write(out / "figures" / f"{figure.name}.svg", visible(figure.drawing.standalone()))
-            write(out / "figures" / f"{figure.name}.csv", visible(tables.as_csv(figure.data)))
-        write(out / "report.html", visible(html.render(page)))
+    parts = (("comparisons", found.frame()), ("levels", found.levels), ("ranks", found.ranks))
+    texts = {f"{name}.csv": tables.as_csv(table) for name, table in parts}
+    texts |= {"answer.md": "\n".join([lines[0], "", *lines[1:]]) + "\n"}
+    for figure in page.figures:
+        texts |= figure.files()
+    texts["report.html"] = html.render(page)
+    write_together(out, "report", {name: visible(text) for name, text in texts.items()}, drawn_before(out))
     return out / "report.html"
 
 

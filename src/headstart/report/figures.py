@@ -5,14 +5,18 @@ data. Colour and shape say where a head's first layer comes from, a hollow mark 
 on colour alone.
 """
 
+import contextlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from math import isnan
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
+from headstart.records.files import opened
 from headstart.records.names import HEAD_INITS
+from headstart.report import tables
 from headstart.report.comparisons import POINTS, Comparison
 from headstart.report.frame import Records
 from headstart.report.labels import (
@@ -20,7 +24,7 @@ from headstart.report.labels import (
     name_of_head,
 )
 from headstart.report.matching import sharing
-from headstart.report.svg import SHAPES, WIDTH, Drawing, Look, Scale, scale
+from headstart.report.svg import BEGINNING, SHAPES, WIDTH, Drawing, Look, Scale, scale
 from headstart.statistics import clustered
 
 
@@ -34,6 +38,21 @@ class Figure:
     drawing: Drawing
     data: pd.DataFrame
     caption: str = ""
+
+    def files(self) -> dict[str, str]:
+        """What stands in its two files, by their path below a report's folder."""
+        stem = f"figures/{self.name}"
+        return {f"{stem}.svg": self.drawing.standalone(), f"{stem}.csv": tables.as_csv(self.data)}
+
+
+def drawn_before(folder: Path) -> list[str]:
+    """The figures of an earlier report, by their paths below its folder: what an .svg of somebody else's is, stays."""
+    found = []
+    for path in (folder / "figures").glob("*.svg"):
+        with contextlib.suppress(OSError), opened(path) as file:
+            if file.read(len(BEGINNING)) == BEGINNING.encode():
+                found += [f"figures/{path.name}", f"figures/{path.stem}.csv"]
+    return found
 
 
 def look(head: str) -> Look:

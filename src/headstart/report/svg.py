@@ -12,6 +12,9 @@ from pathlib import Path
 
 from headstart.records.names import HEAD_INITS
 
+DECLARATION, ELEMENT = '<?xml version="1.0" encoding="UTF-8"?>\n', '<svg class="figure"'
+BEGINNING = DECLARATION + ELEMENT
+"""By it a figure of an earlier report is told from other people's files."""
 WIDTH = 360
 TEMPLATES = Path(__file__).parent / "templates"
 
@@ -170,12 +173,12 @@ class Drawing:
 
     def standalone(self) -> str:
         """For a file of its own."""
-        return '<?xml version="1.0" encoding="UTF-8"?>\n' + self._svg(f"<style>{stylesheet()}</style>") + "\n"
+        return DECLARATION + self._svg(f"<style>{stylesheet()}</style>") + "\n"
 
     def _svg(self, style: str) -> str:
         size = f"0 0 {_at(self.width)} {_at(self.height)}"
         return (
-            f'<svg class="figure" xmlns="http://www.w3.org/2000/svg" viewBox="{size}" role="img" '
+            f'{ELEMENT} xmlns="http://www.w3.org/2000/svg" viewBox="{size}" role="img" '
             f'aria-label="{escape(self.alt)}">{style}{"".join(self.parts)}</svg>'
         )
 

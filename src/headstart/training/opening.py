@@ -167,6 +167,7 @@ def _begin(run: OpenRun, prepared: Prepared, longer: bool, changed: list[tuple[s
     if folder.is_complete() and (longer or prepared.growth):
         files.write_json(folder.stages, run.stages, within=folder.path)
         folder.result.unlink()
+        folder.card.unlink(missing_ok=True)  # of weights that are gone; `headstart export` writes it anew
     about: dict[str, Any] = {
         "headstart": __version__,
         "fingerprint": run.images.fingerprint,
@@ -222,7 +223,7 @@ def _clear(folder: RunFolder) -> None:
     named = [folder.result, folder.stages, folder.checkpoint, folder.checkpoint.with_suffix(".previous.pt")]
     named += [folder.config, folder.splits, folder.skipped, folder.metrics, folder.report, folder.failed, folder.card]
     named += folder.weights
-    named += [*folder.samples.glob("*.png"), *folder.evaluations.glob("*.json")]
+    named += [*folder.samples.glob("*.png"), folder.samples / "map.csv", *folder.evaluations.glob("*.json")]
     for path in named:
         path.unlink(missing_ok=True)
 

@@ -23,10 +23,10 @@ from headstart.engine.randomness import numpy_generator
 from headstart.evaluate.map import positions
 from headstart.evaluate.neighbours import nearest
 from headstart.records import files
-from headstart.records.claim import alone
 from headstart.records.errors import InputError
 from headstart.records.folder import check_output_folder, no_input
 from headstart.records.text import printable, table
+from headstart.records.together import Content, write_together
 from headstart.use.clusters import clusters
 from headstart.use.embeddings import Embeddings
 from headstart.use.index import every
@@ -40,6 +40,7 @@ THUMBNAILS = 1000
 """In the page, at most: 1,000 of SIDE pixels are under 2 MB."""
 SIDE = 48
 PARTS = ("train", "val", "test")
+PARQUET, FIFTYONE = "map.parquet", ("fiftyone/data.json", "fiftyone/labels.json")
 
 
 @dataclass(frozen=True)
@@ -67,17 +68,17 @@ def write_map(within: Embeddings, out: str | Path) -> Mapped:
     labels = [within.classes[label] if label >= 0 else "" for label in within.labels]
     header = ("name", "label", "x", "y", "cluster", "similarity")
     numbers = (places[:, 0].tolist(), places[:, 1].tolist(), (groups + 1).tolist(), loneliness.tolist())
-    written = [out / "map.csv", out / "map.html"]
     colours = _colours(within, groups, loneliness, indices, others)
-    with alone(out, ".claim.map"):  # two at once: the files of one, never some of each
-        files.write(written[0], table(header, zip(within.names, labels, *numbers, strict=True)))
-        files.write(written[1], page(within, places, colours))
-        if find_spec("pyarrow"):
-            written.append(out / "map.parquet")
-            columns = dict(zip(header, (within.names, labels, *numbers), strict=True))
-            near = [row[kept] for row, kept in zip(indices, others, strict=True)]
-            _write_parquet(written[2], within, columns, near)
-        written += _for_fiftyone(out / "fiftyone", within, dict(zip(header[2:], numbers, strict=True)))
+    contents: dict[str, Content] = {
+        "map.csv": table(header, zip(within.names, labels, *numbers, strict=True)),
+        "map.html": page(within, places, colours),
+    }
+    if find_spec("pyarrow"):
+        columns = dict(zip(header, (within.names, labels, *numbers), strict=True))
+        near = [row[kept] for row, kept in zip(indices, others, strict=True)]
+        contents[PARQUET] = _as_parquet(within, columns, near)
+    contents |= _for_fiftyone(within, dict(zip(header[2:], numbers, strict=True)))
+    written = write_together(out, "map", contents, (PARQUET, *FIFTYONE))
     return Mapped(written, len(within), int(groups.max(initial=-1)) + 1)
 
 
@@ -141,12 +142,12 @@ def thumbnail(within: Embeddings, index: int) -> bytes:
     return buffer.getvalue()
 
 
-def _for_fiftyone(folder: Path, within: Embeddings, numbers: dict[str, Sequence[float]]) -> list[Path]:
+def _for_fiftyone(within: Embeddings, numbers: dict[str, Sequence[float]]) -> dict[str, Content]:
     """A FiftyOneImageClassificationDataset: where each picture lies (`data.json`), its label and what the map says of
     it (`labels.json`). Pictures inside other files, which FiftyOne cannot open, are left out."""
     paths = {i: path for i, path in enumerate(within.paths()) if Path(path).is_absolute()}
     if not paths:
-        return []
+        return {}
 
     def target(i: int) -> dict[str, Any] | None:
         label = within.labels[i]
@@ -159,15 +160,14 @@ def _for_fiftyone(folder: Path, within: Embeddings, numbers: dict[str, Sequence[
             file.write(f'{"," if number else ""}\n"{i:07d}": {json.dumps(value)}'.encode())
         file.write(end.encode())
 
-    data, labels = folder / "data.json", folder / "labels.json"
-    files.write(data, lambda file: write(file, "{", paths.values(), "}"))
-    files.write(labels, lambda file: write(file, '{"classes": null, "labels": {', map(target, paths), "}}"))
-    return [data, labels]
+    data, labels = FIFTYONE
+    return {
+        data: lambda file: write(file, "{", paths.values(), "}"),
+        labels: lambda file: write(file, '{"classes": null, "labels": {', map(target, paths), "}}"),
+    }
 
 
-def _write_parquet(
-    path: Path, within: Embeddings, columns: dict[str, Sequence[Any]], near: Sequence[np.ndarray]
-) -> None:
+def _as_parquet(within: Embeddings, columns: dict[str, Sequence[Any]], near: Sequence[np.ndarray]) -> Content:
     """The columns, and of each picture the names of its nearest, where it lies, and a thumbnail; a batch at a time."""
     import pyarrow  # noqa: PLC0415 - an extra
     from pyarrow import parquet  # noqa: PLC0415
@@ -187,4 +187,4 @@ def _write_parquet(
                 batch["thumbnail"] = [thumbnail(within, i) for i in rows]
                 writer.write_table(pyarrow.table(batch, schema=schema))
 
-    files.write(path, write)
+    return write

@@ -17,9 +17,9 @@ from headstart.engine.progress import say
 from headstart.engine.randomness import numpy_generator
 from headstart.evaluate.neighbours import blocks, nearest, normalized
 from headstart.records import files, text
-from headstart.records.claim import alone
 from headstart.records.errors import InputError
 from headstart.records.folder import check_output_folder, no_input
+from headstart.records.together import Content, write_together
 from headstart.use.clusters import clusters
 from headstart.use.copies import Suggested, suggested
 from headstart.use.embeddings import Embeddings
@@ -40,6 +40,7 @@ COVERED = 50_000
 square."""
 BLOCK = 2**14
 
+LISTS = ("duplicates", "outliers", "label-next", "label-errors", "clusters")
 SHOWN_GROUPS, SHOWN_OF_GROUP = 12, 6
 """Groups on the contact sheet, the largest, and pictures of each."""
 
@@ -98,8 +99,9 @@ def select(
         n: how many outliers, and how many pictures to label.
         similarity: from which two pictures are near-duplicates; `auto`: the suggested one.
         out: a folder that gets each list as .csv and as contact sheet .png (at most `n` rows of it): `duplicates`,
-            `outliers`, `label-next`, `label-errors` where there are labels enough, `clusters`. Pictures with labels
-            already count as labelled where others have none.
+            `outliers`, `label-next`, `label-errors` where there are labels enough, `clusters`; those of an
+            earlier call that this one has not go. Pictures with labels already count as labelled where others have
+            none.
 
     Raises InputError: `n` out of range, fewer than two pictures, `out` inside DATA.
     """
@@ -136,10 +138,9 @@ def select(
     if out is not None:
         sections = _sections(within, found, pairs[:n], outliers, chosen, [i for i, _ in errors[:n]])
         sections["clusters"] = _of_groups(within, features, groups)
-        sheets = {f"{name}.png": gallery(parts) for name, parts in sections.items() if parts}
-        with alone(out, ".claim.select"):  # two at once: the lists of one, never some of each
-            for file, content in (_tables(found) | sheets).items():
-                files.write(out / file, content)
+        sheets: dict[str, Content] = {f"{name}.png": gallery(parts) for name, parts in sections.items() if parts}
+        earlier = [f"{name}{ending}" for name in LISTS for ending in (".csv", ".png")]
+        write_together(out, "select", _tables(found) | sheets, earlier)
     return found
 
 
@@ -247,10 +248,10 @@ def farthest(features: np.ndarray, n: int, covered: np.ndarray) -> tuple[list[in
     return chosen, float(closest.min())
 
 
-def _tables(found: Selection) -> dict[str, str]:
+def _tables(found: Selection) -> dict[str, Content]:
     """The lists as CSV."""
     columns = [field.name for field in fields(LabelError)]
-    tables = {
+    tables: dict[str, Content] = {
         "duplicates.csv": text.table(("name", "earlier", "similarity"), found.duplicates),
         "outliers.csv": text.table(("name", "similarity"), found.outliers),
         "label-next.csv": text.table(("name",), [(name,) for name in found.label_next]),
