@@ -1,5 +1,6 @@
 """Tables as people and tools write them: every column is used or named, contradictions are refused."""
 
+import re
 import unicodedata
 from pathlib import Path
 from typing import Any
@@ -70,6 +71,9 @@ def test_columns_that_are_not_used_are_named(tmp_path: Path, text: str, unused: 
         ("sep=;\nlabel;path\nx;p0.png\ny;p1.png\n", ["", ""]),  # Excel
         ("id_code,diagnosis\np0,x\np1,y\n", ["", ""]),  # names without endings
         ("p0.png,x\np1.png,y\n", ["", ""]),
+        ("#filename,file_size,label\np0.png,9,x\np1.png,7,y\n", ["", ""]),  # VIA: a header behind the sign of a comment
+        ("# path, label\n# by me\np0.png,x\np1.png,y\n", ["", ""]),
+        ("# made in May, by me\np0.png,x\np1.png,y\n", ["", ""]),
     ],
 )
 def test_columns_are_told_by_their_values(tmp_path: Path, text: str, official: list[str]) -> None:
@@ -97,6 +101,29 @@ def test_classes_that_differ_in_writing_alone_are_spoken_of(tmp_path: Path) -> N
     table(tmp_path, rows("path,label", "Cat", "cat", "01", "1"))
     doubts = check.run(DataConfig(sources=(str(tmp_path / "t.csv"),))).doubts
     assert doubts[0] == "classes that may be one, but are taken for different ones: '01' and '1'; 'Cat' and 'cat'"
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "said"),
+    [
+        ("Cat", "cat ", "be one, .*'Cat' and 'cat'"),
+        ("big  dog", "big dog", "be one, .*'big  dog' and 'big dog'"),
+        ("1.0", "1", "be one, .*'1' and '1.0'"),
+        ("caf\u00e9", "cafe\u0301", r"be one, .*'cafe\\u0301' and 'caf\\xe9'"),
+        ("a", "a|b", "be several, but are taken for one each: 'a|b'"),
+        ("dog", "Cat; Dog", "be several, .*: 'Cat; Dog'"),
+    ],
+)
+def test_classes_that_may_be_meant_otherwise_are_spoken_of(tmp_path: Path, one: str, other: str, said: str) -> None:
+    table(tmp_path, rows("path,label", one, other))
+    report = check.run(DataConfig(sources=(str(tmp_path / "t.csv"),)))
+    assert any(re.match(f"classes that may {said}", doubt) for doubt in report.doubts)
+
+
+def test_class_folders_with_accents_in_two_forms_are_spoken_of(tmp_path: Path) -> None:
+    folder(tmp_path, [unicodedata.normalize("NFC", "train/caf\u00e9/1.png"), "test/cafe\u0301/2.png", "train/x/3.png"])
+    report = check.run(DataConfig(sources=(str(tmp_path),)))
+    assert "classes that may be one, but are taken for different ones: 'cafe\\u0301' and 'caf\\xe9'" in report.doubts
 
 
 def test_long_numbers_are_different_classes(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from headstart import statistics
 from headstart.backbones.blocks import block_of
 from headstart.engine.checkpoint import Checkpoints, _read_one
 from headstart.engine.device import Compute, choose
+from headstart.records.claim import identity
 from headstart.records.errors import InputError, Interrupted
 from headstart.use.classifier import Classifier, load_classifier, probabilities
 from headstart.use.finetune import draw_labels, finetune, fold_of
@@ -100,6 +101,27 @@ def test_a_stopped_training_goes_on_to_the_same_weights(
     finetune(run, photos, tmp_path, SMALL, compute=compute, quiet=True)
     assert_same_weights(tmp_path, classifier)
     assert (tmp_path / "finetune.json").read_text() == (classifier / "finetune.json").read_text()
+
+
+def test_a_training_that_was_taken_over_stops(
+    run: Run, photos: Path, compute: Compute, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its process stood still, and finds another's claim on the folder when it wakes up."""
+    monkeypatch.setattr("headstart.records.claim.BEAT_SECONDS", 0.01)
+    claim = tmp_path / ".claim"
+    theirs = json.dumps({**identity(), "host": "machine-b", "token": "theirs"})
+    first = Fitter.fit
+
+    def overtaken(self: Fitter, fit: Any, keep: Any) -> Any:
+        (tmp_path / "theirs").write_text(theirs)
+        (tmp_path / "theirs").replace(claim)
+        return first(self, fit, keep)
+
+    monkeypatch.setattr(Fitter, "fit", overtaken)
+    with pytest.raises(Interrupted):
+        finetune(run, photos, tmp_path, replace(SMALL, epochs=100_000), compute=compute, quiet=True)
+    assert claim.read_text() == theirs
+    assert not (tmp_path / "finetune.json").exists()
 
 
 def test_other_settings_do_not_continue_a_begun_training(

@@ -4,8 +4,9 @@ Comes in: headers and values as people and tools write them. Goes out: a class a
 """
 
 import re
+import unicodedata
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from headstart.data.words import in_order
@@ -73,17 +74,34 @@ def without_minus_one(labels: Sequence[str | None]) -> tuple[list[str | None], l
     return some, [f"{number(count, 'label')} -1 taken for none"]
 
 
-def alike(classes: Iterable[str]) -> list[str]:
-    """A sentence for classes whose names differ in case, blanks or outer zeros alone, and may be meant as one."""
+def alike(classes: Sequence[str]) -> list[str]:
+    """Sentences for classes whose names differ in case, blanks, outer zeros or the form of their accents alone, and may
+    be meant as one, and for those that may be several in one name."""
     same = defaultdict(list)
     for name in classes:
-        plain = " ".join(name.split()).casefold()
+        plain = " ".join(unicodedata.normalize("NFC", name).split()).casefold()
         if re.fullmatch(r"\d+(\.\d+)?", plain):
             whole, _, rest = plain.partition(".")
             plain = f"{whole.lstrip('0')}.{rest.rstrip('0')}"
         same[plain].append(name)
-    doubtful = [" and ".join(map(repr, names)) for names in same.values() if len(names) > 1]
-    more = f" and {len(doubtful) - 3} more" if len(doubtful) > 3 else ""
-    return [f"classes that may be one, but are taken for different ones: {'; '.join(doubtful[:3])}{more}"] * bool(
-        doubtful
-    )
+    doubtful = [" and ".join(map(_told_apart(names), names)) for names in same.values() if len(names) > 1]
+    joined = [repr(name) for name in classes if same.keys() & set(_parts(name))]
+    return [
+        f"classes that may be {what}: {'; '.join(some[:3])}{f' and {len(some) - 3} more' if len(some) > 3 else ''}"
+        for what, some in (
+            ("one, but are taken for different ones", doubtful),
+            ("several, but are taken for one each", joined),
+        )
+        if some
+    ]
+
+
+def _parts(name: str) -> list[str]:
+    """What stands between the separators of a name that has some, written as `alike` compares names."""
+    parts = re.split(r"[;|]", name)
+    return [" ".join(part.split()).casefold() for part in parts] * (len(parts) > 1)
+
+
+def _told_apart(names: Sequence[str]) -> Callable[[str], str]:
+    """How to write names that may look alike: accents in two forms are shown by their numbers."""
+    return repr if len({unicodedata.normalize("NFC", name) for name in names}) == len(names) else ascii

@@ -65,7 +65,8 @@ def read_table(path: Path, is_picture: Callable[[str], bool]) -> Table:
     Raises InputError naming file and line: not text, not a table, empty, a split that is none.
     """
     lines = _cells(path)
-    kept = [(line, cells) for line, cells in lines if not cells[0].startswith("#") or is_picture(cells[0])]
+    header = lines[0][0] if _marked_header(lines) else 0
+    kept = [(n, cells) for n, cells in lines if n == header or not cells[0].startswith("#") or is_picture(cells[0])]
     if not kept:
         raise InputError(f"{path} is empty; expected one picture a line")
     columns = _Columns(path, [cells for _, cells in kept])
@@ -73,6 +74,18 @@ def read_table(path: Path, is_picture: Callable[[str], bool]) -> Table:
         columns.notes.append(f"{path.name}: {len(lines) - len(kept)} comment lines passed over")
     rows = columns.rows(kept)
     return Table(rows, columns.label is not None or bool(columns.one_of), columns.notes)
+
+
+def _marked_header(lines: Sequence[tuple[int, list[str]]]) -> bool:
+    """Whether the first line is a header behind a # (`#filename,label`, as annotation tools write) and no comment."""
+    first = lines[0][1] if lines else []
+    return (
+        len(first) > 1
+        and first[0].startswith("#")
+        and any(key(cell) in PATHS for cell in first)
+        and not any(map(_is_name, first))
+        and next((len(cells) == len(first) for _, cells in lines[1:] if not cells[0].startswith("#")), False)
+    )
 
 
 def _cells(path: Path) -> list[tuple[int, list[str]]]:

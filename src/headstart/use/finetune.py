@@ -20,7 +20,7 @@ from headstart.data import Images
 from headstart.data import splits as splitting
 from headstart.data.splits import Splits
 from headstart.engine import progress
-from headstart.engine.checkpoint import Checkpoints, stop_on_signals
+from headstart.engine.checkpoint import Checkpoints, give_way, stop_on_signals
 from headstart.engine.device import Compute, choose
 from headstart.engine.randomness import numpy_generator
 from headstart.evaluate import features
@@ -120,7 +120,7 @@ def finetune(
     parts = split(run, images, settings, quiet)
     compute = compute or choose()
     footprint.check_batch(run.config.backbone, run.size, min(settings.batch_size, len(images)), compute)
-    with owned(folder.open(), "finetune"):
+    with owned(folder.open(), "finetune", give_way):
         starts = starts_of(run, settings)
         identity = f"{run.result['config_hash']} {images.fingerprint} {dataclasses.asdict(settings)}"
         metrics = runs.Metrics(folder.metrics)
