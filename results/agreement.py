@@ -1,113 +1,253 @@
-"""Which figure without labels follows the probes: `python results/agreement.py [STUDY ...]`, default adapting/criteria.
+"""Which figure without labels predicts accuracy: `python results/agreement.py` prints the tables of README.md.
 
-For each set of a study: Spearman's rank correlation, over its runs, of how a figure of h moved from the backbone before
-SimCLR to the one after with how the probes moved on average, all on the test split. The interval is the percentile
-bootstrap's over runs (95 %, 2,000 resamples, seed 0): about other trainings of this set, not about other sets.
+A setting is a set of a study with `FEWEST` runs or more that keep their last epoch's weights. Within each, Spearman's
+rank correlation of a figure with a probe's accuracy over runs. Over settings it is the mean of Fisher's z, weighted by
+runs less three (Fisher 1921), with the percentile bootstrap's 95 % interval over the runs of each setting (Efron 1979;
+2,000 draws, seed 0), as if runs were independent. `as one` forgets
+which setting a run is of. Into a folder given as argument go agreement.csv (every correlation) and agreement.svg (a dot
+a setting, the mean as a diamond with its interval).
 """
 
-import json
 import signal
 import sys
-from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import numpy as np
-from scipy.stats import spearmanr
+import pandas as pd
+from recorded import accuracies, epochs, of_sets, studies, table
+from scipy.stats import rankdata, spearmanr
 
-from headstart.evaluate.unlabelled import Figures
+from headstart.report.frame import Records
+from headstart.report.svg import WIDTH, Drawing, Look, scale
+from headstart.statistics import Interval, t_interval
 
-PROBES = ("knn", "linear", "few_shot_5")
-Shape = Mapping[str, Any]
+FEWEST = 8
+"""Runs of a setting; fewer tell nothing of ranks."""
+DRAWS = 2000
+PROBES = ("few_shot_5", "knn", "linear", "few_shot_1", "paper")
+SHOWN = "few_shot_5"
+"""The probe that is shown setting by setting: every study has it, and it moves."""
+OF_VIEWS = {
+    "uniformity of z": ("z_uniformity", -1),
+    "RankMe of z": ("z_effective_rank", 1),
+    "alignment of z": ("z_alignment", -1),
+    "uniformity of h": ("h_uniformity", -1),
+    "RankMe of h": ("h_effective_rank", 1),
+    "alignment of h": ("h_alignment", -1),
+}
+"""Of two views of validation pictures, after the last epoch (metrics.jsonl); the sign makes larger the better."""
+OF_TEST = {
+    "RankMe of h, test": ("effective_rank", 1),
+    "centred rank of h, test": ("centred_rank", 1),
+    "alpha-ReQ of h, test": ("alpha_req", -1),
+    "LiDAR of h, test": ("lidar", 1),
+    "view retrieval by h, test": ("retrieval", 1),
+}
+"""Of test pictures, without labels (`geometry` in result.json); the older runs have the first alone."""
+LOSS = "validation loss"
+FIGURES = (LOSS, *OF_VIEWS, *OF_TEST)
+UNLIKE = {"contrastive.objective", "contrastive.temperature"}
+"""Where one of these varies, losses are not the same measure."""
 
 
-class Adapted(NamedTuple):
-    """A run: h after and before SimCLR, and the mean gain of the probes in points."""
+@dataclass(frozen=True)
+class Agreement:
+    """A figure and a probe in one setting."""
 
-    name: str
-    after: Shape
-    before: Shape
-    gain: float
+    setting: str
+    probe: str
+    figure: str
+    pairs: np.ndarray
+    """(2, runs): figures and accuracies."""
+    rho: float
+    draws: np.ndarray
+    """The bootstrap's correlations (DRAWS,), nan where all that was drawn is one value."""
 
     @property
-    def kept(self) -> bool:
-        """Whether a run without labels would keep these weights."""
-        return _figures(self.after).acceptable(_figures(self.before))
+    def runs(self) -> int:
+        """How many."""
+        return self.pairs.shape[1]
+
+    @property
+    def interval(self) -> Interval:
+        """95 %."""
+        return _middle(self.draws)
 
 
-def main(studies: list[Path]) -> None:
-    """Print two tables a set as Markdown: of figures, and of runs."""
-    for study in studies:
-        found = _runs(study)
-        if not found:
-            sys.exit(f"{study} holds no run with figures of h before and after SimCLR; give a study's folder")
-        for name, runs in found.items():
-            gains = np.array([run.gain for run in runs])
-            print(f"\n{study.name}, {name}: {len(runs)} runs, probes {gains.min():+.1f} to {gains.max():+.1f} points\n")
-            print("| figure | rank correlation | 95 % interval |\n| --- | ---: | --- |")
-            for figure, moved in MOVES.items():
-                values = np.array([moved(run.after, run.before) for run in runs])
-                low, high = interval(values, gains)
-                print(f"| {figure} | {spearmanr(values, gains).statistic:.2f} | {low:.2f} to {high:.2f} |")
-            print("\n| run | points | without labels | RankMe | LiDAR |\n| --- | ---: | --- | --- | --- |")
-            for run in sorted(runs, key=lambda run: -run.gain):
-                ranks = (f"{run.before[key]:.0f} to {run.after[key]:.0f}" for key in ("effective_rank", "lidar"))
-                print(f"| {run.name} | {run.gain:+.1f} | {'kept' if run.kept else 'refused'} | {' | '.join(ranks)} |")
+@dataclass(frozen=True)
+class Pooled:
+    """A figure and a probe over settings: Fisher's mean, and how the settings vary."""
+
+    figure: str
+    settings: int
+    runs: int
+    rho: float
+    interval: Interval
+    """Over runs."""
+    of_settings: Interval
+    """Student's t over the settings' z: about another setting like these."""
+    as_one: float
+    """The correlation over all runs, whichever setting they are of."""
 
 
-def _runs(study: Path) -> dict[str, list[Adapted]]:
-    """The runs of each set."""
-    found = defaultdict(list)
-    for path in sorted(study.glob("runs/*/result.json")):
-        result = json.loads(path.read_text(encoding="utf-8"))
-        after = result["geometry"]
-        if "before" in after and result["probes"]:
-            gains = [result["probes"][p]["accuracy"] - result["untrained"][p]["accuracy"] for p in PROBES]
-            gain = 100 * float(np.mean(gains))
-            found[result["data"]["name"]].append(Adapted(path.parent.name, after, after["before"], gain))
+def main(files: Path | None = None) -> None:
+    """Print what README.md holds, and write the rest into the folder `files`."""
+    found = [one for study, records in studies() for one in agreements(study, records)]
+    shown = [one for one in found if one.probe == SHOWN]
+    order = [one.figure for one in sorted(over_settings(shown), key=lambda one: -one.rho)]
+    print(_pooled_table(found, order))
+    print()
+    print(_setting_table(shown, order))
+    if files:
+        rows = [[one.setting, one.probe, one.figure, one.runs, one.rho, *one.interval] for one in found]
+        names = ["setting", "probe", "figure", "runs", "rho", "low", "high"]
+        pd.DataFrame(rows, columns=names).round(4).to_csv(files / "agreement.csv", index=False)
+        (files / "agreement.svg").write_text(_drawing(shown, order).standalone(), encoding="utf-8")
+
+
+def agreements(study: str, records: Records) -> Iterator[Agreement]:
+    """Every figure with every probe in each of a study's sets."""
+    for name, runs in of_sets(records):
+        chosen = [run for run in runs["run"] if _kept_last(records, run)]
+        if len(chosen) < FEWEST:
+            continue
+        values = pd.DataFrame([{**figures(records, run), **accuracies(records, run)} for run in chosen])
+        values = values.drop(columns=[LOSS] if UNLIKE & {*runs.columns} else []).astype(float)
+        ranks = _ranks(values)
+        for probe in (probe for probe in PROBES if probe in ranks):
+            for figure in (figure for figure in FIGURES if figure in ranks):
+                rho = _correlations(ranks[figure], ranks[probe])
+                pairs = values[[figure, probe]].to_numpy().T
+                yield Agreement(f"{study}, {name}", probe, figure, pairs, float(rho[0]), rho[1:])
+
+
+def _kept_last(records: Records, run: str) -> bool:
+    """Whether the figures of the last epoch are those of the weights that the probes judged."""
+    return "kept" not in records.results[run]["contrastive"] and bool(epochs(records, run))
+
+
+def figures(records: Records, run: str) -> dict[str, float | None]:
+    """What a run tells without labels, larger for what is said to be better."""
+    last, result = epochs(records, run)[-1], records.results[run]
+    found: dict[str, float | None] = {LOSS: _signed(result["contrastive"]["val_loss"], -1)}
+    found |= {figure: _signed(last.get(key), sign) for figure, (key, sign) in OF_VIEWS.items()}
+    return found | {figure: _signed(result["geometry"].get(key), sign) for figure, (key, sign) in OF_TEST.items()}
+
+
+def _signed(value: float | None, sign: int) -> float | None:
+    return None if value is None else sign * value
+
+
+def _ranks(values: pd.DataFrame) -> dict[str, np.ndarray]:
+    """Ranks (1 + DRAWS, runs) of each column that every run has and that varies: as it is, and as it is drawn."""
+    draws = np.random.default_rng(0).integers(0, len(values), (DRAWS, len(values)))
+    found = {}
+    for column in values:
+        x = values[column].to_numpy()
+        if np.isfinite(x).all() and np.ptp(x):
+            found[str(column)] = rankdata(np.vstack([x, x[draws]]), axis=1)
     return found
 
 
-def interval(values: np.ndarray, gains: np.ndarray, resamples: int = 2000) -> tuple[float, float]:
-    """The percentile bootstrap's 95 % interval of the rank correlation over runs (Efron, Tibshirani 1993, 13.3)."""
-    draws = np.random.default_rng(0)
-    found = []
-    for _ in range(resamples):
-        rows = draws.integers(0, len(values), len(values))
-        if len(set(values[rows])) > 1 and len(set(gains[rows])) > 1:
-            found.append(spearmanr(values[rows], gains[rows]).statistic)
-    low, high = np.quantile(found, (0.025, 0.975))
+def _correlations(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Pearson's correlation of each row of ranks, which is Spearman's."""
+    a, b = (ranks - ranks.mean(axis=1, keepdims=True) for ranks in (a, b))
+    with np.errstate(invalid="ignore"):
+        found: np.ndarray = (a * b).sum(1) / np.sqrt((a * a).sum(1) * (b * b).sum(1))
+    return found
+
+
+def over_settings(found: Sequence[Agreement]) -> Iterator[Pooled]:
+    """Each figure of one probe's agreements over its settings."""
+    for figure in FIGURES:
+        own = [one for one in found if one.figure == figure]
+        if len(own) > 1:
+            weights = [one.runs - 3 for one in own]
+            z = _z(np.array([one.rho for one in own]))
+            draws = _z(np.stack([one.draws for one in own]))
+            low, high = np.tanh(t_interval(z))
+            yield Pooled(
+                figure,
+                len(own),
+                sum(one.runs for one in own),
+                float(np.tanh(np.average(z, weights=weights))),
+                _middle(np.tanh(np.average(draws, axis=0, weights=weights))),
+                (float(low), float(high)),
+                float(spearmanr(*np.hstack([one.pairs for one in own])).statistic),
+            )
+
+
+def _z(rho: np.ndarray) -> np.ndarray:
+    """Fisher's transformation, finite where ranks agree wholly."""
+    found: np.ndarray = np.arctanh(np.clip(rho, -0.999, 0.999))
+    return found
+
+
+def _middle(draws: np.ndarray) -> Interval:
+    low, high = np.nanquantile(draws, (0.025, 0.975))
     return float(low), float(high)
 
 
-def _rule(after: Shape, before: Shape) -> float:
-    """As a run without labels scores a version of its backbone."""
-    return _figures(after).score(_figures(before))
+def _pooled_table(found: Sequence[Agreement], order: Sequence[str]) -> str:
+    pooled = {
+        probe: {one.figure: one for one in over_settings([a for a in found if a.probe == probe])} for probe in PROBES
+    }
+    rows = []
+    for figure in order:
+        most = pooled[SHOWN][figure]
+        cells = [_cell(pooled[probe].get(figure)) for probe in PROBES]
+        rows.append([figure, str(most.settings), str(most.runs), *cells])
+    return table(["figure", "settings", "runs", *(f"`{probe}`" for probe in PROBES)], rows)
 
 
-def _figures(shape: Shape) -> Figures:
-    return Figures(retrieval=shape["retrieval"], rankme=shape["effective_rank"])
+def _cell(pooled: Pooled | None) -> str:
+    return "" if pooled is None else f"{pooled.rho:.2f} ({pooled.interval[0]:.2f} to {pooled.interval[1]:.2f})"
 
 
-def _moved(key: str, sign: int = 1) -> Callable[[Shape, Shape], float]:
-    return lambda after, before: sign * (after[key] - before[key])
+def _setting_table(found: Sequence[Agreement], order: Sequence[str]) -> str:
+    settings = list(dict.fromkeys(one.setting for one in found))
+    cells = {(one.setting, one.figure): _starred(one) for one in found}
+    pooled = {one.figure: one for one in over_settings(found)}
+    rows = []
+    for figure in order:
+        low, high = pooled[figure].of_settings
+        over = [f"{low:.2f} to {high:.2f}" if pooled[figure].settings > 2 else "", f"{pooled[figure].as_one:.2f}"]
+        rows.append([figure, *(cells.get((setting, figure), "") for setting in settings), *over])
+    heads = [f"{one.setting} ({one.runs})" for one in {one.setting: one for one in found}.values()]
+    return table([f"`{SHOWN}`", *heads, "over settings", "as one"], rows)
 
 
-MOVES: dict[str, Callable[[Shape, Shape], float]] = {
-    "retrieval and RankMe together, the rule of a run without labels": _rule,
-    "retrieval of one view by the other": _moved("retrieval"),
-    "RankMe": _moved("effective_rank"),
-    "RankMe held": lambda after, before: -_figures(after).drift(_figures(before)),
-    "centred rank": _moved("centred_rank"),
-    "alpha-ReQ": _moved("alpha_req", -1),
-    "LiDAR": _moved("lidar"),
-    "alignment": _moved("alignment", -1),
-    "uniformity": _moved("uniformity", -1),
-}
-"""Each figure of h, larger for what is said to be better."""
+def _starred(one: Agreement) -> str:
+    """The correlation, marked where its interval leaves out zero."""
+    low, high = one.interval
+    return f"{one.rho:.2f}{'*' if low > 0 or high < 0 else ''}"
+
+
+def _drawing(found: Sequence[Agreement], order: Sequence[str]) -> Drawing:
+    """A row a figure: a dot a setting, and the mean with its interval."""
+    pooled = {one.figure: one for one in over_settings(found)}
+    axis = scale([-1, 1], 8, WIDTH - 8)
+    top, step = 8, 40
+    bottom = top + step * len(order)
+    said = "; ".join(f"{figure} {pooled[figure].rho:.2f}" for figure in order)
+    drawing = Drawing(bottom + 40, f"Rank correlation with {SHOWN}: {said}")
+    drawing.x_axis(axis, top, bottom, f"rank correlation with {SHOWN}, 95 % interval over runs")
+    for y, figure in zip(range(top, bottom, step), order, strict=True):
+        drawing.text(0, y + 13, figure)
+        drawing.text(WIDTH, y + 13, f"{pooled[figure].settings} settings, {pooled[figure].runs} runs", "small", "end")
+        drawing.line(axis(0), y + 18, axis(0), y + 36, "zero")
+        for one in (one for one in found if one.figure == figure):
+            drawing.mark(
+                axis(one.rho), y + 27, Look("plain", "circle", hollow=True), 3, f"{one.setting}: {one.rho:.2f}"
+            )
+        low, high = pooled[figure].interval
+        drawing.line(axis(low), y + 27, axis(high), y + 27, "interval")
+        drawing.mark(axis(pooled[figure].rho), y + 27, Look("plain", "diamond"), 5, f"{pooled[figure].rho:.2f}")
+    return drawing
+
 
 if __name__ == "__main__":
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `| head` ends it without a word
-    here = Path(__file__).parent
-    main([Path(argument) for argument in sys.argv[1:]] or [here / "adapting" / "criteria"])
+    main(Path(sys.argv[1]) if len(sys.argv) > 1 else None)

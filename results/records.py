@@ -2,26 +2,31 @@
 
     python results/records.py collect runs/controls results/digits/controls --probe linear
     python results/records.py collect runs/autoencoders results/paper/autoencoders      # no run has a probe
+    python results/records.py add digits/controls --seeds 6 7      # options of `headstart study run` may follow
     python results/records.py check
 
 `collect` copies each run's config.yaml, result.json and metrics.jsonl (no weights), writes the report by the probe that
-decides, and the sentences by every other. `check` does the same again in a temporary folder and compares.
+decides, and the sentences by every other; runs that are there already stay. `add` trains further seeds of a committed
+study and collects them. Both write README.md's tables and quotations anew (page.py). `check` does all this again in a
+temporary folder and compares.
 """
 
 import argparse
 import re
 import shutil
 import signal
+import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-import pandas as pd
+import page
+import yaml
 
 from headstart import report
 from headstart.records.errors import InputError
-from headstart.records.files import read_json, write, write_json
+from headstart.records.files import read_json, read_yaml, write, write_json
 from headstart.records.text import visible
 from headstart.report import answer, frame, tables
 
@@ -35,22 +40,57 @@ study trained autoencoders alone, whose test MSE is told."""
 def collect(study: Path, out: Path, probe: str | None = None) -> None:
     """Copy the records of a study's finished runs to `out`, and write what they say.
 
-    Paths below the current folder become relative to it. Raises InputError, before anything is written, for a folder
-    without finished runs, a probe that they do not have, or none where they have one.
+    Paths below the current folder become relative to it. Where `out` holds the same study, its runs stay, and the seeds
+    of both are planned. Raises InputError, before anything is written, for a folder without finished runs, a probe that
+    they do not have, or none where they have one.
     """
     found = frame.read(study, probe)
     if probe is None and any(result.get("probes") for result in found.results.values()):
         raise InputError(f"the runs of {study} are probed; say with --probe which one decides")
     here = f"{Path.cwd()}/"
     finished = sorted((study / "runs").glob("*/result.json"))
+    planned = _joined(out / "study.yaml", study / "study.yaml")
     for path in (study / "study.yaml", *(result.with_name(name) for result in finished for name in RECORD)):
         text = re.sub(r"(?m)^  folder: .*\n", "", path.read_text(encoding="utf-8"))  # where the command was given
         write(out / path.relative_to(study), text.replace(here, ""))
+    if planned:
+        write(out / "study.yaml", planned)
     for failed in (study / "runs").glob("*/failed.json"):
         if not failed.with_name("result.json").exists():
             write_json(out / failed.relative_to(study), {"reason": read_json(failed).get("reason", "")})
     write_json(out / DECIDES, {"probe": probe})
     say(out)
+
+
+def _joined(before: Path, after: Path) -> str:
+    """study.yaml of both where they differ in their seeds alone; else empty, and the later one stands."""
+    one, other = (read_yaml(path) if path.exists() else {} for path in (before, after))
+    if not one or _no_seeds(one) != _no_seeds(other):
+        return ""
+    seeds = [*one["seeds"], *(seed for seed in other["seeds"] if seed not in one["seeds"])]
+    return yaml.safe_dump(one | {"seeds": seeds}, sort_keys=False, allow_unicode=True)
+
+
+def _no_seeds(study: dict[str, object]) -> dict[str, object]:
+    return {name: value for name, value in study.items() if name not in ("seeds", "headstart", "folder")}
+
+
+def add(name: str, seeds: Sequence[str], out: Path, options: Sequence[str]) -> int:
+    """Train further seeds of the committed study `name` in `out`, and collect them; the exit code of the training."""
+    kept = HERE / name
+    if not (kept / DECIDES).exists():
+        raise InputError(f"results/{name} is no committed study; give one such as digits/controls")
+    code = trained(
+        [str(kept.with_suffix(".yaml")), "--seeds", *seeds, "--out", str(out), "--keep", "records", *options]
+    )
+    if code == 0:
+        collect(out, kept, read_json(kept / DECIDES)["probe"])
+    return code
+
+
+def trained(arguments: Sequence[str]) -> int:
+    """`headstart study run` in a process of its own; 75 where it was stopped, and goes on by the same command."""
+    return subprocess.run([sys.executable, "-P", "-m", "headstart", "study", "run", *arguments]).returncode
 
 
 def say(study: Path) -> None:
@@ -80,16 +120,8 @@ def differences(study: Path) -> Iterator[str]:
         say(again)
         names = {path.relative_to(root).as_posix() for root in (study, again) for path in said(root)}
         for name in sorted(names):
-            if not ((study / name).exists() and (again / name).exists()):
-                yield f"{name} is not in both"
-            elif name.endswith(".csv"):
-                before, after = pd.read_csv(study / name), pd.read_csv(again / name)
-                try:
-                    pd.testing.assert_frame_equal(before, after, rtol=1e-6)
-                except AssertionError as error:
-                    yield f"{name}: {str(error).splitlines()[0]}"
-            elif (study / name).read_text() != (again / name).read_text():
-                yield f"{name} has other words"
+            if wrong := page.differs(study / name, again / name):
+                yield f"{name} {wrong}"
 
 
 def misquoted() -> list[str]:
@@ -120,24 +152,39 @@ def check() -> int:
     for quote in misquoted():
         print(f"README.md quotes what no study says: {quote}")
         found += 1
+    for block in page.stale(HERE):
+        print(f"README.md has other lines than the records: {block} (python results/page.py writes them)")
+        found += 1
     return found
 
 
 def main() -> int:
-    """The two commands above."""
+    """The commands above."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
     taking = commands.add_parser("collect")
     taking.add_argument("study", type=Path)
     taking.add_argument("out", type=Path)
     taking.add_argument("--probe")
+    adding = commands.add_parser("add")
+    adding.add_argument("study", help="its name below results/")
+    adding.add_argument("--seeds", nargs="+", required=True)
+    adding.add_argument("--out", type=Path, help="where it trains; default runs/STUDY")
     commands.add_parser("check")
-    options = parser.parse_args()
+    options, rest = parser.parse_known_args()
+    if rest and options.command != "add":
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
     try:
         if options.command == "check":
             return min(1, check())
-        collect(options.study, options.out, options.probe)
-        return 0
+        code = 0
+        if options.command == "add":
+            out = options.out or Path("runs") / options.study.replace("/", "-")
+            code = add(options.study, options.seeds, out, rest)
+        else:
+            collect(options.study, options.out, options.probe)
+        page.rewrite(HERE)
+        return code
     except InputError as error:
         print(f"records: {error}", file=sys.stderr)
         return error.exit_code

@@ -27,6 +27,12 @@ def script(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     return module
 
 
+@pytest.fixture(autouse=True)
+def beside(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The scripts find each other, as they do when one of them is the program."""
+    monkeypatch.syspath_prepend(str(ROOT / "results"))
+
+
 def test_the_committed_records_say_what_is_committed() -> None:
     path = ROOT / "results" / "records.py"
     done = subprocess.run([sys.executable, path, "check"], capture_output=True, text=True)
@@ -36,7 +42,6 @@ def test_the_committed_records_say_what_is_committed() -> None:
 @pytest.mark.parametrize(
     ("name", "page"),
     [
-        ("power", "results/README.md"),
         ("adapting/gains", "docs/adapting.md"),
         ("adapting/finetuned", "docs/adapting.md"),
     ],
@@ -135,4 +140,44 @@ def test_what_is_said_follows_from_the_records(
     table.write_text(table.read_text().replace("maximum,", "maximum,1", 1))
     capsys.readouterr()
     assert script.check() == 3  # the quotation too
-    assert "small: 6 records, answers/linear.md has other words; tables/table3.csv: " in capsys.readouterr().out
+    assert "small: 6 records, answers/linear.md has other words; tables/table3.csv differs: " in capsys.readouterr().out
+
+
+def test_another_seed_is_one_command_and_changes_the_page(
+    script: ModuleType, make_run: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    asked: list[list[str]] = []
+
+    def trained(arguments: list[str]) -> int:
+        asked.append(arguments)
+        out = Path(arguments[arguments.index("--out") + 1])
+        seeds = arguments[arguments.index("--seeds") + 1 : arguments.index("--out")]
+        for seed in map(int, seeds):
+            for init, frozen in (("autoencoder", True), ("random", False)):
+                make_run(out / "runs" / f"{init}{seed}", init=init, frozen=frozen, seed=seed)
+        (out / "study.yaml").write_text(f"name: small\nseeds: [{', '.join(seeds)}]\n")
+        return 0
+
+    monkeypatch.setattr(script, "trained", trained)
+    trained(["--seeds", "0", "1", "2", "--out", "runs/first"])
+    kept, readme = tmp_path / "results" / "small", tmp_path / "results" / "README.md"
+    script.collect(tmp_path / "runs" / "first", kept, "linear")
+    readme.write_text(
+        "Asked.\n\n<!-- small linear: frozen autoencoder, trainable random -->\n<!-- end -->\n\nAnswered.\n"
+    )
+    assert script.check() == 1  # nothing stands there yet
+
+    monkeypatch.setattr("sys.argv", ["records.py", "add", "small", "--seeds", "3", "--data-root", "pictures"])
+    assert script.main() == 0
+    assert asked[-1][1:] == ["--seeds", "3", "--out", "runs/small", "--keep", "records", "--data-root", "pictures"]
+    assert asked[-1][0] == str(kept.with_suffix(".yaml"))
+    assert len(list((kept / "runs").iterdir())) == 8
+    assert "seeds:\n- 0\n- 1\n- 2\n- 3\n" in (kept / "study.yaml").read_text()
+    text = readme.read_text()
+    assert "over 4 seeds" in text
+    assert text.startswith("Asked.\n")
+    assert text.endswith("<!-- end -->\n\nAnswered.\n")
+    assert script.check() == 0
+    readme.write_text(text.replace("over 4 seeds", "over 5 seeds"))
+    assert script.check() == 2  # as a block, and as a quotation
