@@ -276,7 +276,7 @@ def test_timm_weights_that_cannot_be_fetched_name_the_ways_out(tmp_path: Path, m
         ({"name": "maxvit_t", "size": 32}, "maxvit_t cannot be built for 32 px"),
         ({"name": "densenet121", "stem": "cifar"}, "stem cifar is for ResNets"),
         ({"name": "resnet18", "stem": "cifar", "weights": "imagenet"}, "7x7"),
-        ({"name": "resnet18", "weights": "no-such-file.pt"}, "no-such-file.pt is not a file"),
+        ({"name": "resnet18", "weights": "no-such-file.pt"}, "there is no file no-such-file.pt"),
     ],
 )
 def test_bad_input_is_one_sentence(options: dict[str, Any], message: str) -> None:

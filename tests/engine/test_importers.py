@@ -366,7 +366,7 @@ def test_unfitting_tensors_are_one_sentence(tensors: dict[str, Tensor], message:
 
 
 def test_missing_files_and_folders(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="is not a file"):
+    with pytest.raises(InputError, match="there is no file"):
         autoencoder_state(tmp_path / "gone.pt")
     with pytest.raises(InputError, match="holds no autoencoder"):
         autoencoder_state(tmp_path)

@@ -203,7 +203,7 @@ class TestBadInput:
         self.complains("resnet18", "torchvision:resnet81", data=[str(photos)], out=tmp_path / "r.json")
 
     def test_neither_run_nor_file(self, photos: Path, tmp_path: Path) -> None:
-        self.complains("not a file", tmp_path / "nothing", data=[str(photos)], out=tmp_path / "r.json")
+        self.complains("no file or run", tmp_path / "nothing", data=[str(photos)], out=tmp_path / "r.json")
 
     def test_a_file_of_another_network(self, photos: Path, tmp_path: Path) -> None:
         torch.save({"layer.weight": torch.ones(2)}, tmp_path / "x.pt")

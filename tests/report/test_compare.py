@@ -238,7 +238,7 @@ def test_empty_cells_match_only_each_other() -> None:
 
 
 def test_unknown_input_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="is not there"):
+    with pytest.raises(InputError, match="there is no file"):
         read_tables([tmp_path / "no.csv"])
     (tmp_path / "x.db").write_text("no store")
     with pytest.raises(InputError, match="is not an MLflow store"):

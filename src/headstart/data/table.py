@@ -17,6 +17,7 @@ from headstart.data import words
 from headstart.data.decode import SUFFIXES
 from headstart.data.labels import is_label, key, label_columns, no_label, without_minus_one
 from headstart.records.errors import InputError
+from headstart.records.files import missing
 from headstart.records.text import from_data_cell, printable
 
 PATHS = words.in_order(
@@ -94,7 +95,7 @@ def _cells(path: Path) -> list[tuple[int, list[str]]]:
         with path.open(encoding="utf-8-sig", newline="") as file:  # a name may hold a line end of either kind
             text = file.read()
     except OSError as error:
-        raise InputError(f"{path} cannot be read: {error.strerror}") from None
+        raise InputError(missing(path) or f"{path} cannot be read: {error.strerror}") from None
     except UnicodeDecodeError as error:
         if path.suffix.lower() not in (".csv", ".tsv", ".txt"):
             raise InputError(f"{path} is no text, and a table is (.csv, .tsv or .txt)") from None

@@ -17,7 +17,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from headstart.records.errors import InputError
-from headstart.records.files import expanded
+from headstart.records.files import expanded, missing
 from headstart.records.seal import check_seal
 
 AutoencoderSource = str | Path | nn.Module | Mapping[str, Tensor]
@@ -70,7 +70,9 @@ def read_tensors(path: str | Path) -> dict[str, Tensor]:
     """
     path = expanded(path)
     if not path.is_file():
-        raise InputError(f"{path} is not a file; a weights file (.safetensors, .pt, .pth, .ckpt) is needed")
+        raise InputError(
+            f"{missing(path) or f'{path} is not a file'}; a weights file (.safetensors, .pt, .pth, .ckpt) is needed"
+        )
     with path.open("rb") as file:
         start = file.read(512)
     _refuse_other_kinds(path, start)

@@ -103,11 +103,14 @@ def evaluate(
         return evaluate_run(
             backbone, data, reading, out=out, name=name, size=size, fetch=fetch, device=device, threads=threads
         )
+    network = str(backbone) in BACKBONES or str(backbone).startswith(("torchvision:", backbones.TIMM))
+    if not network:
+        _check_there(backbone)
     if not data:
         raise InputError(f"{backbone} is no run folder, so evaluate needs --data: the pictures to judge it on")
     if out is None:
         raise InputError(f"{backbone} is no run folder, so evaluate needs --out FILE for its result")
-    if str(backbone) in BACKBONES or str(backbone).startswith(("torchvision:", backbones.TIMM)):
+    if network:
         settings = BackboneConfig(name=str(backbone).removeprefix("torchvision:"), weights=weights)
     else:
         settings = recognise(backbone)
@@ -265,8 +268,7 @@ def recognise(path: str | Path) -> BackboneConfig:
 
     Raises InputError when it fits none: another network has to be named.
     """
-    if not Path(path).exists() and str(path) in torchvision.models.list_models(module=torchvision.models):
-        raise InputError(f"there is no file or run {path}; the network of that name is torchvision:{path}")
+    _check_there(path)
     found = backbones.recognise(read_tensors(path))
     if found is None:
         raise InputError(
@@ -275,6 +277,16 @@ def recognise(path: str | Path) -> BackboneConfig:
         )
     name, stem = found
     return BackboneConfig(name=name, stem=stem, weights=str(path))
+
+
+def _check_there(path: str | Path) -> None:
+    """Raise InputError where there is no such file or run."""
+    if absent := files.missing(path, "file or run"):
+        known = str(path) in torchvision.models.list_models(module=torchvision.models)
+        what = (
+            f"the network of that name is torchvision:{path}" if known else "a network is torchvision:NAME or timm:NAME"
+        )
+        raise InputError(f"{absent}; {what}")
 
 
 # ------------------------------------------------------------------------------------------------------- the parts

@@ -40,11 +40,30 @@ def expanded(name: str | Path) -> Path:
 
 
 def nearby(name: str | Path) -> str:
-    """` (perhaps you meant NAME)` where something beside what is not there has almost its name; else nothing."""
+    """` (perhaps you meant NAME)` where something beside what is not there has almost its name; else nothing.
+
+    Of a path below a folder that is not there, it is about that folder.
+    """
     path = expanded(name)
     with contextlib.suppress(OSError, ValueError):
+        rest = []
+        while not _is_there(path.parent):
+            rest.append(path.name)
+            path = path.parent
         close = difflib.get_close_matches(path.name, os.listdir(path.parent), n=1)
-        return f" (perhaps you meant {path.with_name(close[0])})" if close else ""
+        return f" (perhaps you meant {path.with_name(close[0]).joinpath(*reversed(rest))})" if close else ""
+    return ""
+
+
+def missing(name: str | Path, what: str = "file") -> str:
+    """`there is no WHAT NAME (perhaps you meant OTHER)` where there is nothing of that name; else nothing."""
+    path = expanded(name)
+    with contextlib.suppress(OSError, ValueError):  # no path at all, or one that may not be looked at
+        try:
+            path.stat()
+        except FileNotFoundError:
+            gone = f"{name} is a link to what is not there"
+            return gone if _is_there(path) else f"there is no {what} {name}{nearby(name)}"
     return ""
 
 
@@ -166,7 +185,7 @@ def read_json(path: str | Path, shape: TypeAdapter[Any] | None = None, what: str
         value = parse_json(read(path))
         wrong = None if shape is None else problem(value, shape)
     except OSError as error:
-        raise InputError(f"{path} cannot be read: {error.strerror}") from None
+        raise InputError(missing(path) or f"{path} cannot be read: {error.strerror}") from None
     except (ValueError, RecursionError) as error:
         raise InputError(f"{path} is not valid JSON ({error}); delete it or restore it from a copy") from None
     if wrong:
@@ -245,7 +264,7 @@ def read_yaml(path: str | Path) -> Any:
     try:
         return parse_yaml(read(path).decode("utf-8"))
     except OSError as error:
-        raise InputError(f"{path} cannot be read: {error.strerror}") from None
+        raise InputError(missing(path) or f"{path} cannot be read: {error.strerror}") from None
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         where = getattr(error, "problem_mark", None)
         line = f", line {where.line + 1}" if where else ""

@@ -11,11 +11,14 @@ from typing import Any
 
 from headstart.records.config import Config, hash_of, load
 from headstart.records.errors import InputError
-from headstart.records.files import expanded, jsonl, nearby, parse_json, read, read_json, try_writing, write
+from headstart.records.files import expanded, jsonl, missing, nearby, parse_json, read, read_json, try_writing, write
 from headstart.records.names import HUB
 from headstart.records.schema import LINE, RESULT
 from headstart.records.seal import check_recorded
 from headstart.records.validation import problem
+
+EMBEDDINGS = (".npz", ".parquet")
+"""Endings of the files that `embed` writes, which stand in place of a run and its pictures."""
 
 
 class RunFolder:
@@ -79,6 +82,7 @@ class RunFolder:
     def read_result(self) -> dict[str, Any]:
         """result.json; raises InputError when the folder holds no finished run."""
         if not _is_folder(self.path):
+            check_embeddings(self.path)
             why = "it is a file" if os.path.lexists(self.path) else f"there is no such folder{nearby(self.path)}"
             raise InputError(f"{self.path} is not a run folder: {why}")
         if not self.result.exists():
@@ -108,6 +112,12 @@ def _is_folder(path: Path) -> bool:
         return path.is_dir()
     except OSError as error:  # a name that is too long, a loop of links
         raise InputError(f"{str(path)[:100]} is not a run folder: {error.strerror}") from None
+
+
+def check_embeddings(path: Path) -> None:
+    """Raise InputError where there is nothing of a name that ends as a file of embeddings does."""
+    if path.suffix in EMBEDDINGS and (absent := missing(path)):
+        raise InputError(f"{absent}; give a file that `headstart embed` wrote, or a finished run")
 
 
 def no_input(out: str | Path, given: Iterable[str | Path], option: str = "--out", *, pictures: bool = False) -> None:

@@ -14,7 +14,7 @@ import pandas as pd
 
 from headstart.records.config import flatten
 from headstart.records.errors import InputError
-from headstart.records.files import expanded
+from headstart.records.files import expanded, missing
 from headstart.records.text import from_data_cell, printable
 from headstart.report import delimited, mlflow_runs, trackers
 from headstart.report import frame as study_frame
@@ -47,7 +47,7 @@ def _read(path: Path) -> pd.DataFrame:
     if path.is_dir():
         return _folder(path)
     if not path.exists():
-        raise InputError(f"{path} is not there; give a file of runs or a study folder")
+        raise InputError(f"{missing(path) or f'{path} cannot be reached'}; give a file of runs or a study folder")
     if not path.is_file():
         raise InputError(f"{path} is no file; give a file of runs or a study folder")
     if "tfevents" in path.name:

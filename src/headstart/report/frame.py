@@ -18,7 +18,7 @@ import pandas as pd
 from pydantic import TypeAdapter
 
 from headstart.records.errors import InputError
-from headstart.records.files import expanded, read_json, read_yaml
+from headstart.records.files import expanded, missing, read_json, read_yaml
 from headstart.records.folder import RunFolder, read_metrics
 from headstart.records.grid import grid_of
 from headstart.records.names import ACTIVATIONS, HEAD_INITS, PROBES, SETS
@@ -144,7 +144,7 @@ def read(path: str | Path, probe: str | None = None) -> Records:
     """
     path = expanded(path)
     if not path.is_dir():
-        raise InputError(f"{path} is not a folder; give the folder of a run or a study")
+        raise InputError(f"{missing(path, 'folder') or f'{path} is not a folder'}; give the folder of a run or a study")
     single = (path / "result.json").exists()
     if not single and not (path / "runs").is_dir():
         raise InputError(f"{path} holds neither result.json (a finished run) nor runs/ (a study); nothing to report")

@@ -16,7 +16,7 @@ import yaml
 from headstart.records import plugins
 from headstart.records.config import Config, Device, flatten, from_dict, to_dict
 from headstart.records.errors import InputError
-from headstart.records.files import expanded, parse_yaml, read_yaml
+from headstart.records.files import expanded, nearby, parse_yaml, read_yaml
 from headstart.records.grid import Grid, Point, exclusions, label_of
 from headstart.records.names import SETS
 from headstart.records.presets import preset
@@ -246,7 +246,7 @@ def _read(study: str | Path) -> tuple[dict[str, Any], str, str | None]:
             name, rest = str(study), ""
         only = rest or None
         if name not in presets():
-            meant = nearest(name, presets())
+            meant = nearest(name, presets()) or nearby(study)
             raise InputError(f"there is no study file or preset {study}{meant}; presets are {', '.join(presets())}")
         path, contrastive = presets()[name].path, presets()[name].contrastive
     values = _mapping(read_yaml(path), str(path))

@@ -58,7 +58,7 @@ def status(out: str | Path) -> Status:
     out = files.expanded(out)
     path = out / "study.yaml"
     if not path.exists():
-        raise InputError(f"{out} is not a study folder: it has no study.yaml")
+        raise InputError(files.missing(out, "folder") or f"{out} is not a study folder: it has no study.yaml")
     grid = grid_of(settings := read_yaml(path), path)
     there = sorted(f.name for f in (out / "runs").iterdir() if f.is_dir()) if (out / "runs").is_dir() else []
     autoencoders = [name for name in there if name.startswith(AUTOENCODER)]

@@ -90,7 +90,8 @@ def read_record(folder: Path) -> dict[str, Any]:
     """finetune.json. Raises InputError when there is none, or it is damaged."""
     if not (folder / RESULT).exists():
         what = "it is a file" if folder.is_file() else f"it has no {RESULT}"
-        raise InputError(f"{folder} holds no finished classifier: {what}; `headstart finetune` makes one")
+        absent = files.missing(folder, "folder") or f"{folder} holds no finished classifier: {what}"
+        raise InputError(f"{absent}; `headstart finetune` makes one")
     record: dict[str, Any] = files.read_json(folder / RESULT, schema.CLASSIFIER, "a classifier's record")
     plugins.check(record, folder / RESULT)
     return record

@@ -24,6 +24,7 @@ from headstart.records import config as configs
 from headstart.records import files
 from headstart.records.config import DataConfig
 from headstart.records.errors import InputError
+from headstart.records.folder import check_embeddings
 from headstart.records.located import portable
 from headstart.records.seal import check_seal
 from headstart.records.text import printable
@@ -157,6 +158,7 @@ def run_of(path: str | Path) -> tuple[Path, tuple[str, ...], DataConfig | None]:
         said = about_of(rows_of(path, only_about=True), path)
         data = _data_of(said, path)
         return Path(said["run"]), data.sources, replace(data, sources=())
+    check_embeddings(path)
     return path, (), None
 
 

@@ -12,7 +12,7 @@ from typing import Any
 from headstart.data.sheets import Section, Tile, check_ending, gallery, picture
 from headstart.records import files
 from headstart.records.errors import InputError
-from headstart.records.files import expanded
+from headstart.records.files import expanded, missing
 from headstart.records.folder import check_output_file, no_input
 from headstart.use.embeddings import Embeddings
 from headstart.use.index import close
@@ -63,7 +63,8 @@ def search(within: Embeddings, query: str | Path, *, top: int = 10, out: str | P
         no_input(out, [query, *within.data.sources], pictures=True)
     path = expanded(query)
     if not path.exists():
-        raise InputError(f"--query {query} is not there; give the path of a picture, or of a folder of them")
+        why = missing(path) or f"{path} cannot be reached"
+        raise InputError(f"--query: {why}; give the path of a picture, or of a folder of them")
     asked = within.run.open_images(query, replace(within.run.reading, labels="none"))
     indices, values = close(within.run.embed(asked, compute=within.compute), within, top + 1)
     known = {name: i for i, name in enumerate(within.names)}
