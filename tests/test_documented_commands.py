@@ -116,6 +116,19 @@ def test_a_documented_command_is_one(line: Line, capsys: pytest.CaptureFixture[s
         _parse(rest, line, capsys)
 
 
+def test_no_documented_command_imports_from_the_folder_it_is_typed_in() -> None:
+    """There may lie somebody's pictures, and a yaml.py."""
+    code = [
+        path for room in ("src", "examples") for path in (ROOT / room).rglob("*.*") if path.suffix in (".py", ".md")
+    ]
+    found = []
+    for page in [*PAGES, *code, ROOT / "Makefile", ROOT / "Dockerfile"]:
+        text = " ".join(page.read_text().split())
+        found += re.findall(r"(?:\S+ )?(?:torchrun|python\S*)(?: -\S+(?: [A-Z\d]+)?)*? -m headstart\b", text)
+    assert len(found) >= 4
+    assert [command for command in found if not ("PYTHONSAFEPATH=1 " in command or " -P " in command)] == []
+
+
 @pytest.mark.parametrize("quick", [True, False])
 def test_the_commands_for_a_borrowed_gpu_are_some(quick: bool, capsys: pytest.CaptureFixture[str]) -> None:
     """Device time is short: none of it is to go to a mistyped option."""

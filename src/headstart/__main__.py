@@ -1,4 +1,4 @@
-"""`python -m headstart`, which is what torchrun starts."""
+"""`python -P -m headstart`, and what torchrun starts."""
 
 from headstart.cli.commands import main
 

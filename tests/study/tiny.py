@@ -60,17 +60,22 @@ def written(folder: Path, **changes: Any) -> Path:
 
 def start(file: Path | str, out: Path, **options: Any) -> subprocess.Popen[bytes]:
     """A study in a process group of its own, like a command typed into a shell in a folder that holds traps."""
+    command = [sys.executable, "-P", "-c", CALL, str(file), str(out), json.dumps(options)]
+    return subprocess.Popen(command, start_new_session=True, cwd=traps(out))
+
+
+def traps(out: Path) -> Path:
+    """A folder beside `out` that holds traps."""
     folder = out.with_name("traps")
     folder.mkdir(exist_ok=True)
     for name in TRAPS:
         code = f"open({str(folder / 'sprung')!r}, 'a').write({name!r} + chr(10))\nraise ImportError('a trap')\n"
         (folder / f"{name}.py").write_text(code)
-    command = [sys.executable, "-P", "-c", CALL, str(file), str(out), json.dumps(options)]
-    return subprocess.Popen(command, start_new_session=True, cwd=folder)
+    return folder
 
 
 def sprung(out: Path) -> str:
-    """Which traps a study that was started into `out` has imported."""
+    """Which of the traps beside `out` were imported."""
     path = out.with_name("traps") / "sprung"
     return path.read_text() if path.exists() else ""
 

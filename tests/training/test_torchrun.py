@@ -9,7 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from headstart.engine import distributed
+from headstart.engine.device import choose
 from headstart.records.folder import RunFolder, read_metrics
+from tests.study.tiny import sprung, traps
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="needs Linux's /proc")
 
@@ -53,7 +56,11 @@ def torchrun(out: Path, epochs: int) -> list[str]:
 
 
 def test_a_run_ends_once(tmp_path: Path) -> None:
-    done = subprocess.run(torchrun(tmp_path / "run", 2), capture_output=True, text=True, timeout=600)
+    """As the README says to start it, in a folder that holds a `uuid.py`."""
+    safe = os.environ | {"PYTHONSAFEPATH": "1"}
+    command = torchrun(tmp_path / "run", 2)
+    where = traps(tmp_path / "run")
+    done = subprocess.run(command, capture_output=True, text=True, timeout=1800, cwd=where, env=safe)
     assert done.returncode == 0, done.stderr[-3000:]
     assert done.stdout.count("accuracy in %") == 1
     folder = RunFolder(tmp_path / "run")
@@ -61,6 +68,36 @@ def test_a_run_ends_once(tmp_path: Path) -> None:
     lines = [(line["stage"], line.get("epoch")) for line in read_metrics(folder.metrics)]
     assert lines == [("data", None), ("autoencoder", 1), ("contrastive", 1), ("contrastive", 2), ("probe", None)]
     assert (done.stdout + done.stderr).count("uses the statistics of its own part") == 1
+    assert sprung(tmp_path / "run") == ""
+
+
+@pytest.mark.parametrize(
+    ("ranks", "here", "named", "listens"),
+    [("2", "2", None, "lo"), ("4", "2", None, None), ("2", "2", "eth7", "eth7"), ("4", "2", "eth7", "eth7")],
+)
+def test_ranks_of_one_machine_listen_on_the_loopback_address_alone(
+    ranks: str, here: str, named: str | None, listens: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Gloo would take the address that the machine's own name stands for."""
+    monkeypatch.setenv("GLOO_SOCKET_IFNAME", "")  # so that it is as it was afterwards
+    monkeypatch.delenv("GLOO_SOCKET_IFNAME")
+    for name, value in {
+        "RANK": "0",
+        "WORLD_SIZE": ranks,
+        "LOCAL_WORLD_SIZE": here,
+        "GLOO_SOCKET_IFNAME": named,
+    }.items():
+        if value is not None:
+            monkeypatch.setenv(name, value)
+    found: list[str | None] = []
+    monkeypatch.setattr(distributed, "_end_with_parent", lambda: None)
+    monkeypatch.setattr(
+        distributed.dist, "init_process_group", lambda *_, **__: found.append(os.environ.get("GLOO_SOCKET_IFNAME"))
+    )
+    monkeypatch.setattr(distributed.dist, "destroy_process_group", lambda: None)
+    with distributed.process_group(choose("cpu", "float32", threads=1)):
+        pass
+    assert found == [listens]
 
 
 def test_a_rank_that_dies_ends_the_others_and_the_run_goes_on(tmp_path: Path) -> None:

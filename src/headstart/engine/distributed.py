@@ -1,7 +1,7 @@
 """Several processes under torchrun: who am I, and the few things they say to each other.
 
-`torchrun --nproc-per-node K -m headstart pretrain ...` starts K of these; without torchrun everything here is a
-process alone. The global batch is the setting; each rank takes its slice of it.
+`PYTHONSAFEPATH=1 torchrun --nproc-per-node K -m headstart pretrain ...` starts K of these; without torchrun everything
+here is a process alone. The global batch is the setting; each rank takes its slice of it.
 """
 
 import contextlib
@@ -9,6 +9,7 @@ import ctypes
 import datetime
 import os
 import signal
+import socket
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
@@ -53,6 +54,7 @@ def process_group(compute: Compute) -> Iterator[None]:
         yield
         return
     _end_with_parent()
+    _stay_on_this_machine()
     dist.init_process_group("nccl" if compute.device.type == "cuda" else "gloo", timeout=TIMEOUT)
     try:
         yield
@@ -64,6 +66,13 @@ def _end_with_parent() -> None:
     """Save and stop when torchrun itself is killed: nobody would restart, stop or wait for this process any more."""
     with contextlib.suppress(OSError, AttributeError):  # Linux alone has this call
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, int(signal.SIGTERM))
+
+
+def _stay_on_this_machine() -> None:
+    """Where all ranks are on one machine, Gloo listens on the loopback address alone, unless the user names another."""
+    loopback = [name for _, name in socket.if_nameindex() if name in ("lo", "lo0")]
+    if loopback and os.environ.get("LOCAL_WORLD_SIZE") == os.environ["WORLD_SIZE"]:
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", loopback[0])
 
 
 def local_device(device: str) -> str:
