@@ -92,9 +92,9 @@ def test_ranks_of_one_machine_listen_on_the_loopback_address_alone(
     found: list[str | None] = []
     monkeypatch.setattr(distributed, "_end_with_parent", lambda: None)
     monkeypatch.setattr(
-        distributed.dist, "init_process_group", lambda *_, **__: found.append(os.environ.get("GLOO_SOCKET_IFNAME"))
+        "torch.distributed.init_process_group", lambda *_, **__: found.append(os.environ.get("GLOO_SOCKET_IFNAME"))
     )
-    monkeypatch.setattr(distributed.dist, "destroy_process_group", lambda: None)
+    monkeypatch.setattr("torch.distributed.destroy_process_group", lambda: None)
     with distributed.process_group(choose("cpu", "float32", threads=1)):
         pass
     assert found == [listens]
