@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from headstart.backbones import build
+from headstart.data.decode import FORMATS
 
 MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)
 
@@ -38,7 +39,7 @@ class Pairs(Dataset[Any]):
         self.decoded = [self._open(i) for i in range(len(self.files))] if in_memory else None
 
     def _open(self, index: int) -> Image.Image:
-        return Image.open(self.files[index]).convert("RGB")
+        return Image.open(self.files[index], formats=FORMATS).convert("RGB")
 
     def __len__(self) -> int:
         return len(self.files)

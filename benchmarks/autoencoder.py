@@ -21,6 +21,7 @@ from torch.utils.data import DataLoader, Dataset
 from benchmarks import common
 from headstart import autoencoders
 from headstart.data import open_images
+from headstart.data.decode import FORMATS
 from headstart.engine import device as devices
 from headstart.engine.checkpoint import Checkpoints
 from headstart.records.config import AutoencoderConfig, DataConfig
@@ -40,7 +41,7 @@ class Files(Dataset[Any]):
         return len(self.files)
 
     def __getitem__(self, index: int) -> Tensor:
-        return TF.to_tensor(Image.open(self.files[index]).convert("RGB"))
+        return TF.to_tensor(Image.open(self.files[index], formats=FORMATS).convert("RGB"))
 
 
 def plain_epoch(model: nn.Module, optimizer: torch.optim.Optimizer, batches: Iterable[Tensor], device: str) -> None:

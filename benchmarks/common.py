@@ -25,6 +25,7 @@ import torchvision
 from PIL import Image
 from torch import nn
 
+from headstart.data.decode import FORMATS
 from headstart.engine import live_taps
 
 STEPS = 20
@@ -176,7 +177,8 @@ def pictures(folder: str | None, count: int, size: int = 32) -> Iterator[Path]:
         for number, content in enumerate(_jpegs(count)):
             if size != 32:
                 buffer = io.BytesIO()
-                Image.open(io.BytesIO(content)).resize((size, size), Image.Resampling.BICUBIC).save(buffer, "JPEG")
+                picture = Image.open(io.BytesIO(content), formats=FORMATS)
+                picture.resize((size, size), Image.Resampling.BICUBIC).save(buffer, "JPEG")
                 content = buffer.getvalue()
             (target / f"{number:06}.jpg").write_bytes(content)
         yield target.parent

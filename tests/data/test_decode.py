@@ -4,9 +4,11 @@ import errno
 import io
 import os
 import struct
+import tarfile
 import tracemalloc
+import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +17,10 @@ import pytest
 from PIL import Image, features
 
 import headstart
-from headstart.data import decode
+from headstart.data import check, decode
 from headstart.data.decode import NotNowError, UnreadableError, read_picture, to_rgb
 from headstart.data.levels import eight_bits
+from headstart.records.config import DataConfig
 from tests.data.pictures import encoded, pixels, put
 
 PICTURE = pixels(24, 36)
@@ -324,6 +327,10 @@ def test_text_in_place_of_a_picture_is_named(text: str) -> None:
         to_rgb(text.encode())
 
 
+EPSI = b"\xc5\xd0\xd3\xc6" + struct.pack("<6I", 30, 24, 0, 0, 0, 0) + b"\xff\xff%!PS-Adobe-3.0 EPSF-3.0\n"
+"""PostScript behind a binary header, as printers' drivers for Windows write it."""
+
+
 @pytest.mark.parametrize("kind", ["EPS", "PDF", "PPM", "ICO", "TGA", "PCX", "SGI"])
 def test_only_our_formats_are_opened_and_no_program_is_started(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
@@ -337,10 +344,47 @@ def test_only_our_formats_are_opened_and_no_program_is_started(
 
 def test_every_picture_is_opened_by_named_formats() -> None:
     """Pillow goes by content; without names it would try all its readers, and start Ghostscript for one."""
-    root = Path(headstart.__file__).parent
-    calls = [line for path in root.rglob("*.py") for line in path.read_text().splitlines() if "Image.open(" in line]
+    root = Path(headstart.__file__).parents[2]
+    rooms = [Path(headstart.__file__).parent, *(root / name for name in ("benchmarks", "examples"))]
+    files = [path for room in rooms for path in room.rglob("*") if path.suffix in (".py", ".ipynb")]
+    calls = [line for path in files for line in path.read_text().splitlines() if "Image.open(" in line]
     assert calls
-    assert all("formats=" in line for line in calls)
+    assert [line for line in calls if "formats=" not in line] == []
+
+
+def as_zip(folder: Path, data: bytes) -> Path:
+    with zipfile.ZipFile(folder / "p.zip", "w") as archive:
+        archive.writestr("holiday.png", data)
+    return folder / "p.zip"
+
+
+def as_tar(folder: Path, data: bytes) -> Path:
+    put(folder / "in" / "holiday.jpg", data)
+    with tarfile.open(folder / "p.tar", "w") as archive:
+        archive.add(folder / "in", ".")
+    return folder / "p.tar"
+
+
+def as_list(folder: Path, data: bytes) -> Path:
+    put(folder / "in" / "holiday.tif", data)
+    return put(folder / "l.txt", b"in/holiday.tif\n")
+
+
+def as_folder(folder: Path, data: bytes) -> Path:
+    return put(folder / "in" / "holiday.webp", data).parent
+
+
+@pytest.mark.parametrize("lie", [as_folder, as_list, as_zip, as_tar])
+@pytest.mark.parametrize("program", [b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\nshowpage\n", EPSI])
+def test_no_program_is_started_wherever_it_lies(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lie: Callable[[Path, bytes], Path], program: bytes
+) -> None:
+    for starts in ("subprocess.Popen", "os.system", "os.posix_spawn"):
+        monkeypatch.setattr(starts, lambda *a, **k: pytest.fail("a program was started"))
+    report = check.run(DataConfig(sources=(str(lie(tmp_path, program)),)))
+    ((name, reason),) = report.unreadable
+    assert "holiday" in name
+    assert "PostScript, a program that is never run" in reason
 
 
 @pytest.mark.parametrize("error", [errno.EIO, errno.EMFILE, errno.ESTALE, errno.ENOMEM])

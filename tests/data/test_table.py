@@ -1,6 +1,9 @@
 """Tables as people and tools write them: every column is used or named, contradictions are refused."""
 
+import contextlib
+import os
 import re
+import socket
 import unicodedata
 from pathlib import Path
 from typing import Any
@@ -231,28 +234,69 @@ def test_a_table_in_utf_16_is_told(encoding: str, name: str, tmp_path: Path) -> 
         find(tmp_path / name)
 
 
-def test_every_line_is_set_aside_by_itself(tmp_path: Path) -> None:
+BAD_LINES = {
+    "x" * 300 + ".png": "File name too long",
+    "y" * 5000: "File name too long",
+    "a\0b.png": "a NUL byte in its name",
+    "a.png/x.png": "Not a directory",
+    "loop.png": "Too many levels of symbolic links",
+    "~nobodyhere/x.png": "no such file",
+    "/dev/null": "not a regular file",
+    "..": "not a regular file",
+    "pipe.png": "not a regular file",
+    "socket.png": "cannot be read: No such device or address",
+    "file:///x.png": "no such file",
+    "\x1b[2J.png": "no such file",
+    "text.png": "not a picture: text",
+}
+"""What a list may hold, and why each is no picture."""
+
+
+def bad_files(folder: Path) -> None:
+    (folder / "loop.png").symlink_to("loop.png")
+    os.mkfifo(folder / "pipe.png")
+    with contextlib.chdir(folder), socket.socket(socket.AF_UNIX) as found:  # the path of a socket has to be short
+        found.bind("socket.png")
+    (folder / "text.png").write_text("no picture")
+
+
+@pytest.mark.parametrize("name", ["l.txt", "l.csv", "l.tsv"])
+def test_every_line_is_set_aside_by_itself(tmp_path: Path, name: str) -> None:
     folder(tmp_path, ["a.png"])
-    (tmp_path / "loop.png").symlink_to("loop.png")
-    lines = [
-        "a.png",
-        "x" * 300 + ".png",
-        "y" * 5000,
-        "a\0b.png",
-        "a.png/x.png",
-        "loop.png",
-        "~nobodyhere/x.png",
-        "/dev/null",
-    ]
-    put(tmp_path / "l.txt", "\n".join(lines).encode())
-    report = check.run(DataConfig(sources=(str(tmp_path / "l.txt"),)))
-    assert (report.pictures, report.readable) == (8, 1)
+    bad_files(tmp_path)
+    head, behind = {"l.txt": ("", ""), "l.csv": ("path,label\n", ",x"), "l.tsv": ("path\tlabel\n", "\tx")}[name]
+    nameless = 0 if name == "l.txt" else 1
+    lines = "".join(f"{line}{behind}\n" for line in ("a.png", *BAD_LINES, *[""] * nameless))
+    put(tmp_path / name, (head + lines).encode())
+    report = check.run(DataConfig(sources=(str(tmp_path / name),)))
+    assert (report.pictures, report.readable) == (1 + len(BAD_LINES) + nameless, 1)
     assert all(len(name) < 200 for name, _ in report.unreadable)
     reasons = {name[:5]: reason for name, reason in report.unreadable}
-    assert reasons["xxxxx"] == reasons["yyyyy"] == "File name too long"
-    assert reasons["a\0b.p"] == "a NUL byte in its name"
-    assert reasons["loop."] == "Too many levels of symbolic links"
-    assert reasons["/dev/"] == "not a regular file"
+    for line, reason in BAD_LINES.items():
+        assert reasons[line[:5].replace("//", "/")] == reason
+    last = (f"row {len(BAD_LINES) + 3}", "it names no picture")
+    assert (last in report.unreadable) == bool(nameless)
+
+
+def test_every_entry_of_a_folder_is_set_aside_by_itself(tmp_path: Path) -> None:
+    folder(tmp_path, ["a.png", "x/b.png"])
+    bad_files(tmp_path)
+    (tmp_path / "device.png").symlink_to("/dev/zero")
+    (tmp_path / "dangling.png").symlink_to("nowhere")
+    (tmp_path / "x" / "loop").symlink_to("loop")
+    (tmp_path / "x" / "above").symlink_to("..")
+    (tmp_path / f"{'n' * 250}.png").touch()
+    report = check.run(DataConfig(sources=(str(tmp_path),)))
+    assert report.readable == 2
+    assert {name[:5]: reason for name, reason in report.unreadable} == {
+        "dangl": "cannot be read: No such file or directory",
+        "devic": "not a regular file",
+        "loop.": "cannot be read: Too many levels of symbolic links",
+        "nnnnn": "empty file",
+        "pipe.": "not a regular file",
+        "socke": "cannot be read: No such device or address",
+        "text.": "not a picture: text",
+    }
 
 
 def test_a_list_of_pictures_that_are_not_there_says_where_it_looked(tmp_path: Path) -> None:

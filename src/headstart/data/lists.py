@@ -34,9 +34,8 @@ def in_list(path: Path) -> Found:
     skipped = []
     for row in table.rows:
         if not row.name:
-            raise InputError(
-                f"{path}, row {row.line} names no picture; give its path, relative to the list or absolute"
-            )
+            skipped.append((f"row {row.line}", "it names no picture"))
+            continue
         place, name, reason = _located(path.parent, row.name)
         if reason:
             skipped.append((_short(name), reason))
@@ -45,14 +44,15 @@ def in_list(path: Path) -> Found:
         if before[2:] != row[2:]:
             raise _disagreement(path, before, row)
         entries.setdefault(name, Entry(name, place, row.label, row.split))
-    if not table.rows:
-        raise InputError(f"{path} names no pictures; a line each is needed, with its path")
+    named = [row.name for row in table.rows if row.name]
+    if not named:
+        empty = f" (row {table.rows[0].line} has nothing there)" if table.rows else ""
+        raise InputError(f"{path} names no pictures{empty}; a line each is needed, with its path")
     if not entries:
-        name = table.rows[0].name
         raise InputError(
             f"none of the {len(skipped)} pictures in {path} exist; paths are relative to its folder, so the first was "
-            f"looked for at {printable(_short(os.path.join(path.parent.absolute(), name)))} ({skipped[0][1]})"
-            + _label_behind(path, name)
+            f"looked for at {printable(_short(os.path.join(path.parent.absolute(), named[0])))} "
+            f"({_located(path.parent, named[0])[2]})" + _label_behind(path, named[0])
         )
     return Found(list(entries.values()), skipped, table.notes)
 
