@@ -16,6 +16,7 @@ from rich.console import Console
 
 from headstart.data import check, open_images
 from headstart.records.config import DataConfig
+from headstart.records.names import SETS
 from headstart.training import run as pretraining
 from tests.data.pictures import encoded, folder, pixels, put
 from tests.runs import small
@@ -186,9 +187,17 @@ def test_other_files_are_counted(tmp_path: Path) -> None:
 
 
 def test_a_folder_named_like_a_set_is_spoken_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(folder(tmp_path, ["digits/a/1.png", "cifar10/a/1.png"]))
+    monkeypatch.chdir(folder(tmp_path, ["digits/a/1.png"]))
     assert "the folder of that name is ./digits" in check.run(DataConfig(sources=("digits",))).taken[-1]
-    report = check.run(DataConfig(sources=("cifar10",)))
+    for written in ("digits/", "./digits", str(tmp_path / "digits")):
+        assert check.run(DataConfig(sources=(written,))).pictures == 1
+
+
+@pytest.mark.parametrize("name", sorted(set(SETS) - {"digits"}))
+def test_a_folder_named_like_a_set_of_files_is_the_folder(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(folder(tmp_path, [f"{name}/a/1.png"]))
+    report = check.run(DataConfig(sources=(name,)))
     assert report.pictures == 1
-    assert report.taken[-1] == "cifar10 is taken for the folder of that name; the named set is cifar10:ROOT"
-    assert check.run(DataConfig(sources=("digits/",))).pictures == 1
+    assert report.taken[-1] == f"{name} is taken for the folder of that name; the named set is {name}:ROOT"

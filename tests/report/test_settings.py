@@ -80,6 +80,9 @@ def test_what_cannot_be_compared_is_refused(make_run: Callable[..., Path], tmp_p
         ("paper", "cifar10", "paper"),
         ("paper", "digits", "linear"),
         ("house", "cifar10", "linear"),
+        ("paper", "photos", "linear"),
+        ("paper", "fgvc-aircraft", "paper"),
+        ("paper", "imagenette", "paper"),
     ],
 )
 def test_linear_decides_unless_the_study_is_the_papers(
@@ -91,7 +94,10 @@ def test_linear_decides_unless_the_study_is_the_papers(
     assert frame.read(tmp_path).probe == decides
 
 
-@pytest.mark.parametrize(("set_name", "there"), [("cifar10", True), ("digits", False)])
+@pytest.mark.parametrize(
+    ("set_name", "there"),
+    [("cifar10", True), ("imagenette", True), ("digits", False), ("photos", False), ("grocery43", False)],
+)
 def test_the_papers_tables_are_on_the_page_of_its_sets_alone(
     make_run: Callable[..., Path], tmp_path: Path, set_name: str, there: bool
 ) -> None:

@@ -230,6 +230,18 @@ def test_names_say_what_varies_and_are_safe(tmp_path: Path) -> None:
         assert len(name) <= 200
 
 
+@pytest.mark.parametrize("name", ["stl10", "cifar10", "imagenette"])
+def test_ones_own_folder_with_the_name_of_a_set_is_the_folder(
+    name: str, small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / name).mkdir()
+    monkeypatch.chdir(tmp_path)
+    (run, *_) = study.expand(study.load(small, data=name))
+    assert run.config.data.sources == (str(tmp_path / name),)
+    (run, *_) = study.expand(study.load(f"paper:{name}", data_root=tmp_path))
+    assert run.config.data.sources == (f"{name}:{tmp_path}",)
+
+
 def test_data_can_be_given_by_hand(small: Path, tmp_path: Path) -> None:
     (config,) = {run.config for run in study.expand(study.load("paper:cifar10", data_root=tmp_path, seeds=[3]))[:1]}
     assert config.data.sources == (f"cifar10:{tmp_path}",)

@@ -22,7 +22,7 @@ from headstart.engine.device import Compute, choose
 from headstart.records.claim import identity
 from headstart.records.errors import InputError, Interrupted
 from headstart.use.classifier import Classifier, load_classifier, probabilities
-from headstart.use.finetune import draw_labels, finetune, fold_of
+from headstart.use.finetune import LABELS, draw_labels, finetune, fold_of, starts_of
 from headstart.use.fitting import Fit, Fitter, groups
 from headstart.use.load import Run
 from headstart.use.predict import predict
@@ -177,6 +177,21 @@ def test_all_starts_are_treated_alike(
         assert fits[row.start][-1].layer_decay == row.layer_decay
     assert torch.equal(_stem(given.untrained_backbone()), _stem(run.backbone))
     assert torch.equal(_stem(given.random_backbone()), _stem(run.untrained_backbone()))
+
+
+@pytest.mark.parametrize(
+    ("weights", "labels"),
+    [
+        ("none", ["after SimCLR", "from scratch"]),
+        ("imagenet", ["after SimCLR", "before SimCLR, weights as given", "from scratch"]),
+        ("pretrained", ["after SimCLR", "before SimCLR, weights as given", "from scratch"]),
+        ("runs/other", ["after SimCLR", "before SimCLR, weights as given", "from scratch"]),
+    ],
+)
+def test_no_given_weights_are_called_from_scratch(run: Run, weights: str, labels: list[str]) -> None:
+    began = replace(run, config=replace(run.config, backbone=replace(run.config.backbone, weights=weights)))
+    assert [LABELS[start] for start in starts_of(began, replace(SMALL, scratch=True))] == labels
+    assert [LABELS[start] for start in starts_of(began, SMALL)] == labels[:2]
 
 
 def test_few_labels_are_cross_validated_and_then_all_trained_on(

@@ -23,13 +23,17 @@ from headstart.data.source import Entry, Found, Source, as_text, make, relabel
 from headstart.records.config import DataConfig
 from headstart.records.errors import InputError
 from headstart.records.files import expanded, nearby
+from headstart.records.located import is_own_folder
 from headstart.records.names import HUB, SETS
 
 
 def shown(source: str) -> str:
     """A source as a report shows it: the named set, or the last part of the path."""
     name, _, root = source.partition(":")
-    return name if root and "/" not in name and name != HUB else as_text(Path(source).name)
+    if root and name in SETS and not Path(source).exists():
+        return name
+    path = Path(source)
+    return as_text(path.name if path.name.strip(".") else path.resolve().name)
 
 
 def find(data: DataConfig) -> Source:
@@ -41,7 +45,7 @@ def find(data: DataConfig) -> Source:
         raise InputError(
             "no DATA given; name a folder of pictures, a list of paths, or a set such as digits or cifar10:ROOT"
         )
-    named = [name for name in data.sources if _on_hub(name) or (set_of(name) and not _is_a_folder_instead(name))]
+    named = [name for name in data.sources if _on_hub(name) or (set_of(name) and not is_own_folder(name))]
     if named and len(data.sources) > 1:
         raise InputError(f"{named[0]} must be the only DATA; unpack it into folders to combine it with others")
     source = _of_a_set(named[0], data) if named else _from_files(data.sources, data)
@@ -66,13 +70,8 @@ def _is_a_folder(name: str) -> bool:
     return name in SETS and Path(name).is_dir()
 
 
-def _is_a_folder_instead(name: str) -> bool:
-    """A set that has to be given its folder is not meant where its name alone is a folder."""
-    return _is_a_folder(name) and bool(SETS[name].archive)
-
-
 def _which_of_two(name: str) -> str:
-    if _is_a_folder_instead(name):
+    if is_own_folder(name):
         return f"{name} is taken for the folder of that name; the named set is {name}:ROOT"
     return f"{name} is taken for the named set; the folder of that name is ./{name}"
 

@@ -31,12 +31,17 @@ def located(config: Config, folder: object) -> Config:
 
 def _absolute(text: str, folder: str) -> str:
     name, _, root = text.partition(":")
-    if name in SETS:
+    if name in SETS and not is_own_folder(text, folder):
         return f"{name}:{Path(folder, expanded(root))}" if root else text
     if name == HUB:
         return f"{HUB}:{_absolute(root, folder)}"
     path = Path(folder, expanded(text))
     return str(path) if path.exists() else text
+
+
+def is_own_folder(name: str, folder: str | Path = "") -> bool:
+    """Whether somebody's folder has the name of a set that needs a folder: then the folder is meant (`stl10`)."""
+    return name in SETS and bool(SETS[name].archive) and Path(folder, name).is_dir()
 
 
 def reading(config: Config) -> DataConfig:
@@ -62,7 +67,8 @@ def places(sources: tuple[str, ...]) -> tuple[str, ...]:
         if name == HUB:
             found.append(f"{HUB}:{expanded(root).resolve()}" if expanded(root).exists() else source)
             continue
-        path = root if name in SETS else source
+        named = name in SETS and not is_own_folder(source)
+        path = root if named else source
         resolved = str(expanded(path).resolve()) if path else ""
-        found.append(f"{name}:{resolved}" if name in SETS else resolved)
+        found.append(f"{name}:{resolved}" if named else resolved)
     return tuple(found)

@@ -18,6 +18,7 @@ from headstart.records.config import Config, Device, flatten, from_dict, to_dict
 from headstart.records.errors import InputError
 from headstart.records.files import expanded, nearby, parse_yaml, read_yaml
 from headstart.records.grid import Grid, Point, exclusions, label_of
+from headstart.records.located import is_own_folder
 from headstart.records.names import SETS
 from headstart.records.presets import preset
 from headstart.records.schema import STUDY
@@ -312,7 +313,7 @@ def _data_label(sources: Sequence[str]) -> str:
 def _located(source: str, root: str | Path | None) -> str:
     """A source that means the same from every working folder."""
     head, _, folder = source.partition(":")
-    if head in SETS:
+    if head in SETS and not (root is None and is_own_folder(source)):
         folder = folder or ("" if root is None or head == "digits" else str(root))
         return f"{head}:{expanded(folder).absolute()}" if folder else head
     return str((Path(root or "") / expanded(source)).absolute())
