@@ -107,6 +107,15 @@ LAYOUTS: dict[str, Callable[[State], object]] = {
     "timm with an average": lambda s: {"state_dict": another(s), "state_dict_ema": s, "epoch": 3},
     "torchvision's references": lambda s: {"model": another(s), "model_ema": under("module.", s)},
     "net": lambda s: {"net": s, "acc": 91.2, "epoch": 3},
+    "mmselfsup": lambda s: {
+        "meta": {},
+        "state_dict": under("online_net.0.", s)
+        | under("target_net.0.", another(s))
+        | {"neck.mlp.0.weight": torch.ones(2, 2)},
+    },
+    "supcon": lambda s: {"model": under("encoder.module.", s) | {"head.0.weight": torch.ones(2, 2)}, "epoch": 3},
+    "compiled": lambda s: {"model": under("module._orig_mod.", s)},
+    "averaged": lambda s: under("module.", s) | {"n_averaged": torch.tensor(7)},
     "numbers": sequential,
     "a classifier by number": lambda s: sequential(s) | {"10.weight": torch.ones(2, 512)},
     "shortcut": lambda s: {
@@ -243,6 +252,7 @@ def test_another_efficientnet_is_named_with_its_near_misses() -> None:
         (lambda s: s | {"conv1.weight": s["conv1.weight"] / 0}, "conv1.weight holds values that are not finite"),
         (lambda s: s | {"bn1.bias": torch.full((64,), torch.nan)}, "bn1.bias holds values that are not finite"),
         (lambda s: s | {"bn1.running_var": -torch.ones(64)}, "negative variances"),
+        (lambda s: {n: torch.zeros_like(t) for n, t in s.items()}, "every weight is zero"),
         (lambda s: s | {"bn1.weight": torch.ones(64, dtype=torch.int8)}, "bn1.weight holds int8"),
         (lambda s: s | {"bn1.weight": torch.ones(64, dtype=torch.complex64)}, "bn1.weight holds complex64"),
         (lambda s: s | {"bn1.weight": torch.ones(1, 64)}, r"bn1.weight \(1, 64\) instead of \(64,\)"),

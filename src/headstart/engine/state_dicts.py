@@ -103,7 +103,7 @@ def check_names(given: Tensors, own: Tensors, where: str) -> None:
 
 
 def check_values(given: Tensors, own: Tensors, where: str) -> None:
-    """Raise InputError where numbers of the network would not be numbers."""
+    """Raise InputError where numbers of the network would not be numbers, or say nothing at all."""
     for name, tensor in given.items():
         if not own[name].is_floating_point():
             continue
@@ -113,6 +113,8 @@ def check_values(given: Tensors, own: Tensors, where: str) -> None:
             raise InputError(f"{where}: {name} holds values that are not finite numbers; a training that diverged?")
         if name.endswith("running_var") and (tensor < 0).any():
             raise InputError(f"{where}: {name} holds negative variances")
+    if not any(tensor.ndim > 1 and tensor.any() for tensor in given.values()):
+        raise InputError(f"{where}: every weight is zero; a file that was made and never filled?")
 
 
 def describe(reading: Reading, heads: Collection[str]) -> str:
