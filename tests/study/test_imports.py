@@ -197,6 +197,14 @@ def test_an_occupied_folder_is_refused(few: Path, tmp_path: Path) -> None:
         import_csv(_paths(few), tmp_path / "study")
 
 
+def test_a_study_that_has_no_run_yet_is_not_replaced(few: Path, tmp_path: Path) -> None:
+    (tmp_path / "study").mkdir()
+    (tmp_path / "study" / "study.yaml").write_text("seeds: [0]\n")
+    with pytest.raises(InputError, match="already holds a study"):
+        import_csv(_paths(few), tmp_path / "study")
+    assert [path.name for path in (tmp_path / "study").iterdir()] == ["study.yaml"]
+
+
 def test_a_hostile_set_name_stays_inside_the_study(few: Path, tmp_path: Path) -> None:
     rows = list(csv.reader((few / "ae-train.csv").open(newline="")))
     rows[1][rows[0].index("dataset_name")] = "../../<script>"

@@ -12,9 +12,11 @@ import yaml
 
 from headstart import autoencoders, data, report
 from headstart.data import splits as splitting
+from headstart.engine.checkpoint import give_way
 from headstart.engine.progress import say
 from headstart.records import files
 from headstart.records import folder as runs
+from headstart.records.claim import owned
 from headstart.records.config import (
     AugmentConfig,
     AutoencoderConfig,
@@ -52,9 +54,16 @@ def run(out: Path, device: str = "auto", threads: int | None = None) -> int:
     """Do what is not done yet, then print the comparison and the report's path."""
     from headstart.cli.screen import done, print_comparison
 
-    base = replace(config(), device=device, threads=threads)
     runs.check_study_folder(out)
-    runs.RunFolder(out).open()
+    with owned(runs.RunFolder(out).open(), "demo", give_way, ".claim.demo"):
+        page = _continued(out, replace(config(), device=device, threads=threads))
+    print_comparison({name: RunFolder(out / "runs" / name).read_result() for name in HEADS})
+    done(f"report: {page}", "open it in a browser, then headstart pretrain PICTURES --out runs/mine")
+    return 0
+
+
+def _continued(out: Path, base: Config) -> Path:
+    """Do the runs that are not done, and write the report; returns its path."""
     if not (out / "study.yaml").exists():
         files.write(out / "study.yaml", yaml.safe_dump(_study(base), sort_keys=False))
     images, splits, embedding, before = None, None, None, None
@@ -75,10 +84,7 @@ def run(out: Path, device: str = "auto", threads: int | None = None) -> int:
         before = of_before(folder.read_result())
         if head.needs_autoencoder:
             embedding = autoencoders.load(folder.autoencoder)
-    page = report.write_report(out, probe="few_shot_1")  # few labels are where pretraining is meant to help
-    print_comparison({name: RunFolder(out / "runs" / name).read_result() for name in HEADS})
-    done(f"report: {page}", "open it in a browser, then headstart pretrain PICTURES --out runs/mine")
-    return 0
+    return report.write_report(out, probe="few_shot_1")  # few labels are where pretraining is meant to help
 
 
 def _study(base: Config) -> dict[str, object]:

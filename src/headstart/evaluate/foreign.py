@@ -6,7 +6,7 @@ network with random weights, and the same network with the library's where these
 """
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -191,7 +191,7 @@ def evaluate_run(
     pictures = Pictures(images=images, splits=splits, size=size, moments=moments)
     config = replace(config, data=replace(given, sources=tuple(data) or config.data.sources))
     makers = {
-        "trained": _maker(config, str(folder.backbone), pictures.size),
+        "trained": _own_maker(folder, result, _maker(config, str(folder.backbone), pictures.size)),
         "untrained": _maker(config, config.backbone.weights, pictures.size, fetch),
     } | _references(config, pictures.size, fetch)
     if config.backbone.weights in ("none", *backbones.FETCHED):
@@ -328,6 +328,16 @@ def _maker(config: Config, weights: str, size: int, fetch: bool = False) -> Call
         )
 
     return make
+
+
+def _own_maker(folder: RunFolder, result: Mapping[str, Any], make: Callable[[], nn.Module]) -> Callable[[], nn.Module]:
+    """The same of a run's own backbone, which must still be the one of the result that was read."""
+
+    def made() -> nn.Module:
+        folder.check_backbone(result)
+        return make()
+
+    return made
 
 
 def _references(config: Config, size: int, fetch: bool) -> dict[str, Callable[[], nn.Module]]:

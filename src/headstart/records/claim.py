@@ -156,12 +156,14 @@ class Claim:
 
 
 @contextlib.contextmanager
-def owned(folder: Path, doing: str, lost: Callable[[], None] = lambda: None) -> Iterator[None]:
+def owned(folder: Path, doing: str, lost: Callable[[], None] = lambda: None, name: str = ".claim") -> Iterator[None]:
     """Be the only one that works on a run folder, for the time of the context; `lost` as for `Claim.held`.
+
+    What was looked at before may be another's work by now: whoever owns it looks again.
 
     Raises InputError where another process is: who, where, since when and what it is `doing`.
     """
-    claim = Claim(folder)
+    claim = Claim(folder, name)
     since = time.strftime("%Y-%m-%d %H:%M:%S %z")
     with claim.held(lost, doing=doing, since=since) as mine:
         if not mine:

@@ -109,8 +109,9 @@ def _refuse_others(out: Path, configs: Mapping[str, str]) -> None:
         not (folder / "config.yaml").exists() or read(folder / "config.yaml") == configs.get(folder.name, "").encode()
         for folder in there
     )
-    if there and not begun:
-        raise InputError(f"--out {out} already holds runs; give another folder or delete it")
+    if (there or (out / "study.yaml").exists()) and not begun:
+        what = "runs" if there else "a study"
+        raise InputError(f"--out {out} already holds {what}; give another folder or delete it")
 
 
 def _check_joins(keyed: Mapping[str, Mapping[str, ExportRow]]) -> None:

@@ -77,6 +77,7 @@ def run(
             prepared = prepare(config, images, splits, compute, quiet, begun(folder), grown)
         if distributed.first() and not claimed:
             owner.enter_context(owned(folder.open(), "pretrain", give_way))
+            refuse_finished(folder, config, overwrite, extend)  # by another process, while the pictures were read
         with stop_on_signals():
             run = open_run(folder, prepared, compute, overwrite, extend, deadline, quiet)
             if extend and is_finished(folder, config):

@@ -121,6 +121,7 @@ def finetune(
     compute = compute or choose()
     footprint.check_batch(run.config.backbone, run.size, min(settings.batch_size, len(images)), compute)
     with owned(folder.open(), "finetune", give_way):
+        check_out(folder.path, overwrite)  # another process may have finished while the pictures were read
         starts = starts_of(run, settings)
         identity = f"{run.result['config_hash']} {images.fingerprint} {dataclasses.asdict(settings)}"
         metrics = runs.Metrics(folder.metrics)
@@ -146,7 +147,7 @@ def check_out(out: Path, overwrite: bool) -> None:
     """Raise InputError for a folder that takes no classifier: before a picture is read for it."""
     if (out / RESULT).exists() and not overwrite:
         raise InputError(f"{out} holds a finished classifier; replace it with --overwrite, or give another --out")
-    if runs.RunFolder(out).is_complete():
+    if runs.RunFolder(out).config.exists():
         raise InputError(f"{out} holds a run, not a classifier; give another --out")
     check_output_folder(out)
 

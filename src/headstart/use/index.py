@@ -21,6 +21,7 @@ from headstart.engine.progress import say, stage
 from headstart.engine.randomness import numpy_generator
 from headstart.evaluate.neighbours import nearest, normalized
 from headstart.records import files
+from headstart.records.claim import alone
 from headstart.statistics import wilson
 from headstart.use.embeddings import Embeddings
 
@@ -118,14 +119,15 @@ def _index(within: Embeddings, path: Path) -> tuple[Any, Recall]:
     except (OSError, ValueError, TypeError, RuntimeError):  # none yet, or damaged
         pass
     index, recall = _measured(within, within.identity)
-    about.unlink(missing_ok=True)
     unfinished = beside.with_suffix(f".{os.getpid()}.tmp")
     try:
         index.save(str(unfinished))
-        os.replace(unfinished, beside)
+        with alone(path.parent, f".claim.{beside.name}"):  # two at once: what is said is said of the index beside it
+            about.unlink(missing_ok=True)
+            os.replace(unfinished, beside)
+            files.write(about, json.dumps(asdict(recall)))
     finally:
         unfinished.unlink(missing_ok=True)
-    files.write(about, json.dumps(asdict(recall)))
     return index, recall
 
 
