@@ -97,6 +97,23 @@ def test_the_column_called_label_is_that(tmp_path: Path, kind: str) -> None:
         assert any("column tag not used" in note for note in source.notes)
 
 
+@pytest.mark.parametrize(
+    ("labels", "note"),
+    [
+        (["a", "NA", "None"], "2 labels NA, None taken for none"),
+        ([[1], [0, 1], [0]], "1 row of several classes at once, left unlabelled"),
+        ([-1, 0, 1], "1 label -1 taken for none"),
+    ],
+)
+def test_labels_that_are_none_are_said(tmp_path: Path, labels: list[Any], note: str) -> None:
+    features = datasets.Features({"image": datasets.Image()})
+    pictures = {"image": [{"bytes": picture, "path": None} for picture in PICTURES[:3]]}
+    table = datasets.Dataset.from_dict(pictures, features=features).add_column("label", labels)
+    (tmp_path / "set").mkdir()
+    table.to_parquet(tmp_path / "set/train.parquet")
+    assert f"hf:{tmp_path}/set: {note}" in find(f"hf:{tmp_path}/set").notes
+
+
 def test_bad_rows_are_set_aside_by_name(tmp_path: Path) -> None:
     features = datasets.Features({"image": datasets.Image()})
     cut = PICTURES[3][:60]

@@ -208,6 +208,30 @@ def test_columns_of_parquet(
     assert right(opened(tmp_path / "p.parquet"), range(3))
 
 
+@pytest.mark.parametrize(
+    ("labels", "note"),
+    [
+        (["a", "NA", "nan"], "2 labels NA, nan taken for none"),
+        ([[3], [1, 2], []], "1 row of several classes at once, left unlabelled"),
+        ([[1, 0], [0, 1], [1, 0]], "3 rows of several classes at once, left unlabelled"),
+        ([0, 1, -1], "1 label -1 taken for none"),
+        ([0.0, 1.0, None], None),
+    ],
+)
+def test_labels_that_are_none_are_said(tmp_path: Path, labels: list[Any], note: str | None) -> None:
+    parquet.write_table(pyarrow.table({"image": pyarrow.array(PICTURES[:3]), "label": labels}), tmp_path / "p.parquet")
+    assert find(tmp_path / "p.parquet").notes == ((f"p.parquet: {note}",) if note else ())
+
+
+def test_json_of_several_classes_beside_a_picture_is_said(tmp_path: Path) -> None:
+    labels = ([0], [0, 1], 1)
+    members = [(f"{i}.png", PICTURES[i]) for i in range(3)]
+    members += [(f"{i}.json", json.dumps({"label": label}).encode()) for i, label in enumerate(labels)]
+    source = find(tar(tmp_path / "s.tar", members))
+    assert list(labelled(source).values()) == ["0", None, "1"]
+    assert "s.tar: the label of 1.png cannot be read (it says several classes)" in source.notes
+
+
 def test_a_parquet_file_without_rows_is_named(tmp_path: Path) -> None:
     parquet.write_table(pyarrow.table({"image": pyarrow.array([], pyarrow.binary())}), tmp_path / "p.parquet")
     with pytest.raises(InputError, match="has no rows"):

@@ -77,6 +77,7 @@ def test_a_part_is_known_by_every_word_for_it(tmp_path: Path, word: str) -> None
         ({"labels": np.array([b"a", b"b"] * 4)}, "ab", None),
         ({"labels": np.array([-1, 1] * 4)}, ["-1", "1"], None),
         ({"labels": np.array([-1, 0] * 4)}, [None, "0"], "labels: 4 labels -1 taken for none"),
+        ({"labels": np.array(["NA", "a"] * 4)}, [None, "a"], "labels: 4 labels NA taken for none"),
         ({"labels": np.eye(2, dtype=int)[HALVES]}, "01", "labels taken for one class a column"),
         ({"labels": np.ones((8, 2), int)}, [None, None], "labels (8, 2) says no one class of each picture"),
         ({"labels": HALVES, "classes": np.array(["cat", "dog"])}, ["cat", "dog"], None),

@@ -139,7 +139,7 @@ def test_one_column_a_class(tmp_path: Path) -> None:
     source = table(tmp_path, rows("filename, cat, dog", "1,0", "0,1", "0,0", "1,1"))
     assert labelled(source) == {"p0.png": "cat", "p1.png": "dog", "p2.png": None, "p3.png": None}
     assert "t.csv: columns cat, dog taken for one class a column" in source.notes
-    assert "t.csv: 1 rows have several classes and are left unlabelled" in source.notes
+    assert "t.csv: 1 row of several classes at once, left unlabelled" in source.notes
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from typing import Any
 
 from headstart.data import words
 from headstart.data.decode import UnreadableError
-from headstart.data.labels import class_name, label_columns, without_minus_one
+from headstart.data.labels import class_name, label_columns, none_said, without_minus_one
 from headstart.data.source import Entry, Picture, Source, make
 from headstart.records.errors import InputError
 from headstart.records.files import expanded
@@ -28,22 +28,22 @@ def on_hub(source: str) -> Source:
     found = words.splits(list(parts))
     kinds = found.kinds if found is not None and found.official else {}
     entries: list[Entry] = []
+    none: list[Any] = []
     notes = [f"taken for the official split: {', '.join(f'{n} ({k})' for n, k in kinds.items())}"] if kinds else []
     for name, table in parts.items():
         column, label, others = _columns(source, table)
         official = kinds.get(name, "")
         official = official if official in ("train", "val", "test") else ""
-        entries += [
-            Entry(f"{name}/{row:07d}", picture, value, official)
-            for row, (picture, value) in enumerate(_rows(table, column, label))
-        ]
+        for row, (picture, value, told) in enumerate(_rows(table, column, label)):
+            entries.append(Entry(f"{name}/{row:07d}", picture, told, official))
+            none += [value] if told is None else []
         if others:
             notes.append(f"{source}, {name}: column{'s' if len(others) > 1 else ''} {', '.join(others)} not used")
     if not entries:
         raise InputError(f"{source} holds no pictures: it has no rows")
-    labels, none = without_minus_one([entry.label for entry in entries])
+    labels, minus = without_minus_one([entry.label for entry in entries])
     entries = [replace(entry, label=label) for entry, label in zip(entries, labels, strict=True)]
-    notes += [f"{source}: {note}" for note in none]
+    notes += [f"{source}: {note}" for note in none_said(none) + minus]
     kept = tuple(Path(file["filename"]) for table in parts.values() for file in table.cache_files)
     return make(source, entries, notes=tuple(notes), files=kept)
 
@@ -80,8 +80,8 @@ def _columns(source: str, table: Any) -> tuple[str, str | None, list[str]]:
     return column, label, [name for name in rest if name != label]
 
 
-def _rows(table: Any, column: str, label: str | None) -> Iterator[tuple[Picture, str | None]]:
-    """Every picture, and its label."""
+def _rows(table: Any, column: str, label: str | None) -> Iterator[tuple[Picture, Any, str | None]]:
+    """Every picture, what the column of labels says of it, and the class that this means."""
     from datasets import Image  # noqa: PLC0415 - an extra
 
     names = getattr(table.features[label], "names", None) if label else None
@@ -89,7 +89,7 @@ def _rows(table: Any, column: str, label: str | None) -> Iterator[tuple[Picture,
     encoded = table.select_columns([column]).cast_column(column, Image(decode=False))
     size = (encoded.dataset_size or 0) // max(1, len(table))
     for row, value in enumerate(labels):
-        yield HubCell(encoded, column, row, size), class_name(value, names or [])
+        yield HubCell(encoded, column, row, size), value, class_name(value, names or [])
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,8 +5,8 @@ Comes in: headers and values as people and tools write them. Goes out: a class a
 
 import re
 import unicodedata
-from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from headstart.data.words import in_order
@@ -51,6 +51,18 @@ def as_label(value: Any) -> str | None:
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     return None if value is None or no_label(str(value)) else str(value)
+
+
+def none_said(values: Iterable[Any]) -> list[str]:
+    """Sentences for values that are no class: several classes at once, and texts that stand where there is none."""
+    several, none = 0, Counter[str]()
+    for value in values:
+        if isinstance(value, list | tuple):
+            several += len(value) > 1
+        elif isinstance(value, str) and value.strip() and no_label(value):
+            none[value.strip()] += 1
+    said = [f"{number(several, 'row')} of several classes at once, left unlabelled"] if several else []
+    return said + ([f"{number(none.total(), 'label')} {', '.join(none)} taken for none"] if none else [])
 
 
 def class_name(value: Any, names: Sequence[str]) -> str | None:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from headstart.data.decode import MAX_BYTES, SUFFIXES, UnreadableError
-from headstart.data.labels import as_label, class_name, key, label_columns, without_minus_one
+from headstart.data.labels import as_label, class_name, key, label_columns, none_said, without_minus_one
 from headstart.data.layout import JUNK, Folder, Layout, Role
 from headstart.data.source import Entry, Found
 from headstart.data.stacks import in_arrays
@@ -232,7 +232,8 @@ def _label_beside(member: Member | None) -> tuple[str | None, str | None]:
         return None, str(error)
     values = found if isinstance(found, dict) else {}
     headers = [header for header, value in values.items() if not isinstance(value, dict)]
-    return next((as_label(values[headers[i]]) for i in label_columns(headers)), None), None
+    value = next((values[headers[i]] for i in label_columns(headers)), None)
+    return as_label(value), "it says several classes" if isinstance(value, list) and len(value) > 1 else None
 
 
 # -------------------------------------------------------------------------------------------------------------- parquet
@@ -296,18 +297,22 @@ def _in_parquet(path: Path) -> Found:
     table = _Table(path, columns.pictures)
     cells: list[Cell] = []
     labels: list[str | None] = []
+    none: list[Any] = []
     parts: list[str | None] = []
     for group in range(file.num_row_groups):
         count = file.metadata.row_group(group).num_rows
         size = file.metadata.row_group(group).total_byte_size // max(1, count)
         wanted = [name for name in (columns.label, columns.split) if name]
         values = file.read_row_group(group, columns=wanted).to_pydict() if wanted else {}
-        labels += [class_name(value, columns.classes) for value in values.get(columns.label, [None] * count)]
+        of_labels = values.get(columns.label, [None] * count)
+        labels += (told := [class_name(value, columns.classes) for value in of_labels])
+        none += [value for value, label in zip(of_labels, told, strict=True) if label is None]
         parts += [split_kind(str(value)) if value else "" for value in values.get(columns.split, [None] * count)]
         cells += [Cell(table, group, row, size) for row in range(count)]
     if not cells:
         raise InputError(f"{path} has no rows")
     told, notes = without_minus_one(labels)
+    notes = none_said(none) + notes
     if None in parts:
         parts = [""] * len(parts)
         notes.append(f"column {columns.split} not used: it says more than train, val and test")

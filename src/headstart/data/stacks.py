@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from headstart.data import words
-from headstart.data.labels import as_label, is_label, key, label_columns, without_minus_one
+from headstart.data.labels import as_label, is_label, key, label_columns, none_said, without_minus_one
 from headstart.data.source import Entry, Found
 from headstart.records.arrays import in_words
 from headstart.records.errors import InputError
@@ -126,6 +126,7 @@ class _Labels:
     def _texts(self, name: str, array: np.ndarray) -> list[str | None]:
         flat = array.reshape(-1) if array.ndim == 1 or array.shape[1:] == (1,) else None
         if flat is not None:
+            self._said += [f"{name}: {note}" for note in none_said(flat.tolist())]
             return [as_label(value) for value in flat.tolist()]
         if array.ndim == 2 and np.isin(array, (0, 1)).all() and (array.sum(1) == 1).all():
             self._said.append(f"{name} taken for one class a column")

@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from headstart.data import words
 from headstart.data.decode import SUFFIXES
-from headstart.data.labels import is_label, key, label_columns, no_label, without_minus_one
+from headstart.data.labels import is_label, key, label_columns, no_label, none_said, without_minus_one
 from headstart.records.errors import InputError
 from headstart.records.files import missing
 from headstart.records.text import from_data_cell, printable
@@ -208,23 +208,18 @@ class _Columns:
 
     def rows(self, lines: Sequence[tuple[int, list[str]]]) -> list[TableRow]:
         """A row for every line below the header."""
-        rows, none, several = [], Counter[str](), 0
+        rows: list[TableRow] = []
+        none: list[str | tuple[str, ...]] = []
         for line, cells in lines[1:] if self.header else lines:
-            label = None
+            value: str | tuple[str, ...] = "" if self.label is None else _cell(cells, self.label)
             if self.one_of:
-                yes = [i for i in self.one_of if _YES_OR_NO[_cell(cells, i).lower()]]
-                several += len(yes) > 1
-                label = self.header[yes[0]] if len(yes) == 1 else None
-            elif self.label is not None:
-                text = _cell(cells, self.label)
-                label = None if no_label(text) else text
-                if label is None and text:
-                    none[text] += 1
-            rows.append(TableRow(line, _cell(cells, self.name), label, self._split_of(line, cells)))
-        if several:
-            self._say(f"{several} rows have several classes and are left unlabelled")
-        if none.total():
-            self._say(f"{none.total()} labels {', '.join(none)} taken for none")
+                yes = tuple(self.header[i] for i in self.one_of if _YES_OR_NO[_cell(cells, i).lower()])
+                value = yes[0] if len(yes) == 1 else yes
+            label = value if isinstance(value, str) and not (self.label is not None and no_label(value)) else None
+            none += [value] if label is None else []
+            rows.append(TableRow(line, _cell(cells, self.name), label or None, self._split_of(line, cells)))
+        for said in none_said(none):
+            self._say(said)
         labels, notes = without_minus_one([row.label for row in rows])
         self.notes += [f"{self.path.name}: {note}" for note in notes]
         self._say_ragged(lines)
