@@ -1,6 +1,7 @@
 """Embedding on a Ray cluster: what one process writes, also where a worker is lost and where pictures come and go."""
 
 import importlib.util
+import os
 import shutil
 import subprocess
 import sys
@@ -26,6 +27,7 @@ from headstart.use.embed import Embedded, embed
 from headstart.use.embeddings import read
 from headstart.use.load import Run
 from tests.study.test_ray import Eager
+from tests.study.tiny import sprung, traps
 
 NEEDS_RAY = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="needs the extra ray")
 COMPUTE = choose("cpu", "float32", threads=1)
@@ -62,16 +64,18 @@ def test_a_cluster_writes_what_one_process_does_and_a_lost_worker_s_part_again(
     run: Run, mine: Path, tmp_path: Path
 ) -> None:
     out, marker = tmp_path / "all.npz", tmp_path / "died"
-    words = ["embed", str(run.folder.path), mine.name, "--out", out.name, "--executor", "ray", "--threads", "1"]
+    words = ["embed", str(run.folder.path), f"../{mine.name}", "--out", f"../{out.name}", "--executor", "ray"]
+    words += ["--threads", "1"]
     command = [sys.executable, "-P", "-c", DYING, str(marker), *words, "--device", "cpu", "--paths"]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=1800)
+    done = subprocess.run(command, capture_output=True, text=True, cwd=traps(out), timeout=1800)
     assert done.returncode == 0, done.stderr[-2000:]
+    assert sprung(out) == "", "a worker imports from the folder in which the command was given"
     assert marker.exists()
     assert "59 pictures, 59 embedded now" in done.stdout.replace("\n", " ")
     assert "1 of 60 pictures set aside (ring/10.png" in done.stderr
     assert_as_by_one_process(run, mine, out, tmp_path)
     with np.load(out) as file:
-        assert file["paths"].tolist() == [str(mine / name) for name in file["names"].tolist()]
+        assert [*map(os.path.normpath, file["paths"])] == [str(mine / name) for name in file["names"].tolist()]
 
 
 def assert_as_by_one_process(run: Run, photos: Path, out: Path, folder: Path) -> None:
