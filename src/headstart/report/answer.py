@@ -134,12 +134,15 @@ def _gains(study: Records, judged: pd.DataFrame) -> str:
 
 
 def _autoencoders(study: Records) -> str:
-    """What a study of autoencoders alone found."""
-    rows = study.autoencoders.sort_values(["dataset", "hidden_dim", "seed"])
-    found = [
-        f"{row.test_mse:.5f} on {row.dataset} with an embedding of {row.hidden_dim} (seed {row.seed})"
-        for row in rows.itertuples()
-        if not isnan(row.test_mse)
-    ]
-    told = f": test MSE {listed(found)}" if found else ""
-    return f"{number(len(rows), 'autoencoder')} and no backbone{told}."
+    """What a study of autoencoders alone found: of several seeds the lowest error and the highest."""
+    kinds = study.autoencoders["kind"].nunique() > 1
+    found = []
+    rows = study.autoencoders[study.autoencoders["test_mse"].notna()]
+    for (dataset, kind, size), own in rows.groupby(["dataset", "kind", "hidden_dim"]):
+        errors, seeds = sorted(own["test_mse"].astype(float)), own["seed"].astype(str)
+        told = f"{errors[0]:.5f}" + (f" to {errors[-1]:.5f}" if len(own) > 1 else "")
+        over = f"{len(own)} seeds" if len(own) > 1 else f"seed {seeds.iloc[0]}"
+        of_kind = f" of kind {kind}" if kinds else ""
+        found.append(f"{told} on {dataset} with an embedding of {size}{of_kind} ({over})")
+    errors_told = f": test MSE {listed(found)}" if found else ""
+    return f"{number(len(study.autoencoders), 'autoencoder')} and no backbone{errors_told}."

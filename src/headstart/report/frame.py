@@ -268,14 +268,16 @@ def _row(
     }
 
 
-AUTOENCODER_COLUMNS = ("run", "dataset", "hidden_dim", "seed", "test_mse", "val_mse", "best_epoch", "seconds")
+AUTOENCODER_COLUMNS = ("run", "dataset", "kind", "hidden_dim", "seed", "test_mse", "val_mse", "best_epoch", "seconds")
+"""`kind` also says where pictures were Z-scored, as the error is in other units then."""
 
 
 def _autoencoder(name: str, result: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, Any]:
-    found = result.get("autoencoder") or {}
+    found, settings = result.get("autoencoder") or {}, config.get("autoencoder") or {}
     return {
         "run": name,
         "dataset": _dataset(name, result, config),
+        "kind": f"{settings.get('kind', 'mlp')}{', Z-scored' if settings.get('normalize') else ''}",
         "hidden_dim": result["head"]["hidden_dim"],
         "seed": config.get("seed", 0),
         **{key: found.get(key) for key in ("test_mse", "val_mse", "best_epoch")},
@@ -286,7 +288,7 @@ def _autoencoder(name: str, result: Mapping[str, Any], config: Mapping[str, Any]
 def _autoencoders(rows: Iterable[dict[str, Any]]) -> pd.DataFrame:
     """One row for each; a run of this stage alone that was given a shared one, and took no time, is not another."""
     frame = pd.DataFrame(list(rows), columns=list(AUTOENCODER_COLUMNS))
-    same = ["dataset", "hidden_dim", "seed", "test_mse", "val_mse", "best_epoch"]
+    same = ["dataset", "kind", "hidden_dim", "seed", "test_mse", "val_mse", "best_epoch"]
     repeats = frame.sort_values("seconds", na_position="last", kind="stable").duplicated(same)
     return frame[~(repeats.sort_index() & frame["seconds"].isna())].reset_index(drop=True)
 

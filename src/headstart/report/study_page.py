@@ -323,6 +323,7 @@ def _autoencoders(study: Records) -> SortableTable:
     columns = [
         Column("autoencoder"),
         Column("data set", filter=True),
+        Column("kind", filter=True),
         Column("dim(g)", numeric=True),
         Column("test MSE", numeric=True),
         Column("best epoch", numeric=True),
@@ -332,6 +333,7 @@ def _autoencoders(study: Records) -> SortableTable:
         [
             a.run,
             str(a.dataset),
+            a.kind,
             str(a.hidden_dim),
             f"{a.test_mse:.5f}" if not isnan(a.test_mse) else "–",
             f"{a.best_epoch:.0f}" if not isnan(a.best_epoch) else "–",
