@@ -16,8 +16,8 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from recorded import accuracies, epochs, of_sets, studies, table
-from scipy.stats import rankdata, spearmanr
+from recorded import accuracies, correlations, epochs, middle, of_sets, ranked, studies, table, two
+from scipy.stats import spearmanr
 
 from headstart.report.frame import Records
 from headstart.report.svg import WIDTH, Drawing, Look, scale
@@ -25,7 +25,6 @@ from headstart.statistics import Interval, t_interval
 
 FEWEST = 8
 """Runs of a setting; fewer tell nothing of ranks."""
-DRAWS = 2000
 PROBES = ("few_shot_5", "knn", "linear", "few_shot_1", "paper")
 SHOWN = "few_shot_5"
 """The probe that is shown setting by setting: every study has it, and it moves."""
@@ -63,7 +62,7 @@ class Agreement:
     """(2, runs): figures and accuracies."""
     rho: float
     draws: np.ndarray
-    """The bootstrap's correlations (DRAWS,), nan where all that was drawn is one value."""
+    """The bootstrap's correlations, nan where all that was drawn is one value."""
 
     @property
     def runs(self) -> int:
@@ -73,7 +72,7 @@ class Agreement:
     @property
     def interval(self) -> Interval:
         """95 %."""
-        return _middle(self.draws)
+        return middle(self.draws)
 
 
 @dataclass(frozen=True)
@@ -115,10 +114,10 @@ def agreements(study: str, records: Records) -> Iterator[Agreement]:
             continue
         values = pd.DataFrame([{**figures(records, run), **accuracies(records, run)} for run in chosen])
         values = values.drop(columns=[LOSS] if UNLIKE & {*runs.columns} else []).astype(float)
-        ranks = _ranks(values)
+        ranks = ranked(values)
         for probe in (probe for probe in PROBES if probe in ranks):
             for figure in (figure for figure in FIGURES if figure in ranks):
-                rho = _correlations(ranks[figure], ranks[probe])
+                rho = correlations(ranks[figure], ranks[probe])
                 pairs = values[[figure, probe]].to_numpy().T
                 yield Agreement(f"{study}, {name}", probe, figure, pairs, float(rho[0]), rho[1:])
 
@@ -140,25 +139,6 @@ def _signed(value: float | None, sign: int) -> float | None:
     return None if value is None else sign * value
 
 
-def _ranks(values: pd.DataFrame) -> dict[str, np.ndarray]:
-    """Ranks (1 + DRAWS, runs) of each column that every run has and that varies: as it is, and as it is drawn."""
-    draws = np.random.default_rng(0).integers(0, len(values), (DRAWS, len(values)))
-    found = {}
-    for column in values:
-        x = values[column].to_numpy()
-        if np.isfinite(x).all() and np.ptp(x):
-            found[str(column)] = rankdata(np.vstack([x, x[draws]]), axis=1)
-    return found
-
-
-def _correlations(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Pearson's correlation of each row of ranks, which is Spearman's."""
-    a, b = (ranks - ranks.mean(axis=1, keepdims=True) for ranks in (a, b))
-    with np.errstate(invalid="ignore"):
-        found: np.ndarray = (a * b).sum(1) / np.sqrt((a * a).sum(1) * (b * b).sum(1))
-    return found
-
-
 def over_settings(found: Sequence[Agreement]) -> Iterator[Pooled]:
     """Each figure of one probe's agreements over its settings."""
     for figure in FIGURES:
@@ -173,7 +153,7 @@ def over_settings(found: Sequence[Agreement]) -> Iterator[Pooled]:
                 len(own),
                 sum(one.runs for one in own),
                 float(np.tanh(np.average(z, weights=weights))),
-                _middle(np.tanh(np.average(draws, axis=0, weights=weights))),
+                middle(np.tanh(np.average(draws, axis=0, weights=weights))),
                 (float(low), float(high)),
                 float(spearmanr(*np.hstack([one.pairs for one in own])).statistic),
             )
@@ -183,11 +163,6 @@ def _z(rho: np.ndarray) -> np.ndarray:
     """Fisher's transformation, finite where ranks agree wholly."""
     found: np.ndarray = np.arctanh(np.clip(rho, -0.999, 0.999))
     return found
-
-
-def _middle(draws: np.ndarray) -> Interval:
-    low, high = np.nanquantile(draws, (0.025, 0.975))
-    return float(low), float(high)
 
 
 def _pooled_table(found: Sequence[Agreement], order: Sequence[str]) -> str:
@@ -203,7 +178,7 @@ def _pooled_table(found: Sequence[Agreement], order: Sequence[str]) -> str:
 
 
 def _cell(pooled: Pooled | None) -> str:
-    return "" if pooled is None else f"{pooled.rho:.2f} ({pooled.interval[0]:.2f} to {pooled.interval[1]:.2f})"
+    return "" if pooled is None else f"{two(pooled.rho)} ({two(pooled.interval[0])} to {two(pooled.interval[1])})"
 
 
 def _setting_table(found: Sequence[Agreement], order: Sequence[str]) -> str:
@@ -213,7 +188,7 @@ def _setting_table(found: Sequence[Agreement], order: Sequence[str]) -> str:
     rows = []
     for figure in order:
         low, high = pooled[figure].of_settings
-        over = [f"{low:.2f} to {high:.2f}" if pooled[figure].settings > 2 else "", f"{pooled[figure].as_one:.2f}"]
+        over = [f"{two(low)} to {two(high)}" if pooled[figure].settings > 2 else "", two(pooled[figure].as_one)]
         rows.append([figure, *(cells.get((setting, figure), "") for setting in settings), *over])
     heads = [f"{one.setting} ({one.runs})" for one in {one.setting: one for one in found}.values()]
     return table([f"`{SHOWN}`", *heads, "over settings", "as one"], rows)
@@ -222,7 +197,7 @@ def _setting_table(found: Sequence[Agreement], order: Sequence[str]) -> str:
 def _starred(one: Agreement) -> str:
     """The correlation, marked where its interval leaves out zero."""
     low, high = one.interval
-    return f"{one.rho:.2f}{'*' if low > 0 or high < 0 else ''}"
+    return f"{two(one.rho)}{'*' if low > 0 or high < 0 else ''}"
 
 
 def _drawing(found: Sequence[Agreement], order: Sequence[str]) -> Drawing:

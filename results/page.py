@@ -19,12 +19,19 @@ from pathlib import Path
 import pandas as pd
 
 HERE = Path(__file__).parent
+UNSAID = 4
+"""Exit code of a script whose records are not here: its block stays as it is."""
 BLOCK = re.compile(r"(<!-- ([^\n]+) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
 
 
 def written(text: str, files: Path, root: Path = HERE) -> str:
     """The page with every block as the records under `root` have it; what scripts make of files goes into `files`."""
-    return BLOCK.sub(lambda block: f"{block[1]}\n{body(block[2], files, root)}\n\n{block[4]}", text)
+
+    def again(block: re.Match[str]) -> str:
+        lines = body(block[2], files, root)
+        return block[0] if lines is None else f"{block[1]}\n{lines}\n\n{block[4]}"
+
+    return BLOCK.sub(again, text)
 
 
 def stale(root: Path = HERE) -> list[str]:
@@ -58,11 +65,14 @@ def rewrite(root: Path = HERE) -> None:
         page.write_text(written(page.read_text(encoding="utf-8"), root, root), encoding="utf-8")
 
 
-def body(source: str, files: Path, root: Path) -> str:
-    """The lines of one block."""
+def body(source: str, files: Path, root: Path) -> str | None:
+    """The lines of one block; None where what they come from is not here."""
     if source.endswith(".py"):
         command = [sys.executable, str(root / source), str(files)]
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+        done = subprocess.run(command, stdout=subprocess.PIPE, text=True)
+        if done.returncode != UNSAID:
+            done.check_returncode()
+        return None if done.returncode == UNSAID else done.stdout.strip()
     place, _, asked = source.partition(": ")
     study, probe = place.split()
     lines = (root / study / "answers" / f"{probe}.md").read_text(encoding="utf-8").splitlines()

@@ -1,23 +1,42 @@
 """What the scripts beside this file read: the committed studies, and the figures that their runs recorded."""
 
 from collections.abc import Iterator
+from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
+from scipy.stats import rankdata
 
+from headstart.records.files import read_json
 from headstart.report import frame
+from headstart.statistics import Interval
 
 HERE = Path(__file__).parent
+DRAWS = 2000
+"""Of the bootstrap over runs."""
 Line = dict[str, Any]
 
 
-def studies(root: Path = HERE) -> Iterator[tuple[str, frame.Records]]:
-    """Every study with a SimCLR run, by its name below results/."""
-    for path in sorted(path.parent for path in root.rglob("decides.json")):
-        records = frame.read(path)
-        if len(records.runs):
-            yield path.relative_to(root).as_posix(), records
+@cache
+def studies(root: Path = HERE) -> tuple[tuple[str, frame.Records], ...]:
+    """Every study with a SimCLR run, by its name below results/ and the probe that decides in it.
+
+    A run of two studies (the paper's two heads stand in several) is one of the first alone.
+    """
+    seen: set[tuple[str, str]] = set()
+    found = []
+    for decides in sorted(root.rglob("decides.json")):
+        records = frame.read(decides.parent, read_json(decides)["probe"])
+        results = (records.results[run] for run in records.runs["run"])
+        own = [(result["config_hash"], result["data"]["fingerprint"]) for result in results]
+        runs = records.runs[[one not in seen for one in own]]
+        seen |= {*own}
+        if len(runs):
+            found.append((decides.parent.relative_to(root).as_posix(), replace(records, runs=runs)))
+    return tuple(found)
 
 
 def of_sets(records: frame.Records) -> Iterator[tuple[str, pd.DataFrame]]:
@@ -34,6 +53,36 @@ def epochs(records: frame.Records, run: str) -> list[Line]:
 def accuracies(records: frame.Records, run: str) -> dict[str, float]:
     """Accuracy of each probe, in percent."""
     return {name: 100 * found["accuracy"] for name, found in records.results[run]["probes"].items()}
+
+
+def ranked(values: pd.DataFrame) -> dict[str, np.ndarray]:
+    """Ranks (1 + DRAWS, runs) of each column that every run has and that varies: as it is, and as runs are drawn."""
+    draws = np.random.default_rng(0).integers(0, len(values), (DRAWS, len(values)))
+    found = {}
+    for column in values:
+        x = values[column].to_numpy(float)
+        if np.isfinite(x).all() and np.ptp(x):
+            found[str(column)] = rankdata(np.vstack([x, x[draws]]), axis=1)
+    return found
+
+
+def correlations(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Pearson's correlation of each row of ranks, which is Spearman's; nan where a row is of one value."""
+    a, b = (ranks - ranks.mean(axis=1, keepdims=True) for ranks in (a, b))
+    with np.errstate(invalid="ignore"):
+        found: np.ndarray = (a * b).sum(1) / np.sqrt((a * a).sum(1) * (b * b).sum(1))
+    return found
+
+
+def middle(draws: np.ndarray) -> Interval:
+    """The middle 95 % of a bootstrap's draws."""
+    low, high = np.nanquantile(draws, (0.025, 0.975))
+    return float(low), float(high)
+
+
+def two(value: float) -> str:
+    """Two decimals, and no minus before zero."""
+    return f"{value:.2f}".replace("-0.00", "0.00")
 
 
 def table(head: list[str], rows: list[list[str]], left: int = 1) -> str:

@@ -29,9 +29,12 @@ from headstart.records.errors import InputError
 from headstart.records.files import read_json, read_yaml, write, write_json
 from headstart.records.text import visible
 from headstart.report import answer, frame, tables
+from headstart.report.settings import counted
 
 HERE = Path(__file__).parent
 RECORD = ("config.yaml", "result.json", "metrics.jsonl")
+SEED = re.compile(r"seed=\d+$")
+"""At the end of a run's name."""
 DECIDES = "decides.json"
 """Beside a study's records: the probe that decides, to be chosen before any comparison is looked at; null where the
 study trained autoencoders alone, whose test MSE is told."""
@@ -40,19 +43,20 @@ study trained autoencoders alone, whose test MSE is told."""
 def collect(study: Path, out: Path, probe: str | None = None) -> None:
     """Copy the records of a study's finished runs to `out`, and write what they say.
 
-    Paths below the current folder become relative to it. Where `out` holds the same study, its runs stay, and the seeds
-    of both are planned. Raises InputError, before anything is written, for a folder without finished runs, a probe that
-    they do not have, or none where they have one.
+    Paths below the current folder become relative to it; of other pictures and weights the name alone stays. Where
+    `out` holds the same study, its runs stay, and the seeds of both are planned. Raises InputError, before anything is
+    written, for a folder without finished runs, a probe that they do not have, or none where they have one, and for
+    runs that differ from those of other seeds in `out` in a setting.
     """
     found = frame.read(study, probe)
     if probe is None and any(result.get("probes") for result in found.results.values()):
         raise InputError(f"the runs of {study} are probed; say with --probe which one decides")
-    here = f"{Path.cwd()}/"
     finished = sorted((study / "runs").glob("*/result.json"))
+    for unlike in _unlike(out, finished):
+        raise InputError(unlike)
     planned = _joined(out / "study.yaml", study / "study.yaml")
     for path in (study / "study.yaml", *(result.with_name(name) for result in finished for name in RECORD)):
-        text = re.sub(r"(?m)^  folder: .*\n", "", path.read_text(encoding="utf-8"))  # where the command was given
-        write(out / path.relative_to(study), text.replace(here, ""))
+        write(out / path.relative_to(study), _placeless(path))
     if planned:
         write(out / "study.yaml", planned)
     for failed in (study / "runs").glob("*/failed.json"):
@@ -62,17 +66,33 @@ def collect(study: Path, out: Path, probe: str | None = None) -> None:
     say(out)
 
 
+def _placeless(path: Path) -> str:
+    """A record without the folders of the machine that wrote it."""
+    text = re.sub(r"(?m)^  folder: .*\n", "", path.read_text(encoding="utf-8"))  # where the command was given
+    text = text.replace(f"{Path.cwd()}/", "")
+    return re.sub(r"(?m)^(\s*(?:- |weights: ))/(?:.*/)?([^/\n]+)$", r"\1\2", text)
+
+
+def _unlike(kept: Path, finished: Sequence[Path]) -> Iterator[str]:
+    """In which setting a run differs from the same of another seed among those kept."""
+    there = {SEED.sub("", path.parent.name): path for path in (kept / "runs").glob("*/config.yaml")}
+    for path in (result.with_name("config.yaml") for result in finished if SEED.search(result.parent.name)):
+        if before := there.get(SEED.sub("", path.parent.name)):
+            one, other = counted(read_yaml(before)), counted(read_yaml(path))
+            for name in (name for name in one if other.get(name, one[name]) != one[name]):
+                yield (
+                    f"{path.parent.name} has {name} {other[name]}, and {before.parent.name} {one[name]}; give "
+                    f"--set {name}={one[name]}, and another --out"
+                )
+
+
 def _joined(before: Path, after: Path) -> str:
-    """study.yaml of both where they differ in their seeds alone; else empty, and the later one stands."""
+    """The earlier study.yaml with the seeds of both, where they cross the same factors; else empty."""
     one, other = (read_yaml(path) if path.exists() else {} for path in (before, after))
-    if not one or _no_seeds(one) != _no_seeds(other):
+    if not one or any(one.get(name) != other.get(name) for name in ("name", "factors")):
         return ""
     seeds = [*one["seeds"], *(seed for seed in other["seeds"] if seed not in one["seeds"])]
     return yaml.safe_dump(one | {"seeds": seeds}, sort_keys=False, allow_unicode=True)
-
-
-def _no_seeds(study: dict[str, object]) -> dict[str, object]:
-    return {name: value for name, value in study.items() if name not in ("seeds", "headstart", "folder")}
 
 
 def add(name: str, seeds: Sequence[str], out: Path, options: Sequence[str]) -> int:

@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -155,7 +156,7 @@ def test_another_seed_is_one_command_and_changes_the_page(
         seeds = arguments[arguments.index("--seeds") + 1 : arguments.index("--out")]
         for seed in map(int, seeds):
             for init, frozen in (("autoencoder", True), ("random", False)):
-                make_run(out / "runs" / f"{init}{seed}", init=init, frozen=frozen, seed=seed)
+                make_run(out / "runs" / f"init={init},seed={seed}", init=init, frozen=frozen, seed=seed)
         (out / "study.yaml").write_text(f"name: small\nseeds: [{', '.join(seeds)}]\n")
         return 0
 
@@ -181,3 +182,10 @@ def test_another_seed_is_one_command_and_changes_the_page(
     assert script.check() == 0
     readme.write_text(text.replace("over 4 seeds", "over 5 seeds"))
     assert script.check() == 2  # as a block, and as a quotation
+
+    trained(["--seeds", "4", "--out", "runs/other"])
+    config = tmp_path / "runs" / "other" / "runs" / "init=random,seed=4" / "config.yaml"
+    config.write_text(re.sub(r"(?m)^  temperature: .*$", "  temperature: 0.1", config.read_text()))
+    with pytest.raises(InputError, match=r"init=random,seed=4 has contrastive.temperature 0.1, and .* 0.5; give --set"):
+        script.collect(tmp_path / "runs" / "other", kept, "linear")
+    assert len(list((kept / "runs").iterdir())) == 8

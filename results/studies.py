@@ -1,0 +1,44 @@
+"""Which studies there are: `python results/studies.py` prints the table of README.md."""
+
+import signal
+
+from recorded import HERE, studies, table
+
+from headstart.records.files import read_json, read_yaml
+from headstart.report import frame
+
+
+def main() -> None:
+    """Print the table as Markdown, and how many runs it holds."""
+    rows, finished, autoencoders = [], 0, 0
+    for decides in sorted(HERE.rglob("decides.json")):
+        study, probe = decides.parent.relative_to(HERE).as_posix(), read_json(decides)["probe"]
+        records = frame.read(decides.parent, probe)
+        base, runs = read_yaml(decides.with_name("study.yaml"))["base"], records.runs
+        finished, autoencoders = finished + len(runs), autoencoders + len(records.autoencoders)
+        told = runs if len(runs) else records.autoencoders
+        sets = ", ".join(sorted({*map(str, told["dataset" if told is not runs else "set"])}))
+        trained = (
+            f"{base['contrastive']['epochs']} epochs of SimCLR"
+            if len(runs)
+            else f"{base['autoencoder']['epochs']} epochs"
+        )
+        limit = f", {base['data']['limit']:,} pictures" if base["data"].get("limit") else ""
+        network = base["backbone"]["name"].removeprefix("timm:tf_") if len(runs) else "autoencoders"
+        rows.append(
+            [
+                f"[{study}]({study}.yaml)",
+                f"{sets}{limit}",
+                f"{network}, {trained}",
+                f"`{probe}`" if probe else "",
+                *(str(told["seed"].nunique()), str(len(told))),
+            ]
+        )
+    print(table(["study", "pictures", "training", "decides", "seeds", "runs"], rows, left=4))
+    different = sum(len(records.runs) for _, records in studies())
+    print(f"\n{finished} runs of SimCLR, {different} of them different, and {autoencoders} autoencoders of their own.")
+
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `| head` ends it without a word
+    main()
