@@ -2,13 +2,14 @@
 
     python results/records.py collect runs/controls results/digits/controls --probe linear
     python results/records.py collect runs/autoencoders results/paper/autoencoders      # no run has a probe
-    python results/records.py add digits/controls --seeds 6 7      # options of `headstart study run` may follow
+    python results/records.py add digits/controls --seeds 6 7
     python results/records.py check
 
 `collect` copies each run's config.yaml, result.json and metrics.jsonl (no weights), writes the report by the probe that
 decides, and the sentences by every other; runs that are there already stay. `add` trains further seeds of a committed
-study and collects them. Both write README.md's tables and quotations anew (page.py). `check` does all this again in a
-temporary folder and compares.
+study and collects them; options of `headstart study run` may follow (--data-root DIR, --threads 1, --set NAME=VALUE).
+Both write README.md's tables and quotations anew (page.py). `check` does all this again in a temporary folder and
+compares.
 """
 
 import argparse
