@@ -103,6 +103,27 @@ def test_autoencoders_alone_are_told_by_their_error(
     assert script.check() == 0
 
 
+def test_autoencoders_of_several_kinds_are_told_apart_and_seeds_by_their_range(
+    script: ModuleType, make_run: Callable[..., Path], tmp_path: Path
+) -> None:
+    for seed in range(2):
+        for scored, mse in ((False, 0.01), (True, 0.6)):
+            own = make_run(tmp_path / "study" / "runs" / f"{scored},seed={seed}", seed=seed)
+            result = json.loads((own / "result.json").read_text())
+            result |= {"stage": "autoencoder", "contrastive": None, "probes": {}, "untrained": {}, "geometry": {}}
+            result["autoencoder"]["test_mse"] = mse + seed / 1000
+            (own / "result.json").write_text(json.dumps(result))
+            config = (own / "config.yaml").read_text().split("autoencoder:\n")
+            settings = config[1].replace("normalize: false", f"normalize: {str(scored).lower()}", 1)
+            (own / "config.yaml").write_text(f"{config[0]}autoencoder:\n{settings}")
+    (tmp_path / "study" / "study.yaml").write_text("name: small\ndata: digits\n")
+    script.collect(tmp_path / "study", tmp_path / "kept")
+    said = (tmp_path / "kept" / "tables" / "answer.md").read_text()
+    assert "4 autoencoders" in said
+    assert "0.01000 to 0.01100 on digits with an embedding of 64 of kind mlp (2 seeds)" in said
+    assert "0.60000 to 0.60100 on digits with an embedding of 64 of kind mlp, Z-scored (2 seeds)" in said
+
+
 def test_probed_runs_are_not_collected_without_the_probe_that_decides(
     script: ModuleType, make_run: Callable[..., Path], tmp_path: Path
 ) -> None:
