@@ -1,6 +1,6 @@
 """`python -P -m headstart`, and what torchrun starts."""
 
-from headstart.cli.commands import main
+from headstart.cli import main
 
 if __name__ == "__main__":
     main()

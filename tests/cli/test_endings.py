@@ -68,7 +68,9 @@ def test_a_signal_ends_any_command_as_resumable(
     monkeypatch.setattr(place, lambda *_, **__: write(tmp_path / "out", half_written))
     before = signal.getsignal(number)
     assert run(*arguments) == 75
-    assert capsys.readouterr().err == "headstart: stopped; what was saved before is kept\n"
+    assert capsys.readouterr().err == (
+        "headstart: stopped; what was saved before is kept, and the same command goes on from there\n"
+    )
     assert list(tmp_path.iterdir()) == []
     assert signal.getsignal(number) is before
 

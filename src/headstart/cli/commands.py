@@ -11,14 +11,13 @@ import io
 import os
 import re
 import shutil
-import signal
 import sys
 import textwrap
-import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from headstart.cli import bug, compare, defaults, look, study, train, use
+from headstart.cli import STOPPED, bug, compare, defaults, look, study, train, use
+from headstart.engine.signals import stoppable
 from headstart.records import plugins
 from headstart.records.errors import HeadstartError, InputError, Interrupted
 from headstart.records.text import printable
@@ -54,7 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if isinstance(stream, io.TextIOWrapper):  # letters that the terminal's encoding lacks are shown escaped
             stream.reconfigure(errors="backslashreplace")
     try:
-        with _stopped_by_signals():
+        with stoppable():
             code = _dispatch(argv)
     except HeadstartError as error:
         _complain(f"headstart: {error}")
@@ -63,7 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         _complain("headstart: out of memory; smaller or fewer pictures (--data.size, --data.limit) need less")
         code = 1
     except KeyboardInterrupt:
-        _complain("headstart: stopped; what was saved before is kept")
+        _complain(STOPPED)
         code = Interrupted.exit_code
     except BrokenPipeError:  # the reader of our output (head, less) has gone; that is no failure of ours
         code = 0
@@ -75,25 +74,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
         code = 1
     _let_go()
     sys.exit(code)
-
-
-@contextlib.contextmanager
-def _stopped_by_signals() -> Iterator[None]:
-    """SIGTERM and SIGUSR1 end a command as Ctrl-C does: what is half written is taken away, and the exit code is 75.
-
-    A training, which saves first, has handlers of its own.
-    """
-    numbers = [number for name in ("SIGTERM", "SIGUSR1") if (number := getattr(signal, name, None))]
-    found = [number for number in numbers if signal.getsignal(number) is signal.SIG_DFL]
-    if threading.current_thread() is not threading.main_thread():
-        found = []  # only it may set handlers
-    for number in found:
-        signal.signal(number, signal.default_int_handler)
-    try:
-        yield
-    finally:
-        for number in found:
-            signal.signal(number, signal.SIG_DFL)
 
 
 def _let_go() -> None:

@@ -18,9 +18,10 @@ from typing import Any
 
 import torch
 
-from headstart.engine import distributed
+from headstart.engine import distributed, signals
 from headstart.engine.device import hosted
 from headstart.engine.progress import say
+from headstart.engine.signals import STOPPING
 from headstart.records.errors import InputError, Interrupted, RunError
 from headstart.records.files import opened, write
 from headstart.records.folder import Metrics
@@ -204,7 +205,6 @@ def _read_one(path: Path) -> dict[str, Any] | None:
 # -------------------------------------------------------------------------------------------------------- signals
 
 _stop = threading.Event()
-STOPPING = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1") if hasattr(signal, name)]
 
 
 class _Ask:
@@ -218,7 +218,7 @@ class _Ask:
             raise KeyboardInterrupt
         _stop.set()
         outer = self.before[signal.Signals(number)]
-        if callable(outer) and outer is not signal.default_int_handler:
+        if callable(outer) and outer not in (signal.default_int_handler, signals.stop):
             outer(number, frame)  # a caller that does more than this must hear of it too
 
 
@@ -265,6 +265,8 @@ def interrupted_by_signals(said: str) -> Iterator[None]:
 
     def stop(number: int, frame: FrameType | None) -> None:
         asked = before[signal.Signals(number)]
+        if signals.comes_again(number, frame):
+            return
         if isinstance(asked, _Ask):
             asked(number, frame)
         raise Interrupted(said)
@@ -273,9 +275,7 @@ def interrupted_by_signals(said: str) -> Iterator[None]:
     before = {
         number: own
         for number, own in found.items()
-        if own is signal.SIG_DFL
-        or isinstance(own, _Ask)
-        or (own is signal.default_int_handler and number != signal.SIGINT)  # the command line's, which says less
+        if own is signal.SIG_DFL or isinstance(own, _Ask) or own is signals.stop  # the command line's, which says less
     }
     if threading.current_thread() is not threading.main_thread():
         yield

@@ -18,6 +18,7 @@ def follow_parent() -> None:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # at once, without a traceback of what was being imported
     threading.Thread(target=follow_parent, daemon=True).start()
     from headstart.study.worker import main
 

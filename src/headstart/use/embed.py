@@ -12,6 +12,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
 
 import numpy as np
 
@@ -19,6 +20,7 @@ from headstart.data import catalog
 from headstart.data.images import Images
 from headstart.engine import progress
 from headstart.engine.device import Compute, choose
+from headstart.engine.signals import comes_again
 from headstart.evaluate import features
 from headstart.records import files
 from headstart.records.errors import InputError, Interrupted
@@ -158,7 +160,9 @@ def stream(
 def terminating_cleanly() -> Iterator[None]:
     """SIGTERM becomes an exception, so that the unfinished file is removed on the way out, as Ctrl-C's does."""
 
-    def stop(number: int, frame: object) -> None:
+    def stop(number: int, frame: FrameType | None) -> None:
+        if comes_again(number, frame):
+            return
         raise Interrupted("stopped before the file was whole; nothing was kept, the same command starts again")
 
     if threading.current_thread() is not threading.main_thread():
