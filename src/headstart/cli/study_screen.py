@@ -49,6 +49,8 @@ def print_status(status: Status) -> None:
         for name, reason in status.failed:
             table.add_row(text.printable(name), text.printable(reason))
         console.print(table)
+    if status.unplanned:
+        tell(status.unplanned, console)
     if status.seconds_left:
         console.print(f"about {duration(status.seconds_left)} left at this pace")
     tell(f"next: {_next(status)}", console)

@@ -3,7 +3,7 @@
 import hashlib
 import itertools
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -95,6 +95,21 @@ def exclusions(rules: Sequence[Mapping[str, Any]]) -> tuple[dict[str, tuple[str,
 def is_grid(settings: Any) -> bool:
     """Whether a study.yaml says which runs there should be; imported records do not."""
     return isinstance(settings, Mapping) and isinstance(settings.get("data"), Mapping) and "base" in settings
+
+
+def unplanned(planned: Iterable[str], there: Iterable[str]) -> str:
+    """What is said where runs, named as a study names them, are none that its study.yaml plans; else nothing.
+
+    A study.yaml that is cut short between two lines is a smaller study's, or that of imported records.
+    """
+    known = set(planned)
+    if not (others := [name for name in there if name.startswith("data=") and name not in known]):
+        return ""
+    some = f"{others[0]}{f' and {len(others) - 1} more' if len(others) > 1 else ''}"
+    return (
+        f"study.yaml does not plan what lies in runs/ ({some}): it is cut short or altered, unless these were left out "
+        "since; restore it from a copy"
+    )
 
 
 LONGEST_NAME = 200

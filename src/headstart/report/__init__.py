@@ -65,7 +65,7 @@ def _write(study: "Records") -> Written:
         printed = tables.tidy(study.runs[study.runs["set"].isin(frame.PAPER_SETS)])
         shown = [tables.layout(number, table) for number, table in printed.items()]
         page = study_page.page(study, found, shown, tables.headline(printed[2]))
-        first = [said for said in (found.worse, *found.worse_too, found.headline) if said]
+        first = [said for said in (study.unplanned, found.worse, *found.worse_too, found.headline) if said]
         texts["tables/answer.md"] = tables.sentences(found)
         texts["comparisons.csv"] = tables.as_csv(table_of(found.comparisons))
         texts["runs.csv"] = tables.as_csv(study.runs)

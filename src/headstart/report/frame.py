@@ -20,7 +20,7 @@ from pydantic import TypeAdapter
 from headstart.records.errors import InputError
 from headstart.records.files import expanded, missing, read_json, read_yaml
 from headstart.records.folder import RunFolder, read_metrics
-from headstart.records.grid import grid_of
+from headstart.records.grid import grid_of, unplanned
 from headstart.records.names import ACTIVATIONS, HEAD_INITS, PROBES, SETS
 from headstart.records.schema import CONFIG, FAILED, NAMES, RECORD
 from headstart.records.text import printable
@@ -79,6 +79,11 @@ class Records:
         """Planned runs that have neither finished nor failed."""
         ended = {*self.results, *(name for name, _ in self.failed)}
         return [name for name in self.planned if name not in ended]
+
+    @property
+    def unplanned(self) -> str:
+        """What is said where runs are there that study.yaml does not plan; else nothing."""
+        return unplanned(self.planned, self.results) if self.settings else ""
 
     @property
     def single(self) -> bool:

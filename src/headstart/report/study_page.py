@@ -71,7 +71,7 @@ def page(study: Records, answer: Answer, layouts: Sequence[TableLayout], peaks: 
             *answer.by_set[:1],
             *(_few(study) if few else []),
         ],
-        caveats=answer.caveats,
+        caveats=[*([study.unplanned] if study.unplanned else []), *answer.caveats],
         sections=lasting,
         footer=FOOTER,
     )

@@ -12,7 +12,7 @@ from headstart.records.claim import Claim
 from headstart.records.errors import InputError
 from headstart.records.files import read_yaml
 from headstart.records.folder import RunFolder
-from headstart.records.grid import grid_of
+from headstart.records.grid import grid_of, unplanned
 from headstart.records.schema import TIMED
 
 AUTOENCODER = "autoencoder-"
@@ -37,6 +37,7 @@ class Status:
         total: runs of the study, with those that are there but no longer in its plan.
         failed: (name, reason).
         autoencoders: finished ones.
+        unplanned: what is said where runs are there that study.yaml does not plan; else nothing.
         seconds_left: at the pace and with as many at once as now; None where nothing is finished.
     """
 
@@ -47,6 +48,7 @@ class Status:
     failed: list[tuple[str, str]]
     todo: int
     autoencoders: int
+    unplanned: str
     seconds_left: float | None
 
 
@@ -95,6 +97,7 @@ def status(out: str | Path) -> Status:
         failed=failed,
         todo=todo,
         autoencoders=trained,
+        unplanned=unplanned(() if grid is None else planned, there),
         seconds_left=left,
     )
 
