@@ -5,11 +5,13 @@ untrained networks stands in the first line of each study.
 """
 
 import signal
+from collections.abc import Iterable
 
 from recorded import of_sets, studies, table
 
 from headstart.records.names import OBJECTIVES
 from headstart.report.comparisons import signed
+from headstart.report.frame import Records
 
 PROBES = ("knn", "few_shot_5")
 
@@ -19,7 +21,7 @@ def main() -> None:
     rows = []
     for study, records in studies():
         for name, runs in of_sets(records):
-            if "contrastive.objective" not in runs:
+            if "contrastive.objective" not in runs or not _probed(records, runs["run"]):
                 continue
             before, after = (
                 {run: records.results[run][side] for run in runs["run"]} for side in ("untrained", "probes")
@@ -38,6 +40,10 @@ def main() -> None:
                     cells.append(f"{mean} ({'; '.join(map(signed, gains))})")
                 rows.append(["", OBJECTIVES.shown(objective), *cells])
     print(table(["study", "objective", *(f"`{probe}`" for probe in PROBES)], rows, left=2))
+
+
+def _probed(records: Records, runs: Iterable[str]) -> bool:
+    return all({*PROBES} <= {*records.results[run]["probes"]} for run in runs)
 
 
 if __name__ == "__main__":
