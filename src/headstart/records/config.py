@@ -144,7 +144,7 @@ class AutoencoderConfig:
     factor: Annotated[Real, Field(gt=0, lt=1)] = 0.5
     """What the learning rate is multiplied by then."""
     normalize: bool = False
-    """Z-score its pictures (paper contribution 5: this impairs it)."""
+    """Z-score its pictures (paper contribution 5: this impairs it, since its reconstruction ends in a sigmoid)."""
     mask_ratio: Annotated[Real, Field(gt=0, lt=1)] = 0.75
     """Of kind masked: share of a picture's patches that the encoder does not see."""
     active: Annotated[Real, Field(gt=0, le=1)] = 0.1
