@@ -45,6 +45,8 @@ CASES: list[tuple[str, int, list[str]]] = [
     ("list Probes", 2, ["probes"]),
     ("doctor now", 2, ["now"]),
     ("demo --device tpu", 2, ["tpu", "cuda"]),
+    ("demo --device cuda:7", 2, ["cuda:7"]),
+    ("demo --threads 0", 2, ["threads is 0", "at least 1"]),
     ("pretrain", 2, ["--out"]),
     ("pretrain photos", 2, ["--out"]),
     ("pretrain --out r", 2, ["DATA", "folder"]),

@@ -14,6 +14,7 @@ from headstart.engine import distributed, randomness, weights
 from headstart.engine.device import choose, enough_memory, packed, tuned, unpacked
 from headstart.engine.prefetch import Prefetch
 from headstart.records.errors import InputError, RunError
+from headstart.records.seal import SEAL, seal_of
 
 
 def test_draws_follow_from_their_position_alone() -> None:
@@ -31,11 +32,12 @@ def test_equal_weights_give_equal_bytes_whatever_the_metadatas_order(tmp_path: P
     tensors = {"b": torch.arange(4.0), "a": torch.zeros(2, 3).to(memory_format=torch.contiguous_format)}
     about = {f"key{i}": i for i in range(20)}
     assert weights.to_bytes(tensors, about) == weights.to_bytes(tensors, dict(reversed(about.items())))
-    weights.save(tmp_path / "w.safetensors", tensors, **about)
+    file_name = tmp_path / "w.safetensors"
+    weights.save(file_name, tensors, **about)
     from safetensors import safe_open
 
-    with safe_open(tmp_path / "w.safetensors", "pt") as file:
-        assert file.metadata() == {name: str(value) for name, value in about.items()}
+    with safe_open(file_name, "pt") as file:
+        assert file.metadata() == {name: str(value) for name, value in about.items()} | {SEAL: seal_of(file_name)}
         assert torch.equal(file.get_tensor("b"), tensors["b"])
 
 

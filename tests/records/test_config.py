@@ -140,7 +140,7 @@ def test_house_defaults_are_the_contracts() -> None:
 
 
 def test_yaml_reads_no_file_it_cannot(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="cannot be read"):
+    with pytest.raises(InputError, match="there is no file"):
         read_yaml(tmp_path / "none.yaml")
 
 

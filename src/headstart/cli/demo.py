@@ -13,6 +13,7 @@ import yaml
 from headstart import autoencoders, data, report
 from headstart.data import splits as splitting
 from headstart.engine.checkpoint import give_way
+from headstart.engine.device import checked_threads, named
 from headstart.engine.progress import say
 from headstart.records import files
 from headstart.records import folder as runs
@@ -54,9 +55,11 @@ def run(out: Path, device: str = "auto", threads: int | None = None) -> int:
     """Do what is not done yet, then print the comparison and the report's path."""
     from headstart.cli.screen import done, print_comparison
 
+    base = replace(config(), device=device, threads=checked_threads(threads))
+    named(device)
     runs.check_study_folder(out)
     with owned(runs.RunFolder(out).open(), "demo", give_way, ".claim.demo"):
-        page = _continued(out, replace(config(), device=device, threads=threads))
+        page = _continued(out, base)
     print_comparison({name: RunFolder(out / "runs" / name).read_result() for name in HEADS})
     done(f"report: {page}", "open it in a browser, then headstart pretrain PICTURES --out runs/mine")
     return 0
