@@ -17,7 +17,7 @@ from headstart.data import words
 from headstart.data.decode import SUFFIXES
 from headstart.data.labels import is_label, key, label_columns, no_label, none_said, without_minus_one
 from headstart.records.errors import InputError
-from headstart.records.files import missing
+from headstart.records.files import unreadable
 from headstart.records.text import from_data_cell, printable
 
 PATHS = words.in_order(
@@ -95,7 +95,7 @@ def _cells(path: Path) -> list[tuple[int, list[str]]]:
         with path.open(encoding="utf-8-sig", newline="") as file:  # a name may hold a line end of either kind
             text = file.read()
     except OSError as error:
-        raise InputError(missing(path) or f"{path} cannot be read: {error.strerror}") from None
+        raise InputError(unreadable(path, error)) from None
     except UnicodeDecodeError as error:
         if path.suffix.lower() not in (".csv", ".tsv", ".txt"):
             raise InputError(f"{path} is no text, and a table is (.csv, .tsv or .txt)") from None
@@ -206,18 +206,22 @@ class _Columns:
             self.label = rest[0]
             self._say(f"{self._called(rest)} taken for the label")
 
+    def _label_of(self, cells: list[str]) -> tuple[str | None, str | tuple[str, ...] | None]:
+        """A line's class, and what the table says in its place."""
+        if self.one_of:
+            yes = tuple(self.header[i] for i in self.one_of if _YES_OR_NO[_cell(cells, i).lower()])
+            return (yes[0] if len(yes) == 1 else None), yes
+        text = None if self.label is None else _cell(cells, self.label)
+        return (None if text is None or no_label(text) else text), text
+
     def rows(self, lines: Sequence[tuple[int, list[str]]]) -> list[TableRow]:
         """A row for every line below the header."""
         rows: list[TableRow] = []
-        none: list[str | tuple[str, ...]] = []
+        none: list[str | tuple[str, ...] | None] = []
         for line, cells in lines[1:] if self.header else lines:
-            value: str | tuple[str, ...] = "" if self.label is None else _cell(cells, self.label)
-            if self.one_of:
-                yes = tuple(self.header[i] for i in self.one_of if _YES_OR_NO[_cell(cells, i).lower()])
-                value = yes[0] if len(yes) == 1 else yes
-            label = value if isinstance(value, str) and not (self.label is not None and no_label(value)) else None
+            label, value = self._label_of(cells)
             none += [value] if label is None else []
-            rows.append(TableRow(line, _cell(cells, self.name), label or None, self._split_of(line, cells)))
+            rows.append(TableRow(line, _cell(cells, self.name), label, self._split_of(line, cells)))
         for said in none_said(none):
             self._say(said)
         labels, notes = without_minus_one([row.label for row in rows])

@@ -8,6 +8,7 @@ import contextlib
 import signal
 import threading
 from collections.abc import Iterator
+from dataclasses import dataclass
 from types import FrameType
 
 STOPPING = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1") if hasattr(signal, name)]
@@ -28,17 +29,23 @@ def comes_again(number: int, frame: FrameType | None) -> bool:
     """
     if _CLOCK is None or not _is_importing(frame) or signal.getsignal(_CLOCK) is not signal.SIG_DFL:
         return False
-
-    def again(_: int, now: FrameType | None) -> None:
-        if _is_importing(now):
-            signal.setitimer(signal.ITIMER_REAL, AGAIN_SECONDS)
-            return
-        signal.signal(_CLOCK, signal.SIG_DFL)
-        signal.raise_signal(number)
-
-    signal.signal(_CLOCK, again)
+    signal.signal(_CLOCK, _Again(number))
     signal.setitimer(signal.ITIMER_REAL, AGAIN_SECONDS)
     return True
+
+
+@dataclass(frozen=True)
+class _Again:
+    """The clock's handler: raises the signal once nothing is being imported."""
+
+    number: int
+
+    def __call__(self, clock: int, frame: FrameType | None) -> None:
+        if _is_importing(frame):
+            signal.setitimer(signal.ITIMER_REAL, AGAIN_SECONDS)
+            return
+        signal.signal(clock, signal.SIG_DFL)
+        signal.raise_signal(self.number)
 
 
 def _is_importing(frame: FrameType | None) -> bool:
@@ -67,7 +74,7 @@ def stoppable() -> Iterator[None]:
     try:
         yield
     finally:
-        if _CLOCK is not None and getattr(signal.getsignal(_CLOCK), "__name__", "") == "again":  # too late by now
+        if _CLOCK is not None and isinstance(signal.getsignal(_CLOCK), _Again):  # too late by now
             signal.setitimer(signal.ITIMER_REAL, 0)
             signal.signal(_CLOCK, signal.SIG_DFL)
         for number, own in found.items():

@@ -55,6 +55,11 @@ def nearby(name: str | Path) -> str:
     return ""
 
 
+def unreadable(path: str | Path, error: OSError) -> str:
+    """What is said of a file that cannot be read: that there is none, or the system's words."""
+    return missing(path) or f"{path} cannot be read: {error.strerror}"
+
+
 def missing(name: str | Path, what: str = "file") -> str:
     """`there is no WHAT NAME (perhaps you meant OTHER)` where there is nothing of that name; else nothing."""
     path = expanded(name)
@@ -173,7 +178,12 @@ def read(path: str | Path) -> bytes:
 
 def write_json(path: str | Path, value: Any, *, within: str | Path | None = None) -> None:
     """Write a value as JSON, as `write` does; NaN and infinities are refused, so every reader can parse it."""
-    write(path, json.dumps(value, indent=2, allow_nan=False, ensure_ascii=False) + "\n", within=within)
+    write(path, as_json(value), within=within)
+
+
+def as_json(value: Any) -> str:
+    """A value as `write_json` writes it."""
+    return json.dumps(value, indent=2, allow_nan=False, ensure_ascii=False) + "\n"
 
 
 def read_json(path: str | Path, shape: TypeAdapter[Any] | None = None, what: str = "what Headstart wrote") -> Any:
@@ -185,7 +195,7 @@ def read_json(path: str | Path, shape: TypeAdapter[Any] | None = None, what: str
         value = parse_json(read(path))
         wrong = None if shape is None else problem(value, shape)
     except OSError as error:
-        raise InputError(missing(path) or f"{path} cannot be read: {error.strerror}") from None
+        raise InputError(unreadable(path, error)) from None
     except (ValueError, RecursionError) as error:
         raise InputError(f"{path} is not valid JSON ({error}); delete it or restore it from a copy") from None
     if wrong:
@@ -264,7 +274,7 @@ def read_yaml(path: str | Path) -> Any:
     try:
         return parse_yaml(read(path).decode("utf-8"))
     except OSError as error:
-        raise InputError(missing(path) or f"{path} cannot be read: {error.strerror}") from None
+        raise InputError(unreadable(path, error)) from None
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         where = getattr(error, "problem_mark", None)
         line = f", line {where.line + 1}" if where else ""

@@ -13,7 +13,7 @@ from typing import Any
 import pandas as pd
 
 from headstart.records.errors import InputError
-from headstart.records.files import missing
+from headstart.records.files import unreadable
 from headstart.records.text import printable
 
 
@@ -148,7 +148,7 @@ def _table(path: Path) -> pd.DataFrame:
     except pd.errors.EmptyDataError:
         table = pd.DataFrame()
     except OSError as error:
-        raise InputError(missing(path) or f"{path} cannot be read: {error.strerror}") from None
+        raise InputError(unreadable(path, error)) from None
     except ValueError as error:
         raise InputError(f"{path} is not a CSV file in UTF-8: {error}") from None
     table.index += 1

@@ -24,9 +24,9 @@ from headstart.engine.signals import comes_again
 from headstart.evaluate import features
 from headstart.records import files
 from headstart.records.errors import InputError, Interrupted
-from headstart.records.folder import check_output_file, no_input
+from headstart.records.folder import EMBEDDINGS, check_output_file, no_input
 from headstart.use.embeddings import SAME, about, paths_of
-from headstart.use.embeddings_file import ENDINGS, about_of, check_rows, need_pyarrow, rows_of, write_npz, write_parquet
+from headstart.use.embeddings_file import about_of, check_rows, need_pyarrow, rows_of, write_npz, write_parquet
 from headstart.use.load import Run
 
 BLOCK = 16_384
@@ -96,7 +96,7 @@ def embed(
 
 def check_out(out: Path) -> None:
     """Raise InputError for a file that could not be written: before a picture is read for it."""
-    if out.suffix not in ENDINGS:
+    if out.suffix not in EMBEDDINGS:
         raise InputError(f"--out {out} must end in .npz or .parquet")
     if out.suffix == ".parquet":
         need_pyarrow()

@@ -24,11 +24,11 @@ from headstart.records import config as configs
 from headstart.records import files
 from headstart.records.config import DataConfig
 from headstart.records.errors import InputError
-from headstart.records.folder import check_embeddings
+from headstart.records.folder import EMBEDDINGS, check_embeddings
 from headstart.records.located import portable
 from headstart.records.seal import check_seal
 from headstart.records.text import printable
-from headstart.use.embeddings_file import ENDINGS, about_of, check_rows, rows_of
+from headstart.use.embeddings_file import about_of, check_rows, rows_of
 from headstart.use.load import Run, load
 
 
@@ -126,7 +126,7 @@ def paths_of(names: Sequence[str], source: Source, places: Mapping[str, int] | N
 
 def is_file(path: Path) -> bool:
     """Whether this is a file of `embed`, not a run folder."""
-    return path.suffix in ENDINGS and path.is_file()
+    return path.suffix in EMBEDDINGS and path.is_file()
 
 
 def opened(

@@ -19,10 +19,8 @@ from headstart.data.source import as_text
 from headstart.records import schema
 from headstart.records.arrays import in_words, missing
 from headstart.records.errors import InputError
-from headstart.records.folder import EMBEDDINGS
 from headstart.records.validation import problem
 
-ENDINGS = EMBEDDINGS
 NOT_OURS = "`headstart embed` did not write it, or before 0.2"
 AGAIN = "; embed the pictures again, into another file"
 MEMBERS = ("names", "embeddings", "labels", "classes", "digests", "about")

@@ -28,11 +28,11 @@ from headstart.engine.device import Compute
 from headstart.engine.randomness import generator
 from headstart.engine.weights import to_bytes
 from headstart.records import files
-from headstart.records.claim import alone
 from headstart.records.config import DataConfig
 from headstart.records.errors import InputError, RunError
 from headstart.records.folder import RunFolder, check_output_file, check_output_folder, no_input
 from headstart.records.levels import shown
+from headstart.records.together import write_together
 from headstart.records.version import __version__
 from headstart.use import hub
 from headstart.use.card import model_card
@@ -176,10 +176,8 @@ def export(
         content, read = _state_dict_file(plain, out.suffix, about)
         found = _outputs(what.network(name, read(content)), pictures)
         _compare(found, wanted, STATE_DICT_TOLERANCE, name, what.output)
-    with alone(out.parent, ".claim.export"):  # two at once: a file and the metadata of one
-        files.write(out, content)
-        if out.suffix == ".pt":
-            files.write_json(out.with_name(f"{out.name}.json"), about)
+    beside = {f"{out.name}.json": files.as_json(about)} if out.suffix == ".pt" else {}
+    write_together(out.parent, "export", {out.name: content, **beside})
     if isinstance(source, Run):
         card = model_card(source, exportable(what.name), out.name, lines)
         files.write(source.folder.card, card, within=source.folder.path)
@@ -214,9 +212,7 @@ def _export_hub(source: Run | str | Path, out: Path, license: str | None, comput
             files.write(Path(trial, name), content)
         network = timm().create_model(f"local-dir:{trial}", pretrained=True)
     _compare(_outputs(network, pictures), wanted, STATE_DICT_TOLERANCE, "timm", "features")
-    with alone(out.parent, ".claim.export"):
-        for name, content in contents.items():
-            files.write(out / name, content)
+    write_together(out.parent, "export", {f"{out.name}/{name}": content for name, content in contents.items()})
     return out
 
 
