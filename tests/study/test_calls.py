@@ -7,11 +7,14 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
+from PIL import Image
 
 from headstart import backbones, study
 from headstart.autoencoders import Autoencoder
@@ -534,11 +537,45 @@ def test_the_estimate_counts_epochs_pictures_and_runs(small: Path, monkeypatch: 
     monkeypatch.setattr(estimate, "seconds_of_place", lambda *_: 0.0)
     monkeypatch.setattr(estimate, "WRITING_SECONDS", 0.0)
     overrides = ["contrastive.epochs=10", "autoencoder.epochs=4", "data.limit=100"]
-    assert study.plan(small, overrides=overrides).seconds == 4 * 10 * 100 * 0.5
+    train = 88  # seven of the eight parts that are not for the test
+    assert study.plan(small, overrides=overrides).seconds == 4 * 10 * train * 0.5
     with_autoencoder = study.plan("smoke", overrides=overrides, seeds=[0])
-    assert with_autoencoder.seconds == 8 * 10 * 100 * 0.5 + 2 * 4 * 100 * 0.25
+    assert with_autoencoder.seconds == 8 * 10 * train * 0.5 + 2 * 4 * train * 0.25
     autoencoders = study.plan("smoke", overrides=[*overrides, "stages=autoencoder"], seeds=[0])
-    assert autoencoders.seconds == 2 * 4 * 100 * 0.25
+    assert autoencoders.seconds == 2 * 4 * train * 0.25
+
+
+def test_the_estimate_is_of_the_pictures_that_are_trained_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A folder's own size, not that of photographs; training pictures alone; both as a run has them."""
+    from headstart.data import open_images, splits
+    from headstart.study import estimate
+
+    asked: list[int] = []
+
+    def seconds_of_pair(config: Config, side: int) -> float:
+        asked.append(side)
+        return 0.5
+
+    monkeypatch.setattr(estimate, "seconds_of_pair", seconds_of_pair)
+    for timed in ("picture", "view", "probe", "place"):
+        monkeypatch.setattr(estimate, f"seconds_of_{timed}", lambda *_: 0.0)
+    monkeypatch.setattr(estimate, "WRITING_SECONDS", 0.0)
+    draw = np.random.default_rng(0)
+    sizes = {"small": [(48, 48)], "photographs": [(300, 200), (400, 500)], "wide": [(96, 200)]}
+    for name, shapes in sizes.items():
+        for i in range(40):
+            path = tmp_path / name / "ab"[i % 2] / f"{i}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(draw.integers(0, 255, (*shapes[i % len(shapes)], 3), dtype=np.uint8)).save(path)
+    for name, auto_size in product(sizes, (None, 224)):
+        base = {"data": {"auto_size": auto_size, "limit": 20}, "contrastive": {"epochs": 3}}
+        path = write(tmp_path, data={name: {"sources": [str(tmp_path / name)]}}, factors={}, seeds=[0], base=base)
+        (run,) = study.expand(study.load(path))
+        images = open_images(run.config.data)
+        train = len(splits.make(images, run.config.data).train)
+        asked.clear()
+        assert study.plan(path).seconds == 3 * train * 0.5
+        assert asked == [images.training_size("auto", auto_size)]
 
 
 def test_the_estimate_is_of_real_steps() -> None:

@@ -23,7 +23,7 @@ from headstart.data.decode import UnreadableError, opened, read_picture, wide_sa
 from headstart.data.images import CHANNELS, TOLERATED, constant, one_class
 from headstart.data.labels import alike
 from headstart.data.odd import Impression, look, odd
-from headstart.data.prepare import AUTO_SIZE
+from headstart.data.prepare import training_size
 from headstart.data.reopen import check_whole
 from headstart.data.source import Picture, Source
 from headstart.engine.device import available_cores, checked_threads
@@ -144,8 +144,6 @@ def run(data: DataConfig, threads: int | None = None) -> Report:
         groups.setdefault(one.digest, []).append(i)
     same = [group for group in groups.values() if len(group) > 1]
     total = len(found) + len(source.skipped)
-    square = {f.size for f in readable}
-    side = next(iter(square))[0] if len(square) == 1 and len(set(next(iter(square)))) == 1 else AUTO_SIZE
     return Report(
         data=list(data.sources),
         pictures=total,
@@ -156,7 +154,7 @@ def run(data: DataConfig, threads: int | None = None) -> Report:
         sizes=_frequent(f"{f.size[0]} x {f.size[1]}" for f in readable),
         formats=_frequent(f.format for f in readable),
         modes=_frequent(f.mode for f in readable),
-        training_size=min(side, AUTO_SIZE),
+        training_size=training_size(np.array([f.size for f in readable]).reshape(-1, 2), "auto"),
         unreadable=sorted(unreadable),
         duplicates=[[names[i] for i in group] for group in same],
         leaks=[[names[i] for i in group] for group in same if len({official[i] for i in group}) > 1],

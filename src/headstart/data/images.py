@@ -17,7 +17,7 @@ import torch
 
 from headstart.data import cache, catalog
 from headstart.data.labels import alike
-from headstart.data.prepare import AUTO_SIZE, how, prepare, squares, squash
+from headstart.data.prepare import how, one_square, prepare, squares, squash, training_size
 from headstart.data.source import Source
 from headstart.engine.device import available_cores
 from headstart.engine.progress import say
@@ -56,7 +56,7 @@ class Images:
         self.order = source.order[kept] if len(source.order) else kept
         self.skipped = source.skipped + [(source.names[i], reason) for i, reason in store.skipped]
         self.sizes, self.native = store.sizes, store.native
-        self.size = _one_square(store.native)
+        self.size = one_square(store.native)
         self.fingerprint = _fingerprint(self, store.digests)
         self.digests = store.digests
         self.data = data
@@ -75,15 +75,7 @@ class Images:
 
     def training_size(self, size: int | Literal["auto"], auto_size: int | None = None) -> int:
         """The side S of training pictures for `data.size` and `data.auto_size`."""
-        if size != "auto":
-            return size
-        largest = auto_size or AUTO_SIZE
-        if self.size is not None and self.size <= largest:
-            return self.size
-        if auto_size is None:
-            return largest
-        shorter = int(np.median(self.native.min(axis=1)))
-        return min(largest, max(32, shorter // 32 * 32))  # a network halves its maps five times
+        return training_size(self.native, size, auto_size)
 
     def batch(self, indices: Any) -> tuple[torch.Tensor, torch.Tensor]:
         """Pictures at the size they are kept in, for the random crop.
@@ -247,10 +239,6 @@ def _fingerprint(images: Images, digests: np.ndarray) -> str:
     for name, label, split, content in zip(images.names, images.labels, images.official, digests, strict=True):
         digest.update(f"{name}\0{names[label]}\0{split}\0".encode() + content.tobytes())
     return digest.hexdigest()[:16]
-
-
-def _one_square(native: np.ndarray) -> int | None:
-    return int(native[0, 0]) if len(native) and bool((native == native[0, 0]).all()) else None
 
 
 def _report(images: Images, max_skipped: float) -> None:

@@ -17,6 +17,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import PIL
@@ -39,6 +40,29 @@ FEW = 16
 LONGEST = 2048
 """A kept frame is at most so many pixels long, or eight training sizes where that is more: two thin strips, one lying
 and one standing, would otherwise make every frame of their batch as large as both are long."""
+
+
+def training_size(native: np.ndarray, size: int | Literal["auto"], auto_size: int | None = None) -> int:
+    """The side of training pictures in pixels, for `data.size` and `data.auto_size`.
+
+    native: (n, 2), height and width of each picture as its file has it.
+    """
+    if size != "auto":
+        return size
+    largest = auto_size or AUTO_SIZE
+    one = one_square(native)
+    if one is not None and one <= largest:
+        return one
+    if auto_size is None or not len(native):
+        return largest
+    shorter = int(np.median(native.min(axis=1)))
+    return min(largest, max(32, shorter // 32 * 32))  # a network halves its maps five times
+
+
+def one_square(native: np.ndarray) -> int | None:
+    """The side of pictures that are all one square size."""
+    return int(native[0, 0]) if len(native) and bool((native == native[0, 0]).all()) else None
+
 
 How = tuple[str, str]
 """How pictures become squares: `data.resize`, and an interpolation."""

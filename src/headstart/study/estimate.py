@@ -1,8 +1,9 @@
 """How long a study takes, from a few real training steps, passes and probes on random pictures."""
 
+import math
 import time
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -10,6 +11,8 @@ import torch
 from headstart import backbones
 from headstart.autoencoders import build as build_autoencoder
 from headstart.data import catalog
+from headstart.data.prepare import AUTO_SIZE, FEW, squares, training_size
+from headstart.data.source import part
 from headstart.engine import live_taps
 from headstart.engine.device import choose
 from headstart.evaluate import probes
@@ -17,7 +20,7 @@ from headstart.evaluate.map import LANDMARKS, positions
 from headstart.evaluate.unlabelled import PAIRS, VIEWED
 from headstart.evaluate.views import augmenter
 from headstart.heads import of_kind
-from headstart.records.config import Config
+from headstart.records.config import Config, DataConfig
 from headstart.records.names import SETS
 from headstart.records.text import number
 from headstart.study.file import Planned
@@ -33,6 +36,8 @@ CALIBRATION_PAIRS = 32
 PROBED = 350
 CLASSES = 10
 """Training pictures and classes of the timed probes, whose time grows with the pictures."""
+PHOTOGRAPH = 1024
+"""Taken for the side of the pictures of a named set that have no one size."""
 WRITING_SECONDS = 1.0
 """Checkpoints, files and the report of a run: CPU time of a small one, on one Zen-4 core."""
 
@@ -40,12 +45,12 @@ WRITING_SECONDS = 1.0
 def calibrated_seconds(planned: Sequence[Planned], autoencoders: Sequence[Planned]) -> tuple[float, str]:
     """Seconds that runs and autoencoders take one after another, and what was measured: a few real steps of both
     trainings, passes through the network and probes, on random pictures. The reading of pictures comes on top."""
-    pictures: dict[str, int] = {}
+    sets: dict[str, _Set] = {}
     measured: dict[Hashable, float] = {}
 
     def seconds(run: Planned, times: Mapping[Callable[[Config, int], float], float]) -> float:
         """`times`: how often each thing that is timed is done."""
-        total, side = 0.0, _side(run.config)
+        total, side = 0.0, _side(run, sets)
         for timed, count in times.items():
             kind = _kind(run.config, side, timed)
             if count and kind not in measured:
@@ -57,13 +62,13 @@ def calibrated_seconds(planned: Sequence[Planned], autoencoders: Sequence[Planne
     for run in planned:
         if run.config.stages == "autoencoder":  # which is one of `autoencoders`, or a file that is there
             continue
-        train = _train(run, pictures)
+        train = _train(run, sets)
         probed = train if run.config.stages == "probe" else 0
         times = {seconds_of_pair: run.config.contrastive.epochs * train, seconds_of_view: _views(run.config, train)}
         placed = min(round(probed * 2 / 7), LANDMARKS)
         total += WRITING_SECONDS + seconds(run, {**times, seconds_of_probe: probed, seconds_of_place: placed})
     for run in autoencoders:
-        total += seconds(run, {seconds_of_picture: run.config.autoencoder.epochs * _train(run, pictures)})
+        total += seconds(run, {seconds_of_picture: run.config.autoencoder.epochs * _train(run, sets)})
     return total, f"{number(len(measured), 'kind')} of work, timed here on random pictures"
 
 
@@ -75,10 +80,50 @@ def _kind(config: Config, side: int, timed: Callable[[Config, int], float]) -> H
     return timed, own, side, config.backbone, config.precision, config.threads, config.device
 
 
-def _train(run: Planned, pictures: dict[str, int]) -> int:
-    if run.point.data not in pictures:
-        pictures[run.point.data] = _training_pictures(run.config)
-    return min(run.config.data.limit or pictures[run.point.data], pictures[run.point.data])
+@dataclass(frozen=True)
+class _Set:
+    """What the time of a run depends on in its pictures.
+
+    pictures: how many there are to train and validate on; share: how many of these to train on.
+    native: height and width of some of them, (n, 2).
+    """
+
+    pictures: int
+    share: float
+    native: np.ndarray
+
+
+def _train(run: Planned, sets: dict[str, _Set]) -> int:
+    there = _set(run, sets)
+    return round(min(run.config.data.limit or there.pictures, there.pictures) * there.share)
+
+
+def _side(run: Planned, sets: dict[str, _Set]) -> int:
+    data = run.config.data
+    return training_size(_set(run, sets).native, data.size, data.auto_size)
+
+
+def _set(run: Planned, sets: dict[str, _Set]) -> _Set:
+    if run.point.data not in sets:
+        sets[run.point.data] = _looked_at(run.config.data)
+    return sets[run.point.data]
+
+
+def _looked_at(data: DataConfig) -> _Set:
+    """Of a named set also before it is there."""
+    named = SETS.get(data.sources[0])
+    if named is not None and named.train is not None:
+        side = named.side if named.side < AUTO_SIZE else PHOTOGRAPH
+        return _set_of(named.train, bool(named.test), np.full((1, 2), side))
+    source = catalog.find(data)
+    official = int((source.official == "train").sum())
+    some = part(source, slice(None, None, math.ceil(len(source.names) / FEW)))
+    return _set_of(official or len(source.names), official > 0, squares(some, data).native)
+
+
+def _set_of(pictures: int, official: bool, native: np.ndarray) -> _Set:
+    """With an official split nine of ten are trained on; else seven of ten, and two are kept for the test."""
+    return _Set(pictures, 0.9, native) if official else _Set(round(0.8 * pictures), 7 / 8, native)
 
 
 def _views(config: Config, train: int) -> int:
@@ -89,23 +134,6 @@ def _views(config: Config, train: int) -> int:
     ended = round(train / 0.7) + 2 * PAIRS * min(round(train * 2 / 7), VIEWED)
     probed = 2 * ended if config.stages == "probe" else 0
     return config.contrastive.epochs * 2 * (val + min(val, WATCHED)) + min(train, HEAD_FEATURES) + probed
-
-
-def _training_pictures(config: Config) -> int:
-    """How many there are; of a named set also before it is there."""
-    named = SETS.get(config.data.sources[0])
-    if named is not None and named.train is not None:
-        return round(named.train * (0.9 if named.test else 0.7))
-    source = catalog.find(config.data)
-    official = int((source.official == "train").sum())
-    return round(official * 0.9) if official else round(len(source.names) * 0.7)
-
-
-def _side(config: Config) -> int:
-    if isinstance(config.data.size, int):
-        return config.data.size
-    name = config.data.sources[0].partition(":")[0]
-    return SETS[name].side if name in SETS else 128
 
 
 def seconds_of_pair(config: Config, side: int) -> float:
