@@ -8,6 +8,7 @@ from xml.etree import ElementTree
 
 import pandas as pd
 import pytest
+import yaml
 
 from headstart.records.errors import InputError
 from headstart.report import frame, write_report
@@ -92,6 +93,37 @@ def test_a_run_without_labels_and_an_autoencoder_run_have_pages(make_run: Callab
     result |= {"stage": "autoencoder", "contrastive": None, "probes": {}, "untrained": {}, "geometry": {"head": None}}
     (run / "result.json").write_text(json.dumps(result))
     assert "mean squared error of 0.01000" in write_report(run).read_text(encoding="utf-8")
+
+
+def test_a_study_of_autoencoders_alone_is_told_short_and_by_what_is_comparable(
+    make_run: Callable[..., Path], tmp_path: Path
+) -> None:
+    """No empty table of runs, no probe that judged nothing; Z-scored errors beside plain ones in no order or mean."""
+    errors = {(False, 64): 0.02, (False, 128): 0.01, (True, 64): 0.5, (True, 128): 0.6}
+    for (scored, size), mse in errors.items():
+        for seed in range(2):
+            run = make_run(tmp_path / "runs" / f"{scored}-{size}-{seed}", seed=seed, hidden_dim=size)
+            result = json.loads((run / "result.json").read_text())
+            result |= {"stage": "autoencoder", "contrastive": None, "probes": {}, "untrained": {}, "geometry": {}}
+            result["autoencoder"]["test_mse"] = mse + seed / 1000
+            (run / "result.json").write_text(json.dumps(result))
+            config = yaml.safe_load((run / "config.yaml").read_text())
+            config["autoencoder"]["normalize"] = scored
+            (run / "config.yaml").write_text(yaml.safe_dump(config))
+            lines = [{"stage": "autoencoder", "epoch": epoch, "loss": mse / epoch} for epoch in (1, 2)]
+            (run / "metrics.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    (tmp_path / "study.yaml").write_text("name: kinds\ndata: digits\n")
+    text = re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", write_report(tmp_path).read_text(encoding="utf-8")))
+    assert "kinds 8 autoencoders digits 2 seeds" in text
+    assert (
+        "the lowest test MSE is 0.01000 to 0.01100 on digits with an embedding of 128 of kind mlp (2 seeds) and "
+        "0.50000 to 0.50100 on digits with an embedding of 64 of kind mlp, Z-scored (2 seeds)." in text
+    )
+    assert "mlp 64 2 0.02050 0.02000 0.02100" in text  # a row: kind, size, seeds, mean, lowest, highest
+    for panel in ("Autoencoder: training loss on digits, mlp SVG", "Autoencoder: training loss on digits, mlp, Z-sc"):
+        assert panel in text
+    for nothing in ("accuracy", "How this was computed", "0 runs", "dashed where"):
+        assert nothing not in text
 
 
 def test_two_runs_are_shown_side_by_side(make_run: Callable[..., Path], tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import pandas as pd
 
 from headstart.records.names import PROBES
 from headstart.records.text import number
+from headstart.report import autoencoders
 from headstart.report.below import below
 from headstart.report.caveats import caveats
 from headstart.report.comparisons import ENOUGH_CLUSTERS, POINTS, Comparison, decide, points, signed, what, widest
@@ -106,8 +107,8 @@ def _sets(names: list[str]) -> str:
 
 def _no_comparison(study: Records) -> str:
     judged = study.runs[study.runs["accuracy"].notna()]
-    if study.runs.empty and len(study.autoencoders):
-        return _autoencoders(study)
+    if study.autoencoders_alone:
+        return autoencoders.headline(study)
     if judged.empty:
         return "No run was probed, so nothing can be said about accuracy."
     if judged["head"].nunique() == 1 and judged["untrained"].notna().all():
@@ -131,18 +132,3 @@ def _gains(study: Records, judged: pd.DataFrame) -> str:
         said.append(f"{signed(found.mean)} points from {before} on {name} ({over})")
     network = before_simclr(next(iter(study.results.values())))
     return f"By {PROBES.shown(study.probe)}, beside {network}, SimCLR was worth {listed(said)}. No heads are compared."
-
-
-def _autoencoders(study: Records) -> str:
-    """What a study of autoencoders alone found: of several seeds the lowest error and the highest."""
-    kinds = study.autoencoders["kind"].nunique() > 1
-    found = []
-    rows = study.autoencoders[study.autoencoders["test_mse"].notna()]
-    for (dataset, kind, size), own in rows.groupby(["dataset", "kind", "hidden_dim"]):
-        errors, seeds = sorted(own["test_mse"].astype(float)), own["seed"].astype(str)
-        told = f"{errors[0]:.5f}" + (f" to {errors[-1]:.5f}" if len(own) > 1 else "")
-        over = f"{len(own)} seeds" if len(own) > 1 else f"seed {seeds.iloc[0]}"
-        of_kind = f" of kind {kind}" if kinds else ""
-        found.append(f"{told} on {dataset} with an embedding of {size}{of_kind} ({over})")
-    errors_told = f": test MSE {listed(found)}" if found else ""
-    return f"{number(len(study.autoencoders), 'autoencoder')} and no backbone{errors_told}."

@@ -39,11 +39,12 @@ CURVES = {
 
 
 def curves(study: Records) -> list[Figure]:
-    """What was logged each epoch, by head: a panel a quantity and data set."""
+    """What was logged each epoch, by head: a panel a quantity, data set and kind of autoencoder."""
     place = study.runs.set_index("run")[["dataset", "head"]].astype(str).to_dict("index")
     for run in study.autoencoders["run"]:
         row = study.autoencoders.set_index("run").loc[run]
-        place[run] = {"dataset": str(row["dataset"]), "head": "autoencoder-frozen"}
+        kind = f", {row['kind']}" if study.autoencoders["kind"].nunique() > 1 else ""
+        place[run] = {"dataset": f"{row['dataset']}{kind}", "head": "autoencoder-frozen"}
     found = []
     for (stage, key), label in CURVES.items():
         by_set: dict[str, list[tuple[str, str, np.ndarray]]] = {}
@@ -55,7 +56,7 @@ def curves(study: Records) -> list[Figure]:
                 values[:, 1] *= 100 if key == "accuracy" else 1
                 by_set.setdefault(place[run]["dataset"], []).append((run, place[run]["head"], values))
         for dataset, lines_ in by_set.items():
-            where = f" on {dataset}" if len(study.sets) > 1 else ""
+            where = f" on {dataset}" if max(len(by_set), len(study.sets)) > 1 else ""
             found.append(_curve(f"curve-{stage}-{key.replace('_', '-')}-{file_name(dataset)}", label + where, lines_))
     return found
 

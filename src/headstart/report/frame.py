@@ -91,6 +91,11 @@ class Records:
         return "." in self.results
 
     @property
+    def autoencoders_alone(self) -> bool:
+        """Whether autoencoders were trained and no backbone."""
+        return self.runs.empty and len(self.autoencoders) > 0
+
+    @property
     def sets(self) -> list[str]:
         """Data sets in the paper's order, then by name."""
         return list(self.runs["dataset"].cat.categories)

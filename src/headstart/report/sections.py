@@ -94,9 +94,8 @@ def training(study: Records) -> PageSection:
         ]
     if not drawn:
         blocks = [Words(["These runs recorded no curves, so nothing can be said about accuracy early in training."])]
-    lead = "What was recorded each epoch" if drawn else ""
-    if drawn:
-        lead += "." if study.single else ", by head; dashed where the first layer is trainable."
+    heads = "" if study.single or study.autoencoders_alone else ", by head; dashed where the first layer is trainable"
+    lead = f"What was recorded each epoch{heads}." if drawn else ""
     return PageSection("training", "Training", lead, blocks)
 
 

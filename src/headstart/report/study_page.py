@@ -9,7 +9,8 @@ from typing import Any
 from urllib.parse import quote
 
 from headstart.records.names import PROBES
-from headstart.report import effects, figures, probing
+from headstart.records.text import number
+from headstart.report import autoencoders, effects, figures, probing
 from headstart.report.answer import Answer
 from headstart.report.comparisons import Comparison, Measure, points
 from headstart.report.frame import Records
@@ -47,9 +48,11 @@ MOST_SENTENCES = 8
 def page(study: Records, answer: Answer, layouts: Sequence[TableLayout], peaks: Headline | None) -> Page:
     """The page of a study."""
     few = len(study.runs) <= FEW_RUNS
-    first = [_side_by_side(study, answer), samples(study)]
+    first: list[PageSection | None] = [_side_by_side(study, answer), samples(study)]
     if not few:
         first = [_comparisons(study, answer), _accuracy(study), _tables(layouts, peaks), _factors(study), _cost(study)]
+    if study.autoencoders_alone:
+        first = [_errors(study), samples(study)]
     sections = [
         *first,
         training(study),
@@ -93,21 +96,50 @@ def _few(study: Records) -> list[str]:
     return [s for s in said if s]
 
 
-def _count(n: int, thing: str) -> str:
-    return f"{n} {thing}" if n == 1 else f"{n} {thing}s"
-
-
 def _counts(study: Records) -> list[str]:
-    said = [_count(len(study.runs), "run")]
+    rows = study.autoencoders if study.autoencoders_alone else study.runs
+    said = [] if study.autoencoders_alone else [number(len(study.runs), "run")]
     if len(study.autoencoders):
-        said.append(_count(len(study.autoencoders), "autoencoder"))
-    said += [", ".join(study.sets), _count(study.runs["seed"].nunique(), "seed")]
-    said.append(f"accuracy: {PROBES.shown(study.probe)}")
+        said.append(number(len(study.autoencoders), "autoencoder"))
+    said += [", ".join(study.sets or dict.fromkeys(map(str, rows["dataset"]))), number(rows["seed"].nunique(), "seed")]
+    if not study.autoencoders_alone:
+        said.append(f"accuracy: {PROBES.shown(study.probe)}")
     if study.failed:
         said.append(f"{len(study.failed)} failed")
     if study.missing:
         said.append(f"{len(study.missing)} not there yet")
     return said
+
+
+def _errors(study: Records) -> PageSection:
+    lead = "Errors of test pictures: the mean square of the difference, over all values of a picture."
+    if study.autoencoders["kind"].map(autoencoders.scored).nunique() > 1:
+        lead += " Those of Z-scored pictures are in other units than the others."
+    return PageSection("errors", "What they reconstruct", lead, [_by_group(study)])
+
+
+def _by_group(study: Records) -> SortableTable:
+    """A row for those that differ in their seed alone."""
+    columns = [
+        Column("data set", filter=True),
+        Column("kind", filter=True),
+        Column("dim(g)", numeric=True),
+        Column("seeds", numeric=True),
+        Column("mean test MSE", numeric=True),
+        Column("lowest", numeric=True),
+        Column("highest", numeric=True),
+    ]
+    rows = [
+        [
+            group.dataset,
+            group.kind,
+            str(group.size),
+            str(len(group.seeds)),
+            *(f"{value:.5f}" for value in (group.mean, min(group.errors), max(group.errors))),
+        ]
+        for group in autoencoders.groups(study.autoencoders)
+    ]
+    return SortableTable("grid-errors", "", columns, rows)
 
 
 def _comparisons(study: Records, answer: Answer) -> PageSection:
@@ -268,6 +300,19 @@ def _p(value: float) -> str:
 
 
 def _runs(study: Records) -> PageSection:
+    blocks: list[Block] = [] if study.autoencoders_alone else [_run_table(study)]
+    if len(study.autoencoders):
+        blocks.append(_autoencoders(study))
+    if study.failed:
+        blocks.append(
+            SortableTable(
+                "grid-failed", "Failed runs", [Column("run"), Column("reason")], [list(pair) for pair in study.failed]
+            )
+        )
+    return PageSection("runs", "All runs", "Sort by a column's name; filter by any word.", blocks)
+
+
+def _run_table(study: Records) -> SortableTable:
     columns = [
         Column("data set", filter=True),
         Column("head", filter=True),
@@ -287,16 +332,7 @@ def _runs(study: Records) -> PageSection:
         i for i, column in enumerate(columns) if column.name != "untrained, %" or study.runs["untrained"].notna().any()
     ]
     rows = [[row[i] for i in kept] for row in (_run_row(study, run) for run in study.runs.itertuples())]
-    blocks: list[Block] = [SortableTable("grid-runs", "", [columns[i] for i in kept], rows)]
-    if len(study.autoencoders):
-        blocks.append(_autoencoders(study))
-    if study.failed:
-        blocks.append(
-            SortableTable(
-                "grid-failed", "Failed runs", [Column("run"), Column("reason")], [list(pair) for pair in study.failed]
-            )
-        )
-    return PageSection("runs", "All runs", "Sort by a column's name; filter by any word.", blocks)
+    return SortableTable("grid-runs", "", [columns[i] for i in kept], rows)
 
 
 def _run_row(study: Records, run: Any) -> list[str | Link]:
@@ -320,6 +356,7 @@ def _run_row(study: Records, run: Any) -> list[str | Link]:
 
 
 def _autoencoders(study: Records) -> SortableTable:
+    """A row an autoencoder."""
     columns = [
         Column("autoencoder"),
         Column("data set", filter=True),
@@ -344,7 +381,9 @@ def _autoencoders(study: Records) -> SortableTable:
     return SortableTable("grid-autoencoders", "Autoencoders", columns, rows)
 
 
-def _method(study: Records) -> PageSection:
+def _method(study: Records) -> PageSection | None:
+    if study.autoencoders_alone:
+        return None
     probe = PROBES.shown(study.probe)
     sentences = [
         f"Accuracy is by {probe}; intervals of a run are over test pictures.",
