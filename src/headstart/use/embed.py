@@ -5,30 +5,27 @@ and the file gets its name only when it is whole. What a file holds already is n
 picture decides, not its name or its time.
 """
 
-import contextlib
 import json
-import signal
-import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 
 import numpy as np
 
 from headstart.data import catalog
 from headstart.data.images import Images
 from headstart.engine import progress
+from headstart.engine.checkpoint import interrupted_by_signals
 from headstart.engine.device import Compute, choose
-from headstart.engine.signals import comes_again
 from headstart.evaluate import features
 from headstart.records import files
-from headstart.records.errors import InputError, Interrupted
+from headstart.records.errors import InputError
 from headstart.records.folder import EMBEDDINGS, check_output_file, no_input
 from headstart.use.embeddings import SAME, about, paths_of
 from headstart.use.embeddings_file import about_of, check_rows, need_pyarrow, rows_of, write_npz, write_parquet
 from headstart.use.load import Run
 
+STOPPED = "stopped before the file was whole; nothing was kept, the same command starts again"
 BLOCK = 16_384
 """Pictures whose embeddings are held at once: 32 MB at 512 features."""
 
@@ -87,7 +84,7 @@ def embed(
     new = int((old < 0).sum())
     write = write_npz if out.suffix == ".npz" else write_parquet
     width = int(run.backbone.num_features)  # type: ignore[arg-type]
-    with terminating_cleanly(), progress.stage("embedding", new, quiet=quiet) as bar:
+    with interrupted_by_signals(STOPPED), progress.stage("embedding", new, quiet=quiet) as bar:
         blocks = stream(run, images, kept.features, old, batch_size, compute, bar)
         where = paths_of(images.names, catalog.find(images.data)) if paths else None
         files.write(out, lambda file: write(file, images, blocks, width, json.dumps(said), where))
@@ -154,22 +151,3 @@ def stream(
         block[~known] = fresh
         block[known] = kept[old[rows][known]] if known.any() else block[known]
         yield block
-
-
-@contextlib.contextmanager
-def terminating_cleanly() -> Iterator[None]:
-    """SIGTERM becomes an exception, so that the unfinished file is removed on the way out, as Ctrl-C's does."""
-
-    def stop(number: int, frame: FrameType | None) -> None:
-        if comes_again(number, frame):
-            return
-        raise Interrupted("stopped before the file was whole; nothing was kept, the same command starts again")
-
-    if threading.current_thread() is not threading.main_thread():
-        yield  # only the main thread may set handlers
-        return
-    before = signal.signal(signal.SIGTERM, stop)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)

@@ -21,6 +21,7 @@ from headstart.data.images import report_skipped, squares_of
 from headstart.data.reopen import check_whole, read_as
 from headstart.data.source import Source, part
 from headstart.engine import progress
+from headstart.engine.checkpoint import interrupted_by_signals
 from headstart.engine.cluster import RETRIES, cluster, share
 from headstart.engine.device import Compute, choose
 from headstart.evaluate import features
@@ -30,7 +31,7 @@ from headstart.records.config import DataConfig
 from headstart.records.errors import HeadstartError, InputError, RunError
 from headstart.records.folder import no_input
 from headstart.records.located import places
-from headstart.use.embed import Embedded, Kept, check_out, kept_in, terminating_cleanly
+from headstart.use.embed import STOPPED, Embedded, Kept, check_out, kept_in
 from headstart.use.embeddings import about, paths_of
 from headstart.use.embeddings_file import Named, write_npz, write_parquet
 from headstart.use.load import Run, load
@@ -72,7 +73,7 @@ def embed_on_ray(
     write = write_npz if out.suffix == ".npz" else write_parquet
     width = int(run.backbone.num_features)  # type: ignore[arg-type]
     with (
-        terminating_cleanly(),
+        interrupted_by_signals(STOPPED),
         cluster(options) as ray,
         progress.stage("embedding", len(source.names), quiet=quiet) as bar,
     ):
