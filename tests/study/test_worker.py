@@ -162,6 +162,9 @@ def test_killed_at_any_point_it_ends_as_if_it_had_not_been(tmp_path: Path, unint
         seen = [(line["stage"], line["epoch"]) for line in lines if "epoch" in line]
         assert len(seen) == len(set(seen)), name
     assert_same(found, {name: what for name, what in uninterrupted.items() if "seed=0" in name or "seed0" in name})
+    for result in (tmp_path / "out" / "runs").glob("*/result.json"):
+        assert result.with_name("report.html").exists(), result.parent.name
+        assert not result.with_name("stages.json").exists()
     left = list((tmp_path / "out").rglob(".*"))
     assert left
     for path in left:

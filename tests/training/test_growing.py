@@ -4,6 +4,7 @@ import os
 import shutil
 import signal
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,7 +14,9 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from headstart.data import open_images
+from headstart.data import splits as splitting
 from headstart.data.splits import Splits
+from headstart.records import files
 from headstart.records.config import DataConfig, from_dict
 from headstart.records.errors import InputError, Interrupted
 from headstart.records.folder import RunFolder
@@ -136,6 +139,38 @@ def test_a_killed_extension_goes_on_to_the_byte(root: Path, tmp_path: Path, monk
     extend(root, epochs=3)
     for name in ("backbone.safetensors", "head.safetensors", "splits.npz"):
         assert (root / "run" / name).read_bytes() == (whole / "run" / name).read_bytes()
+
+
+@pytest.mark.parametrize("name", ["config.yaml", "splits.npz", "stages.json", "result.json", "report.html"])
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_an_extension_killed_at_any_file_ends_as_if_it_had_not_been(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, when: str
+) -> None:
+    """Its page and its records too: between result.json and report.html the page told of the pictures of before."""
+    change(root / "photos")
+    whole = Path(shutil.copytree(root, tmp_path / "whole"))
+    extend(whole)
+    write = files.write
+
+    def killed(path: str | Path, *more: Any, **options: Any) -> None:
+        if Path(path).name == name and when == "before":
+            raise KeyboardInterrupt
+        write(path, *more, **options)
+        if Path(path).name == name:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(files, "write", killed)
+        patch.setattr(splitting, "write_file", killed)
+        with pytest.raises(KeyboardInterrupt):
+            extend(root)
+    extend(root)
+    told = ("figures/probes.csv", "figures/confusion.csv", "metrics.jsonl", "samples/map.csv", "splits.npz")
+    for file in told:
+        assert (root / "run" / file).read_bytes() == (whole / "run" / file).read_bytes(), file
+    grown = [yaml.safe_load((folder / "run" / "config.yaml").read_text())["about"]["grown"] for folder in (root, whole)]
+    assert grown[0] == grown[1]
+    assert not (root / "run" / "stages.json").exists()
 
 
 def _settings(root: Path) -> dict[str, object]:

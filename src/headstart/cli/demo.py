@@ -72,7 +72,7 @@ def _continued(out: Path, base: Config) -> Path:
     images, splits, embedding, before = None, None, None, None
     for name, head in HEADS.items():
         folder = RunFolder(out / "runs" / name)
-        if not folder.is_complete():
+        if not folder.is_reported():
             images = images or data.open_images(base.data)
             splits = splits or splitting.make(images, base.data)
             say(f"{name}: {len(splits.train)} training pictures")

@@ -46,7 +46,7 @@ class RunFolder:
         self.result = self.path / "result.json"
         self.report = self.path / "report.html"
         self.failed = self.path / "failed.json"
-        self.stages = self.path / "stages.json"  # what finished stages found, until result.json tells it
+        self.stages = self.path / "stages.json"  # what finished stages found, until result.json and the report tell it
 
     def open(self) -> Path:
         """Make the folder and prove that it can be written; its path.
@@ -65,6 +65,10 @@ class RunFolder:
     def is_complete(self) -> bool:
         """Whether the run was finished up to its `stage`."""
         return self.result.exists()
+
+    def is_reported(self) -> bool:
+        """Whether it is complete and its page is made too: a process may have ended between the two."""
+        return self.is_complete() and not self.stages.exists()
 
     def read_settings(self, result: Mapping[str, Any]) -> tuple[Config, dict[str, Any]]:
         """The settings under which the run's `result` was computed, and config.yaml's `about`.

@@ -112,7 +112,7 @@ class Worker:
     def do(self, run: Planned) -> Outcome:
         """Do one run, unless it is done, has failed, or is somebody else's."""
         folder = RunFolder(self.out / "runs" / run.name)
-        if folder.is_complete():
+        if folder.is_reported():
             self._tidy(folder)
             return "done"
         if folder.failed.exists():
@@ -122,7 +122,7 @@ class Worker:
         with Claim(folder.path).held(give_way, epochs=epochs) as mine:
             if not mine:
                 return "claimed"
-            if folder.is_complete() or folder.failed.exists():
+            if folder.is_reported() or folder.failed.exists():
                 return self.do(run)
             return self._attempt(folder, lambda: self._run(run, config, folder))
 

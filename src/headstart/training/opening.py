@@ -37,8 +37,8 @@ from headstart.training.resolving import Prepared
 
 
 def is_finished(folder: RunFolder, config: Config) -> bool:
-    """Whether the folder's result holds the stage that is asked for."""
-    return folder.is_complete() and STAGES.index(folder.read_result()["stage"]) >= STAGES.index(config.stages)
+    """Whether the folder's result holds the stage that is asked for, and its page tells of it."""
+    return folder.is_reported() and STAGES.index(folder.read_result()["stage"]) >= STAGES.index(config.stages)
 
 
 def refuse_finished(folder: RunFolder, config: Config, overwrite: bool, extend: bool) -> None:
@@ -174,7 +174,9 @@ def _begin(run: OpenRun, prepared: Prepared, longer: bool, changed: list[tuple[s
         "folder": os.getcwd(),
         **environment(run.compute),
     }
-    grown = [*(_about(folder).get("grown") or ()), *([asdict(prepared.growth)] if prepared.growth else [])]
+    grown = list(_about(folder).get("grown") or ())
+    if prepared.growth and grown[-1:] != [asdict(prepared.growth)]:  # or a process that was killed here has said so
+        grown.append(asdict(prepared.growth))
     if grown:
         about["grown"] = grown
     resumed = [*(_about(folder).get("resumed") or ()), *(f"{was} -> {now}" for was, now in changed)]
@@ -187,9 +189,10 @@ def _begin(run: OpenRun, prepared: Prepared, longer: bool, changed: list[tuple[s
     _write_skipped(folder.skipped, run.images)
     if not run.stages:
         metrics.lines[:] = metrics.lines if run.checkpoints.saved else []
-    if not metrics.lines or prepared.growth:
-        parts = {name: len(part) for name, part in run.parts.items()}
-        metrics.log(stage="data", pictures=len(run.images), skipped=len(run.images.skipped), **parts)
+    parts = {name: len(part) for name, part in run.parts.items()}
+    data = {"stage": "data", "pictures": len(run.images), "skipped": len(run.images.skipped), **parts}
+    if [line for line in metrics.lines if line.get("stage") == "data"][-1:] != [data]:
+        metrics.log(**data)
 
 
 def has_begun(folder: RunFolder) -> bool:

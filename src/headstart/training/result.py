@@ -127,9 +127,9 @@ def write_result(run: OpenRun, judged: Judged) -> None:
     except RunError:
         run.folder.result.unlink(missing_ok=True)
         raise
-    run.folder.stages.unlink(missing_ok=True)
     run.checkpoints.forget_previous()
     _report(run.folder)
+    run.folder.stages.unlink(missing_ok=True)  # by which a run that is killed before it is told from one that is done
     run.checkpoints.check_folder()
 
 
