@@ -200,6 +200,21 @@ def test_memory_and_memory_map_hold_the_same(tmp_path: Path, own: Path, memory: 
     assert np.array_equal(images.squashed([5], 128)[0].numpy(), plainly_squashed(root / images.names[5], 128))
 
 
+def test_pictures_leave_half_of_the_free_memory_to_the_training(
+    tmp_path: Path, own: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """4 GiB of them under a container's limit of 4 GiB were held in memory, and the kernel ended the process."""
+    root = many(tmp_path / "p")
+    held = opened(root)
+    size = the_file(own).stat().st_size
+    for free, resident in ((None, True), (2 * size, True), (2 * size - 2, False), (0, False)):
+        monkeypatch.setattr(prepare, "free", lambda device, free=free: free)
+        images = opened(root)
+        assert images.resident == resident
+        assert images.fingerprint == held.fingerprint
+        assert frames_are_right(images, root)
+
+
 def same_length_edit(path: Path) -> None:
     before = path.stat()
     other = encoded(pixels(20, 24, 77), "bmp")

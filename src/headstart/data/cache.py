@@ -167,7 +167,7 @@ class DamagedError(Exception):
     """The bytes are not those of a complete store; the message says what is wrong."""
 
 
-def read(path: Path, memory: int) -> Store:
+def read(path: Path, memory: float) -> Store:
     """Open a store; held in memory and verified as a whole up to `memory` bytes, else memory-mapped.
 
     Raises DamagedError (cut off, a byte changed, another program's file) and FileNotFoundError.

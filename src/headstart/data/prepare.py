@@ -21,12 +21,14 @@ from typing import Literal
 
 import numpy as np
 import PIL
+import torch
 from PIL import Image
 
 from headstart.data import cache
 from headstart.data.decode import HEIF, NotNowError, UnreadableError, read_picture
 from headstart.data.source import Picture, Pictures, Source
 from headstart.engine.device import available_cores
+from headstart.engine.memory import free
 from headstart.engine.progress import say, stage
 from headstart.records.config import DataConfig
 from headstart.records.errors import InputError, RunError
@@ -188,10 +190,16 @@ def _written(source: Source, plan: _Plan, key: str, path: Path, memory: int) -> 
     return store
 
 
+def _room() -> float:
+    """Bytes of memory for a file of pictures: half of what is free, for a training has to fit beside them."""
+    left = free(torch.device("cpu"))
+    return math.inf if left is None else left / 2
+
+
 def _current(path: Path, key: str, memory: int) -> cache.Store | None:
     """The store at `path` if it is whole and of this very source. Raises PermissionError where it is not ours."""
     try:
-        store = cache.read(path, memory)
+        store = cache.read(path, min(memory, _room()))
     except FileNotFoundError:
         return None
     except PermissionError:

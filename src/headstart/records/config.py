@@ -109,7 +109,8 @@ class DataConfig:
     """Pixels kept on disk and in memory, per pixel of the training size, in a crop of the smallest scale; large
     photographs are stored no larger than that needs. 0: keep the native size."""
     memory_gib: Amount = 4.0
-    """Decoded pictures up to this many GiB are held in memory; larger sets stay in a memory-mapped file."""
+    """Decoded pictures up to this many GiB, and up to half of what is free, are held in memory; larger sets stay in a
+    memory-mapped file."""
     cache_dir: Text | None = None
     """Folder of decoded pictures. Unset: $HEADSTART_CACHE, else ~/.cache/headstart."""
 
