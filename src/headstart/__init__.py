@@ -41,7 +41,8 @@ def pretrain(
     Args:
         pictures: DATA: folders of pictures, a list file, or a named set with its root (`cifar10:ROOT`).
         out: the run folder.
-        preset: `paper` for the authors' setting.
+        preset: `paper`, the authors' setting, or `adapt`, careful steps from given weights. Unset: `adapt` where
+            `backbone.weights` are given, else the defaults.
         overwrite: replace a finished run in `out`.
         extend: go on with a finished run for more epochs, or with pictures that are new or gone since.
         quiet: no progress bars.
