@@ -4,7 +4,7 @@ import io
 import json
 import tarfile
 import zipfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +61,24 @@ def right(images: Images, order: Iterable[int] = range(20)) -> bool:
 
 def opened(*sources: object, **data: Any) -> Images:
     return open_images(DataConfig(sources=tuple(map(str, sources)), **data))
+
+
+@pytest.mark.parametrize("pack", [tar, zipped])
+def test_another_choice_of_an_archives_pictures_is_not_served_from_the_first_ones_cache(
+    pack: Callable[[Path, list[tuple[str, bytes]]], Path], tmp_path: Path
+) -> None:
+    """Masks are left out unless folders are classes: with the same file, names and pictures came apart."""
+    members = [
+        (f"fold{fold}/{kind}/{i}.png", PICTURES[10 * (kind == "masks") + i])
+        for fold in (1, 2)
+        for kind in ("images", "masks")
+        for i in range(10)
+    ]
+    path, cache = pack(tmp_path / "p.zip" if pack is zipped else tmp_path / "p.tar", members), str(tmp_path / "cache")
+    fewer, all_of_them = (opened(path, labels=labels, cache_dir=cache) for labels in ("auto", "folders"))
+    assert (len(fewer), len(all_of_them)) == (20, 40)
+    for images in (fewer, all_of_them):
+        assert right(images, [10 * ("masks" in name) + int(Path(name).stem) for name in images.names])
 
 
 @pytest.mark.parametrize("memory", [4.0, 0.0])

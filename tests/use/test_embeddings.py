@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 from torch import nn
 
 from headstart.data.images import Images
@@ -111,6 +112,31 @@ def test_what_another_backbone_made_is_made_again(
         assert embed(run, photos, file, compute=compute).new == 60
         (name,) = change
         assert f"another {name}" in capsys.readouterr().err
+
+
+def test_pictures_made_squares_otherwise_are_embedded_again_and_queries_as_they_were(
+    run: Run, compute: Compute, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Rows of cropped pictures were kept and called those of squashed ones; and their index stayed."""
+    draw, wide = np.random.default_rng(0), tmp_path / "wide"
+    wide.mkdir()
+    for i in range(6):
+        Image.fromarray(draw.integers(0, 255, (32, 96, 3), dtype=np.uint8)).save(wide / f"{i}.png")
+    file, query = tmp_path / "all.npz", tmp_path / "query.png"
+    shutil.copy(wide / "3.png", query)
+    cropped = replace(run.reading, resize="crop")
+    embed(run, run.open_images([str(wide)], cropped), file, compute=compute, quiet=True)
+    first = read(file)
+    (answer,) = search(first, query, top=1)
+    assert (answer.found[0].name, round(answer.found[0].similarity, 4)) == ("3.png", 1.0)
+    assert embed(run, run.open_images([str(wide)], cropped), file, compute=compute).new == 0
+    assert embed(run, wide, file, compute=compute).new == 6
+    assert "another resize" in capsys.readouterr().err
+    again = read(file)
+    assert again.identity != first.identity
+    assert np.abs(again.features - first.features).max() > 1e-3
+    (answer,) = search(again, query, top=1)
+    assert (answer.found[0].name, round(answer.found[0].similarity, 4)) == ("3.png", 1.0)
 
 
 def test_what_embed_did_not_write_is_left_alone(run: Run, photos: Path, compute: Compute, tmp_path: Path) -> None:

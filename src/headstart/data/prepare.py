@@ -416,12 +416,15 @@ def _resized(pixels: np.ndarray, size: tuple[int, int], method: Image.Resampling
 
 
 def _key(source: Source, plan: _Plan) -> str:
-    """What a store depends on: each file's name, length and times, how it is decoded, and by what."""
+    """What a store depends on: each file's name, length and times, which pictures inside files are meant, how they are
+    decoded, and by what."""
     digest = hashlib.sha256(repr((plan, LONGEST, PIL.__version__, HEIF, cache.VERSION)).encode())
     digest.update(b"" if plan.levels == "auto" else repr(plan.levels).encode())
-    pictures = () if isinstance(source.pictures, np.ndarray) else source.pictures
-    for path in (*map(str, source.files), *(p for p in pictures if isinstance(p, str))):
+    paths = [] if isinstance(source.pictures, np.ndarray) else [p for p in source.pictures if isinstance(p, str)]
+    for path in (*map(str, source.files), *paths):
         digest.update(cache.known(path).encode("utf-8", "surrogateescape"))
+    if len(paths) < len(source.names):  # the others lie inside those files, and a store holds them in this order
+        digest.update("\0".join(source.names).encode("utf-8", "surrogateescape"))
     return digest.hexdigest()
 
 

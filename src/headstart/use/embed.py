@@ -21,7 +21,7 @@ from headstart.evaluate import features
 from headstart.records import files
 from headstart.records.errors import InputError
 from headstart.records.folder import EMBEDDINGS, check_output_file, no_input
-from headstart.use.embeddings import SAME, about, paths_of
+from headstart.use.embeddings import about, made_by, paths_of
 from headstart.use.embeddings_file import about_of, check_rows, need_pyarrow, rows_of, write_npz, write_parquet
 from headstart.use.load import Run
 
@@ -110,8 +110,8 @@ def kept_in(path: Path, said: dict[str, object], quiet: bool) -> Kept:
         return nothing
     try:
         found = rows_of(path)
-        before = about_of(found, path)
-        if not (other := [name for name in SAME if before[name] != said[name]]):
+        before, now = made_by(about_of(found, path)), made_by(said)
+        if not (other := [name for name in now if before[name] != now[name]]):
             check_rows(path)
     except InputError as error:
         raise InputError(f"--out {path} is there, and cannot be brought up to date: {error}; or remove it") from None

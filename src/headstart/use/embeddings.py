@@ -5,6 +5,7 @@ contents of the pictures, and all it takes to embed one more exactly as these we
 """
 
 import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -17,6 +18,7 @@ import torch
 from headstart.data import catalog
 from headstart.data.decode import UnreadableError, read_picture
 from headstart.data.images import Images
+from headstart.data.prepare import how
 from headstart.data.sheets import picture
 from headstart.data.source import Source
 from headstart.engine.device import Compute, choose
@@ -44,7 +46,7 @@ class Embeddings:
         compute: how one more is embedded.
         images: the pictures, where they are open.
         kept: the features, where there is a file of them, as they lie there: `features` are checked.
-        file: what they were read from.
+        file: what they were read from; said: what it says about itself.
     """
 
     run: Run
@@ -57,14 +59,16 @@ class Embeddings:
     images: Images | None = None
     kept: np.ndarray | None = None
     file: Path | None = None
+    said: Mapping[str, Any] | None = None
 
     def __len__(self) -> int:
         return len(self.names)
 
     @cached_property
     def identity(self) -> str:
-        """A name of these very rows: of the weights that made them, and of the pictures."""
-        digest = hashlib.blake2b(weights_of(self.run).encode(), digest_size=8)
+        """A name of these very rows: of what made them, and of the pictures."""
+        made = made_by(self.said or about(self.run, self.data, self.compute))
+        digest = hashlib.blake2b(json.dumps(made, sort_keys=True).encode(), digest_size=8)
         digest.update(self.digests.tobytes())
         return digest.hexdigest()
 
@@ -179,8 +183,10 @@ def about(run: Run, data: DataConfig, compute: Compute) -> dict[str, Any]:
     }
 
 
-SAME = ("weights", "size", "mean", "std", "precision")
-"""What has to be equal for rows of two embeddings to be comparable."""
+def made_by(said: Mapping[str, Any]) -> dict[str, Any]:
+    """Of what a file says about itself, what has to be equal for rows of two of them to be comparable."""
+    same = {name: said[name] for name in ("weights", "size", "mean", "std", "precision")}
+    return {**same, "resize": list(how(configs.from_dict({"data": said["data"]}).data))}
 
 
 def weights_of(run: Run) -> str:
@@ -221,6 +227,7 @@ def read(path: str | Path, compute: Compute | None = None) -> Embeddings:
         compute=compute or choose(precision=said["precision"], threads=torch.get_num_threads()),
         kept=kept["embeddings"],
         file=path,
+        said=said,
     )
 
 

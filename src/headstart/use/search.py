@@ -65,7 +65,9 @@ def search(within: Embeddings, query: str | Path, *, top: int = 10, out: str | P
     if not path.exists():
         why = missing(path) or f"{path} cannot be reached"
         raise InputError(f"--query: {why}; give the path of a picture, or of a folder of them")
-    asked = within.run.open_images(query, replace(within.run.reading, labels="none"))
+    own = within.data  # queries become squares as these did
+    reading = replace(within.run.reading, labels="none", resize=own.resize, interpolation=own.interpolation)
+    asked = within.run.open_images(query, reading)
     indices, values = close(within.run.embed(asked, compute=within.compute), within, top + 1)
     known = {name: i for i, name in enumerate(within.names)}
     answers = []
