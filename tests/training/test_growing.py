@@ -16,10 +16,13 @@ from safetensors.torch import load_file
 from headstart.data import open_images
 from headstart.data import splits as splitting
 from headstart.data.splits import Splits
+from headstart.engine.loggers import TensorBoard
+from headstart.evaluate.foreign import evaluate_run
 from headstart.records import files
 from headstart.records.config import DataConfig, from_dict
 from headstart.records.errors import InputError, Interrupted
-from headstart.records.folder import RunFolder
+from headstart.records.files import read_json
+from headstart.records.folder import RunFolder, read_metrics
 from headstart.training import contrastive
 from headstart.training import run as pretraining
 from headstart.training.step import SimCLR
@@ -141,15 +144,26 @@ def test_a_killed_extension_goes_on_to_the_byte(root: Path, tmp_path: Path, monk
         assert (root / "run" / name).read_bytes() == (whole / "run" / name).read_bytes()
 
 
-@pytest.mark.parametrize("name", ["config.yaml", "splits.npz", "stages.json", "result.json", "report.html"])
-@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize(
+    ("when", "name", "epochs"),
+    [
+        ("before", "config.yaml", 1),
+        ("before", "splits.npz", 1),
+        ("after", "splits.npz", 1),
+        ("after", "stages.json", 1),
+        ("after", "result.json", 1),
+        ("after", "stages.json", 2),
+        ("after", "result.json", 2),
+    ],
+)
 def test_an_extension_killed_at_any_file_ends_as_if_it_had_not_been(
-    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, when: str
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, when: str, name: str, epochs: int
 ) -> None:
     """Its page and its records too: between result.json and report.html the page told of the pictures of before."""
     change(root / "photos")
+    (root / "run" / "MODEL_CARD.md").write_text("of the weights of before")
     whole = Path(shutil.copytree(root, tmp_path / "whole"))
-    extend(whole)
+    extend(whole, epochs)
     write = files.write
 
     def killed(path: str | Path, *more: Any, **options: Any) -> None:
@@ -163,14 +177,69 @@ def test_an_extension_killed_at_any_file_ends_as_if_it_had_not_been(
         patch.setattr(files, "write", killed)
         patch.setattr(splitting, "write_file", killed)
         with pytest.raises(KeyboardInterrupt):
-            extend(root)
-    extend(root)
-    told = ("figures/probes.csv", "figures/confusion.csv", "metrics.jsonl", "samples/map.csv", "splits.npz")
+            extend(root, epochs)
+    extend(root, epochs)
+    told = ("figures/probes.csv", "figures/confusion.csv", "samples/map.csv", "splits.npz", "backbone.safetensors")
     for file in told:
         assert (root / "run" / file).read_bytes() == (whole / "run" / file).read_bytes(), file
+    logged = [[_untimed(line) for line in read_metrics(one / "run" / "metrics.jsonl")] for one in (root, whole)]
+    assert logged[0] == logged[1]
+    assert [line["pictures"] for line in logged[0] if line["stage"] == "data"] == [120, 160]
+    assert not (root / "run" / "MODEL_CARD.md").exists()
     grown = [yaml.safe_load((folder / "run" / "config.yaml").read_text())["about"]["grown"] for folder in (root, whole)]
     assert grown[0] == grown[1]
     assert not (root / "run" / "stages.json").exists()
+
+
+def _untimed(line: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in line.items() if name not in ("pairs_per_s", "pictures_per_s", "data_wait")}
+
+
+def test_what_an_extension_does_not_make_anew_does_not_stay(root: Path) -> None:
+    """Its map is of other weights, and of pictures that are gone."""
+    assert list((root / "run" / "samples").glob("map*"))
+    extend(root, epochs=2, stages="contrastive")
+    assert not list((root / "run" / "samples").glob("map*"))
+
+
+def test_it_is_evaluated_with_the_z_score_that_it_was_trained_with(root: Path) -> None:
+    """Pictures that came since are no reason to feed a backbone otherwise than result.json did."""
+    for number in range(100, 110):
+        Image.new("RGB", (16, 16), (250, 5, 5)).save(root / "photos" / "a" / f"{number}.png")
+    result = extend(root).read_result()
+    found = read_json(evaluate_run(root / "run", threads=1))["backbones"]["trained"]
+    assert found["probes"]["knn"]["accuracy"] == result["probes"]["knn"]["accuracy"]
+    assert found["geometry"]["effective_rank"] == pytest.approx(result["geometry"]["effective_rank"], rel=1e-6)
+
+
+def test_loggers_miss_no_epoch_of_an_extension(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lines of probes are forgotten when SimCLR goes on; so many epochs were then taken for sent."""
+    sent: list[dict[str, Any]] = []
+    monkeypatch.setattr(TensorBoard, "__init__", lambda *_: None)
+    monkeypatch.setattr(TensorBoard, "send", lambda _, lines: sent.extend(lines))
+    monkeypatch.setattr(TensorBoard, "close", lambda *_: None)
+    change(root / "photos")
+    extend(root, epochs=4, loggers=["tensorboard"])
+    assert [line["epoch"] for line in sent if line["stage"] == "contrastive"] == [2, 3, 4]
+
+
+def test_an_overwriting_run_that_was_stopped_before_its_page_goes_on(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stopped(path: Path) -> None:
+        raise Interrupted("stopped")
+
+    def again() -> None:
+        pretraining.run(from_dict(_settings(root)), root / "run", overwrite=True, quiet=True)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("headstart.training.result.report.write_report", stopped)
+        with pytest.raises(Interrupted):
+            again()
+    trained = (root / "run" / "backbone.safetensors").stat().st_mtime_ns
+    again()
+    assert (root / "run" / "backbone.safetensors").stat().st_mtime_ns == trained
+    assert (root / "run" / "report.html").exists()
 
 
 def _settings(root: Path) -> dict[str, object]:

@@ -6,7 +6,7 @@ nn.Identity, so that its state dict loads into the plain network and lacks that 
 
 from headstart.backbones.formats import check_exportable, exportable, loading_lines
 from headstart.backbones.networks import TIMM, last_linear_name, num_features, register, sketch
-from headstart.backbones.preprocessing import described, expected, settled, zscores
+from headstart.backbones.preprocessing import described, expected, settled, trained_with, zscores
 from headstart.backbones.weights import FETCHED, build, cached, check, recognise
 
 __all__ = [
@@ -26,5 +26,6 @@ __all__ = [
     "register",
     "settled",
     "sketch",
+    "trained_with",
     "zscores",
 ]

@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 import torchvision
+from torch import Tensor
 
 from headstart.backbones.networks import TIMM, timm
 from headstart.backbones.weights import FETCHED, no_library, weights_file
@@ -88,6 +90,14 @@ def zscores(images: Images, splits: Splits, config: Config) -> ZScores:
         return splitting.statistics(images, splits, config.data)
     given = _of(config)
     return dict.fromkeys(("train", "val", "test"), (np.array(given.mean), np.array(given.std)))
+
+
+def trained_with(path: str | Path) -> tuple[Tensor, Tensor]:
+    """Mean and std (3,), float32, of the Z-score that the backbone in a run's file was trained with: the pictures may
+    have become others since."""
+    about = read_metadata(path)
+    mean, std = (torch.tensor(json.loads(about[name])) for name in ("mean", "std"))
+    return mean, std
 
 
 def described(config: Config, size: int) -> str:

@@ -43,11 +43,12 @@ def attached(metrics: Metrics, names: Sequence[str], folder: Path, settings: Map
     in_study = folder.parent.name == "runs" and (folder.parent.parent / "study.yaml").exists()
     root = folder.parent.parent if in_study else folder
     loggers: list[Logger] = [LOGGERS[name].made()(root / "loggers", root.name, folder.name, settings) for name in names]
-    sent = len(metrics.lines)
+    # Known by what they are, not by their number: a stage that begins again forgets lines.
+    sent: dict[int, Line] = {id(line): line for line in metrics.lines}
 
     def send(lines: Sequence[Line]) -> None:
-        nonlocal sent
-        new, sent = lines[min(sent, len(lines)) :], len(lines)
+        new = [line for line in lines if id(line) not in sent]
+        sent.update((id(line), line) for line in new)
         for logger in loggers if new else []:
             logger.send(new)
 

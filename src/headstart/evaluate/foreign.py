@@ -180,7 +180,9 @@ def evaluate_run(
     if images.fingerprint == result["data"]["fingerprint"] and given.split_seed == config.data.split_seed:
         splits = Splits.load(folder.splits, len(images))
         moments = _moments_of(result, config)
-        if config.data.statistics != "backbone":
+        if config.data.normalize and config.data.statistics == "train":  # pictures may have come since, and gone
+            moments = dict.fromkeys(("train", "val", "test"), backbones.trained_with(folder.backbone))
+        elif config.data.statistics == "paper":
             moments = _moments(images, splits, config)
     elif data:
         splits, moments = splitting.make(images, given), _moments_of(result, config)

@@ -221,8 +221,8 @@ class Metrics:
         self.lines.append({k: _finite(v) for k, v in values.items()})
 
     def truncate(self, keep: int) -> None:
-        """Forget all but the first `keep` lines."""
-        del self.lines[keep:]
+        """Forget all but the first `keep` lines, and what later ones say of the pictures: an extension has them."""
+        self.lines[keep:] = [line for line in self.lines[keep:] if line.get("stage") == "data"]
 
     def forget(self, stage: str) -> None:
         """Forget a stage's lines: it begins again."""

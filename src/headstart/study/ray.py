@@ -42,7 +42,7 @@ class _Tasks:
         self.interrupted = self.cancelled = False
         self.no_room = ""
         task = ray.remote(max_retries=RETRIES, **resources)(ray_task)
-        todo = [run for run in planned if not (self.out / "runs" / run.name / "result.json").exists()]
+        todo = [run for run in planned if not RunFolder(self.out / "runs" / run.name).is_reported()]
         needed = shared.autoencoders_of(todo)
         first = {digest: task.remote(work, run.name, autoencoder_only=True) for digest, run in needed.items()}
         self.autoencoders = list(first.values())

@@ -201,19 +201,19 @@ class Worker:
     def _autoencoder(self, folder: RunFolder, config: Config, digest: str) -> Outcome:
         """Train the autoencoder that a run needs, unless it is in the store."""
         stored = study_store.autoencoder_file(self.out, digest)
-        if stored.exists() and folder.is_complete():
+        if stored.exists() and folder.is_reported():
             return "done"
         if folder.failed.exists():
             return "failed"
         with Claim(folder.path).held(give_way, epochs={"autoencoder": config.autoencoder.epochs}) as mine:
             if not mine:
                 return "claimed"
-            if (stored.exists() and folder.is_complete()) or folder.failed.exists():
+            if (stored.exists() and folder.is_reported()) or folder.failed.exists():
                 return self._autoencoder(folder, config, digest)
             return self._attempt(folder, lambda: self._train_autoencoder(folder, config, stored))
 
     def _train_autoencoder(self, folder: RunFolder, config: Config, stored: Path) -> Outcome:
-        if not (folder.is_complete() and folder.autoencoder.exists()):
+        if not (folder.is_reported() and folder.autoencoder.exists()):
             images, split = self._open(config)
             self._train(shared.autoencoder_config(config), folder, images, split, overwrite=folder.is_complete())
         study_store.publish_autoencoder(folder, stored)

@@ -3,7 +3,6 @@
 Comes in: what resolving.py prepared and a run folder that may hold something. Goes out: an `OpenRun`, or one sentence.
 """
 
-import json
 import os
 import platform
 from dataclasses import asdict
@@ -11,16 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
-from headstart.backbones import exportable
+from headstart.backbones import exportable, trained_with
 from headstart.data import Images
 from headstart.data.growing import remember
 from headstart.data.splits import Splits
 from headstart.engine import distributed
 from headstart.engine.checkpoint import Checkpoints
 from headstart.engine.device import Compute
-from headstart.engine.importers import read_metadata
 from headstart.engine.progress import say
 from headstart.records import files, plugins, text
 from headstart.records.config import STAGES, Config, differences, load, to_yaml
@@ -92,7 +89,7 @@ def open_run(
     distributed.wait_for_all()  # everyone has read what rank 0 now changes
     run = OpenRun(folder, config, compute, images, splits, metrics, checkpoints, stages, quiet)
     if "contrastive" in stages and config.data.normalize and config.data.statistics == "train":
-        run.moments = _moments_of(folder)
+        run.moments = dict.fromkeys(("train", "val", "test"), trained_with(folder.backbone))
     if config.stages != "autoencoder" and not quiet:
         _say_exports(config.backbone.name)
     if changed and not quiet:
@@ -108,13 +105,6 @@ def open_run(
         if is_finished(folder, config) and not quiet:
             say("nothing to extend: the same pictures, and no more epochs")
     return run
-
-
-def _moments_of(folder: RunFolder) -> dict[str, tuple[Tensor, Tensor]]:
-    """The Z-score that a trained backbone was trained with, whatever has become of the pictures since."""
-    about = read_metadata(folder.backbone)
-    mean, std = (torch.tensor(json.loads(about[name])) for name in ("mean", "std"))
-    return dict.fromkeys(("train", "val", "test"), (mean, std))
 
 
 def _extends(folder: RunFolder, stages: dict[str, Any], config: Config, checkpoints: Checkpoints) -> bool:
@@ -164,10 +154,12 @@ def _begin(run: OpenRun, prepared: Prepared, longer: bool, changed: list[tuple[s
     folder, metrics = run.folder, run.metrics
     for left_behind in folder.path.glob(".*.tmp"):  # by a process that was killed
         left_behind.unlink(missing_ok=True)
-    if folder.is_complete() and (longer or prepared.growth):
+    begun_to = folder.stages.exists() and "contrastive" not in run.stages  # by a process that was killed right here
+    if folder.is_complete() and (longer or prepared.growth or begun_to):
+        for old in (folder.card, *folder.samples.glob("map*")):  # of weights and pictures that are gone
+            old.unlink(missing_ok=True)
         files.write_json(folder.stages, run.stages, within=folder.path)
         folder.result.unlink()
-        folder.card.unlink(missing_ok=True)  # of weights that are gone; `headstart export` writes it anew
     about: dict[str, Any] = {
         "headstart": __version__,
         "fingerprint": run.images.fingerprint,
@@ -209,7 +201,7 @@ def _is_nobodys(folder: RunFolder) -> bool:
 
 def _replace(folder: RunFolder, prepared: Prepared) -> None:
     """Clear a finished run, and one begun with other settings; what these settings have begun goes on."""
-    stale = folder.is_complete() or _is_nobodys(folder)
+    stale = folder.is_reported() or _is_nobodys(folder)
     if not stale and has_begun(folder):
         try:
             _compare(folder, prepared, extend=False)
