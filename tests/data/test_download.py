@@ -41,6 +41,42 @@ def test_download_fetches_and_unpacks_what_is_missing(tmp_path: Path, monkeypatc
         find(f"cifar10:{tmp_path}/elsewhere", download=True)
 
 
+def test_what_was_cut_short_is_taken_neither_for_the_archive_nor_for_the_set(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Unpacking that ended within a set left a part of it, which every later call took for the whole."""
+    made, fetched = write_cifar10(tmp_path / "made", 2) / "cifar-10-batches-py", 0
+
+    def fetch(url: str, root: str, filename: str, md5: str) -> None:
+        nonlocal fetched
+        fetched += 1
+        Path(root).mkdir(parents=True, exist_ok=True)
+        Path(root, filename).write_bytes(b"half")
+        if fetched == 1:
+            raise KeyboardInterrupt
+        with tarfile.open(Path(root, filename), "w:gz") as tar:
+            tar.add(made, made.name)
+
+    def killed(path: Path, to: Path) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("torchvision.datasets.utils.download_url", fetch)
+    monkeypatch.setattr("torchvision.datasets.utils.check_integrity", lambda path, md5: Path(path).exists())
+    there = tmp_path / "there"
+    with pytest.raises(KeyboardInterrupt):
+        find(f"cifar10:{there}", download=True)
+    with monkeypatch.context() as patch:
+        patch.setattr(download, "_move", killed)
+        with pytest.raises(KeyboardInterrupt):
+            find(f"cifar10:{there}", download=True)
+    assert not (there / made.name).exists()
+    with pytest.raises(InputError, match=r"--data\.download"):
+        find(f"cifar10:{there}")
+    assert len(find(f"cifar10:{there}", download=True).names) == 18
+    assert fetched == 2
+    assert [path.name for path in there.glob(".*") if not path.name.startswith(".claim")] == []
+
+
 @pytest.mark.parametrize("member", ["../outside.txt", "/tmp/headstart-outside.txt", "link"])
 def test_an_archive_cannot_write_outside_its_folder(tmp_path: Path, member: str) -> None:
     with tarfile.open(tmp_path / "evil.tar", "w") as tar:
