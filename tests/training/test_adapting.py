@@ -1,5 +1,6 @@
 """Adapting given weights: what stays as it was given, what trains first, and which weights a run keeps."""
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,16 +11,22 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from headstart import backbones
+from headstart.backbones import given_as
 from headstart.backbones.blocks import freeze
 from headstart.engine.checkpoint import Checkpoints
+from headstart.evaluate.foreign import evaluate_run
 from headstart.records.config import Config, from_dict
-from headstart.records.errors import Interrupted
+from headstart.records.errors import InputError, Interrupted
+from headstart.records.files import read_json
 from headstart.records.folder import RunFolder, read_metrics
 from headstart.records.presets import preset
 from headstart.report.unlabelled import unlabelled_verdict
 from headstart.report.verdict import kept_sentence
+from headstart.study.shared import before_hash
 from headstart.training import keeping
 from headstart.training.run import run
+from headstart.use.finetune import finetune
+from headstart.use.load import load
 
 
 @pytest.fixture(scope="module")
@@ -175,3 +182,29 @@ def test_blocks_are_frozen_from_the_pictures_on(name: str, share: float, first: 
     states = [parameter.requires_grad for parameter in network.parameters()]
     assert states == sorted(states)  # frozen ones first
     assert all(states) == (share == 0)
+
+
+def test_weights_that_became_others_since_are_not_taken_for_those_the_run_began_from(
+    photos: Path, weights: Path, tmp_path: Path
+) -> None:
+    """Told by content: the file, or the run that was trained on, keeps its name."""
+    own = Path(shutil.copy(weights, tmp_path / "own.safetensors"))
+    settings, out = config(photos, own), tmp_path / "run"
+    result = RunFolder(run(settings, out, quiet=True)).read_result()
+    shutil.copy(weights, own)  # the same bytes once more are the same weights
+    assert load(out).untrained_backbone() is not None
+    tensors = load_file(weights)
+    save_file({name: 1.01 * tensor for name, tensor in tensors.items()}, own)
+    others = "own.safetensors holds other weights than those that the run began from"
+    with pytest.raises(InputError, match=others):
+        run(config(photos, own, epochs=3), out, extend=True, quiet=True)
+    with pytest.raises(InputError, match=others):
+        load(out).untrained_backbone()
+    with pytest.raises(InputError, match=others):
+        finetune(load(out), tmp_path / "classifier", photos, quiet=True)
+    assert not (tmp_path / "classifier").exists()
+    found = read_json(evaluate_run(out, device="cpu", threads=1))
+    assert found["backbones"]["trained"]["probes"]["knn"]["accuracy"] == result["probes"]["knn"]["accuracy"]
+    assert "untrained" not in found["backbones"]
+    assert others in found["left_out"]["untrained"]
+    assert before_hash(settings, "x", given_as(str(own))) != before_hash(settings, "x", given_as(str(weights)))

@@ -7,7 +7,7 @@ nn.Identity, so that its state dict loads into the plain network and lacks that 
 from headstart.backbones.formats import check_exportable, exportable, loading_lines
 from headstart.backbones.networks import TIMM, last_linear_name, num_features, register, sketch
 from headstart.backbones.preprocessing import described, expected, settled, trained_with, zscores
-from headstart.backbones.weights import FETCHED, build, cached, check, recognise
+from headstart.backbones.weights import FETCHED, build, cached, check, check_given, given_as, recognise
 
 __all__ = [
     "FETCHED",
@@ -16,9 +16,11 @@ __all__ = [
     "cached",
     "check",
     "check_exportable",
+    "check_given",
     "described",
     "expected",
     "exportable",
+    "given_as",
     "last_linear_name",
     "loading_lines",
     "num_features",

@@ -7,6 +7,7 @@ import importlib
 import re
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 import torchvision
@@ -26,6 +27,7 @@ from headstart.engine import state_dicts
 from headstart.engine.importers import read_metadata, read_tensors
 from headstart.engine.randomness import seeded
 from headstart.records.errors import InputError
+from headstart.records.files import digest, unreadable
 from headstart.records.folder import RunFolder
 from headstart.records.names import BACKBONES
 
@@ -212,6 +214,29 @@ def weights_file(weights: str | Path) -> Path:
     if folder.is_complete():
         folder.check_backbone(folder.read_result())
     return folder.backbone
+
+
+def given_as(weights: str) -> str | None:
+    """A name of the weights that a run is given from a file or a run, by their content; None where a library has them.
+
+    Raises InputError where they cannot be read.
+    """
+    if weights in ("none", *FETCHED):
+        return None
+    path = weights_file(weights)
+    try:
+        return digest(path)
+    except OSError as error:
+        raise InputError(unreadable(path, error)) from None
+
+
+def check_given(weights: str, about: Mapping[str, Any]) -> None:
+    """Raise InputError where the weights that a run began from are others by now, as `about` of its config.yaml tells:
+    what it was before SimCLR would be another network."""
+    if (began := about.get("given")) is not None and given_as(weights) != began:
+        raise InputError(
+            f"{weights} holds other weights than those that the run began from (its backbone.weights); put these back"
+        )
 
 
 def _fit(backbone: nn.Module, name: str, tensors: Mapping[str, Tensor], where: str) -> tuple[dict[str, Tensor], str]:

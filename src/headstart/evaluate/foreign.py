@@ -194,7 +194,7 @@ def evaluate_run(
     config = replace(config, data=replace(given, sources=tuple(data) or config.data.sources))
     makers = {
         "trained": _own_maker(folder, result, _maker(config, str(folder.backbone), pictures.size)),
-        "untrained": _maker(config, config.backbone.weights, pictures.size, fetch),
+        "untrained": _as_given(about, _maker(config, config.backbone.weights, pictures.size, fetch), config),
     } | _references(config, pictures.size, fetch)
     if config.backbone.weights in ("none", *backbones.FETCHED):
         makers.pop("random" if config.backbone.weights == "none" else LIBRARY)  # is the untrained
@@ -330,6 +330,16 @@ def _maker(config: Config, weights: str, size: int, fetch: bool = False) -> Call
         )
 
     return make
+
+
+def _as_given(about: Mapping[str, Any], make: Callable[[], nn.Module], config: Config) -> Callable[[], nn.Module]:
+    """The same of what a run began from, which must still be that."""
+
+    def made() -> nn.Module:
+        backbones.check_given(config.backbone.weights, about)
+        return make()
+
+    return made
 
 
 def _own_maker(folder: RunFolder, result: Mapping[str, Any], make: Callable[[], nn.Module]) -> Callable[[], nn.Module]:

@@ -6,6 +6,7 @@ Nothing here imports torch.
 import contextlib
 import difflib
 import errno
+import hashlib
 import io
 import json
 import math
@@ -174,6 +175,12 @@ def read(path: str | Path) -> bytes:
         if os.fstat(file.fileno()).st_size > LARGEST:
             raise OSError(errno.EFBIG, f"it holds more than {LARGEST >> 30} GiB")
         return file.read()
+
+
+def digest(path: str | Path) -> str:
+    """A name of a plain file's content, 16 hex digits. Raises OSError as `opened` does."""
+    with opened(path) as file:
+        return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=8)).hexdigest()
 
 
 def write_json(path: str | Path, value: Any, *, within: str | Path | None = None) -> None:

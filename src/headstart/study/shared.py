@@ -44,11 +44,14 @@ def autoencoder_hash(config: Config, fingerprint: str) -> str:
     return hash_of(autoencoder_config(config), fingerprint)
 
 
-def before_hash(config: Config, fingerprint: str) -> str:
-    """Names what is found of the backbone before SimCLR in the same way; no head has a part in it."""
+def before_hash(config: Config, fingerprint: str, given: str | None) -> str:
+    """Names what is found of the backbone before SimCLR in the same way; no head has a part in it.
+
+    given: a name of the weights' content (`backbones.given_as`), which their place does not tell.
+    """
     house = Config()
     neutral = replace(config, head=house.head, autoencoder=house.autoencoder, contrastive=house.contrastive)
-    return hash_of(neutral, fingerprint)
+    return hash_of(neutral, f"{fingerprint} {given}" if given else fingerprint)
 
 
 def autoencoder_name(config: Config, label: str, digest: str) -> str:

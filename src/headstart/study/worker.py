@@ -13,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
+from headstart import backbones
 from headstart.data import Images
 from headstart.data.splits import Splits
 from headstart.engine.checkpoint import give_way, interrupted_by_signals, stop_on_signals, stop_requested
@@ -156,7 +157,7 @@ class Worker:
             if outcome != "done":
                 return "waiting"
             study_store.hand_over_autoencoder(study_store.autoencoder_file(self.out, digest), trained, folder)
-        key = shared.before_hash(config, images.fingerprint)
+        key = shared.before_hash(config, images.fingerprint, backbones.given_as(config.backbone.weights))
         started = time.monotonic()
         self._say(f"begun: {self._place(run)}")
         self._train(config, folder, images, split, before=study_store.read_before(self.out, key))

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from headstart.backbones import exportable, trained_with
+from headstart.backbones import check_given, exportable, given_as, trained_with
 from headstart.data import Images
 from headstart.data.growing import remember
 from headstart.data.splits import Splits
@@ -160,22 +160,7 @@ def _begin(run: OpenRun, prepared: Prepared, longer: bool, changed: list[tuple[s
             old.unlink(missing_ok=True)
         files.write_json(folder.stages, run.stages, within=folder.path)
         folder.result.unlink()
-    about: dict[str, Any] = {
-        "headstart": __version__,
-        "fingerprint": run.images.fingerprint,
-        "folder": os.getcwd(),
-        **environment(run.compute),
-    }
-    grown = list(_about(folder).get("grown") or ())
-    if prepared.growth and grown[-1:] != [asdict(prepared.growth)]:  # or a process that was killed here has said so
-        grown.append(asdict(prepared.growth))
-    if grown:
-        about["grown"] = grown
-    resumed = [*(_about(folder).get("resumed") or ()), *(f"{was} -> {now}" for was, now in changed)]
-    if resumed:
-        about["resumed"] = resumed
-    if modules := plugins.behind(run.config):
-        about["plugins"] = modules
+    about = _about_now(run, prepared, changed)
     files.write(folder.config, to_yaml(run.config, about), within=folder.path)
     run.splits.save(folder.splits, **(remember(run.images) if prepared.remembers else {}))
     _write_skipped(folder.skipped, run.images)
@@ -185,6 +170,30 @@ def _begin(run: OpenRun, prepared: Prepared, longer: bool, changed: list[tuple[s
     data = {"stage": "data", "pictures": len(run.images), "skipped": len(run.images.skipped), **parts}
     if [line for line in metrics.lines if line.get("stage") == "data"][-1:] != [data]:
         metrics.log(**data)
+
+
+def _about_now(run: OpenRun, prepared: Prepared, changed: list[tuple[str, str]]) -> dict[str, Any]:
+    """What config.yaml says of how the run is made, with what it says of earlier processes."""
+    before = _about(run.folder)
+    about: dict[str, Any] = {
+        "headstart": __version__,
+        "fingerprint": run.images.fingerprint,
+        "folder": os.getcwd(),
+        **environment(run.compute),
+    }
+    grown = list(before.get("grown") or ())
+    if prepared.growth and grown[-1:] != [asdict(prepared.growth)]:  # or a process that was killed here has said so
+        grown.append(asdict(prepared.growth))
+    if grown:
+        about["grown"] = grown
+    resumed = [*(before.get("resumed") or ()), *(f"{was} -> {now}" for was, now in changed)]
+    if resumed:
+        about["resumed"] = resumed
+    if given := given_as(run.config.backbone.weights):
+        about["given"] = given
+    if modules := plugins.behind(run.config):
+        about["plugins"] = modules
+    return about
 
 
 def has_begun(folder: RunFolder) -> bool:
@@ -248,6 +257,7 @@ def _compare(folder: RunFolder, prepared: Prepared, extend: bool) -> None:
     """Refuse to go on with a run under other settings or pictures, showing the difference."""
     config, images = prepared.config, prepared.images
     before, about = load(folder.config)
+    check_given(config.backbone.weights, about)
     changed = differences(before, config)
     if extend and config.contrastive.epochs >= before.contrastive.epochs:
         changed = [line for line in changed if not line.startswith("contrastive.epochs:")]

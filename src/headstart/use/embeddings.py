@@ -193,8 +193,7 @@ def weights_of(run: Run) -> str:
     """A name of the backbone's very weights. Raises InputError when the run has none."""
     run.check_finished()
     try:
-        with files.opened(run.folder.backbone) as file:
-            return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=8)).hexdigest()
+        return files.digest(run.folder.backbone)
     except OSError as error:
         raise InputError(f"{run.folder.backbone} cannot be read: {error.strerror}") from None
 

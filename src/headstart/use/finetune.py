@@ -35,6 +35,7 @@ from headstart.records.seal import seal_of
 from headstart.records.version import __version__
 from headstart.training import footprint
 from headstart.use.classifier import CLASSIFIER, RESULT, SEEN, Classifier, save_classifier
+from headstart.use.embeddings import weights_of
 from headstart.use.fitting import Fit, Fitter
 from headstart.use.load import Run
 from headstart.use.settings import FinetuneSettings
@@ -115,6 +116,9 @@ def finetune(
     folder = runs.RunFolder(out)
     check_out(folder.path, overwrite)
     run.check_finished()
+    starts = starts_of(run, settings)
+    if "given" in starts:
+        run.check_given()
     images = data if isinstance(data, Images) else run.open_images(data)
     no_input(folder.path, images.data.sources)
     parts = split(run, images, settings, quiet)
@@ -122,8 +126,7 @@ def finetune(
     footprint.check_batch(run.config.backbone, run.size, min(settings.batch_size, len(images)), compute)
     with owned(folder.open(), "finetune", give_way):
         check_out(folder.path, overwrite)  # another process may have finished while the pictures were read
-        starts = starts_of(run, settings)
-        identity = f"{run.result['config_hash']} {images.fingerprint} {dataclasses.asdict(settings)}"
+        identity = f"{run.result['config_hash']} {weights_of(run)} {images.fingerprint} {dataclasses.asdict(settings)}"
         metrics = runs.Metrics(folder.metrics)
         with stop_on_signals():
             checkpoints = Checkpoints(folder.path / CHECKPOINT, metrics, deadline=deadline)

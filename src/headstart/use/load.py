@@ -77,8 +77,16 @@ class Run:
         self.folder.check_backbone(self.result)
 
     def untrained_backbone(self) -> nn.Module:
-        """The backbone as it was before SimCLR, with the weights it was given."""
+        """The backbone as it was before SimCLR, with the weights it was given.
+
+        Raises InputError where these are gone, or others by now.
+        """
+        self.check_given()
         return self._backbone(None, self.config.backbone.weights).eval()
+
+    def check_given(self) -> None:
+        """Raise InputError where the weights that the run began from are gone, or others by now."""
+        backbones.check_given(self.config.backbone.weights, self.folder.read_settings(self.result)[1])
 
     def random_backbone(self) -> nn.Module:
         """The backbone with random weights: those it started from where it was given none."""
