@@ -182,7 +182,10 @@ class TestAgainstReference:
         low, high = result["wide"]["ci95"]
         assert low < result["wide"]["accuracy"] < high
 
-    def test_knn_in_blocks_is_a_plain_loop(self) -> None:
+    @pytest.mark.parametrize("blocks", [(256, 2**17), (7, 17), (1, 1)])
+    def test_knn_in_blocks_is_a_plain_loop(self, blocks: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(probes, "QUERIES", blocks[0])
+        monkeypatch.setattr(probes, "ROWS", blocks[1])
         features, labels, names, classes = problem(4, (60, 0, 40), classes=13)
         result = probes.run(features, labels, names, classes, which=["knn"])["knn"]
         bank, queries = normalize(features["train"]), normalize(features["test"])

@@ -25,6 +25,9 @@ from headstart.evaluate.scores import among_top5, macro_of, most_confused
 from headstart.records.names import PROBES
 from headstart.statistics import t_interval, wilson
 
+QUERIES, ROWS = 2**8, 2**17
+"""Rows of queries and of the bank that `knn` compares at once: 128 MiB of similarities. All rows of a bank of a million
+at once would leave 47 queries, which a product of matrices does not get fast with."""
 DRAWS = 8
 """Draws of labelled pictures behind every few-label probe."""
 C_GRID = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)
@@ -275,12 +278,11 @@ def knn(task: Task) -> Result:
     bank, queries = (F.normalize(task.x[split], dim=1) for split in ("train", "test"))
     ks = sorted({min(k, len(bank)) for k in (20, 200)})
     votes = [queries.new_zeros(len(queries), len(task.classes)) for _ in ks]
-    rows = max(1, 2**25 // len(bank))  # similarities of one block: 128 MiB
-    for query, *scores in zip(queries.split(rows), *(vote.split(rows) for vote in votes), strict=True):
-        similarities = query @ bank.T
+    for query, *scores in zip(queries.split(QUERIES), *(vote.split(QUERIES) for vote in votes), strict=True):
+        similarity, neighbour = _nearest(query, bank, ks[-1])
         for k, score in zip(ks, scores, strict=True):
-            similarity, neighbour = similarities.topk(k, dim=1)
-            score.scatter_add_(1, task.y["train"][neighbour], (similarity / temperature).exp())
+            labels, weights = task.y["train"][neighbour[:, :k]], (similarity[:, :k] / temperature).exp()
+            score.scatter_add_(1, labels, weights)
     found = []
     for k, vote in zip(ks, votes, strict=True):
         vote[vote == 0] = -math.inf  # no neighbour of that class: not among the top five either
@@ -288,6 +290,18 @@ def knn(task: Task) -> Result:
     few, *many = found
     wide = {"wide": {name: many[0][name] for name in ("k", "accuracy", "correct", "ci95")}} if many else {}
     return few | wide | {"temperature": temperature, "n_train": len(bank)}
+
+
+def _nearest(query: Tensor, bank: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """The k largest similarities (Q, k) of unit rows, largest first, and the rows of the bank they are to."""
+    values, indices = query.new_empty(len(query), 0), torch.empty(len(query), 0, dtype=torch.int64, device=query.device)
+    for first in range(0, len(bank), ROWS):
+        similarity = query @ bank[first : first + ROWS].T
+        value, index = similarity.topk(min(k, similarity.shape[1]), dim=1)
+        values, indices = torch.cat([values, value], 1), torch.cat([indices, first + index], 1)
+        values, order = values.topk(min(k, values.shape[1]), dim=1)
+        indices = indices.gather(1, order)
+    return values, indices
 
 
 one_shot, five_shot = _few_shot(1), _few_shot(5)
