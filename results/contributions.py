@@ -1,18 +1,20 @@
 """The paper's contributions 1 to 5, judged by these records: `python results/contributions.py` prints a sentence each.
 
 A difference is one between runs that share set, seed and all else, by the probe that decides in its study, with
-Student's t interval (95 %) over seeds, uncorrected; studies in which both sides share `FEWEST` seeds take part.
-Supported is what lies above zero in every setting; not supported, what lies below in one and above in none; all else is
-not settled. What the authors' own runs say is printed by authors.py.
+Student's t interval (95 %) over seeds, uncorrected; studies in which both sides share `FEWEST` seeds take part, and a
+pair that two studies share counts in the larger alone. Supported is what lies above zero in every setting, of two or
+more; not supported, what lies below in one and above in none; all else is not settled. What the authors' own runs say
+is printed by authors.py.
 """
 
 import signal
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
+import numpy as np
 import pandas as pd
 import zscore
-from recorded import of_sets, studies
+from recorded import of_sets, whole_studies
 
 from headstart.report.comparisons import points, signed
 from headstart.report.frame import Records
@@ -21,6 +23,8 @@ from headstart.statistics import Interval, clustered
 
 FEWEST = 3
 """Seeds that the two sides of a difference must share."""
+SETTINGS = 2
+"""In which a claim must hold to be called supported."""
 Row = Mapping[str, object]
 
 
@@ -46,7 +50,7 @@ MATCHED = ["dataset", "seed", "start", "frozen", "activation", "hidden_dim", "ou
 
 def main() -> None:
     """Print the five sentences as a Markdown list."""
-    runs = [judged for study, records in studies() for judged in _of(study, records)]
+    runs = [judged for study, records in whole_studies() for judged in _of(study, records)]
     told(1, "The frozen pretrained embedding beats the plain head", differences(runs, EMBEDDING, PLAIN))
     random = EMBEDDING | {"start": "random"}
     _more("It beats a frozen random layer, which the paper does not have", differences(runs, EMBEDDING, random))
@@ -65,28 +69,25 @@ def main() -> None:
     _more("It costs the same autoencoder without its last sigmoid", lost("unbounded"))
 
 
-def told(number: int, claim: str, found: Sequence[Difference]) -> None:
+def told(number: int, claim: str, found: Sequence[Difference], least: int = SETTINGS) -> None:
     """One contribution, with its verdict and its numbers."""
-    print(f"- ({number}) {_sentence(claim, found)}")
+    print(f"- ({number}) {_sentence(claim, found, least)}")
 
 
 def _more(claim: str, found: Sequence[Difference]) -> None:
     print(f"  - {_sentence(claim, found)}")
 
 
-def _sentence(claim: str, found: Sequence[Difference]) -> str:
-    numbers = "; ".join(map(str, found)) or "no study varies it"
-    return (
-        f"{claim}: **{verdict(found)}**. In points: {numbers}."
-        if found
-        else f"{claim}: **not settled**, no run varies it."
-    )
+def _sentence(claim: str, found: Sequence[Difference], least: int = SETTINGS) -> str:
+    if not found:
+        return f"{claim}: **not settled**, no run varies it."
+    return f"{claim}: **{verdict(found, least)}**. In points: {'; '.join(map(str, found))}."
 
 
-def verdict(found: Sequence[Difference]) -> str:
-    """What the settings together say."""
+def verdict(found: Sequence[Difference], least: int = SETTINGS) -> str:
+    """What the settings together say; least: in how many a claim must hold."""
     above, below = (sum(sign * end > 0 for end in ends) for sign, ends in _ends(found))
-    if found and above == len(found):
+    if above == len(found) >= least:
         return "supported"
     return "not supported" if below and not above else "not settled"
 
@@ -108,12 +109,17 @@ def _of(study: str, records: Records) -> Iterator[tuple[str, pd.DataFrame]]:
 def differences(runs: Sequence[tuple[str, pd.DataFrame]], new: Row, old: Row) -> list[Difference]:
     """What `new` is worth beside `old`, columns and their values, in each setting."""
     keys = [column for column in MATCHED if new.get(column) == old.get(column)]
-    found = []
-    for where, table in runs:
-        pairs = _where(table, new).merge(_where(table, old), on=keys, suffixes=("", "_old"))
+    paired = {
+        where: _where(table, new).merge(_where(table, old), on=keys, suffixes=("", "_old")) for where, table in runs
+    }
+    seen: set[tuple[str, str]] = set()
+    found = {}
+    for where, pairs in sorted(paired.items(), key=lambda one: -len(one[1])):
+        own = list(zip(pairs["same"], pairs["same_old"], strict=True))
+        pairs, seen = pairs[np.array([pair not in seen for pair in own], dtype=bool)], seen | {*own}
         if pairs["seed"].nunique() >= FEWEST:
-            found.append(_difference(where, pairs["percent"] - pairs["percent_old"], pairs["seed"]))
-    return found
+            found[where] = _difference(where, pairs["percent"] - pairs["percent_old"], pairs["seed"])
+    return [found[where] for where in sorted(found)]
 
 
 def _where(table: pd.DataFrame, values: Row) -> pd.DataFrame:

@@ -24,18 +24,28 @@ Line = dict[str, Any]
 def studies(root: Path = HERE) -> tuple[tuple[str, frame.Records], ...]:
     """Every study with a SimCLR run, by its name below results/ and the probe that decides in it.
 
-    A run of two studies (the paper's two heads stand in several) is one of the first alone.
+    A run of two studies (the paper's two heads stand in several) is one of the larger alone.
     """
-    seen: set[tuple[str, str]] = set()
+    seen: set[str] = set()
+    found = []
+    for name, records in sorted(whole_studies(root), key=lambda one: -len(one[1].runs)):
+        runs = records.runs[~records.runs["same"].isin(seen)]
+        seen |= {*runs["same"]}
+        if len(runs):
+            found.append((name, replace(records, runs=runs)))
+    return tuple(sorted(found, key=lambda one: one[0]))
+
+
+@cache
+def whole_studies(root: Path = HERE) -> tuple[tuple[str, frame.Records], ...]:
+    """The same with all runs that a study has; `same` has one value where two studies share a run."""
     found = []
     for decides in sorted(root.rglob("decides.json")):
         records = frame.read(decides.parent, read_json(decides)["probe"])
         results = (records.results[run] for run in records.runs["run"])
-        own = [(result["config_hash"], result["data"]["fingerprint"]) for result in results]
-        runs = records.runs[[one not in seen for one in own]]
-        seen |= {*own}
-        if len(runs):
-            found.append((decides.parent.relative_to(root).as_posix(), replace(records, runs=runs)))
+        same = [f"{result['config_hash']} {result['data']['fingerprint']}" for result in results]
+        name = decides.parent.relative_to(root).as_posix()
+        found.append((name, replace(records, runs=records.runs.assign(same=same))))
     return tuple(found)
 
 

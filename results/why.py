@@ -12,7 +12,7 @@ from collections.abc import Iterator
 
 import numpy as np
 import pandas as pd
-from recorded import accuracies, correlations, epochs, middle, of_sets, ranked, studies, table, two
+from recorded import accuracies, correlations, epochs, middle, of_sets, ranked, table, two, whole_studies
 
 from headstart.report.frame import Records
 
@@ -60,7 +60,7 @@ def main() -> None:
 
 def _controls() -> Iterator[tuple[str, pd.DataFrame]]:
     """Each set with all starts, by study: a row a run."""
-    for study, records in studies():
+    for study, records in whole_studies():
         for name, runs in of_sets(records):
             counts = runs.groupby(["init", "frozen"], observed=True)["seed"].nunique()
             if (counts >= FEWEST).sum() == 2 * STARTS == runs["head"].nunique() and PROBE in (
@@ -72,7 +72,7 @@ def _controls() -> Iterator[tuple[str, pd.DataFrame]]:
 def _of_study(asked: str) -> Iterator[tuple[str, pd.DataFrame]]:
     yield from (
         (name, _table(records, runs))
-        for study, records in studies()
+        for study, records in whole_studies()
         if study == asked
         for name, runs in of_sets(records)
     )

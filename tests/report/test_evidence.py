@@ -59,6 +59,7 @@ def test_settings_are_averaged_by_fishers_z() -> None:
     [
         ([], "not settled"),
         ([(0.1, 0.4), (1.0, 2.0)], "supported"),
+        ([(0.1, 0.4)], "not settled"),
         ([(0.1, 0.4), (-1.0, 2.0)], "not settled"),
         ([(-0.5, 0.5)], "not settled"),
         ([(-0.5, 0.5), (-3.0, -1.0)], "not supported"),
@@ -83,12 +84,16 @@ def test_pairs_agree_in_all_but_what_is_asked_about() -> None:
         for seed in range(3)
     ]
     table = pd.DataFrame(rows).assign(dataset="digits", hidden_dim=256, output_dim=128)
+    table["same"] = [str(row) for row in range(len(table))]
     table.loc[0, "percent"] += 1.5
     runs = [("digits", table)]
     (embedding,) = contributions.differences(runs, contributions.EMBEDDING, contributions.PLAIN)
     assert embedding.mean == pytest.approx(2.5)
     assert embedding.over == "3 seeds"
     assert embedding.interval[0] < 2.5 < embedding.interval[1]
+    other = ("of another study", table[table["activation"] == "ReLU"].assign(percent=0.0))
+    assert contributions.differences([other, ("more", pd.concat([table, table.assign(dataset="x", same="x")]))],
+                                     contributions.EMBEDDING, contributions.PLAIN)[0].where == "more"  # fmt: skip
     (sigmoid,) = contributions.differences(runs, {"activation": "Sigmoid"}, {"activation": "ReLU"})
     assert sigmoid.mean == pytest.approx(-8.0)
     assert (
