@@ -32,17 +32,17 @@ def main(folder: Path) -> None:
     """Print five items of a Markdown list."""
     main_runs, trainable = (runs(folder / name) for name in FILES)
     heads = main_runs[main_runs["head"] == "ae"], main_runs[main_runs["head"] == "mlp"]
-    told(1, "The frozen pretrained embedding beats the plain head", [difference(*heads)], 1)
+    told(1, "The frozen pretrained embedding beats the plain head", [difference(*heads)], least=1)
     for name in ("Sigmoid", "Tanh"):
         one, other = (main_runs[main_runs["activation"] == activation] for activation in (name, "ReLU"))
-        told(2, f"{name} beats ReLU", [difference(one, other, but=("activation",))], 1)
+        told(2, f"{name} beats ReLU", [difference(one, other, but=("activation",))], least=1)
     narrow, wide = (
         runs[(runs["hidden_dim"] == hidden) & (runs["output_dim"] == output)]
         for runs, hidden, output in zip(heads, (128, 512), (32, 128), strict=True)
     )
     told(3, "The embedding of 128 with 32 projections beats the plain head of 512 with 128",
-         [difference(narrow, wide, but=("head", "hidden_dim", "output_dim"))], 1)  # fmt: skip
-    told(4, "Freezing the pretrained embedding is worth points", [difference(heads[0], trainable)], 1)
+         [difference(narrow, wide, but=("head", "hidden_dim", "output_dim"))], least=1)  # fmt: skip
+    told(4, "Freezing the pretrained embedding is worth points", [difference(heads[0], trainable)], least=1)
     told(5, "Z-score costs the paper's autoencoder explained variance", [])
 
 

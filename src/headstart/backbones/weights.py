@@ -27,7 +27,7 @@ from headstart.engine import state_dicts
 from headstart.engine.importers import read_metadata, read_tensors
 from headstart.engine.randomness import seeded
 from headstart.records.errors import InputError
-from headstart.records.files import digest, unreadable
+from headstart.records.files import digest
 from headstart.records.folder import RunFolder
 from headstart.records.names import BACKBONES
 
@@ -221,13 +221,7 @@ def given_as(weights: str) -> str | None:
 
     Raises InputError where they cannot be read.
     """
-    if weights in ("none", *FETCHED):
-        return None
-    path = weights_file(weights)
-    try:
-        return digest(path)
-    except OSError as error:
-        raise InputError(unreadable(path, error)) from None
+    return None if weights in ("none", *FETCHED) else digest(weights_file(weights))
 
 
 def check_given(weights: str, about: Mapping[str, Any]) -> None:

@@ -43,11 +43,7 @@ def unpack(archive: Path, folder: Path) -> None:
         with alone(folder, f".claim.{archive.name}"):
             shutil.rmtree(beside, ignore_errors=True)  # of a process that was killed
             try:
-                with tarfile.open(archive) as tar:
-                    if hasattr(tarfile, "data_filter"):
-                        tar.extractall(beside, filter="data")
-                    else:
-                        tar.extractall(beside, _plain(tar, beside.resolve()))
+                _extract(archive, beside)
                 for found in beside.iterdir():
                     _move(found, folder / found.name)
             finally:
@@ -56,6 +52,14 @@ def unpack(archive: Path, folder: Path) -> None:
         raise InputError(
             f"{archive} cannot be unpacked into {folder}: {error}; if it is damaged, remove it and it is fetched again"
         ) from None
+
+
+def _extract(archive: Path, folder: Path) -> None:
+    with tarfile.open(archive) as tar:
+        if hasattr(tarfile, "data_filter"):
+            tar.extractall(folder, filter="data")
+        else:
+            tar.extractall(folder, _plain(tar, folder.resolve()))
 
 
 def _move(path: Path, to: Path) -> None:

@@ -42,6 +42,11 @@ FEW = 16
 LONGEST = 2048
 """A kept frame is at most so many pixels long, or eight training sizes where that is more: two thin strips, one lying
 and one standing, would otherwise make every frame of their batch as large as both are long."""
+How = tuple[str, str]
+"""How pictures become squares: `data.resize`, and an interpolation."""
+
+PLAIN: How = ("squash", "bilinear")
+"""As in the authors' runs."""
 
 
 def training_size(native: np.ndarray, size: int | Literal["auto"], auto_size: int | None = None) -> int:
@@ -64,13 +69,6 @@ def training_size(native: np.ndarray, size: int | Literal["auto"], auto_size: in
 def one_square(native: np.ndarray) -> int | None:
     """The side of pictures that are all one square size."""
     return int(native[0, 0]) if len(native) and bool((native == native[0, 0]).all()) else None
-
-
-How = tuple[str, str]
-"""How pictures become squares: `data.resize`, and an interpolation."""
-
-PLAIN: How = ("squash", "bilinear")
-"""As in the authors' runs."""
 
 
 def prepare(source: Source, data: DataConfig, smallest: float) -> cache.Store:

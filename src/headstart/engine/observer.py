@@ -17,7 +17,7 @@ class EpochEnd:
         epoch, epochs: this epoch, from 1, of how many.
         train_loss, val_loss: means over the epoch's batches; val_loss is None without a validation split.
         lr: learning rate of the last step.
-        h, z: representations (2K, num_features) and projections (2K, output_dim) of the two augmented views of the
+        h, z: representations (2K, num_features) and projections (2K, output_dim) of the two augmented views of
             up to 512 fixed validation pictures (training pictures where fewer than two), rows i and i + K a pair.
         indices: (K,) which pictures those are.
         terms: what the run's objective is made of, on z; empty for NT-Xent, which has one term.

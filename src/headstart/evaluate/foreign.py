@@ -6,8 +6,9 @@ network with random weights, and the same network with the library's where these
 """
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -193,8 +194,13 @@ def evaluate_run(
     pictures = Pictures(images=images, splits=splits, size=size, moments=moments)
     config = replace(config, data=replace(given, sources=tuple(data) or config.data.sources))
     makers = {
-        "trained": _own_maker(folder, result, _maker(config, str(folder.backbone), pictures.size)),
-        "untrained": _as_given(about, _maker(config, config.backbone.weights, pictures.size, fetch), config),
+        "trained": _checked(
+            partial(folder.check_backbone, result), _maker(config, str(folder.backbone), pictures.size)
+        ),
+        "untrained": _checked(
+            partial(backbones.check_given, config.backbone.weights, about),
+            _maker(config, config.backbone.weights, pictures.size, fetch),
+        ),
     } | _references(config, pictures.size, fetch)
     if config.backbone.weights in ("none", *backbones.FETCHED):
         makers.pop("random" if config.backbone.weights == "none" else LIBRARY)  # is the untrained
@@ -332,21 +338,11 @@ def _maker(config: Config, weights: str, size: int, fetch: bool = False) -> Call
     return make
 
 
-def _as_given(about: Mapping[str, Any], make: Callable[[], nn.Module], config: Config) -> Callable[[], nn.Module]:
-    """The same of what a run began from, which must still be that."""
+def _checked(check: Callable[[], None], make: Callable[[], nn.Module]) -> Callable[[], nn.Module]:
+    """The same of weights that must still be those the run tells of: `check` raises InputError where they are not."""
 
     def made() -> nn.Module:
-        backbones.check_given(config.backbone.weights, about)
-        return make()
-
-    return made
-
-
-def _own_maker(folder: RunFolder, result: Mapping[str, Any], make: Callable[[], nn.Module]) -> Callable[[], nn.Module]:
-    """The same of a run's own backbone, which must still be the one of the result that was read."""
-
-    def made() -> nn.Module:
-        folder.check_backbone(result)
+        check()
         return make()
 
     return made

@@ -178,9 +178,12 @@ def read(path: str | Path) -> bytes:
 
 
 def digest(path: str | Path) -> str:
-    """A name of a plain file's content, 16 hex digits. Raises OSError as `opened` does."""
-    with opened(path) as file:
-        return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=8)).hexdigest()
+    """A name of a plain file's content, 16 hex digits. Raises InputError where it cannot be read."""
+    try:
+        with opened(path) as file:
+            return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=8)).hexdigest()
+    except OSError as error:
+        raise InputError(unreadable(path, error)) from None
 
 
 def write_json(path: str | Path, value: Any, *, within: str | Path | None = None) -> None:

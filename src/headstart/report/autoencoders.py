@@ -23,6 +23,7 @@ class Group:
 
     dataset: str
     kind: str
+    normalized: bool
     size: int
     seeds: list[str]
     errors: list[float]
@@ -52,8 +53,9 @@ class Group:
 def groups(rows: pd.DataFrame) -> Iterator[Group]:
     """`Records.autoencoders` that were tested, by all but their seed."""
     tested = rows[rows["test_mse"].notna()]
-    for (dataset, kind, size), own in tested.groupby(["dataset", "kind", "hidden_dim"]):
-        yield Group(dataset, kind, size, own["seed"].astype(str).tolist(), own["test_mse"].astype(float).tolist())
+    for (dataset, kind, normalized, size), own in tested.groupby(["dataset", "kind", "normalized", "hidden_dim"]):
+        seeds, errors = own["seed"].astype(str).tolist(), own["test_mse"].astype(float).tolist()
+        yield Group(dataset, kind, bool(normalized), size, seeds, errors)
 
 
 def headline(study: Records) -> str:
@@ -67,11 +69,6 @@ def headline(study: Records) -> str:
         return f"{count}: test MSE {listed([group.told(kinds) for group in found])}."
     comparable: dict[tuple[str, bool], list[Group]] = {}
     for group in found:
-        comparable.setdefault((group.dataset, scored(group.kind)), []).append(group)
+        comparable.setdefault((group.dataset, group.normalized), []).append(group)
     best = [min(same, key=lambda group: group.mean) for same in comparable.values()]
     return f"{count}: the lowest test MSE is {listed([group.told(kinds) for group in best])}."
-
-
-def scored(kind: str) -> bool:
-    """Whether `Records.autoencoders` says that pictures were Z-scored, which changes the unit of the error."""
-    return kind.endswith("Z-scored")

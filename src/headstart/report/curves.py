@@ -41,10 +41,10 @@ CURVES = {
 def curves(study: Records) -> list[Figure]:
     """What was logged each epoch, by head: a panel a quantity, data set and kind of autoencoder."""
     place = study.runs.set_index("run")[["dataset", "head"]].astype(str).to_dict("index")
-    for run in study.autoencoders["run"]:
-        row = study.autoencoders.set_index("run").loc[run]
-        kind = f", {row['kind']}" if study.autoencoders["kind"].nunique() > 1 else ""
-        place[run] = {"dataset": f"{row['dataset']}{kind}", "head": "autoencoder-frozen"}
+    kinds = study.autoencoders["kind"].nunique() > 1
+    for row in study.autoencoders.itertuples():
+        dataset = f"{row.dataset}, {row.kind}" if kinds else str(row.dataset)
+        place[row.run] = {"dataset": dataset, "head": "autoencoder-frozen"}
     found = []
     for (stage, key), label in CURVES.items():
         by_set: dict[str, list[tuple[str, str, np.ndarray]]] = {}

@@ -278,7 +278,10 @@ def _row(
     }
 
 
-AUTOENCODER_COLUMNS = ("run", "dataset", "kind", "hidden_dim", "seed", "test_mse", "val_mse", "best_epoch", "seconds")
+AUTOENCODER_COLUMNS = (
+    *("run", "dataset", "kind", "normalized", "hidden_dim", "seed"),
+    *("test_mse", "val_mse", "best_epoch", "seconds"),
+)
 """`kind` also says where pictures were Z-scored, as the error is in other units then."""
 
 
@@ -288,6 +291,7 @@ def _autoencoder(name: str, result: Mapping[str, Any], config: Mapping[str, Any]
         "run": name,
         "dataset": _dataset(name, result, config),
         "kind": f"{settings.get('kind', 'mlp')}{', Z-scored' if settings.get('normalize') else ''}",
+        "normalized": bool(settings.get("normalize")),
         "hidden_dim": result["head"]["hidden_dim"],
         "seed": config.get("seed", 0),
         **{key: found.get(key) for key in ("test_mse", "val_mse", "best_epoch")},

@@ -113,7 +113,7 @@ def _counts(study: Records) -> list[str]:
 
 def _errors(study: Records) -> PageSection:
     lead = "Errors of test pictures: the mean square of the difference, over all values of a picture."
-    if study.autoencoders["kind"].map(autoencoders.scored).nunique() > 1:
+    if study.autoencoders["normalized"].nunique() > 1:
         lead += " Those of Z-scored pictures are in other units than the others."
     return PageSection("errors", "What they reconstruct", lead, [_by_group(study)])
 
