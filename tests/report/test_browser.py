@@ -74,6 +74,21 @@ def test_a_single_run(browser: Any, make_run: Callable[..., Path], tmp_path: Pat
     page.context.close()
 
 
+@pytest.mark.parametrize(("width", "beside"), [(1280, True), (390, False)])
+def test_two_figures_that_stand_alone_share_a_wide_screen(
+    browser: Any, make_run: Callable[..., Path], tmp_path: Path, width: int, beside: bool
+) -> None:
+    for seed in range(3):
+        make_run(tmp_path / "runs" / f"a{seed}", seed=seed, accuracy=0.8 + seed / 100)
+        make_run(tmp_path / "runs" / f"r{seed}", init="random", frozen=False, seed=seed)
+    page, _ = _open(browser, write_report(tmp_path), width, "light")
+    one, two, below = (page.locator(f"section#{name}").bounding_box() for name in ("answer", "accuracy", "training"))
+    assert (one["y"] == two["y"]) is beside
+    assert below["y"] > max(one["y"] + one["height"], two["y"])
+    assert _overflow(page) <= 0
+    page.context.close()
+
+
 def test_opening_765_runs_costs_little(browser: Any, authors_report: Path) -> None:
     """Counted, not timed: what there is to read and to lay out, a row of every run included."""
     page, _ = _open(browser, authors_report, 1280, "light")

@@ -120,6 +120,12 @@ class PageSection:
     lead: str
     blocks: Sequence[Block]
 
+    @property
+    def narrow(self) -> bool:
+        """One figure and nothing else: two such sections in a row share a wide screen."""
+        figures = [len(block.figures) if isinstance(block, FigureGrid) else 2 for block in self.blocks]
+        return sum(figures) == 1
+
 
 @dataclass(frozen=True)
 class Page:
