@@ -14,11 +14,12 @@ from pathlib import Path
 from headstart.data import words
 from headstart.data.contents import contents
 from headstart.data.decode import SUFFIXES
-from headstart.data.folders import in_folder, some
+from headstart.data.folders import in_folder, in_folder_packed, some
 from headstart.data.hub import on_hub
+from headstart.data.layout import SHOWN
 from headstart.data.lists import LISTS, in_list, labelled_by
 from headstart.data.named import named_set, set_of
-from headstart.data.packed import PACKED, in_folder_packed
+from headstart.data.packed import PACKED
 from headstart.data.source import Entry, Found, Source, as_text, make, relabel
 from headstart.records.config import DataConfig
 from headstart.records.errors import InputError
@@ -79,6 +80,7 @@ def _which_of_two(name: str) -> str:
 def _from_files(names: Sequence[str], data: DataConfig) -> Source:
     parts: list[tuple[str, Found]] = []
     lone: list[Path] = []
+    notes: list[str] = []
     if twice := [name for name, times in Counter(map(os.path.realpath, map(expanded, names))).items() if times > 1]:
         raise InputError(f"{twice[0]} is given twice; name it once, or its pictures would count twice")
     _refuse_inside(names)
@@ -86,8 +88,12 @@ def _from_files(names: Sequence[str], data: DataConfig) -> Source:
         path = expanded(name)
         if name and path.is_dir():
             found = in_folder(path, data.labels)
-            packed = [] if found.entries else in_folder_packed(path)
-            parts += [(one.stem, contents(one, data)) for one in packed] or [(path.resolve().name, found)]
+            packed, said = ([], []) if found.entries else in_folder_packed(path)
+            notes += said
+            around = [path.resolve().name] if len(names) > 1 else []
+            parts += [("/".join([*around, *at]), contents(one, data)) for at, one in packed] or [
+                (path.resolve().name, found)
+            ]
         elif path.is_file() and path.suffix.lower() in PACKED:
             parts.append((path.stem, contents(path, data)))
         elif path.is_file() and path.suffix.lower() in LISTS:
@@ -114,7 +120,7 @@ def _from_files(names: Sequence[str], data: DataConfig) -> Source:
         found.entries,
         as_given=len(lone) == len(names),
         skipped=found.skipped,
-        notes=tuple(found.notes),
+        notes=(*found.notes, *notes),
         others=dict(found.others),
         files=tuple(found.files),
     )
@@ -149,7 +155,7 @@ def _instead(found: Found) -> str:
 
 
 def _together(parts: Sequence[tuple[str, Found]]) -> Found:
-    """Several DATA as one; folders called train and test are the official split, as they are inside one folder."""
+    """Several DATA as one; those called train and test are the official split, as folders inside one folder are."""
     prefixes = _distinct([prefix for prefix, _ in parts])
     split = words.splits(prefixes)
     kinds = split.kinds if split is not None and split.official else {}
@@ -168,7 +174,9 @@ def _together(parts: Sequence[tuple[str, Found]]) -> Found:
         whole.files += part.files
     whole.notes += [f"{some(of)}: {note}" if any(of) else note for note, of in said.items()]
     if kinds:
-        whole.notes.append(f"taken for the official split: {', '.join(f'{n} ({k})' for n, k in kinds.items())}")
+        named = [f"{name} ({kind})" for name, kind in kinds.items()]
+        counted = [f"{n:,} of {kind}" for kind, n in Counter(kinds.values()).items()]
+        whole.notes.append(f"taken for the official split: {', '.join(named if len(named) <= SHOWN else counted)}")
     return whole
 
 

@@ -60,7 +60,7 @@ def _packed(found: Found, key: list[str]) -> bytes:
         columns["names"].append(entry.name)
         columns["labels"].append(entry.label)
         columns["official"].append(entry.official)
-        columns["members"].append([member.offset, member.stored, member.size, member.deflated])
+        columns["members"].append([member.offset, member.stored, member.size, member.deflated, member.crc])
     said = {"skipped": found.skipped, "notes": found.notes, "others": found.others}
     text = json.dumps({"key": key, **columns, **said}).encode()
     return b"%08x\n" % zlib.crc32(text) + text

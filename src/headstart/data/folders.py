@@ -12,7 +12,7 @@ from pathlib import Path
 
 from headstart.data.decode import SUFFIXES
 from headstart.data.layout import JUNK, Folder, Layout, Role
-from headstart.data.packed import PACKED
+from headstart.data.packed import PACKED, written_here
 from headstart.data.source import Entry, Found, as_text
 from headstart.data.words import the_words
 from headstart.records.errors import InputError
@@ -42,6 +42,16 @@ def in_folder(root: Path, labels: str) -> Found:
             f"not read: {some(walked.tables)}; --data.labels {root / walked.tables[0]} takes labels from there"
         )
     return Found(entries, notes=notes, others=walked.others)
+
+
+def in_folder_packed(root: Path) -> tuple[list[tuple[list[str], Path]], list[str]]:
+    """Files of pictures below a folder, each with its place in it (without its ending), and what was left out."""
+    walked = Walk(root, PACKED)
+    found = sorted((list(parts), Path(path)) for parts, path in walked)
+    own = ["/".join(parts) for parts, path in found if written_here(path)]
+    notes = walked.notes() + ([f"left out: {some(own)}, which Headstart wrote"] if own else [])
+    left = [([*parts[:-1], path.stem], path) for parts, path in found if "/".join(parts) not in own]
+    return left, notes
 
 
 @dataclass

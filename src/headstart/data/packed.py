@@ -5,7 +5,7 @@ the file carries them. Nothing is unpacked, and nothing in a file can execute.
 """
 
 import json
-import os
+import posixpath
 import struct
 import tarfile
 import threading
@@ -13,9 +13,9 @@ import zipfile
 import zlib
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from headstart.data.decode import MAX_BYTES, SUFFIXES, UnreadableError
 from headstart.data.labels import as_label, class_name, key, label_columns, none_said, without_minus_one
@@ -24,6 +24,7 @@ from headstart.data.source import Entry, Found
 from headstart.data.stacks import in_arrays
 from headstart.data.table import PATHS, SPLITS, split_kind
 from headstart.records.errors import InputError
+from headstart.records.folder import MARK
 from headstart.records.text import number, printable
 
 PACKED = (".zip", ".tar", ".parquet", ".npy", ".npz")
@@ -60,18 +61,34 @@ def in_packed(path: Path, labels: str) -> Found:
     return found
 
 
+def written_here(path: Path) -> bool:
+    """Whether such a file is one of `embed` or `map`, which holds no pictures of a set."""
+    try:
+        if path.suffix.lower() == ".npz":
+            with zipfile.ZipFile(path) as archive:
+                return {"about.npy", "digests.npy"} <= set(archive.namelist())
+        if path.suffix.lower() == ".parquet":
+            from pyarrow import parquet  # noqa: PLC0415 - an extra
+
+            return MARK in (parquet.read_schema(path).metadata or {})
+    except Exception:  # damaged, or not to be read without an extra: that is said where it is opened
+        return False
+    return False
+
+
 # ---------------------------------------------------------------------------------------------------- zip, tar, shards
 
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """A picture's bytes at one place of a file; deflated: as zip files keep them."""
+    """A picture's bytes at one place of a file; deflated: as zip files keep them; crc: their CRC-32, if it is kept."""
 
     path: str
     offset: int
     stored: int
     size: int
     deflated: bool = False
+    crc: int | None = None
 
     def read(self) -> bytes:
         """The bytes of the picture's own file. Raises UnreadableError where they are not all there."""
@@ -87,6 +104,8 @@ class Member:
                 raise UnreadableError(f"damaged in its archive: {error}") from None
         if len(data) != self.size:
             raise UnreadableError(f"cut off in its archive: {len(data):,} of {self.size:,} bytes")
+        if self.crc is not None and zlib.crc32(data) != self.crc:
+            raise UnreadableError("damaged in its archive: its checksum is another")
         return data
 
 
@@ -97,7 +116,11 @@ Listed = Iterator[tuple[str, Member | str]]
 def _zip_members(path: Path) -> Listed:
     try:
         archive = zipfile.ZipFile(path)
-    except zipfile.BadZipFile as error:
+    except NotImplementedError as error:
+        raise InputError(
+            f"{path} cannot be read ({error}); pack it again with deflate, as zip does by itself"
+        ) from None
+    except (zipfile.BadZipFile, struct.error, ValueError) as error:
         raise InputError(f"{path} is no whole zip archive: {error}") from None
     with archive, open(path, "rb") as file:
         for info in archive.infolist():
@@ -115,17 +138,26 @@ def _zip_members(path: Path) -> Listed:
             name, extra = struct.unpack("<HH", header) if len(header) == 4 else (0, 0)
             place = info.header_offset + 30 + name + extra
             deflated = info.compress_type == zipfile.ZIP_DEFLATED
-            yield info.filename, Member(str(path), place, info.compress_size, info.file_size, deflated)
+            yield info.filename, Member(str(path), place, info.compress_size, info.file_size, deflated, info.CRC)
 
 
 def _tar_members(path: Path) -> Listed:
     last = path.name
+    files: dict[str, Member] = {}
+    links: dict[str, str] = {}
     try:
         with tarfile.open(path, "r:") as archive:
             for info in archive:
                 if info.isfile() and not info.issparse():
                     last = info.name
-                    yield info.name, Member(str(path), info.offset_data, info.size, info.size)
+                    member = Member(str(path), info.offset_data, info.size, info.size)
+                    files[posixpath.normpath(info.name)] = member
+                    yield info.name, member
+                elif info.islnk() or info.issym():  # GNU tar keeps the second name of one file as a link
+                    beside = "" if info.islnk() else posixpath.dirname(info.name)
+                    links[posixpath.normpath(info.name)] = posixpath.normpath(posixpath.join(beside, info.linkname))
+                elif info.issparse():
+                    yield info.name, "kept as a sparse file in its archive; pack it again without --sparse"
             with open(path, "rb") as file:
                 file.seek(archive.offset)
                 mark = file.read(tarfile.BLOCKSIZE)
@@ -138,6 +170,12 @@ def _tar_members(path: Path) -> Listed:
             wrong = "is compressed; uncompress it first" if compressed else f"is no whole tar archive ({error})"
             raise InputError(f"{path} {wrong}") from None
         yield f"{path.name} after {last}", f"cut off: {error}"
+    for name, target in links.items():
+        passed = {name}
+        while target in links and target not in passed:
+            passed.add(target)
+            target = links[target]
+        yield name, files.get(target, f"a link to {printable(target)}, which is no file of the archive")
 
 
 def _in_archive(path: Path, members: Listed, labels: str) -> Found:
@@ -145,18 +183,17 @@ def _in_archive(path: Path, members: Listed, labels: str) -> Found:
     found = _Members(path)
     for name, member in members:
         found.add(name, member)
-    beside = found.labels()
+    beside = None if labels == "folders" else found.labels()
     if beside is not None:
-        return Found(
-            [Entry("/".join(parts), member, beside["/".join(parts)]) for parts, member in found.pictures.items()],
-            found.skipped,
-            ["taken for WebDataset: labels from .cls or .json beside the pictures", *found.notes()],
-            found.others,
-        )
-    layout = Layout(Folder.of(parts[:-1] for parts in found.pictures), path.stem, labels)
-    roles = [(parts, member, layout.roles.get(parts[:-1], Role())) for parts, member in found.pictures.items()]
-    entries = [Entry("/".join(parts), member, role.label, role.official) for parts, member, role in roles if role.kept]
-    return Found(entries, found.skipped, layout.notes + found.notes(), found.others)
+        found.leave_out_second_pictures()
+    layout = Layout(Folder.of(parts[:-1] for parts in found.pictures), path.stem, labels if beside is None else "none")
+    entries = []
+    for parts, member in found.pictures.items():
+        role, name = layout.roles.get(parts[:-1], Role()), "/".join(parts)
+        label = role.label if beside is None else beside[name]
+        entries += [Entry(name, member, label, role.official)] if role.kept else []
+    taken = [] if beside is None else ["taken for WebDataset: labels from .cls or .json beside the pictures"]
+    return Found(entries, found.skipped, taken + layout.notes + found.notes(), found.others)
 
 
 class _Members:
@@ -201,6 +238,20 @@ class _Members:
         self._said += notes
         return dict(zip(labels, told, strict=True)) if any(told) else None
 
+    def leave_out_second_pictures(self) -> None:
+        """Of the pictures of one WebDataset sample (0001.jpg, 0001.seg.png) only the one with the shortest ending is
+        of the set."""
+        dots: dict[str, int] = {}
+        for parts in self.pictures:
+            count, sample = parts[-1].count("."), _key("/".join(parts))
+            dots[sample] = min(count, dots.get(sample, count))
+        second = [parts for parts in self.pictures if parts[-1].count(".") > dots[_key("/".join(parts))]]
+        for parts in second:
+            del self.pictures[parts]
+        if second:
+            example = printable("/".join(second[0]))
+            self._said.append(f"left out: {number(len(second), 'picture')} beside that of their sample ({example})")
+
     def notes(self) -> list[str]:
         """What was passed over, a sentence each."""
         notes = [f"{self._path.name}: {note}" for note in self._said]
@@ -239,25 +290,70 @@ def _label_beside(member: Member | None) -> tuple[str | None, str | None]:
 # -------------------------------------------------------------------------------------------------------------- parquet
 
 
-@dataclass
+AT_ONCE = 16 * 2**20
+"""Bytes of pictures, about, that are read from a parquet file at once."""
+BATCHES, TABLES = 4, 2
+"""So many such batches of a file stay in memory, and of so many files: pictures are read in order, or nearly."""
+
+
+@dataclass(frozen=True, eq=False)
 class _Table:
-    """A parquet file's column of image bytes; a few groups of rows stay in memory while their pictures are read."""
+    """A parquet file's column of image bytes."""
 
     path: Path
     column: str
-    groups: OrderedDict[int, list[Any]] = field(default_factory=OrderedDict)
-    lock: threading.Lock = field(default_factory=threading.Lock)
 
     def value(self, group: int, row: int) -> Any:
-        with self.lock:
-            if group not in self.groups:
-                from pyarrow import parquet  # noqa: PLC0415 - an extra
+        with _LOCK:
+            reader = _READERS.pop(self, None) or _Reader(self)
+            _READERS[self] = reader
+            if len(_READERS) > TABLES:
+                _READERS.popitem(last=False)
+        return reader.value(group, row)
 
-                table = parquet.ParquetFile(self.path).read_row_group(group, columns=[self.column])
-                self.groups[group] = table.column(0).to_pylist()
-                if len(self.groups) > 3:
-                    self.groups.popitem(last=False)
-            return self.groups[group][row]
+
+class _Reader:
+    """An open parquet file, read onwards a batch at a time; for what lies further back in a group it starts again."""
+
+    def __init__(self, table: _Table) -> None:
+        from pyarrow import parquet  # noqa: PLC0415 - an extra
+
+        self._file = parquet.ParquetFile(table.path, buffer_size=2**20)
+        self._column = table.column
+        self._lock = threading.Lock()
+        self._kept: list[_Batch] = []
+        self._rest: Iterator[Any] = iter(())
+        self._group, self._row = -1, 0
+
+    def value(self, group: int, row: int) -> Any:
+        with self._lock:
+            while True:
+                for batch in self._kept:
+                    if batch.group == group and 0 <= row - batch.start < len(batch.values):
+                        return batch.values[row - batch.start]
+                self._read_on(group, row)
+
+    def _read_on(self, group: int, row: int) -> None:
+        """One batch further; from the beginning of the group where that is not on the way to the row."""
+        meta = self._file.metadata.row_group(group)
+        rows = max(1, AT_ONCE * meta.num_rows // max(1, meta.total_byte_size))
+        if group != self._group or row < self._row:
+            self._rest = self._file.iter_batches(rows, [group], [self._column], use_threads=False)
+            self._group, self._row = group, 0
+        column = next(self._rest).column(0)
+        if self._row + BATCHES * rows > row:  # not one that is only passed
+            self._kept = [*self._kept, _Batch(group, self._row, column.to_pylist())][-BATCHES:]
+        self._row += len(column)
+
+
+class _Batch(NamedTuple):
+    group: int
+    start: int
+    values: list[Any]
+
+
+_READERS: OrderedDict[_Table, _Reader] = OrderedDict()
+_LOCK = threading.Lock()
 
 
 @dataclass(frozen=True, slots=True)
@@ -340,11 +436,13 @@ class _Columns:
             raise InputError(f"{path} has no column of image bytes; it has {', '.join(names)}")
         pictures = next((name for name in of_bytes if key(name) in PATHS), of_bytes[0])
         rest = [name for name in names if name != pictures]
-        label = next((rest[i] for i in label_columns(rest)), "")
+        said = _features(schema.metadata or {})
+        classes = [name for name in rest if said.get(name, {}).get("_type") == "ClassLabel"]
+        label = next((rest[i] for i in label_columns(rest)), classes[0] if len(classes) == 1 else "")
         split = next((name for name in rest if name != label and key(name) in SPLITS), "")
         others = [name for name in rest if name not in (label, split)]
         notes = [f"column{'s' if len(others) > 1 else ''} {', '.join(others)} not used"] if others else []
-        return cls(pictures, label, split, _class_names(schema.metadata or {}, label), notes)
+        return cls(pictures, label, split, _names(said.get(label, {})), notes)
 
 
 def _holds_bytes(kind: Any) -> bool:
@@ -353,19 +451,16 @@ def _holds_bytes(kind: Any) -> bool:
     return str(kind) in ("binary", "large_binary") or any(f.name == "bytes" and "binary" in str(f.type) for f in fields)
 
 
-def _class_names(metadata: dict[bytes, bytes], label: str) -> list[str]:
-    """Hugging Face's names of a label column's numbers."""
+def _names(feature: dict[str, Any]) -> list[str]:
+    """The classes behind a label column's numbers, by Hugging Face's description of it."""
+    names = feature.get("names")
+    return [str(name) for name in names] if isinstance(names, list) else []
+
+
+def _features(metadata: dict[bytes, bytes]) -> dict[str, dict[str, Any]]:
+    """What Hugging Face's `datasets` says of each column, where it wrote the file."""
     try:
-        names = json.loads(metadata[b"huggingface"])["info"]["features"][label]["names"]
-        return [str(name) for name in names]
-    except (KeyError, TypeError, ValueError):
-        return []
-
-
-# -------------------------------------------------------------------------------------------------------------- folders
-
-
-def in_folder_packed(root: Path) -> list[Path]:
-    """Files of pictures below a folder, in order of their names."""
-    found = (Path(folder) / name for folder, _, names in os.walk(root) for name in names if not name.startswith("."))
-    return sorted(path for path in found if path.suffix.lower() in PACKED)
+        found = json.loads(metadata[b"huggingface"])["info"]["features"]
+        return {name: feature for name, feature in found.items() if isinstance(feature, dict)}
+    except (KeyError, TypeError, ValueError, AttributeError):
+        return {}

@@ -19,6 +19,8 @@ from headstart.records.validation import problem
 
 EMBEDDINGS = (".npz", ".parquet")
 """Endings of the files that `embed` writes, which stand in place of a run and its pictures."""
+MARK = b"headstart"
+"""In the metadata of a parquet file: what it says about itself, by which it is told from a set of pictures."""
 
 
 class RunFolder:

@@ -19,6 +19,7 @@ from headstart.data.source import as_text
 from headstart.records import schema
 from headstart.records.arrays import in_words, missing
 from headstart.records.errors import InputError
+from headstart.records.folder import MARK
 from headstart.records.validation import problem
 
 NOT_OURS = "`headstart embed` did not write it, or before 0.2"
@@ -189,7 +190,7 @@ def write_parquet(
     label = pyarrow.dictionary(pyarrow.int32(), pyarrow.string())
     fields = [("name", pyarrow.string()), ("label", label), ("embedding", pyarrow.list_(pyarrow.float32(), width))]
     fields += [] if paths is None else [("path", pyarrow.string())]
-    metadata = {"headstart": about, "headstart.digests": np.asarray(images.digests).tobytes().hex()}
+    metadata = {MARK: about, "headstart.digests": np.asarray(images.digests).tobytes().hex()}
     table = pyarrow.schema(fields, metadata)
     classes = pyarrow.array(images.classes, pyarrow.string())
     done = 0
@@ -224,9 +225,9 @@ def read_parquet(path: Path, members: Sequence[str]) -> dict[str, np.ndarray]:
     try:
         file = parquet.ParquetFile(path, page_checksum_verification=True)
         metadata = file.schema_arrow.metadata or {}
-        if b"headstart" not in metadata:
+        if MARK not in metadata:
             raise InputError(f"{path} says nothing about itself: {NOT_OURS}{AGAIN}")
-        found = {"about": np.array(metadata[b"headstart"].decode())}
+        found = {"about": np.array(metadata[MARK].decode())}
         if "names" not in members:
             return found
         table = file.read()

@@ -24,7 +24,7 @@ from headstart.evaluate.map import positions
 from headstart.evaluate.neighbours import nearest
 from headstart.records import files
 from headstart.records.errors import InputError
-from headstart.records.folder import check_output_folder, no_input
+from headstart.records.folder import MARK, check_output_folder, no_input
 from headstart.records.text import printable, table
 from headstart.records.together import Content, write_together
 from headstart.use.clusters import clusters
@@ -175,7 +175,7 @@ def _as_parquet(within: Embeddings, columns: dict[str, Sequence[Any]], near: Seq
     text = pyarrow.string()
     kinds = {name: pyarrow.array(values[:1]).type for name, values in columns.items()}
     kinds |= {"neighbours": pyarrow.list_(text), "path": text, "thumbnail": pyarrow.binary()}
-    schema = pyarrow.schema(list(kinds.items()))
+    schema = pyarrow.schema(list(kinds.items()), {MARK: "map"})
 
     def write(file: BinaryIO) -> None:
         with parquet.ParquetWriter(file, schema) as writer:
