@@ -44,7 +44,8 @@ def pretrain(
         preset: `paper`, the authors' setting, or `adapt`, careful steps from given weights. Unset: `adapt` where
             `backbone.weights` are given, else the defaults.
         overwrite: replace a finished run in `out`.
-        extend: go on with a finished run for more epochs, or with pictures that are new or gone since.
+        extend: go on with a finished run, by its own settings where none are given: for more epochs, or with pictures
+            that are new or gone since.
         quiet: no progress bars.
         sections: the config's sections as dicts (`head=dict(init="random", frozen=False)`,
             `contrastive=dict(epochs=100)`) and its plain settings (`seed=1`, `device="cpu"`).
@@ -59,14 +60,18 @@ def pretrain(
 
     from headstart.records import config as configs
     from headstart.records import presets
+    from headstart.records.folder import RunFolder
     from headstart.training.run import run
     from headstart.use.load import load
 
     sources = _data(pictures)
     if not isinstance(out, (str, Path)) or not str(out):
         raise InputError(f"out is {out!r}; give the run folder")
-    weights = configs.from_dict(sections, where="headstart.pretrain").backbone.weights
-    base = presets.preset(preset, sources, weights)
+    if extend and preset is None and (own := RunFolder(out).config).exists():
+        base = configs.load(own)[0]
+    else:
+        weights = configs.from_dict(sections, where="headstart.pretrain").backbone.weights
+        base = presets.preset(preset, sources, weights)
     config = configs.from_dict(sections, base, where="headstart.pretrain")
     config = replace(config, data=replace(config.data, sources=sources))
     return load(run(config, out, overwrite=overwrite, extend=extend, quiet=quiet))

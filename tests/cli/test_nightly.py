@@ -1,5 +1,5 @@
 """The night's work of docs/data.md, over a folder that grows twice and loses pictures: run, embeddings and the list of
-what to label next stay current, and only what is new is embedded."""
+what to label next stay current, only what is new is embedded, and the run's settings are given once."""
 
 import re
 import shlex
@@ -22,11 +22,11 @@ SMALL = (
 )
 
 
-def night() -> list[list[str]]:
-    """The commands of the page's one line, with the small run's settings."""
+def night(settings: str) -> list[list[str]]:
+    """The commands of the page's one line."""
     (line,) = re.findall(r"^(headstart pretrain .* && headstart select .*)$", PAGE.read_text(), re.MULTILINE)
     commands = [shlex.split(part)[1:] for part in line.split("&&")]
-    commands[0] += shlex.split(SMALL)
+    commands[0] += shlex.split(settings)
     return [[word.replace("50", "5") for word in command] for command in commands]
 
 
@@ -72,7 +72,7 @@ def test_a_folder_that_grows_twice_and_loses_pictures(
             for name in ("a/000.png", "b/003.png"):
                 (photos / name).unlink()
         embedded.clear()
-        for command in night():
+        for command in night("" if evening else SMALL):
             with pytest.raises(SystemExit) as ended:
                 main(command)
             assert ended.value.code == 0

@@ -19,6 +19,7 @@ from headstart.cli.train import pretrain
 from headstart.records.config import Config, DataConfig
 from headstart.records.config import load as load_config
 from headstart.records.files import expanded
+from headstart.records.folder import RunFolder
 from headstart.records.located import reading
 from headstart.records.presets import preset as named_preset
 from headstart.records.text import visible
@@ -59,8 +60,12 @@ def _answered_flags(argv: list[str]) -> Iterator[str]:
 
 
 def base_config(argv: list[str]) -> Config:
-    """What the options start from: a preset and a config file are looked at before everything else."""
-    preset, file, weights = (_value_of(option, argv) for option in ("--preset", "--config", "--backbone.weights"))
+    """What the options start from: a preset and a config file are looked at before everything else. A run that is
+    extended goes on with its own settings."""
+    options = ("--preset", "--config", "--backbone.weights", "--out")
+    preset, file, weights, out = (_value_of(option, argv) for option in options)
+    if "--extend" in argv and out and not (preset or file) and (own := RunFolder(out).config).exists():
+        return load_config(own)[0]
     written = Config() if file is None else load_config(file)[0]
     sources = _sources_of(argv) or written.data.sources
     base = named_preset(preset, sources, weights or written.backbone.weights)
@@ -70,8 +75,6 @@ def base_config(argv: list[str]) -> Config:
 def reading_for(command: Callable[..., int], argv: list[str]) -> DataConfig:
     """What the DATA options of a command on a run start from: how the run's own pictures were read, or those of a
     file of embeddings."""
-    from headstart.records.folder import RunFolder
-
     if {"-h", "--help"} & {*argv}:
         return DataConfig()
 

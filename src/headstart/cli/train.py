@@ -41,7 +41,8 @@ def pretrain(
         sources: folders of pictures, a text or CSV list, or a named set with its root (cifar10:ROOT).
         out: the run folder.
         overwrite: replace a finished run.
-        extend: go on with a finished run: for more SimCLR epochs, or with pictures that are new or gone.
+        extend: go on with a finished run, by its own settings where none are given: for more SimCLR epochs, or with
+            pictures that are new or gone.
         max_seconds: save and stop (exit 75) after this many seconds.
         preset: a setting with a name; `headstart list presets` tells them.
         config: settings from a run's config.yaml; DATA is then optional.
@@ -55,7 +56,7 @@ def pretrain(
         raise InputError("pretrain needs DATA: a folder of pictures, a list file, or a named set such as cifar10:ROOT")
     if max_seconds is not None and not max_seconds >= 0:
         raise InputError(f"--max-seconds is {max_seconds:g}; it must be at least 0")
-    if preset is None and config is None and options.backbone.weights != "none":
+    if preset is None and config is None and not extend and options.backbone.weights != "none":
         say("given weights: careful steps (--preset adapt), and the given ones are kept where they are better")
     if preset == "paper":
         say(f"precision: the authors computed in float32, this run in {options.precision} (--precision)")
