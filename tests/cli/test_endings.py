@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -127,6 +128,19 @@ def test_the_last_line_says_what_to_do_next(
     more = ["--no-calibrate"] if "plan" in arguments else []
     assert run(*(folder if a == "PICTURES" else a for a in arguments), *more) == 0
     assert "next: " in capsys.readouterr().out.splitlines()[-1]
+
+
+def test_what_check_was_told_of_the_pictures_is_in_what_to_do_next(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = str(pictures(tmp_path / "photos", 4))
+    said = ["--data.labels", "none", "--data.range", "0", "4095", "--data.resize", "crop"]
+    assert run("check", folder, *said) == 0
+    last = capsys.readouterr().out.splitlines()[-1]
+    for option in ("--data.labels none", "--data.range 0 4095", "--data.resize crop"):
+        assert option in last
+    typed = shlex.split(last.removeprefix("next: headstart ").replace("RUN", str(tmp_path / "run")))
+    assert run(*typed, "--help") == 0
 
 
 def test_help_leads_with_the_ten_most_used_options(capsys: pytest.CaptureFixture[str]) -> None:

@@ -19,6 +19,7 @@ from headstart.records.config import DataConfig
 from headstart.records.names import SETS
 from headstart.training import run as pretraining
 from tests.data.pictures import encoded, folder, pixels, put
+from tests.data.test_decode import png16
 from tests.runs import small
 
 
@@ -166,6 +167,8 @@ def test_what_is_odd_about_a_whole_set_is_named(tmp_path: Path) -> None:
     for i in range(3):
         put(tmp_path / "blue" / f"x/{i}.png", encoded(pixels(20, 20, i) * np.array([1, 1, 0], np.uint8), "png"))
         put(tmp_path / "dark" / f"{i}.tif", encoded(np.full((8, 8), 4000 + i, np.uint16), "tiff"))
+        put(tmp_path / "colour" / f"{i}.png", png16(np.full((8, 8, 3), 3000 + i, np.uint16), 2))
+    assert "hold values from 3000 to 3002 (12 bits)" in shown(tmp_path / "colour")
     text = shown(tmp_path / "blue")
     assert "blue is 0 in every pixel of every picture" in text
     assert "all labels are of one class, x" in text

@@ -108,6 +108,9 @@ def test_a_file_of_embeddings_stands_in_place_of_run_and_data(place: Path, go: G
     said = go("search kept.npz --query ../photos --top 1 --json --threads 1 --device cpu")
     assert [one["query"] for one in json.loads(said)] == [f"{i:02d}.png" for i in range(16)]
     go("select kept.npz -n 3 --threads 1 --device cpu --out chosen")
+    Path("two.txt").write_text("../photos/03.png\n../photos/04.png\n")
+    said = go("search kept.npz --query two.txt --top 1 --json --threads 1 --device cpu")
+    assert [len(one["found"]) for one in json.loads(said)] == [1, 1], "every picture of a list is answered"
     chosen = json.loads(go("select kept.npz -n 3 --threads 1 --device cpu --out chosen --json"))
     assert len(chosen["label_next"]) == 3
     said = " ".join(go("embed kept.npz --threads 1 --device cpu").split())

@@ -1,6 +1,7 @@
 """Embeddings on disk are those in memory, and a file is whole or not there."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import pytest
 from headstart.records.errors import InputError
 from headstart.use import embed as embedding
 from headstart.use.embed import embed
+from headstart.use.embeddings_file import has_paths
 from headstart.use.load import Run
 
 
@@ -50,6 +52,31 @@ def test_paths_stand_beside_names_where_they_are_asked_for(ending: str, run: Run
     assert [Path(path).relative_to(photos).as_posix() for path in paths] == names
     assert all(Path(path).is_file() for path in paths)
     assert embed(run, photos, out, quiet=True).new == 0  # and such a file is still one that embed continues
+
+
+@pytest.mark.parametrize("ending", [".npz", ".parquet"])
+def test_a_file_that_says_where_pictures_lie_goes_on_saying_it(
+    ending: str, run: Run, photos: Path, tmp_path: Path
+) -> None:
+    own = shutil.copytree(photos, tmp_path / "photos")
+    out = tmp_path / f"kept{ending}"
+    embed(run, own, out, paths=True, quiet=True)
+    first = sorted(own.rglob("*.png"))[0]
+    shutil.copy(first, tmp_path / "photos" / first.parent.name / "again.png")
+    assert embed(run, own, out, quiet=True).new == 0
+    first.unlink()
+    assert embed(run, own, out, quiet=True).gone == 1, "one of two equal pictures"
+    assert has_paths(out)
+
+
+def test_what_a_killed_writer_left_goes_when_it_is_old(run: Run, photos: Path, tmp_path: Path) -> None:
+    old, young = tmp_path / ".kept.npz.0a.tmp", tmp_path / ".kept.npz.0b.tmp"
+    for path in (old, young):
+        path.touch()
+    os.utime(old, (0, 0))
+    embed(run, photos, tmp_path / "kept.npz", quiet=True)
+    assert not old.exists()
+    assert young.exists()
 
 
 def test_parquet_holds_a_row_a_picture(run: Run, photos: Path, tmp_path: Path) -> None:

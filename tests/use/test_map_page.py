@@ -166,7 +166,17 @@ def test_colours_have_a_key(page: Any, within: Embeddings) -> None:
     assert key.count() == 1
     assert paint(page) != before
     page.locator("summary").click()
-    page.wait_for_function(f"document.getElementById('table').rows.length === {len(within)}")
+    page.wait_for_function(f"document.querySelector('#table tbody')?.rows.length === {len(within)}")
+    assert page.locator("#table th").all_text_contents()[:2] == ["name", "class"]
+
+
+def test_only_labelled_neighbours_can_be_of_another_class(within: Embeddings) -> None:
+    labels = np.array([0, 0, 1, -1, -1])
+    indices = np.array([[0, 1, 2], [1, 3, 4], [2, 0, 3], [3, 0, 1], [4, 3, 0]])
+    few = replace(within, labels=labels, classes=["a", "b"], names=within.names[:5], digests=within.digests[:5])
+    shown = mapped._colours(few, np.zeros(5, int), np.zeros(5), indices, indices != np.arange(5)[:, None])
+    assert shown["neighbours of another class"] == {"values": [0.5, None, 1.0, None, None], "low": 0.5, "high": 1.0}
+    assert json.loads(mapped.page(few, np.zeros((5, 2)), shown).split('json">')[1].split("</script>")[0])
 
 
 def test_a_large_set_is_drawn_in_part_and_told_whole(

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from PIL import Image
 
+from headstart.engine.device import choose
 from headstart.evaluate import neighbours
 from headstart.evaluate.neighbours import highest, nearest, normalized
 from headstart.records.errors import InputError
@@ -213,6 +214,28 @@ def test_a_sheet_is_what_its_name_says(
         assert picture.format == format
     with pytest.raises(InputError, match=r"sheet\.gif must end in \.png"):
         search(within, photos / "ring" / "01.png", out=tmp_path / "sheet.gif")
+
+
+@pytest.mark.parametrize("given", ["pictures", "list"])
+def test_a_picture_of_a_list_finds_its_twin_and_not_itself(run: Run, photos: Path, tmp_path: Path, given: str) -> None:
+    paths = sorted(photos.rglob("*.png"))[:12]
+    twin = shutil.copy(paths[0], tmp_path / "twin.png")
+    (tmp_path / "list.txt").write_text("".join(f"{path}\n" for path in [*paths, twin]))
+    sources = [*paths, twin] if given == "pictures" else [tmp_path / "list.txt"]
+    listed = of_images(run, run.open_images(sources), choose("cpu", "float32", threads=1))
+    (answer,) = search(listed, paths[0], top=3)
+    assert answer.found[0].similarity > 0.999
+    assert "twin" in answer.found[0].name
+    assert len(answer.found) == 3
+    assert not any(match.name.endswith(paths[0].name) for match in answer.found)
+
+
+def test_a_query_is_embedded_in_the_precision_of_the_rows(run: Run, photos: Path, tmp_path: Path) -> None:
+    for precision in ("float32", "bfloat16"):
+        compute = choose("cpu", precision, threads=1)
+        embed(run, photos, tmp_path / f"{precision}.npz", compute=compute)
+        other = choose("cpu", "bfloat16" if precision == "float32" else "float32", threads=1)
+        assert read(tmp_path / f"{precision}.npz", other).compute.precision == precision
 
 
 def test_a_foreign_query_finds_its_copy(within: Embeddings, photos: Path, tmp_path: Path) -> None:

@@ -129,7 +129,7 @@ def search(
     Args:
         run: a finished run, or a file that embed wrote.
         sources: folders of pictures, a list, or a named set. The run's own where left out.
-        query: a picture file, or a folder of them.
+        query: a picture file, or a folder or list of them.
         top: how many.
         out: write a contact sheet here (.png or .jpg).
         json: print JSON instead of a table.
@@ -137,6 +137,7 @@ def search(
         threads: CPU threads. Unset: one per core.
     """
     from headstart.cli.screen import print_json, print_neighbours
+    from headstart.data.decode import SUFFIXES
     from headstart.engine.device import choose
     from headstart.records.folder import check_output_file
     from headstart.use.embeddings import opened
@@ -148,7 +149,7 @@ def search(
     found = find(opened(run, sources, reading, compute), query, top=top, out=out)
     if json:
         answers = [one.to_dict() for one in found]
-        print_json(answers if query.is_dir() else answers[0]["found"])
+        print_json(answers[0]["found"] if query.is_file() and query.suffix.lower() in SUFFIXES else answers)
     else:
         print_neighbours(found, out)
     return 0

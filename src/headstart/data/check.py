@@ -197,7 +197,8 @@ def _inspect(source: Source, threads: int, levels: Levels) -> Iterator[_Found | 
                 return str(error)
             with opened(data) as header:
                 kind = (header.format or "", header.mode)
-                wide = _extremes(wide_samples(header)) if header.mode == "F" or header.mode.startswith("I") else None
+            values = wide_samples(data)
+            wide = None if values is None else _extremes(values)
         digest = hashlib.blake2b(repr(pixels.shape).encode() + np.ascontiguousarray(pixels).tobytes(), digest_size=16)
         flat = pixels.reshape(-1, 3)
         ends = flat.min(axis=0), flat.max(axis=0)

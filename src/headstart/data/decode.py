@@ -229,7 +229,7 @@ def _samples(image: Image.Image, levels: Levels) -> np.ndarray:
     if image.mode == "RGB" and "transparency" not in image.info:
         return np.asarray(image)
     if image.mode.startswith("I") or image.mode == "F":
-        return np.repeat(_levelled(wide_samples(image), levels)[..., None], 3, axis=2)
+        return np.repeat(_levelled(_grey(image), levels)[..., None], 3, axis=2)
     if image.mode in ("LA", "PA", "La", "RGBA", "RGBa") or "transparency" in image.info:
         above = image if image.mode == "RGBA" else image.convert("RGBA")
         return np.asarray(Image.alpha_composite(Image.new("RGBA", image.size, "white"), above).convert("RGB"))
@@ -238,8 +238,17 @@ def _samples(image: Image.Image, levels: Levels) -> np.ndarray:
     return np.asarray(image.convert("RGB"))
 
 
-def wide_samples(image: Image.Image) -> np.ndarray:
-    """The values of a grey picture of more than 8 bits (Pillow's modes I and F), as its file means them."""
+def wide_samples(data: bytes) -> np.ndarray | None:
+    """The values of a picture file of more than 8 bits, as the file means them; None for every other."""
+    with opened(data) as image:
+        if image.mode.startswith("I") or image.mode == "F":
+            return _grey(image)
+        low = _low_bytes(data, image)
+        return None if low is None else _wide(image, low)
+
+
+def _grey(image: Image.Image) -> np.ndarray:
+    """The values of Pillow's modes I and F."""
     tags: Any = getattr(image, "tag_v2", {})
     unsigned = image.mode == "I" and tags.get(258) == (32,) and tags.get(339, (1,)) == (1,)
     values = np.asarray(image)

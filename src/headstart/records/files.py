@@ -13,8 +13,10 @@ import math
 import os
 import re
 import stat
+import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from glob import escape
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -85,17 +87,17 @@ def write(
     Raises RunError naming the file when the disk is full, or the folder is gone or cannot be written.
     """
     path = Path(path)
-    temporary = _temporary(path)
+    unfinished = temporary(path)
     try:
         make_folder(path.parent, within)
-        with open(temporary, "wb") as file:
+        with open(unfinished, "wb") as file:
             if callable(content):
                 content(file)
             else:
                 file.write(content.encode(errors="backslashreplace") if isinstance(content, str) else content)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(temporary, path)
+        os.replace(unfinished, path)
         _sync_folder(path.parent)
     except OSError as error:
         there = os.path.lexists(within or path.parent)
@@ -103,7 +105,15 @@ def write(
         raise RunError(f"{path} could not be written: {error.strerror or error}; {kept}") from error
     finally:
         with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
+            unfinished.unlink(missing_ok=True)
+
+
+def sweep(path: Path) -> None:
+    """Remove what writers of this file left that were killed: what none has touched for an hour."""
+    for left in path.parent.glob(f".{escape(path.name)}.*.tmp"):
+        with contextlib.suppress(OSError):
+            if time.time() - left.stat().st_mtime > 3600:
+                left.unlink()
 
 
 def make_folder(folder: Path, within: str | Path | None = None) -> None:
@@ -119,15 +129,15 @@ def make_folder(folder: Path, within: str | Path | None = None) -> None:
 
 def try_writing(path: Path) -> None:
     """Write and remove an empty file where `path` or the first folder that it needs would be. Raises OSError."""
-    folder, missing = path.parent, [_temporary(path).name]
+    folder, missing = path.parent, [temporary(path).name]
     while not _is_there(folder):
         missing.append(folder.name)
         folder = folder.parent
     for name in missing:
         _is_there(folder / name)  # which may be too long for the file system
-    temporary = folder / missing[0]
-    temporary.write_bytes(b"")
-    temporary.unlink(missing_ok=True)  # another process may sweep what looks left behind
+    probe = folder / missing[0]
+    probe.write_bytes(b"")
+    probe.unlink(missing_ok=True)  # another process may sweep what looks left behind
 
 
 def _is_there(path: Path) -> bool:
@@ -137,7 +147,8 @@ def _is_there(path: Path) -> bool:
         return False
 
 
-def _temporary(path: Path) -> Path:
+def temporary(path: Path) -> Path:
+    """Where a file is written before it gets its name; `sweep` knows it."""
     return path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")  # process ids repeat among containers
 
 

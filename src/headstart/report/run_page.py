@@ -89,7 +89,8 @@ def _map(study: Records) -> PageSection | None:
     ]
     lead = (
         "The test split, which SimCLR never saw, laid out so that pictures with similar representations lie close "
-        "together. Only closeness means something here: not the axes, nor how far apart two groups lie."
+        "together. Only closeness means something here: not the axes, nor how far apart two groups lie. "
+        "`headstart map RUN --out DIR` makes a page of all pictures to walk through, with names and a lasso."
     )
     pictures = [p for p in shown if p is not None]
     return PageSection("map", "Map", lead, [PictureList(pictures)]) if pictures else None

@@ -6,8 +6,10 @@ picture decides, not its name or its time.
 """
 
 import json
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +24,15 @@ from headstart.records import files
 from headstart.records.errors import InputError
 from headstart.records.folder import EMBEDDINGS, check_output_file, no_input
 from headstart.use.embeddings import about, made_by, paths_of
-from headstart.use.embeddings_file import about_of, check_rows, need_pyarrow, rows_of, write_npz, write_parquet
+from headstart.use.embeddings_file import (
+    about_of,
+    check_rows,
+    has_paths,
+    need_pyarrow,
+    rows_of,
+    write_npz,
+    write_parquet,
+)
 from headstart.use.load import Run
 
 STOPPED = "stopped before the file was whole; nothing was kept, the same command starts again"
@@ -41,14 +51,24 @@ class Embedded:
 
 @dataclass(frozen=True)
 class Kept:
-    """Rows that a file holds already, by the content of their pictures."""
+    """Rows that a file holds already, by the content of their pictures; paths: whether it says where they lie."""
 
     features: np.ndarray
-    rows: dict[bytes, int]
+    digests: Sequence[bytes]
+    paths: bool = False
+
+    @cached_property
+    def rows(self) -> dict[bytes, int]:
+        """The row of each content."""
+        return {digest: row for row, digest in enumerate(self.digests)}
 
     def of(self, digests: np.ndarray) -> np.ndarray:
         """The row of each picture, -1 where it is new."""
         return np.array([self.rows.get(digest.tobytes(), -1) for digest in digests], dtype=np.int64)
+
+    def gone(self, digests: np.ndarray) -> int:
+        """How many of its pictures are not among those of these contents; of two that are the same, one may be."""
+        return (Counter(self.digests) - Counter(digest.tobytes() for digest in digests)).total()
 
 
 def embed(
@@ -68,7 +88,7 @@ def embed(
     `.parquet` (extra `parquet`): a row a picture, `name`, `label` (the class, a dictionary-encoded string whose codes
     are the npz's labels; null for none), `embedding` (num_features float32); digests and about in its metadata.
     With `paths` also where each picture lies: `paths`, or a last column `path`, absolute; the name where a picture lies
-    inside another file.
+    inside another file. A file that has them keeps them.
 
     Raises:
         InputError: a wrong ending, a missing package, bad DATA. Interrupted: stopped; what was there is left.
@@ -86,9 +106,10 @@ def embed(
     width = int(run.backbone.num_features)  # type: ignore[arg-type]
     with interrupted_by_signals(STOPPED), progress.stage("embedding", new, quiet=quiet) as bar:
         blocks = stream(run, images, kept.features, old, batch_size, compute, bar)
-        where = paths_of(images.names, catalog.find(images.data)) if paths else None
+        where = paths_of(images.names, catalog.find(images.data)) if paths or kept.paths else None
+        files.sweep(out)
         files.write(out, lambda file: write(file, images, blocks, width, json.dumps(said), where))
-    return Embedded(len(images), new, len(kept.rows) - len(np.unique(old[old >= 0])))
+    return Embedded(len(images), new, kept.gone(images.digests))
 
 
 def check_out(out: Path) -> None:
@@ -105,7 +126,7 @@ def kept_in(path: Path, said: dict[str, object], quiet: bool) -> Kept:
 
     Raises InputError for a file that `embed` did not write: it may be all that somebody has.
     """
-    nothing = Kept(np.empty((0, 0), np.float32), {})
+    nothing = Kept(np.empty((0, 0), np.float32), [])
     if not path.exists():
         return nothing
     try:
@@ -116,7 +137,7 @@ def kept_in(path: Path, said: dict[str, object], quiet: bool) -> Kept:
     except InputError as error:
         raise InputError(f"--out {path} is there, and cannot be brought up to date: {error}; or remove it") from None
     if not other:
-        return Kept(found["embeddings"], {digest.tobytes(): row for row, digest in enumerate(found["digests"])})
+        return Kept(found["embeddings"], [digest.tobytes() for digest in found["digests"]], has_paths(path))
     if not quiet:
         made = " and another ".join(other)
         progress.say(f"{path} is there, but it was made with another {made}: every picture is embedded again")

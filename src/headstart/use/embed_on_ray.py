@@ -90,9 +90,10 @@ def embed_on_ray(
         named = _named(source, parts, data.max_skipped)
         old = kept.of(named.digests)
         blocks = _blocks(ray, parts, [h for _, h in asked], kept, old)
-        lie = paths_of(named.names, source) if paths else None
+        lie = paths_of(named.names, source) if paths or kept.paths else None
+        files.sweep(out)
         files.write(out, lambda file: write(file, named, blocks, width, json.dumps(said), lie))
-    return Embedded(len(named), int((old < 0).sum()), len(kept.rows) - len(np.unique(old[old >= 0])))
+    return Embedded(len(named), int((old < 0).sum()), kept.gone(named.digests))
 
 
 def _data_of(run: Run, sources: tuple[str, ...], reading: DataConfig | None) -> DataConfig:

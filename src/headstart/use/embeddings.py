@@ -198,6 +198,7 @@ def weights_of(run: Run) -> str:
 def read(path: str | Path, compute: Compute | None = None) -> Embeddings:
     """A file of `embed`, with the run that made it, which must still have the same weights.
 
+    compute: on which device a query is embedded; its precision is that of the rows.
     Raises InputError when the file is damaged or of before it carried its identity, or the run is gone or another.
     """
     path = files.expanded(path)
@@ -220,7 +221,7 @@ def read(path: str | Path, compute: Compute | None = None) -> Embeddings:
         classes=kept["classes"].tolist(),
         digests=kept["digests"],
         data=_data_of(said, path),
-        compute=compute or choose(precision=said["precision"], threads=torch.get_num_threads()),
+        compute=choose(str(compute.device) if compute else "auto", said["precision"], torch.get_num_threads()),
         kept=kept["embeddings"],
         file=path,
         said=said,

@@ -63,6 +63,16 @@ def rows_of(path: Path, only_about: bool = False) -> dict[str, np.ndarray]:
     return read(path, ("about",) if only_about else MEMBERS)
 
 
+def has_paths(path: Path) -> bool:
+    """Whether such a file says where each picture lies."""
+    if path.suffix == ".npz":
+        with zipfile.ZipFile(path) as archive:
+            return "paths.npy" in archive.namelist()
+    from pyarrow import parquet  # noqa: PLC0415 - an extra
+
+    return "path" in parquet.read_schema(path).names
+
+
 def about_of(kept: Mapping[str, np.ndarray], path: Path) -> dict[str, Any]:
     """What a file says about itself. Raises InputError when that cannot be."""
     try:

@@ -119,7 +119,8 @@ def _index(within: Embeddings, path: Path) -> tuple[Any, Recall]:
     except (OSError, ValueError, TypeError, RuntimeError):  # none yet, or damaged
         pass
     index, recall = _measured(within, within.identity)
-    unfinished = beside.with_suffix(f".{os.getpid()}.tmp")
+    files.sweep(beside)
+    unfinished = files.temporary(beside)
     try:
         index.save(str(unfinished))
         with alone(path.parent, f".claim.{beside.name}"):  # two at once: what is said is said of the index beside it

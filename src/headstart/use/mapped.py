@@ -88,10 +88,11 @@ def _colours(
     """By what the page colours: name -> values, with names where these are choices, with a range where numbers."""
     colours: dict[str, dict[str, Any]] = {}
     if (within.labels >= 0).any():
-        same = (within.labels[indices] == within.labels[:, None]) & others
-        disagree = 1 - same.sum(axis=1) / np.maximum(1, others.sum(axis=1))
+        known = others & (within.labels[indices] >= 0) & (within.labels >= 0)[:, None]
+        other = known & (within.labels[indices] != within.labels[:, None])
+        share = other.sum(axis=1) / np.maximum(1, known.sum(axis=1))
         colours["class"] = {"values": within.labels.tolist(), "names": within.classes}
-        colours["neighbours of another class"] = _range(np.where(within.labels >= 0, disagree, 0))
+        colours["neighbours of another class"] = _range(np.where(known.any(axis=1), share, np.nan))
     if (parts := _parts(within)) is not None:
         colours["split"] = {"values": parts.tolist(), "names": list(PARTS)}
     count = int(groups.max(initial=-1)) + 1
@@ -114,8 +115,10 @@ def _parts(within: Embeddings) -> np.ndarray | None:
 
 
 def _range(values: np.ndarray) -> dict[str, Any]:
-    rounded = [round(float(value), 4) for value in values]
-    return {"values": rounded, "low": min(rounded, default=0), "high": max(rounded, default=1)}
+    """Numbers and their range; null where there is none."""
+    rounded = [None if np.isnan(value) else round(float(value), 4) for value in values]
+    there = [value for value in rounded if value is not None]
+    return {"values": rounded, "low": min(there, default=0), "high": max(there, default=1)}
 
 
 def page(within: Embeddings, places: np.ndarray, colours: dict[str, dict[str, Any]]) -> str:

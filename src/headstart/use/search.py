@@ -9,12 +9,14 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from headstart.data.sheets import Section, Tile, check_ending, gallery, picture
 from headstart.records import files
 from headstart.records.errors import InputError
 from headstart.records.files import expanded, missing
 from headstart.records.folder import check_output_file, no_input
-from headstart.use.embeddings import Embeddings
+from headstart.use.embeddings import Embeddings, of_images
 from headstart.use.index import close
 
 SHOWN = 50
@@ -70,9 +72,12 @@ def search(within: Embeddings, query: str | Path, *, top: int = 10, out: str | P
     asked = within.run.open_images(query, reading)
     indices, values = close(within.run.embed(asked, compute=within.compute), within, top + 1)
     known = {name: i for i, name in enumerate(within.names)}
+    paths = of_images(within.run, asked, within.compute).paths()
     answers = []
     for row, name in enumerate(asked.names):
         itself = position_in(path / name if path.is_dir() else path, within.data.sources, known)
+        if itself is None:
+            itself = _of_this_file(within, indices[row], asked.digests[row], paths[row])
         pairs = zip(indices[row].tolist(), values[row].tolist(), strict=True)
         answers.append([(i, value) for i, value in pairs if i != itself][:top])
     if out is not None:
@@ -89,6 +94,12 @@ def search(within: Embeddings, query: str | Path, *, top: int = 10, out: str | P
         Neighbours(name, [Match(within.names[i], value) for i, value in answer])
         for name, answer in zip(asked.names, answers, strict=True)
     ]
+
+
+def _of_this_file(within: Embeddings, rows: np.ndarray, digest: np.ndarray, path: str) -> int | None:
+    """Which of these rows is the query's own file, as where a list names it; asked of those with its content alone."""
+    same = [int(i) for i in rows if np.array_equal(within.digests[i], digest)]
+    return next((i for i in same if Path(within.path(i)).resolve() == Path(path).resolve()), None)
 
 
 def position_in(query: str | Path, sources: Sequence[str], known: Mapping[str, int]) -> int | None:
