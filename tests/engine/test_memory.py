@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from headstart.engine import memory
+from headstart.training import contrastive, footprint
 
 resource = pytest.importorskip("resource", reason="no such limits here")
 
@@ -106,5 +107,11 @@ def test_runs_on_one_gpu_take_even_shares_whichever_comes_first(monkeypatch: pyt
         monkeypatch.setattr(torch.cuda, "memory_allocated", lambda _, n=allocated: n * GIB)
         monkeypatch.setattr(torch.cuda, "memory_reserved", lambda _, n=reserved: n * GIB)
         assert memory.free(gpu, sharers=4) == expected * GIB
-        assert memory.holds(gpu, expected * GIB // 2 - 1, sharers=4)
-        assert not memory.holds(gpu, expected * GIB // 2, sharers=4)
+        assert memory.holds(gpu, expected * GIB // 8 - 1, sharers=4)
+        assert not memory.holds(gpu, expected * GIB // 8, sharers=4)
+
+
+def test_a_gpu_keeps_no_more_beside_a_step_than_the_plan_leaves() -> None:
+    pictures = 1 / 8
+    views = (1 - pictures) / contrastive.KEPT
+    assert footprint.SHARE + pictures + views < 1

@@ -41,8 +41,9 @@ STAGE = "contrastive"
 WATCHED = 512
 """Pictures whose representations observers see after each epoch."""
 
-KEPT = 8
-"""A GPU keeps the views that are looked at after each epoch, up to this part of its free memory."""
+KEPT = 16
+"""A GPU keeps the views that are looked at after each epoch, up to this part of its free memory: beside the pictures
+(engine/memory.py) and what a step was planned to fill."""
 
 
 @dataclass(frozen=True, kw_only=True)
