@@ -26,7 +26,7 @@ from headstart.records.config import Config, from_dict
 from headstart.records.errors import InputError, RunError
 from headstart.records.folder import Metrics
 from headstart.training import contrastive, views
-from headstart.training.step import SimCLR, Stepper
+from headstart.training.step import SimCLR, Stepper, synchronised
 from headstart.training.views import Batch
 from tests.processes import start_ranks
 from tests.runs import small
@@ -154,6 +154,21 @@ def test_several_processes_give_one_processs_loss_and_gradients(tmp_path: Path, 
     assert out["loss"].item() == pytest.approx(loss, abs=1e-9)
     for name, gradient in grads.items():
         torch.testing.assert_close(out["grads"][name], gradient, rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize("name", ["resnet18", "timm:tf_efficientnet_lite0", "timm:mobilenetv3_small_100"])
+def test_norms_over_all_processes_keep_their_activations(name: str) -> None:
+    if name.startswith("timm:"):
+        pytest.importorskip("timm")
+    backbone = build(name, generator=generator(0, "b"), size=32).eval()
+    pictures = torch.rand(2, 3, 32, 32, generator=generator(0, "pictures"))
+    before, names = backbone(pictures), list(backbone.state_dict())
+    converted = synchronised(backbone)
+    norms = [m for m in converted.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    assert norms
+    assert all(isinstance(norm, nn.SyncBatchNorm) for norm in norms)
+    assert list(converted.state_dict()) == names
+    torch.testing.assert_close(converted(pictures), before)
 
 
 class Counting:

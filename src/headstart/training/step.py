@@ -8,6 +8,7 @@ import contextlib
 import inspect
 import itertools
 import math
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -211,8 +212,17 @@ def synchronise_norms(model: SimCLR, device: torch.device) -> None:
     if distributed.world_size() == 1:
         return
     if device.type == "cuda":
-        nn.SyncBatchNorm.convert_sync_batchnorm(model)
+        synchronised(model)
     elif distributed.rank() == 0 and any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in model.modules()):
         progress.say(
             f"batch norm: each of {distributed.world_size()} CPU processes uses the statistics of its own part"
         )
+
+
+def synchronised(model: nn.Module) -> nn.Module:
+    """The same network, whose batch norm takes its statistics over all processes.
+
+    timm's own layers of batch norm and activation in one keep the activation, which torch's conversion would drop.
+    """
+    converted: nn.Module = sys.modules.get("timm.layers", nn.SyncBatchNorm).convert_sync_batchnorm(model)
+    return converted
