@@ -1,5 +1,6 @@
 """SimCLR's step: against the plain one, in chunks, in several processes, with frozen and released layers."""
 
+import datetime
 import math
 import tempfile
 from dataclasses import replace
@@ -26,7 +27,7 @@ from headstart.records.config import Config, from_dict
 from headstart.records.errors import InputError, RunError
 from headstart.records.folder import Metrics
 from headstart.training import contrastive, views
-from headstart.training.step import SimCLR, Stepper, synchronised
+from headstart.training.step import SimCLR, Stepper, loss_of, synchronised
 from headstart.training.views import Batch
 from tests.processes import start_ranks
 from tests.runs import small
@@ -154,6 +155,32 @@ def test_several_processes_give_one_processs_loss_and_gradients(tmp_path: Path, 
     assert out["loss"].item() == pytest.approx(loss, abs=1e-9)
     for name, gradient in grads.items():
         torch.testing.assert_close(out["grads"][name], gradient, rtol=0, atol=1e-9)
+
+
+def _rank_diverges(rank: int, folder: str, chunk: int | None) -> None:
+    torch.set_num_threads(1)
+    wait = datetime.timedelta(minutes=2)
+    dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2, timeout=wait)
+    step = stepper(without_norms(), 16, chunk=chunk)
+    if rank == 1:
+        weights = dict(step.model.head.named_parameters())
+        nn.init.constant_(weights["output.bias"], math.inf)
+    loss, _ = step(batch(chunk), 0.0, (0, 0))
+    alone = dist.new_subgroups(group_size=1)[0]
+    own = loss_of(torch.full((4, 8), math.nan) if rank else torch.randn(4, 8), step.config, (0, 0), alone)
+    torch.save([loss.item(), own.item()], f"{folder}/{rank}.pt")
+    dist.destroy_process_group()
+
+
+@pytest.mark.parametrize("chunk", [None, 3])
+def test_all_processes_diverge_together(tmp_path: Path, chunk: int | None) -> None:
+    """One whose projections are not finite leaves no other waiting for them."""
+    start_ranks(_rank_diverges, (str(tmp_path), chunk), 2)
+    (loss, own), (others_loss, others_own) = (torch.load(tmp_path / f"{rank}.pt") for rank in range(2))
+    assert math.isnan(loss)
+    assert math.isnan(others_loss)
+    assert math.isfinite(own)
+    assert math.isnan(others_own)
 
 
 @pytest.mark.parametrize("name", ["resnet18", "timm:tf_efficientnet_lite0", "timm:mobilenetv3_small_100"])

@@ -89,12 +89,12 @@ def slice_of(n: int) -> slice:
     return slice(start, start + share + (rank() < rest))
 
 
-def any_rank(flag: bool) -> bool:
-    """Whether the flag is set on any rank (each must ask)."""
+def any_rank(flag: bool, group: dist.ProcessGroup | None = None) -> bool:
+    """Whether the flag is set on any rank of the group, else of all (each must ask)."""
     if world_size() == 1:
         return flag
-    vote = torch.tensor(int(flag), device="cuda" if dist.get_backend() == "nccl" else "cpu")
-    dist.all_reduce(vote, op=dist.ReduceOp.MAX)
+    vote = torch.tensor(int(flag), device="cuda" if dist.get_backend(group) == "nccl" else "cpu")
+    dist.all_reduce(vote, op=dist.ReduceOp.MAX, group=group)
     return bool(vote)
 
 

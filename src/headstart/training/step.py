@@ -170,9 +170,10 @@ class Stepper:
 def loss_of(z: Tensor, config: Config, position: tuple[int, ...], group: dist.ProcessGroup | None = None) -> Tensor:
     """`contrastive.objective`; what it draws follows from `position`.
 
-    NaN for z (2n, d) that are not finite: then the training has diverged, and nobody's input was bad.
+    NaN on all ranks of the group where z (2n, d) is not finite on one: then the training has diverged, and nobody's
+    input was bad.
     """
-    if z.device.type == "cpu" and not bool(z.isfinite().all()):
+    if z.device.type == "cpu" and distributed.any_rank(not bool(z.isfinite().all()), group):
         return z.sum() * math.nan
     objective = OBJECTIVES.known(config.contrastive.objective).made()
     loss: Tensor = objective(z, config, group, generator(config.seed, "objective", *position))
