@@ -13,6 +13,7 @@ from torch import Tensor
 
 from headstart.barlow import barlow
 from headstart.barlow import terms as barlow_terms
+from headstart.engine.device import fetched
 from headstart.ntxent import nt_xent
 from headstart.records.config import Config
 from headstart.sigreg import sigreg
@@ -56,4 +57,4 @@ def terms(z: Tensor, config: Config, group: dist.ProcessGroup | None, draws: tor
             found = sigreg_terms(z, config.sigreg.directions, group, draws)
         case _:
             found = {}
-    return {name: float(value) for name, value in found.items()}
+    return {name: float(value) for name, value in fetched(found).items()}

@@ -29,6 +29,7 @@ from torch.autograd.function import once_differentiable
 
 from headstart.engine.arguments import check_views, draws, number, whole
 from headstart.engine.batch_statistics import checked, count, product, total
+from headstart.engine.device import sent
 from headstart.records.errors import InputError
 
 KNOTS = 17
@@ -95,7 +96,7 @@ def terms(
             raise InputError(
                 f"sigreg: directions have the shape {tuple(directions.shape)}; they have to be ({z.shape[1]}, M)"
             )
-        along = product(z, directions.to(z))
+        along = product(z, sent(directions.to(z.dtype), z.device))
         statistic = torch.stack([_epps_pulley(view, n, group) for view in along.chunk(2)]).mean()
         one, two = z.chunk(2)
         return {"prediction": (one - two).square().mean() / 4, "statistic": statistic}

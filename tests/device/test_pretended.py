@@ -13,7 +13,7 @@ from headstart.data import Images
 from headstart.engine.checkpoint import Checkpoints
 from headstart.evaluate.features import extract
 from headstart.records.folder import Metrics
-from headstart.records.names import AUTOENCODER_KINDS
+from headstart.records.names import AUTOENCODER_KINDS, OBJECTIVES
 from headstart.training.contrastive import Contrastive
 from tests.device import stages
 from tests.device.pretended import CUDA, Seen, Watch
@@ -61,9 +61,11 @@ def test_augmentation(watch: Watch) -> None:
     check(watch.seen, launches=230, uploads=2)
 
 
-def test_a_step_of_simclr(watch: Watch) -> None:
-    seen = second(stages.simclr(CUDA), watch)
-    check(seen, launches=600)
+@pytest.mark.parametrize("objective", OBJECTIVES)
+def test_a_step_of_simclr(objective: str, watch: Watch) -> None:
+    """SIGReg's directions are drawn on the host: one more upload."""
+    seen = second(stages.simclr(CUDA, objective=objective), watch)
+    check(seen, launches=600 if objective == "nt_xent" else 1100, uploads=UPLOADS + (objective == "sigreg"))
     assert fast(seen)
 
 
@@ -129,15 +131,18 @@ def test_after_an_epoch_nothing_is_drawn_or_copied_again(watch: Watch) -> None:
     assert fast(watch.seen)
 
 
-def test_after_an_epoch_the_device_is_waited_for_three_times(watch: Watch) -> None:
-    """For the validation losses, the online probe's accuracy, and all that is looked at of h and z."""
-    stage = stages.simclr(CUDA, batch_size=8)
+@pytest.mark.parametrize("objective", OBJECTIVES)
+def test_after_an_epoch_the_device_is_waited_for_three_times(objective: str, watch: Watch) -> None:
+    """For the validation losses, the online probe's accuracy, and all that is looked at of h and z; once more for the
+    terms of an objective that has several."""
+    stage = stages.simclr(CUDA, batch_size=8, objective=objective)
     stage.step(0)
     stages.end_of_epoch(stage.training)
     watch.forget()
     stages.end_of_epoch(stage.training)
     waits = sorted(wait.partition(" at ")[0] for wait in watch.seen.waits)
-    assert waits == ["copy to the host", "copy to the host", "synchronize"]
+    assert waits == ["copy to the host"] * 2 + ["synchronize"] * (1 if objective == "nt_xent" else 2)
+    assert not watch.seen.blocking
     assert not [name for name in watch.seen.launches if "eig" in name]
 
 
