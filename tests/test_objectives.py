@@ -17,7 +17,7 @@ from torch import Tensor
 
 from headstart.barlow import barlow
 from headstart.records.errors import InputError
-from headstart.sigreg import sigreg
+from headstart.sigreg import _quadrature, sigreg
 from headstart.vicreg import vicreg
 from tests.processes import start_ranks
 
@@ -211,6 +211,16 @@ def test_computes_in_float32_under_autocast_and_for_bfloat16(name: str) -> None:
 def test_bad_input_is_refused(function: Callable[[Tensor], Tensor], z: Any, words: str) -> None:
     with pytest.raises(InputError, match=words):
         function(z)
+
+
+def test_sigreg_trains_after_a_call_in_inference_mode() -> None:
+    _quadrature.cache_clear()
+    z = torch.randn(16, 4, requires_grad=True)
+    with torch.inference_mode():
+        sigreg(z)
+    sigreg(z).backward()
+    assert z.grad is not None
+    assert z.grad.isfinite().all()
 
 
 def test_collapsed_features_give_finite_gradients() -> None:

@@ -111,6 +111,7 @@ def _epps_pulley(x: Tensor, n: int, group: dist.ProcessGroup | None) -> Tensor:
 
 
 @functools.cache
+@torch.inference_mode(False)  # one made within it could not be used in training afterwards
 def _quadrature(dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
     """Knots t, the normal's characteristic function there, and the weights of the sum, each (17,)."""
     t = torch.linspace(0, LARGEST_T, KNOTS, dtype=torch.float64)
