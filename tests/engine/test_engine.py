@@ -1,5 +1,7 @@
 """Randomness as a function, equal files from equal weights, prefetching, slices of a global batch."""
 
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -51,6 +53,15 @@ def test_slices_share_a_batch_without_gap_or_overlap(n: int, ranks: int) -> None
             parts.append(list(range(n))[distributed.slice_of(n)])
     assert [i for part in parts for i in part] == list(range(n))
     assert max(map(len, parts)) - min(map(len, parts)) <= 1
+
+
+def test_the_thread_that_prefetches_leaves_the_others_their_threads() -> None:
+    code = (
+        "import torch; from headstart.engine.device import choose; from headstart.engine.prefetch import Prefetch\n"
+        "choose('cpu', 'float32', threads=2); list(Prefetch(range(3))); print(torch.get_num_threads())"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=600)
+    assert done.stdout == "2\n", done.stderr
 
 
 def test_prefetch_keeps_order_carries_errors_and_stops() -> None:

@@ -20,6 +20,7 @@ class Prefetch(Generic[T]):
     def __init__(self, source: Iterable[T], depth: int = 2) -> None:
         self._queue: queue.Queue[object] = queue.Queue(depth)
         self._stop = threading.Event()
+        torch.get_num_threads()  # the consumer keeps its own: a thread that never asked would take the worker's
         self._thread = threading.Thread(target=self._run, args=(source,), daemon=True)
         self._thread.start()
 
