@@ -27,6 +27,8 @@ from headstart.records.config import Config, from_dict
 from headstart.records.errors import InputError, RunError
 from headstart.records.folder import Metrics
 from headstart.training import contrastive, views
+from headstart.training.head_alone import HeadAlone
+from headstart.training.loop import Step
 from headstart.training.step import SimCLR, Stepper, loss_of, synchronised
 from headstart.training.views import Batch
 from tests.processes import start_ranks
@@ -265,6 +267,35 @@ def trained(config: Config, head: ProjectionHead, tmp_path: Path) -> tuple[nn.Mo
     config = replace(config, data=replace(config.data, size=16), contrastive=replace(config.contrastive, lr=0.05))
     found = contrastive.train(backbone, head, images, splits, config, compute=CPU, checkpoints=checkpoints, quiet=True)
     return backbone, found
+
+
+def _rank_rounds_otherwise(rank: int, folder: str) -> None:
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
+    step = HeadAlone.step
+
+    def rounded(self: HeadAlone, batch: Tensor, epoch: int, number: int) -> Step:
+        done = step(self, batch, epoch, number)
+        with torch.no_grad():
+            for parameter in self.head.parameters():
+                parameter.add_(rank / 1024)
+        return done
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(HeadAlone, "step", rounded)
+        head = ProjectionHead(512, 8, 8, generator=generator(0, "head"))
+        (Path(folder) / str(rank)).mkdir()
+        trained(small(contrastive={"epochs": 1, "head_epochs": 1}), head, Path(folder) / str(rank))
+    torch.save(head.state_dict(), f"{folder}/{rank}.pt")
+    dist.destroy_process_group()
+
+
+def test_several_processes_go_on_from_one_head(tmp_path: Path) -> None:
+    """Each trains the head alone by itself, on machines whose kernels may differ."""
+    start_ranks(_rank_rounds_otherwise, (str(tmp_path),), 2)
+    first, second = (torch.load(tmp_path / f"{rank}.pt") for rank in range(2))
+    for name, tensor in first.items():
+        torch.testing.assert_close(second[name], tensor)
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw", "lars"])

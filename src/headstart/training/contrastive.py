@@ -101,6 +101,7 @@ def train(
     if saved is None and settings.head_epochs:
         alone = HeadAlone.of(model, images, training.pictures, config, augment, compute, training.watch.alone, quiet)
         Loop(alone, checkpoints, log, quiet).run(checkpoints.load(HEAD_STAGE))
+        distributed.share_from_rank_0(head.state_dict().values())  # kernels of other machines have rounded otherwise
         model.train()
     memory.give_back()  # what features were taken with; the steps need other sizes
     loop = Loop(training, checkpoints, log, quiet)
