@@ -2,6 +2,7 @@
 
 import os
 import signal
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -52,6 +53,20 @@ def test_a_damaged_checkpoint_falls_back_to_the_previous_one(tmp_path: Path, dam
     again.save("autoencoder", {"step": 3})
     again.path.unlink()  # lost while it was written
     assert opened(tmp_path).load("autoencoder") == {"step": 1}, "the whole one was not replaced by the damaged one"
+
+
+def test_a_checkpoint_is_read_without_a_copy_of_the_file(tmp_path: Path) -> None:
+    first = opened(tmp_path)
+    first.save("autoencoder", {"weights": torch.arange(2**20)})
+    tracemalloc.start()  # of Python's own memory, which tensors' is not
+    try:
+        state = opened(tmp_path).load("autoencoder")
+        most = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert state is not None
+    assert torch.equal(state["weights"], torch.arange(2**20))
+    assert most < first.path.stat().st_size / 2
 
 
 def test_stopping_saves_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -111,6 +111,18 @@ def test_stopped_after_any_step_it_goes_on_to_the_same_end(stop_after: int, tmp_
     assert without_times(lines) == without_times(whole)
 
 
+def test_a_state_that_was_restored_is_held_no_longer(tmp_path: Path) -> None:
+    with pytest.raises(Interrupted):
+        run(Sum(), tmp_path, stop_after=3)
+    checkpoints = opened(tmp_path)
+    saved = checkpoints.load("sum")
+    assert saved
+    Loop(training := Sum(), checkpoints, quiet=True).run(saved)
+    assert checkpoints.saved is not None
+    assert not checkpoints.saved["state"]
+    assert (checkpoints.saved["stage"], training.seen[0]) == ("sum", (0, 3))
+
+
 def test_it_may_be_finished_before_its_last_epoch(tmp_path: Path) -> None:
     lines = run(training := Sum(enough=20), tmp_path)
     assert len(lines) == 2

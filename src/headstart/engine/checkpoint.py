@@ -185,14 +185,18 @@ def _read_one(path: Path) -> dict[str, Any] | None:
     """A checkpoint file's content, or None when it is torn or has flipped bytes."""
     try:
         with opened(path) as file:
-            data = file.read()
+            head = file.read(len(MAGIC) + 32)
+            if head != MAGIC + hashlib.file_digest(file, "sha256").digest():
+                return None
+            file.seek(len(head))
+            return _unpickled(file, path)
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror}") from None
-    head = len(MAGIC) + 32
-    if data[: len(MAGIC)] != MAGIC or hashlib.sha256(data[head:]).digest() != data[len(MAGIC) : head]:
-        return None
+
+
+def _unpickled(file: io.BufferedReader, path: Path) -> dict[str, Any]:
     try:
-        saved = torch.load(io.BytesIO(data[head:]), map_location="cpu", weights_only=True)
+        saved: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
         if problem(saved, CHECKPOINT):
             raise pickle.UnpicklingError
     except Exception:  # it has the checksum of a whole file, so somebody made it so: any error may come

@@ -132,7 +132,7 @@ class Loop:
         self.losses = torch.zeros(training.steps, device=training.device)
 
     def run(self, saved: State | None = None) -> None:
-        """Train to the end, from the start or from a `saved` state.
+        """Train to the end, from the start or from a `saved` state, which is emptied: a run needs the memory.
 
         Raises:
             RunError: a loss is not finite (naming epoch, step and learning rate), or memory ran out.
@@ -142,6 +142,7 @@ class Loop:
         if saved is not None:
             with self.checkpoints.restoring():
                 self._restore(saved)
+            saved.clear()
         total, done = training.epochs * training.steps, self.epoch * training.steps + self.step
         with (
             enough_memory(training.device, training.if_out_of_memory),
