@@ -102,6 +102,14 @@ def test_a_gpu_is_chosen_with_its_number(name: str, monkeypatch: pytest.MonkeyPa
     assert compute.precision == "bfloat16"
 
 
+def test_a_build_of_torch_without_onednn_computes_in_float32(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its operators are not there to be asked."""
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
+    monkeypatch.setattr(torch.ops, "mkldnn", None)
+    monkeypatch.setattr("headstart.engine.device._cpu_multiplies_bfloat16", lambda: True)
+    assert choose("cpu", threads=1).precision == "float32"
+
+
 @pytest.mark.parametrize(
     "said",
     [

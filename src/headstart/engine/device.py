@@ -218,7 +218,8 @@ def _native_bfloat16(device: torch.device) -> bool:
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device) >= (8, 0)
     # Without these instructions bfloat16 on a CPU is emulated and slower than float32.
-    return device.type == "cpu" and torch.ops.mkldnn._is_mkldnn_bf16_supported() and _cpu_multiplies_bfloat16()
+    multiplies = device.type == "cpu" and torch.backends.mkldnn.is_available() and _cpu_multiplies_bfloat16()
+    return multiplies and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 def _cpu_multiplies_bfloat16() -> bool:
