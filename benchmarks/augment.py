@@ -62,7 +62,7 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--pictures", help="folder of .jpg files (default: CIFAR-10 from $HEADSTART_DATA)")
     chosen = parser.parse_args(argv)
     torch.set_num_threads(chosen.threads or common.cores())
-    print(common.machine())
+    print(common.machine(chosen.device))
     for size, batch_size, loaded, made in ((32, 256, 64, 16), (128, 64, 48, 4)):
         piece = 32 if size == 32 else 8  # small loader batches, so that the steady state is short
         count = (loaded + WARM + 4) * piece

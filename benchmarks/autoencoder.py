@@ -102,7 +102,7 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--pictures", help="folder of .jpg files (default: CIFAR-10 from $HEADSTART_DATA)")
     chosen = parser.parse_args(argv)
     compute = devices.choose(chosen.device, chosen.precision, chosen.threads)
-    print(common.machine())
+    print(common.machine(chosen.device))
     with common.pictures(chosen.pictures, chosen.count) as folder:
         files = sorted(folder.rglob("*.jpg"))[: chosen.count]
         workers = common.cores()

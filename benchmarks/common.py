@@ -27,6 +27,7 @@ from torch import nn
 
 from headstart.data.decode import FORMATS
 from headstart.engine import live_taps
+from headstart.engine.device import named
 
 STEPS = 20
 """Steps between two waits for a GPU."""
@@ -57,13 +58,13 @@ def once(function: Callable[[], object], units: int = 1) -> float:
 def steady(step: Callable[[], object], units: int = 1) -> float:
     """Seconds per unit of one step among many: a GPU is given STEPS without a wait in between, as a training gives
     them; a CPU one."""
-    steps = STEPS if torch.cuda.is_available() else 1
+    steps = STEPS if torch.cuda.is_initialized() else 1
     return once(lambda: [step() for _ in range(steps)], units * steps)
 
 
 def synchronize() -> None:
-    """Wait until the device has done what was asked."""
-    if torch.cuda.is_available():
+    """Wait until a GPU that this process computes on has done what was asked."""
+    if torch.cuda.is_initialized():
         torch.cuda.synchronize()
 
 
@@ -137,9 +138,10 @@ def number(value: float) -> str:
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
-def machine() -> str:
-    """The line that belongs beside every figure."""
-    name = torch.cuda.get_device_name() if torch.cuda.is_available() else _cpu_name()
+def machine(device: str = "auto") -> str:
+    """The line that belongs beside every figure that was measured on that device."""
+    chosen = named(device)
+    name = torch.cuda.get_device_name(chosen) if chosen.type == "cuda" else _cpu_name()
     return (
         f"{name}, {cores()} cores, {torch.get_num_threads()} threads; Python {platform.python_version()}, "
         f"torch {torch.__version__}, torchvision {torchvision.__version__}"

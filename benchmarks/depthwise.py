@@ -32,7 +32,7 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--pictures", type=int, default=32)
     options = parser.parse_args(argv)
     choose("cpu", threads=options.threads)
-    print(common.machine())
+    print(common.machine("cpu"))
     for channels, kernel, stride, side in SHAPES:
         conv = functools.partial(nn.Conv2d, channels, channels, kernel, stride, kernel // 2, groups=channels)
         title = f"{channels} channels, {kernel}x{kernel}, stride {stride}, maps of {side}x{side}"

@@ -44,7 +44,7 @@ def main(argv: Sequence[str]) -> None:
                 lambda: embed(run, images, Path(name) / "all.npz", compute=compute, quiet=True), len(images)
             ),
         }
-        print(common.machine(), f"\n{n:,} pictures" if whole else f"\n{n:,} of {len(images):,} pictures")
+        print(common.machine(options.device), f"\n{n:,} pictures" if whole else f"\n{n:,} of {len(images):,} pictures")
         title = f"{options.backbone} at {options.size} px, batch {BATCH}, {compute.precision}"
         common.table(title, common.interleave(ways, options.rounds), "pictures")
 

@@ -111,7 +111,7 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--pictures", help="folder of .jpg files (default: CIFAR-10 from $HEADSTART_DATA)")
     chosen = parser.parse_args(argv)
     torch.set_num_threads(chosen.threads or common.cores())
-    print(common.machine())
+    print(common.machine(chosen.device))
     count = (chosen.steps + 1) * chosen.batch_size
     with common.pictures(chosen.pictures, count, chosen.size) as folder:
         setting = (folder, chosen.size, chosen.batch_size, chosen.device, chosen.backbone)

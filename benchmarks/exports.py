@@ -54,7 +54,7 @@ def main(argv: Sequence[str]) -> None:
         prog="benchmarks exports", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("names", nargs="*", default=FAMILIES)
-    print(common.machine())
+    print(common.machine("cpu"))
     print("| network | px | largest error / largest feature | |\n| --- | --- | --- | --- |")
     for name in parser.parse_args(argv).names:
         network, size = build(name)

@@ -202,7 +202,7 @@ def main(argv: list[str]) -> None:
                 print(f"{step.name} (at most {step.limit:.0f} s)\n    {' '.join(step.command)}")
             return
         chosen.out.mkdir(parents=True, exist_ok=True)
-        print(common.machine())
+        print(common.machine(chosen.device))
         done = take_all(steps, chosen.budget, folder, chosen.out)
     (chosen.out / "steps.json").write_text(json.dumps(done, indent=1))
     sys.exit(any(step["outcome"] not in ("ok", "left out") for step in done))

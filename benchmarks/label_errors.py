@@ -49,7 +49,7 @@ def main(argv: Sequence[str]) -> None:
         for name, way in ways.items():
             found[name].append(float(np.isin(way(labels)[: len(flipped)], flipped).mean()))
             print(f"seed {seed}, {name}: {found[name][-1]:.3f}", flush=True)
-    print(common.machine())
+    print(common.machine("cpu"))
     print(f"{len(truth)} pictures, {classes} classes, {options.share:.0%} of the labels flipped\n")
     print("| found by | precision = recall at the number flipped | 95 % interval |\n| --- | ---: | --- |")
     for name, values in found.items():

@@ -112,7 +112,7 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--limit-gb", type=float, default=4.0)
     chosen = parser.parse_args(argv)
     torch.set_num_threads(chosen.threads or common.cores())
-    print(common.machine())
+    print(common.machine(chosen.device))
     for objective in chosen.objective:
         for pairs in chosen.pairs:
             _compare(objective, pairs, chosen)

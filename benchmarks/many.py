@@ -259,7 +259,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         folder = (options.folder or Path(temporary)).absolute()
         if not (folder / "run" / "result.json").exists():
             small_run(folder / "run")
-        print(machine(), f"{options.threads} threads", f"\n{HEADER}")
+        print(machine("cpu"), f"{options.threads} threads", f"\n{HEADER}")
         for n in options.sizes:
             place = Place(folder, n)
             if not place.embeddings.exists():

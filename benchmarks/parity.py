@@ -141,7 +141,7 @@ def main(argv: list[str]) -> None:
     pixels = images.squashed(splits.train, chosen.size).float().div(255)
     moments = pixels.mean((0, 2, 3)), pixels.std((0, 2, 3))
     files = [Path(chosen.folder, images.names[row]) for row in splits.train]
-    print(common.machine())
+    print(common.machine(chosen.device))
     print(f"{len(files):,} training pictures, {chosen.epochs} epochs of {chosen.batch_size} pairs\n")
     print("| way | seed | knn | 200 neighbours | linear | minutes |\n| --- | ---: | ---: | ---: | ---: | ---: |")
     found = []

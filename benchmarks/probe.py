@@ -77,7 +77,7 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--each", action="store_true", help="every probe of the whole set by itself, once, and no more")
     chosen = parser.parse_args(argv)
     torch.set_num_threads(chosen.threads or common.cores())
-    print(common.machine())
+    print(common.machine(chosen.device))
     large = {"train": chosen.count * 9 // 10, "val": chosen.count // 10, "test": 10_000}
     if chosen.each:
         for name in PROBES:

@@ -20,7 +20,7 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--pictures", type=int, default=512)
     options = parser.parse_args(argv)
     torch.set_num_threads(options.threads or common.cores())
-    print(common.machine())
+    print(common.machine("cpu"))
     for channels, out, kernel, stride, side in SHAPES:
         x = torch.randn(options.pictures, channels, side, side).bfloat16().contiguous(memory_format=torch.channels_last)
         weight = torch.randn(out, channels, kernel, kernel).bfloat16().contiguous(memory_format=torch.channels_last)

@@ -170,7 +170,7 @@ def main(argv: list[str]) -> None:
     chosen = parser.parse_args(argv)
     setting = Setting(chosen.batch_size, chosen.size, chosen.backbone, chosen.stem, chosen.device, chosen.precision)
     torch.set_num_threads(chosen.threads or common.cores())
-    print(common.machine())
+    print(common.machine(chosen.device))
     if chosen.profile:
         return profile(setting)
     low = chosen.precision == "bfloat16"

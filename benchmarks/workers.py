@@ -53,7 +53,7 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--stem", choices=("imagenet", "cifar"), default="imagenet")
     chosen = parser.parse_args(argv)
     torch.set_num_threads(chosen.threads or max(1, common.cores() // max(chosen.workers)))
-    print(common.machine())
+    print(common.machine(chosen.device))
     precision = "bfloat16" if chosen.device.startswith("cuda") else "auto"
     setting = Setting(chosen.batch_size, 32, chosen.backbone, chosen.stem, chosen.device, precision)
     makes = {str(number): partial(headstart_step, setting) for number in range(max(chosen.workers))}
