@@ -436,14 +436,14 @@ def decides(name: str, value: Any) -> bool:
     return not _unhashed(name) and not (name in YOUNGER and value == YOUNGER[name])
 
 
-def differences(old: Config, new: Config) -> list[str]:
-    """One line for every hashed setting in which two configs differ, as `name: old -> new`."""
+def differences(old: Config, new: Config) -> dict[str, str]:
+    """Every hashed setting in which two configs differ, by its name, and how: `old -> new`."""
     before, after = dict(flatten(to_dict(old))), dict(flatten(to_dict(new)))
-    return [
-        f"{name}: {before.get(name)} -> {after[name]}"
+    return {
+        name: f"{before.get(name)} -> {after[name]}"
         for name in after
         if not _unhashed(name) and before.get(name) != after[name]
-    ]
+    }
 
 
 def _unhashed(name: str) -> bool:

@@ -87,7 +87,7 @@ def extended(old: Study, new: Study, path: Path) -> Study:
 
 def _changes(old: Study, new: Study) -> Iterator[str]:
     """What the new study says otherwise of the runs that the old one has."""
-    yield from differences(old.base, new.base)
+    yield from (f"{name}: {how}" for name, how in differences(old.base, new.base).items())
     for label in old.data.keys() & new.data.keys():
         before, after = old.data[label].options, new.data[label].options
         for name in sorted(before.keys() | after.keys()):

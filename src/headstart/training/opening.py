@@ -260,20 +260,21 @@ def _compare(folder: RunFolder, prepared: Prepared, extend: bool) -> None:
     check_given(config.backbone.weights, about)
     changed = differences(before, config)
     if extend and config.contrastive.epochs >= before.contrastive.epochs:
-        changed = [line for line in changed if not line.startswith("contrastive.epochs:")]
+        changed.pop("contrastive.epochs", None)
     if before.stages == "autoencoder":  # how a batch is cut is decided when SimCLR begins
-        changed = [line for line in changed if not line.startswith("contrastive.chunk:")]
+        changed.pop("contrastive.chunk", None)
+    pictures = ""
     if prepared.growth is None:
         if about.get("fingerprint") != images.fingerprint:
-            changed.append("the pictures themselves")
+            pictures = "the pictures themselves"
         elif folder.splits.exists() and not Splits.load(folder.splits, len(images)).same(prepared.splits):
-            changed.append("the pictures themselves, in which --extend has carried the old split over")
-    if changed:
-        allowed = {"contrastive.epochs:": "more epochs", "the pictures": "new pictures"}
-        found = [what for start, what in allowed.items() if any(line.startswith(start) for line in changed)]
+            pictures = "the pictures themselves, in which --extend has carried the old split over"
+    if changed or pictures:
+        found = ["more epochs"] * ("contrastive.epochs" in changed) + ["new pictures"] * bool(pictures)
         more = f"; --extend allows {' and '.join(found)}" if found and not extend else ""
+        others = "; ".join([f"{name}: {how}" for name, how in changed.items()] + [pictures] * bool(pictures))
         raise InputError(
-            f"{folder.path} was begun with other settings ({'; '.join(changed)}); repeat those, replace the run with "
+            f"{folder.path} was begun with other settings ({others}); repeat those, replace the run with "
             f"--overwrite, or give another --out{more}"
         )
 
