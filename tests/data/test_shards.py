@@ -3,13 +3,15 @@
 import subprocess
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow
 import pytest
 from pyarrow import parquet
 
-from headstart.data import check, open_images, packed
+from headstart.data import check, open_images
+from headstart.data import parquet as ours
 from headstart.records.config import DataConfig
 from headstart.records.errors import InputError
 from headstart.records.folder import MARK
@@ -139,16 +141,16 @@ def test_a_class_label_of_any_name_is_taken_where_there_is_one(tmp_path: Path) -
 def test_of_parquet_a_few_batches_are_held_whatever_its_groups_are(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(packed, "AT_ONCE", 4 * len(PICTURES[0]))
+    monkeypatch.setattr(ours, "AT_ONCE", 4 * len(PICTURES[0]))
     for i in range(6):
         table = pyarrow.table({"image": pyarrow.array(PICTURES, pyarrow.binary())})
         (tmp_path / "set").mkdir(exist_ok=True)
         parquet.write_table(table, tmp_path / "set" / f"{i}.parquet", row_group_size=20, compression="none")
     images = open_images(DataConfig(sources=(str(tmp_path / "set"),), memory_gib=0.0))
     assert right(images, [*range(20)] * 6)
-    back = find(tmp_path / "set" / "0.parquet").pictures
+    back: Any = find(tmp_path / "set" / "0.parquet").pictures
     assert [back[i].read() == PICTURES[i] for i in (19, 0, 7, 3, 12, 1)] == [True] * 6
-    held = [batch for reader in packed._READERS.values() for batch in reader._kept]
-    assert len(packed._READERS) <= packed.TABLES
-    assert 0 < len(held) <= packed.TABLES * packed.BATCHES
+    held = [batch for reader in ours._READERS.values() for batch in reader._kept]
+    assert len(ours._READERS) <= ours.TABLES
+    assert 0 < len(held) <= ours.TABLES * ours.BATCHES
     assert max(len(batch.values) for batch in held) < 10
