@@ -1,11 +1,11 @@
-"""Which figure without labels predicts accuracy: `python results/agreement.py` prints the tables of README.md.
+"""Which figure without labels predicts accuracy: `python results/agreement.py` prints the tables of details.md.
 
 A setting is a set of a study with `FEWEST` runs or more that keep their last epoch's weights. Within each, Spearman's
-rank correlation of a figure with a probe's accuracy over runs. Over settings it is the mean of Fisher's z, weighted by
-runs less three (Fisher 1921), with the percentile bootstrap's 95 % interval over the runs of each setting (Efron 1979;
-2,000 draws, seed 0), as if runs were independent. `as one` forgets
-which setting a run is of. Into a folder given as argument go agreement.csv (every correlation) and agreement.svg (a dot
-a setting, the mean as a diamond with its interval).
+rank correlation of a figure with a probe's accuracy over runs, each value less the mean of its seed, as in why.py.
+Over settings it is the mean of Fisher's z, weighted by runs less three (Fisher 1921), with the percentile bootstrap's
+95 % interval over the runs of each setting (Efron 1979; 2,000 draws, seed 0), as if runs were independent. `as one`
+forgets which setting a run is of. Into a folder given as argument go agreement.csv (every correlation) and
+agreement.svg (a dot a setting, the mean as a diamond with its interval).
 """
 
 import signal
@@ -92,7 +92,7 @@ class Pooled:
 
 
 def main(files: Path | None = None) -> None:
-    """Print what README.md holds, and write the rest into the folder `files`."""
+    """Print what details.md holds, and write the rest into the folder `files`."""
     found = [one for study, records in studies() for one in agreements(study, records)]
     shown = [one for one in found if one.probe == SHOWN]
     order = [one.figure for one in sorted(over_settings(shown), key=lambda one: -one.rho)]
@@ -114,7 +114,8 @@ def agreements(study: str, records: Records) -> Iterator[Agreement]:
             continue
         values = pd.DataFrame([{**figures(records, run), **accuracies(records, run)} for run in chosen])
         values = values.drop(columns=[LOSS] if UNLIKE & {*runs.columns} else []).astype(float)
-        ranks = ranked(values)
+        seeds = runs.set_index("run")["seed"].loc[chosen].to_numpy()
+        ranks = ranked(values - values.groupby(seeds).transform("mean"))
         for probe in (probe for probe in PROBES if probe in ranks):
             for figure in (figure for figure in FIGURES if figure in ranks):
                 rho = correlations(ranks[figure], ranks[probe])

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import page
 import pandas as pd
-from contributions import Difference, told
+from contributions import Difference, sentence
 
 from headstart.statistics import clustered
 
@@ -29,21 +29,23 @@ COLUMNS = {
 
 
 def main(folder: Path) -> None:
-    """Print five items of a Markdown list."""
+    """Print the items of a Markdown list."""
     main_runs, trainable = (runs(folder / name) for name in FILES)
     heads = main_runs[main_runs["head"] == "ae"], main_runs[main_runs["head"] == "mlp"]
-    told(1, "The frozen pretrained embedding beats the plain head", [difference(*heads)], least=1)
+    print(sentence("(1) The frozen pretrained embedding beats the plain head", [difference(*heads)]))
     for name in ("Sigmoid", "Tanh"):
         one, other = (main_runs[main_runs["activation"] == activation] for activation in (name, "ReLU"))
-        told(2, f"{name} beats ReLU", [difference(one, other, but=("activation",))], least=1)
+        for kind in ("ae", "mlp"):
+            own = (runs[runs["head"] == kind] for runs in (one, other))
+            print(sentence(f"(2) {name} beats ReLU in their `{kind}` head", [difference(*own, but=("activation",))]))
     narrow, wide = (
         runs[(runs["hidden_dim"] == hidden) & (runs["output_dim"] == output)]
         for runs, hidden, output in zip(heads, (128, 512), (32, 128), strict=True)
     )
-    told(3, "The embedding of 128 with 32 projections beats the plain head of 512 with 128",
-         [difference(narrow, wide, but=("head", "hidden_dim", "output_dim"))], least=1)  # fmt: skip
-    told(4, "Freezing the pretrained embedding is worth points", [difference(heads[0], trainable)], least=1)
-    told(5, "Z-score costs the paper's autoencoder explained variance", [])
+    smaller = difference(narrow, wide, but=("head", "hidden_dim", "output_dim"))
+    print(sentence("(3) The embedding of 128 with 32 projections beats the plain head of 512 with 128", [smaller]))
+    print(sentence("(4) Freezing the pretrained embedding is worth points", [difference(heads[0], trainable)]))
+    print(sentence("(5) Z-score costs the paper's autoencoder explained variance", []))
 
 
 def runs(path: Path) -> pd.DataFrame:
@@ -59,7 +61,7 @@ def difference(one: pd.DataFrame, two: pd.DataFrame, but: tuple[str, ...] = ("he
     gains = pairs["percent"] - pairs["percent_b"]
     test = clustered(gains.to_numpy(), pairs["set"].to_numpy())
     over = f"{pairs['set'].nunique()} sets, {(gains > 0).sum()} of {len(gains)} pairs"
-    return Difference("the authors' runs", test.mean, test.interval, over)
+    return Difference("their five sets together", test.mean, test.interval, test.p, over)
 
 
 if __name__ == "__main__":

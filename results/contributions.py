@@ -1,39 +1,45 @@
 """The paper's contributions 1 to 5, judged by these records: `python results/contributions.py` prints a sentence each.
 
 A difference is one between runs that share set, seed and all else, by the probe that decides in its study, with
-Student's t interval (95 %) over seeds, uncorrected; studies in which both sides share `FEWEST` seeds take part, and a
-pair that two studies share counts in the larger alone. Supported is what lies above zero in every setting, of two or
-more; not supported, what lies below in one and above in none; all else is not settled. What the authors' own runs say
-is printed by authors.py.
+Student's t interval (95 %) over seeds, uncorrected; heads of which both sides share `FEWEST` seeds take part, and a
+pair that two studies share counts in the one that asks of fewer heads at once. Whether a difference lies above or below
+zero is decided at 5 % after Holm's correction for the claim's settings. Supported is what lies above in every setting
+("in one setting" where there is one alone); contradicted, what lies below in one and above in none; all else is not
+settled. What the authors' own runs say is printed by authors.py. Into a folder given as argument goes
+contributions.svg.
 """
 
 import signal
+import sys
+import textwrap
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 import zscore
-from recorded import of_sets, whole_studies
+from recorded import accuracies, of_sets, table, whole_studies
 
 from headstart.report.comparisons import points, signed
 from headstart.report.frame import Records
 from headstart.report.labels import head_parts
-from headstart.statistics import Interval, clustered
+from headstart.report.svg import WIDTH, Drawing, Look, scale
+from headstart.statistics import Interval, clustered, holm
 
 FEWEST = 3
 """Seeds that the two sides of a difference must share."""
-SETTINGS = 2
-"""In which a claim must hold to be called supported."""
+ALPHA = 0.05
 Row = Mapping[str, object]
 
 
 class Difference(NamedTuple):
-    """What a change was worth in one setting, in points."""
+    """What a change was worth in one setting, in points; p: of no difference."""
 
     where: str
     mean: float
     interval: Interval
+    p: float
     over: str
 
     def __str__(self) -> str:
@@ -48,77 +54,113 @@ MATCHED = ["dataset", "seed", "start", "frozen", "activation", "hidden_dim", "ou
 """In what the two runs of a pair agree, but for what is asked about."""
 
 
-def main() -> None:
-    """Print the five sentences as a Markdown list."""
-    runs = [judged for study, records in whole_studies() for judged in _of(study, records)]
-    told(1, "The frozen pretrained embedding beats the plain head", differences(runs, EMBEDDING, PLAIN))
-    random = EMBEDDING | {"start": "random"}
-    _more("It beats a frozen random layer, which the paper does not have", differences(runs, EMBEDDING, random))
-    for name in ("Sigmoid", "Tanh"):
-        told(2, f"{name} beats ReLU", differences(runs, {"activation": name}, {"activation": "ReLU"}))
-    quarter = [
-        found
-        for wide in (128, 64)
-        for found in differences(runs, EMBEDDING | {"output_dim": wide // 4}, PLAIN | {"output_dim": wide})
-    ]
-    told(3, "The embedding with a quarter of the projections (32 for 128 in the paper) beats the plain head", quarter)
-    told(4, "Freezing the pretrained embedding is worth points",
-         differences(runs, EMBEDDING, EMBEDDING | {"frozen": False}))  # fmt: skip
-    _more("Freezing is, over all starts of the layer", differences(runs, {"frozen": True}, {"frozen": False}))
-    told(5, "Z-score costs the paper's autoencoder explained variance", lost("mlp"))
-    _more("It costs the same autoencoder without its last sigmoid", lost("unbounded"))
+def main(files: Path | None = None) -> None:
+    """Print the sentences as a Markdown list, and a table; write the figure into the folder `files`."""
+    found = claims([judged for study, records in whole_studies() for judged in _of(study, records)])
+    for claim, settings in found.items():
+        print(sentence(claim, settings))
+    print(f"\n{freezing()}")
+    if files:
+        (files / "contributions.svg").write_text(_drawing(found).standalone(), encoding="utf-8")
 
 
-def told(number: int, claim: str, found: Sequence[Difference], least: int = SETTINGS) -> None:
-    """One contribution, with its verdict and its numbers."""
-    print(f"- ({number}) {_sentence(claim, found, least)}")
+def claims(runs: Sequence[tuple[str, pd.DataFrame]]) -> dict[str, list[Difference]]:
+    """What is claimed, by its number in the paper ((1b): by us), and what each setting says of it."""
+    random, narrow = EMBEDDING | {"start": "random"}, [(wide, wide // 4) for wide in (128, 64)]
+    return {
+        "(1) The frozen pretrained embedding beats the plain head": differences(runs, EMBEDDING, PLAIN),
+        "(1b) It beats a frozen random layer, which the paper does not have": differences(runs, EMBEDDING, random),
+        "(2) Sigmoid beats ReLU": differences(runs, {"activation": "Sigmoid"}, {"activation": "ReLU"}),
+        "(2) Tanh beats ReLU": differences(runs, {"activation": "Tanh"}, {"activation": "ReLU"}),
+        "(3) The embedding with a quarter of the projections beats the plain head": [
+            one
+            for wide, few in narrow
+            for one in differences(runs, EMBEDDING | {"output_dim": few}, PLAIN | {"output_dim": wide})
+        ],
+        "(4) Freezing the pretrained embedding is worth points": differences(
+            runs, EMBEDDING, EMBEDDING | {"frozen": False}
+        ),
+        "(4b) Freezing the first layer is, whatever it starts from": differences(
+            runs, {"frozen": True}, {"frozen": False}
+        ),
+        "(5) Z-score costs the paper's autoencoder explained variance": lost("mlp"),
+        "(5b) It costs the same autoencoder without its last sigmoid": lost("unbounded"),
+    }
 
 
-def _more(claim: str, found: Sequence[Difference]) -> None:
-    print(f"  - {_sentence(claim, found)}")
-
-
-def _sentence(claim: str, found: Sequence[Difference], least: int = SETTINGS) -> str:
+def sentence(claim: str, found: Sequence[Difference]) -> str:
+    """One claim, with its verdict and its numbers."""
     if not found:
-        return f"{claim}: **not settled**, no run varies it."
-    return f"{claim}: **{verdict(found, least)}**. In points: {'; '.join(map(str, found))}."
+        return f"- {claim}: **not settled**, no run varies it."
+    return f"- {claim}: **{verdict(found)}**. In points: {'; '.join(map(str, found))}."
 
 
-def verdict(found: Sequence[Difference], least: int = SETTINGS) -> str:
-    """What the settings together say; least: in how many a claim must hold."""
-    above, below = (sum(sign * end > 0 for end in ends) for sign, ends in _ends(found))
-    if above == len(found) >= least:
-        return "supported"
-    return "not supported" if below and not above else "not settled"
+def verdict(found: Sequence[Difference]) -> str:
+    """What the settings together say."""
+    stands = holm([one.p for one in found]) <= ALPHA
+    above, below = (sum(stands & (np.sign([one.mean for one in found]) == sign)) for sign in (1, -1))
+    if above == len(found):
+        return "supported" if above > 1 else "supported in one setting"
+    return "contradicted" if below and not above else "not settled"
 
 
-def _ends(found: Sequence[Difference]) -> Iterator[tuple[int, list[float]]]:
-    """The ends of the intervals that are nearer to zero, where they lie above it, and where below."""
-    yield 1, [one.interval[0] for one in found]
-    yield -1, [one.interval[1] for one in found]
+def freezing() -> str:
+    """Frozen less trainable by every probe of a study, over the starts of which both have `FEWEST` seeds."""
+    found: dict[str, dict[str, Difference]] = {}
+    for study, records in whole_studies():
+        for name, runs in of_sets(records):
+            told = {run: accuracies(records, run) for run in runs["run"]}
+            for probe in sorted({probe for own in told.values() for probe in own}):
+                judged = _headed(runs).assign(percent=[told[run].get(probe, np.nan) for run in runs["run"]])
+                pairs = [(f"{study} ({name})", judged[judged["percent"].notna()])]
+                for one in differences(pairs, {"frozen": True}, {"frozen": False}):
+                    if "averaged" in one.over:
+                        found.setdefault(one.where, {})[probe] = one
+    stands = {where: dict(zip(own, holm([one.p for one in own.values()]) <= ALPHA, strict=True))
+              for where, own in found.items()}  # fmt: skip
+    probes = sorted({probe for own in found.values() for probe in own})
+    rows = [
+        [f"`{probe}`", *(_cell(own.get(probe), stands[where].get(probe)) for where, own in found.items())]
+        for probe in probes
+    ]
+    return table(["frozen less trainable, points", *found], rows)
+
+
+def _cell(one: Difference | None, stands: object) -> str:
+    if one is None:
+        return ""
+    low, high = map(points, one.interval)
+    return f"{signed(one.mean)} ({low} to {high}){'*' if stands else ''}"
+
+
+def _headed(runs: pd.DataFrame) -> pd.DataFrame:
+    return runs.assign(start=[" ".join(filter(None, head_parts(head)[:2])) for head in runs["head"]])
 
 
 def _of(study: str, records: Records) -> Iterator[tuple[str, pd.DataFrame]]:
     """The runs of each set that have the deciding probe, in percent."""
     for name, runs in of_sets(records):
-        starts = [" ".join(filter(None, head_parts(head)[:2])) for head in runs["head"]]
-        judged = runs.assign(start=starts, percent=100 * runs["accuracy"])
+        judged = _headed(runs).assign(percent=100 * runs["accuracy"])
         yield f"{study} ({name}, `{records.probe}`)", judged[judged["percent"].notna()]
 
 
 def differences(runs: Sequence[tuple[str, pd.DataFrame]], new: Row, old: Row) -> list[Difference]:
     """What `new` is worth beside `old`, columns and their values, in each setting."""
     keys = [column for column in MATCHED if new.get(column) == old.get(column)]
+    heads = [column for column in keys if column not in ("dataset", "seed", *new)]
     paired = {
         where: _where(table, new).merge(_where(table, old), on=keys, suffixes=("", "_old")) for where, table in runs
     }
     seen: set[tuple[str, str]] = set()
     found = {}
-    for where, pairs in sorted(paired.items(), key=lambda one: -len(one[1])):
+    for where, pairs in sorted(paired.items(), key=lambda one: (one[1].groupby(heads).ngroups, -len(one[1]))):
         own = list(zip(pairs["same"], pairs["same_old"], strict=True))
         pairs, seen = pairs[np.array([pair not in seen for pair in own], dtype=bool)], seen | {*own}
-        if pairs["seed"].nunique() >= FEWEST:
-            found[where] = _difference(where, pairs["percent"] - pairs["percent_old"], pairs["seed"])
+        pairs = pairs[pairs.groupby(heads)["seed"].transform("nunique") >= FEWEST]
+        if len(pairs):
+            many = pairs.groupby(heads).ngroups
+            gains = pairs["percent"] - pairs["percent_old"]
+            found[where] = _difference(where, gains, pairs["seed"], f", {many} heads averaged" if many > 1 else "")
     return [found[where] for where in sorted(found)]
 
 
@@ -128,22 +170,48 @@ def _where(table: pd.DataFrame, values: Row) -> pd.DataFrame:
     return table
 
 
-def _difference(where: str, points: pd.Series, seeds: pd.Series) -> Difference:
+def _difference(where: str, points: pd.Series, seeds: pd.Series, more: str = "") -> Difference:
     test = clustered(points.to_numpy(float), seeds.astype(str).to_numpy())
-    return Difference(where, test.mean, test.interval, f"{seeds.nunique()} seeds")
+    return Difference(where, test.mean, test.interval, test.p, f"{seeds.nunique()} seeds{more}")
 
 
 def lost(kind: str) -> list[Difference]:
     """How much less an autoencoder of that kind explains of test pictures when it is given Z-scored ones."""
-    table = zscore.explained()
-    table = table[table["kind"] == kind].pivot(index=["size", "seed"], columns="scored", values="explained").dropna()
-    return [
-        _difference(f"embedding of {size}", own[False] - own[True], own.index.get_level_values("seed").to_series())
-        for size, own in table.groupby("size")
-        if len(own) >= FEWEST
-    ]
+    found = zscore.explained()
+    found = found[found["kind"] == kind].pivot(index=["size", "seed"], columns="scored", values="explained").dropna()
+    if found.index.get_level_values("seed").nunique() < FEWEST:
+        return []
+    seeds = found.index.get_level_values("seed").to_series()
+    sizes = " and ".join(map(str, sorted({*found.index.get_level_values("size")})))
+    return [_difference("paper/zscore (cifar10-jpeg)", found[False] - found[True], seeds, f", embeddings of {sizes}")]
+
+
+def _drawing(found: Mapping[str, Sequence[Difference]]) -> Drawing:
+    """A row a claim and setting: the difference with its interval; filled where it stands after correction."""
+    shown = {claim: settings for claim, settings in found.items() if settings and not claim.startswith("(5")}
+    ends = [end for settings in shown.values() for one in settings for end in one.interval]
+    axis = scale(ends, 8, WIDTH - 8, zero=True)
+    lines = {claim: textwrap.wrap(f"{claim}: {verdict(settings)}", 56) for claim, settings in shown.items()}
+    bottom = sum(16 * len(lines[claim]) + 30 * len(settings) + 14 for claim, settings in shown.items())
+    said = "; ".join(f"{claim}: {verdict(settings)}" for claim, settings in shown.items())
+    drawing = Drawing(bottom + 40, f"What each setting says of each claim. {said}")
+    drawing.x_axis(axis, 0, bottom, "difference in points, 95 % interval over seeds")
+    drawing.line(axis(0), 0, axis(0), bottom, "zero")
+    y = 14.0
+    for claim, settings in shown.items():
+        for line in lines[claim]:
+            drawing.text(0, y, line, "label")
+            y += 16
+        for one, stands in zip(settings, holm([one.p for one in settings]) <= ALPHA, strict=True):
+            drawing.text(8, y, one.where.partition(" (")[0] + f" ({one.where.split(' (')[1].split(',')[0]})", "small")
+            drawing.text(WIDTH, y, one.over.partition(",")[0], "small", "end")
+            drawing.line(axis(one.interval[0]), y + 11, axis(one.interval[1]), y + 11, "interval")
+            drawing.mark(axis(one.mean), y + 11, Look("plain", "diamond", hollow=not stands), 4.5, str(one))
+            y += 30
+        y += 14
+    return drawing
 
 
 if __name__ == "__main__":
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `| head` ends it without a word
-    main()
+    main(Path(sys.argv[1]) if len(sys.argv) > 1 else None)

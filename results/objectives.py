@@ -1,4 +1,4 @@
-"""What each objective was worth: `python results/objectives.py` prints the table of README.md.
+"""What each objective was worth: `python results/objectives.py` prints the table of details.md.
 
 Points above the untrained network of the same seed, on average, with the seeds in brackets; the same probe of the
 untrained networks stands in the first line of each study.

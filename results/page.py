@@ -1,4 +1,4 @@
-"""What README.md takes from the records, written anew: `python results/page.py`; `records.py collect` does it too.
+"""What the pages here take from the records, written anew: `python results/page.py`; `records.py collect` does it too.
 
 A block starts with a comment that says where its lines come from, and ends with `<!-- end -->`:
 
@@ -19,6 +19,7 @@ from pathlib import Path
 import pandas as pd
 
 HERE = Path(__file__).parent
+PAGES = ("README.md", "details.md")
 UNSAID = 4
 """Exit code of a script whose records are not here: its block stays as it is."""
 BLOCK = re.compile(r"(<!-- ([^\n]+) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
@@ -35,14 +36,20 @@ def written(text: str, files: Path, root: Path = HERE) -> str:
 
 
 def stale(root: Path = HERE) -> list[str]:
-    """The blocks of README.md, and the files beside it, that are not what the records say."""
-    page = root / "README.md"
-    text = page.read_text(encoding="utf-8") if page.exists() else ""
+    """The blocks of the pages, and the files beside them, that are not what the records say."""
     with tempfile.TemporaryDirectory() as temporary:
         again = Path(temporary)
-        pairs = zip(BLOCK.finditer(text), BLOCK.finditer(written(text, again, root)), strict=True)
-        found = [before[2] for before, after in pairs if before[0] != after[0]]
+        found = []
+        for page in pages(root):
+            text = page.read_text(encoding="utf-8")
+            pairs = zip(BLOCK.finditer(text), BLOCK.finditer(written(text, again, root)), strict=True)
+            found += [f"{page.name}: {before[2]}" for before, after in pairs if before[0] != after[0]]
         return found + [made.name for made in sorted(again.iterdir()) if differs(root / made.name, made)]
+
+
+def pages(root: Path = HERE) -> list[Path]:
+    """Those that are there."""
+    return [page for name in PAGES if (page := root / name).exists()]
 
 
 def differs(one: Path, other: Path) -> str:
@@ -59,9 +66,8 @@ def differs(one: Path, other: Path) -> str:
 
 
 def rewrite(root: Path = HERE) -> None:
-    """Write README.md anew, where there is one, and the files beside it."""
-    page = root / "README.md"
-    if page.exists():
+    """Write the pages anew, where they are there, and the files beside them."""
+    for page in pages(root):
         page.write_text(written(page.read_text(encoding="utf-8"), root, root), encoding="utf-8")
 
 

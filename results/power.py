@@ -1,4 +1,4 @@
-"""How many seeds a claim about heads needs: `python results/power.py` prints the table of README.md from the records.
+"""How many seeds a claim about heads needs: `python results/power.py` prints the table of details.md from the records.
 
 For each study, set and probe: how far SimCLR took the probe from the backbone before it, in points (where it took it
 nowhere, heads had nothing to differ in); the standard deviation over seeds of the difference between two heads that
@@ -55,7 +55,8 @@ def gain(result: dict[str, Any], probe: str) -> float:
 
 def spread_of_differences(runs: pd.DataFrame) -> float | None:
     """The pooled standard deviation of paired differences in points; None without two heads that share enough seeds."""
-    table = 100 * runs.pivot_table("accuracy", "seed", "head", observed=True)
+    head = ["head", "activation", "hidden_dim", "output_dim"]
+    table = 100 * runs.pivot_table("accuracy", "seed", head, observed=True)
     variances = []
     for a, b in combinations(table.columns, 2):
         differences = (table[a] - table[b]).dropna()

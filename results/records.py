@@ -8,7 +8,7 @@
 `collect` copies each run's config.yaml, result.json and metrics.jsonl (no weights), writes the report by the probe that
 decides, and the sentences by every other; runs that are there already stay. `add` trains further seeds of a committed
 study and collects them; options of `headstart study run` may follow (--data-root DIR, --threads 1, --set NAME=VALUE).
-Both write README.md's tables and quotations anew (page.py). `check` does all this again in a temporary folder and
+Both write the pages' tables and quotations anew (page.py). `check` does all this again in a temporary folder and
 compares.
 """
 
@@ -146,14 +146,14 @@ def differences(study: Path) -> Iterator[str]:
 
 
 def misquoted() -> list[str]:
-    """Sentences that README.md quotes (`> ...`) and that stand in no study's answers."""
-    page = (HERE / "README.md").read_text(encoding="utf-8") if (HERE / "README.md").exists() else ""
+    """Sentences that the pages quote (`> ...`) and that stand in no study's answers."""
+    text = "".join(one.read_text(encoding="utf-8") for one in page.pages(HERE))
     said = {
         plain(line)
         for path in [*HERE.rglob("answers/*.md"), *HERE.rglob("tables/answer.md")]
         for line in path.read_text("utf-8").splitlines()
     }
-    quotes = [plain(line.removeprefix(">").strip()) for line in page.splitlines() if line.startswith("> ")]
+    quotes = [plain(line.removeprefix(">").strip()) for line in text.splitlines() if line.startswith("> ")]
     return [quote for quote in quotes if quote not in said]
 
 
@@ -163,7 +163,7 @@ def plain(line: str) -> str:
 
 
 def check() -> int:
-    """Recompute every study under results/, and look up what README.md quotes; the number of differences."""
+    """Recompute every study under results/, and look up what the pages quote; the number of differences."""
     found = 0
     for study in sorted(path.parent for path in HERE.rglob(DECIDES)):
         runs = len(list((study / "runs").glob("*/result.json")))
@@ -171,10 +171,10 @@ def check() -> int:
         found += len(wrong)
         print(f"{study.relative_to(HERE)}: {runs} records, {'; '.join(wrong) or 'all tables and sentences follow'}")
     for quote in misquoted():
-        print(f"README.md quotes what no study says: {quote}")
+        print(f"quoted, and said by no study: {quote}")
         found += 1
     for block in page.stale(HERE):
-        print(f"README.md has other lines than the records: {block} (python results/page.py writes them)")
+        print(f"other lines than the records' in {block} (python results/page.py writes them)")
         found += 1
     return found
 

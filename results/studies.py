@@ -1,6 +1,7 @@
-"""Which studies there are: `python results/studies.py` prints the table of README.md."""
+"""Which studies there are: `python results/studies.py` prints the table of details.md."""
 
 import signal
+from pathlib import Path
 
 from recorded import HERE, studies, table
 
@@ -10,12 +11,13 @@ from headstart.report import frame
 
 def main() -> None:
     """Print the table as Markdown, and how many runs it holds."""
-    rows, finished, autoencoders = [], 0, 0
+    rows, finished, autoencoders, alike = [], 0, 0, set()
     for decides in sorted(HERE.rglob("decides.json")):
         study, probe = decides.parent.relative_to(HERE).as_posix(), read_json(decides)["probe"]
         records = frame.read(decides.parent, probe)
         base, runs = read_yaml(decides.with_name("study.yaml"))["base"], records.runs
         finished, autoencoders = finished + len(runs), autoencoders + len(records.autoencoders)
+        alike |= {*map(tuple, records.autoencoders[["kind", "hidden_dim", "seed", "test_mse"]].to_numpy())}
         told = runs if len(runs) else records.autoencoders
         sets = ", ".join(sorted({*map(str, told["dataset" if told is not runs else "set"])}))
         trained = (
@@ -30,13 +32,25 @@ def main() -> None:
                 f"[{study}]({study}.yaml)",
                 f"{sets}{limit}",
                 f"{network}, {trained}",
+                _steps(decides.parent) if len(runs) else "",
                 f"`{probe}`" if probe else "",
                 *(str(told["seed"].nunique()), str(len(told))),
             ]
         )
-    print(table(["study", "pictures", "training", "decides", "seeds", "runs"], rows, left=4))
+    print(table(["study", "pictures", "training", "optimiser, rate, pairs", "decides", "seeds", "runs"], rows, left=5))
     different = sum(len(records.runs) for _, records in studies())
-    print(f"\n{finished} runs of SimCLR, {different} of them different, and {autoencoders} autoencoders of their own.")
+    print(
+        f"\n{finished} runs of SimCLR, {different} of them different, and {autoencoders} autoencoders of their own, "
+        f"{len(alike)} of them different."
+    )
+
+
+def _steps(study: Path) -> str:
+    """By what a study's runs were trained."""
+    varied = "contrastive.lr" in str(read_yaml(study / "study.yaml")["factors"])
+    settings = read_yaml(sorted((study / "runs").glob("*seed=*"))[0] / "config.yaml")["contrastive"]
+    rate = "varied" if varied else f"{settings['lr']:.2g}"
+    return f"{settings['optimizer']}, {rate}, {settings['batch_size']}"
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What goes with a head's accuracy: `python results/why.py` prints the tables of README.md.
+"""What goes with a head's accuracy: `python results/why.py` prints the tables of details.md.
 
 Of each study with six starts, frozen and trainable, and `FEWEST` seeds of each: what is recorded of a head before the
 first step (the gradient that reaches h, NT-Xent's; the first layer's effective rank, exp of the entropy of its singular
@@ -24,8 +24,8 @@ FIGURES = {
     "effective rank of the layer": "before the first step",
     "largest singular value": "before the first step",
     "dead hidden units, %": "before the first step",
-    "early uniformity of z": "after a quarter",
-    "early alignment of z": "after a quarter",
+    "early uniformity of z": "after the first quarter, in whole epochs",
+    "early alignment of z": "after the first quarter, in whole epochs",
     "uniformity of z": "after the last epoch",
     "alignment of z": "after the last epoch",
     "RankMe of z": "after the last epoch",

@@ -55,21 +55,24 @@ def test_settings_are_averaged_by_fishers_z() -> None:
 
 
 @pytest.mark.parametrize(
-    ("intervals", "said"),
+    ("settings", "said"),
     [
-        ([], "not settled"),
-        ([(0.1, 0.4), (1.0, 2.0)], "supported"),
-        ([(0.1, 0.4)], "not settled"),
-        ([(0.1, 0.4), (-1.0, 2.0)], "not settled"),
-        ([(-0.5, 0.5)], "not settled"),
-        ([(-0.5, 0.5), (-3.0, -1.0)], "not supported"),
-        ([(0.1, 0.5), (-3.0, -1.0)], "not settled"),
+        ([(0.2, 0.01), (1.5, 0.02)], "supported"),
+        ([(0.2, 0.04), (1.5, 0.06)], "not settled"),
+        ([(0.2, 0.04), (1.5, 0.02), (1.0, 0.01)], "supported"),
+        ([(0.2, 0.01)], "supported in one setting"),
+        ([(0.2, 0.01), (0.5, 0.5)], "not settled"),
+        ([(0.0, 0.9)], "not settled"),
+        ([(0.0, 0.9), (-2.0, 0.02)], "contradicted"),
+        ([(0.0, 0.9), (-2.0, 0.04)], "not settled"),
+        ([(0.3, 0.01), (-2.0, 0.02)], "not settled"),
     ],
 )
-def test_a_contribution_is_judged_by_all_its_settings(intervals: list[tuple[float, float]], said: str) -> None:
+def test_a_contribution_is_judged_by_all_its_settings_corrected(settings: list[tuple[float, float]], said: str) -> None:
     contributions = script("contributions")
-    found = [contributions.Difference("here", sum(ends) / 2, ends, "3 seeds") for ends in intervals]
+    found = [contributions.Difference("here", mean, (mean, mean), p, "3 seeds") for mean, p in settings]
     assert contributions.verdict(found) == said
+    assert "no run varies it" in contributions.sentence("(1) It", [])
 
 
 def test_pairs_agree_in_all_but_what_is_asked_about() -> None:
@@ -94,6 +97,11 @@ def test_pairs_agree_in_all_but_what_is_asked_about() -> None:
     other = ("of another study", table[table["activation"] == "ReLU"].assign(percent=0.0))
     assert contributions.differences([other, ("more", pd.concat([table, table.assign(dataset="x", same="x")]))],
                                      contributions.EMBEDDING, contributions.PLAIN)[0].where == "more"  # fmt: skip
+    lone = table[(table["seed"] == 0) & (table["activation"] == "ReLU")].assign(start="pca", same="p")
+    (frozen,) = contributions.differences(
+        [("digits", pd.concat([table.assign(start="autoencoder"), lone]))], {"frozen": True}, {"frozen": False}
+    )
+    assert "averaged" not in frozen.over, "a start of one seed is none of those that are averaged"
     (sigmoid,) = contributions.differences(runs, {"activation": "Sigmoid"}, {"activation": "ReLU"})
     assert sigmoid.mean == pytest.approx(-8.0)
     assert (
@@ -111,9 +119,9 @@ def test_a_run_of_two_studies_is_counted_once() -> None:
 
 
 def test_the_page_has_a_block_of_every_script() -> None:
-    text = (ROOT / "results" / "README.md").read_text(encoding="utf-8")
-    blocks = {found[2] for found in script("page").BLOCK.finditer(text)}
-    for name in ("studies", "contributions", "authors", "zscore", "why", "agreement", "objectives", "power"):
+    page = script("page")
+    blocks = {found[2] for one in page.pages() for found in page.BLOCK.finditer(one.read_text(encoding="utf-8"))}
+    for name in ("studies", "contributions", "authors", "pixels", "zscore", "why", "agreement", "objectives", "power"):
         assert f"{name}.py" in blocks
 
 
@@ -128,7 +136,7 @@ def test_the_authors_runs_are_told_from_their_files(reference: Path) -> None:
     environment = {**os.environ, "HEADSTART_DATA": str(reference.parent)}
     done = subprocess.run([sys.executable, path], capture_output=True, text=True, check=True, env=environment)
     lines = done.stdout.splitlines()
-    assert len(lines) == 6
+    assert len(lines) == 8
     assert "+2.8 (" in lines[0]
     assert "282 of 360 pairs" in lines[0]
     page = (ROOT / "results" / "README.md").read_text(encoding="utf-8")

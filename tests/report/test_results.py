@@ -60,7 +60,7 @@ def test_the_papers_autoencoders_are_told_from_their_records() -> None:
     records = (ROOT / "results" / "paper" / "autoencoders" / "runs").glob("autoencoder-*/result.json")
     found = {one["head"]["hidden_dim"]: one for one in (json.loads(path.read_text()) for path in records)}
     row = " | ".join(f"{found[size]['autoencoder']['test_mse']:.5f}" for size in (128, 256, 512))
-    assert f"| Headstart | {row} |" in (ROOT / "results" / "README.md").read_text(encoding="utf-8")
+    assert f"| Headstart | {row} |" in (ROOT / "results" / "details.md").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("probe", ["linear", "nothing"])
