@@ -36,8 +36,8 @@ def main(folder: Path) -> None:
     for name in ("Sigmoid", "Tanh"):
         one, other = (main_runs[main_runs["activation"] == activation] for activation in (name, "ReLU"))
         for kind in ("ae", "mlp"):
-            own = (runs[runs["head"] == kind] for runs in (one, other))
-            print(sentence(f"(2) {name} beats ReLU in their `{kind}` head", [difference(*own, but=("activation",))]))
+            new, old = (runs[runs["head"] == kind] for runs in (one, other))
+            print(sentence(f"(2) {name} beats ReLU in their `{kind}` head", [difference(new, old, ("activation",))]))
     narrow, wide = (
         runs[(runs["hidden_dim"] == hidden) & (runs["output_dim"] == output)]
         for runs, hidden, output in zip(heads, (128, 512), (32, 128), strict=True)

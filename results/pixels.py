@@ -60,10 +60,11 @@ def of_pixels(study: str, root: Path) -> dict[str, float]:
         raise InputError(f"{', '.join(sources)} holds other pictures than those of {study}")
     own = splits.make(images, config.data)
     scores = splits.statistics(images, own, config.data)
-    features = {}
+    size, features = config.data.size, {}
+    assert isinstance(size, int)
     for part in ("train", "val", "test"):
         mean, std = (np.asarray(values)[:, None, None] for values in scores[part])
-        pixels = images.squashed(getattr(own, part), config.data.size).numpy() / 255
+        pixels = images.squashed(getattr(own, part), size).numpy() / 255
         features[part] = ((pixels - mean) / std).reshape(len(pixels), -1).astype(np.float32)
     rows = {part: getattr(own, part) for part in features}
     found = probes.run(
