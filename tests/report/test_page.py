@@ -88,6 +88,9 @@ def test_a_run_has_a_page_of_its_own(make_run: Callable[..., Path], tmp_path: Pa
 def test_a_run_without_labels_and_an_autoencoder_run_have_pages(make_run: Callable[..., Path], tmp_path: Path) -> None:
     page = write_report(make_run(tmp_path / "unlabelled", probes=())).read_text(encoding="utf-8")
     assert "It was not probed" in page
+    assert "Pictures the autoencoder did not train on" in page
+    (tmp_path / "unlabelled" / "samples" / "reconstructions.png").unlink()
+    assert "the autoencoder did not" not in write_report(tmp_path / "unlabelled").read_text(encoding="utf-8")
     run = make_run(tmp_path / "autoencoder")
     result = json.loads((run / "result.json").read_text())
     result |= {"stage": "autoencoder", "contrastive": None, "probes": {}, "untrained": {}, "geometry": {"head": None}}

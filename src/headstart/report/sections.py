@@ -152,12 +152,23 @@ MEASURES = {
 
 def samples(study: Records) -> PageSection | None:
     """Pairs and reconstructions, of each data set the first that there is."""
-    pictures: list[Picture | None] = []
+    shown: list[Picture] = []
+    lead: list[str] = []
     candidates = list(zip(study.runs["run"], study.runs["dataset"].astype(str), strict=True))
     candidates += list(zip(study.autoencoders["run"], study.autoencoders["dataset"], strict=True))
-    for file, title, alt in (
-        ("pairs.png", "What SimCLR sees", "pictures on top; below each, two augmented views of it that form a pair"),
-        ("reconstructions.png", "What the autoencoder keeps", "test pictures on top, their reconstructions below"),
+    for file, title, alt, says in (
+        (
+            "pairs.png",
+            "What SimCLR sees",
+            "pictures on top; below each, two augmented views of it that form a pair",
+            "A picture and two augmented views of it, which SimCLR pulls together.",
+        ),
+        (
+            "reconstructions.png",
+            "What the autoencoder keeps",
+            "test pictures on top, their reconstructions below",
+            "Pictures the autoencoder did not train on, above what it makes of them.",
+        ),
     ):
         for dataset in dict.fromkeys(d for _, d in candidates):
             where = f" on {dataset}" if len(study.sets) > 1 else ""
@@ -166,13 +177,10 @@ def samples(study: Records) -> PageSection | None:
                 for run, d in candidates
                 if d == dataset
             )
-            pictures.append(next((p for p in found if p), None))
-    shown = [p for p in pictures if p is not None]
-    lead = (
-        "A picture and two augmented views of it, which SimCLR pulls together; and pictures the autoencoder did not "
-        "train on, above what it makes of them."
-    )
-    return PageSection("samples", "Pictures", lead, [PictureList(shown)]) if shown else None
+            if (picture := next((p for p in found if p), None)) is not None:
+                shown.append(picture)
+                lead += [says] if says not in lead else []
+    return PageSection("samples", "Pictures", " ".join(lead), [PictureList(shown)]) if shown else None
 
 
 def percent(value: float) -> str:
