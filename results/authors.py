@@ -61,7 +61,7 @@ def difference(one: pd.DataFrame, two: pd.DataFrame, but: tuple[str, ...] = ("he
     gains = pairs["percent"] - pairs["percent_b"]
     test = clustered(gains.to_numpy(), pairs["set"].to_numpy())
     over = f"{pairs['set'].nunique()} sets, {(gains > 0).sum()} of {len(gains)} pairs"
-    return Difference("their five sets together", test.mean, test.interval, test.p, over)
+    return Difference("their five sets together", test.mean, test.interval, test.p, pairs["set"].nunique(), over)
 
 
 if __name__ == "__main__":

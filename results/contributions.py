@@ -3,7 +3,8 @@
 A difference is one between runs that share set, seed and all else, by the probe that decides in its study, with
 Student's t interval (95 %) over seeds, uncorrected; heads of which both sides share `FEWEST` seeds take part, and a
 pair that two studies share counts in the one that asks of fewer heads at once. Whether a difference lies above or below
-zero is decided at 5 % after Holm's correction for the claim's settings. Supported is what lies above in every setting
+zero is decided at 5 % after Holm's correction for the claim's settings, and fewer than ENOUGH_CLUSTERS seeds decide
+nothing, as in reports. Supported is what lies above in every setting
 ("in one setting" where there is one alone); contradicted, what lies below in one and above in none; all else is not
 settled. What the authors' own runs say is printed by authors.py. Into a folder given as argument goes
 contributions.svg.
@@ -21,7 +22,7 @@ import pandas as pd
 import zscore
 from recorded import accuracies, of_sets, table, whole_studies
 
-from headstart.report.comparisons import points, signed
+from headstart.report.comparisons import ENOUGH_CLUSTERS, points, signed
 from headstart.report.frame import Records
 from headstart.report.labels import head_parts
 from headstart.report.svg import WIDTH, Drawing, Look, scale
@@ -34,12 +35,13 @@ Row = Mapping[str, object]
 
 
 class Difference(NamedTuple):
-    """What a change was worth in one setting, in points; p: of no difference."""
+    """What a change was worth in one setting, in points; p: of no difference; seeds: or what else is the unit."""
 
     where: str
     mean: float
     interval: Interval
     p: float
+    seeds: int
     over: str
 
     def __str__(self) -> str:
@@ -97,11 +99,16 @@ def sentence(claim: str, found: Sequence[Difference]) -> str:
 
 def verdict(found: Sequence[Difference]) -> str:
     """What the settings together say."""
-    stands = holm([one.p for one in found]) <= ALPHA
+    stands = standing(found)
     above, below = (sum(stands & (np.sign([one.mean for one in found]) == sign)) for sign in (1, -1))
     if above == len(found):
         return "supported" if above > 1 else "supported in one setting"
     return "contradicted" if below and not above else "not settled"
+
+
+def standing(found: Sequence[Difference]) -> np.ndarray:
+    """Which of them are told from zero, corrected for their number."""
+    return (holm([one.p for one in found]) <= ALPHA) & [one.seeds >= ENOUGH_CLUSTERS for one in found]
 
 
 def freezing() -> str:
@@ -116,8 +123,7 @@ def freezing() -> str:
                 for one in differences(pairs, {"frozen": True}, {"frozen": False}):
                     if "averaged" in one.over:
                         found.setdefault(one.where, {})[probe] = one
-    stands = {where: dict(zip(own, holm([one.p for one in own.values()]) <= ALPHA, strict=True))
-              for where, own in found.items()}  # fmt: skip
+    stands = {where: dict(zip(own, standing([*own.values()]), strict=True)) for where, own in found.items()}
     probes = sorted({probe for own in found.values() for probe in own})
     rows = [
         [f"`{probe}`", *(_cell(own.get(probe), stands[where].get(probe)) for where, own in found.items())]
@@ -172,7 +178,7 @@ def _where(table: pd.DataFrame, values: Row) -> pd.DataFrame:
 
 def _difference(where: str, points: pd.Series, seeds: pd.Series, more: str = "") -> Difference:
     test = clustered(points.to_numpy(float), seeds.astype(str).to_numpy())
-    return Difference(where, test.mean, test.interval, test.p, f"{seeds.nunique()} seeds{more}")
+    return Difference(where, test.mean, test.interval, test.p, seeds.nunique(), f"{seeds.nunique()} seeds{more}")
 
 
 def lost(kind: str) -> list[Difference]:
@@ -202,7 +208,7 @@ def _drawing(found: Mapping[str, Sequence[Difference]]) -> Drawing:
         for line in lines[claim]:
             drawing.text(0, y, line, "label")
             y += 16
-        for one, stands in zip(settings, holm([one.p for one in settings]) <= ALPHA, strict=True):
+        for one, stands in zip(settings, standing(settings), strict=True):
             drawing.text(8, y, one.where.partition(" (")[0] + f" ({one.where.split(' (')[1].split(',')[0]})", "small")
             drawing.text(WIDTH, y, one.over.partition(",")[0], "small", "end")
             drawing.line(axis(one.interval[0]), y + 11, axis(one.interval[1]), y + 11, "interval")

@@ -70,8 +70,9 @@ def test_settings_are_averaged_by_fishers_z() -> None:
 )
 def test_a_contribution_is_judged_by_all_its_settings_corrected(settings: list[tuple[float, float]], said: str) -> None:
     contributions = script("contributions")
-    found = [contributions.Difference("here", mean, (mean, mean), p, "3 seeds") for mean, p in settings]
+    found = [contributions.Difference("here", mean, (mean, mean), p, 6, "6 seeds") for mean, p in settings]
     assert contributions.verdict(found) == said
+    assert contributions.verdict([one._replace(seeds=4) for one in found]) == "not settled"
     assert "no run varies it" in contributions.sentence("(1) It", [])
 
 
