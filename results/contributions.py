@@ -4,12 +4,12 @@ A difference is one between runs that share set, seed and all else, by the probe
 Student's t interval (95 %) over seeds, uncorrected; heads of which both sides share `FEWEST` seeds take part, and a
 pair that two studies share counts in the one that asks of fewer heads at once. Whether a difference lies above or below
 zero is decided at 5 % after Holm's correction for the claim's settings, and fewer than ENOUGH_CLUSTERS seeds decide
-nothing, as in reports. Supported is what lies above in every setting
-("in one setting" where there is one alone); contradicted, what lies below in one and above in none; all else is not
-settled. What the authors' own runs say is printed by authors.py. Into a folder given as argument goes
-contributions.svg.
+nothing, as in reports. Supported is what lies above in every setting ("in one setting" where there is one alone);
+contradicted, what lies below in one and above in none; all else is not settled. What the authors' own runs say is
+printed by authors.py. Into a folder given as argument goes contributions.svg.
 """
 
+import re
 import signal
 import sys
 import textwrap
@@ -35,7 +35,10 @@ Row = Mapping[str, object]
 
 
 class Difference(NamedTuple):
-    """What a change was worth in one setting, in points; p: of no difference; seeds: or what else is the unit."""
+    """What a change was worth in one setting, in points.
+
+    p: of no difference. seeds: how many, or of what else is the unit. heads: over how many it is averaged.
+    """
 
     where: str
     mean: float
@@ -43,6 +46,7 @@ class Difference(NamedTuple):
     p: float
     seeds: int
     over: str
+    heads: int = 1
 
     def __str__(self) -> str:
         """In words."""
@@ -121,7 +125,7 @@ def freezing() -> str:
                 judged = _headed(runs).assign(percent=[told[run].get(probe, np.nan) for run in runs["run"]])
                 pairs = [(f"{study} ({name})", judged[judged["percent"].notna()])]
                 for one in differences(pairs, {"frozen": True}, {"frozen": False}):
-                    if "averaged" in one.over:
+                    if one.heads > 1:
                         found.setdefault(one.where, {})[probe] = one
     stands = {where: dict(zip(own, standing([*own.values()]), strict=True)) for where, own in found.items()}
     probes = sorted({probe for own in found.values() for probe in own})
@@ -166,7 +170,8 @@ def differences(runs: Sequence[tuple[str, pd.DataFrame]], new: Row, old: Row) ->
         if len(pairs):
             many = pairs.groupby(heads).ngroups
             gains = pairs["percent"] - pairs["percent_old"]
-            found[where] = _difference(where, gains, pairs["seed"], f", {many} heads averaged" if many > 1 else "")
+            more = f", {many} heads averaged" if many > 1 else ""
+            found[where] = _difference(where, gains, pairs["seed"], more)._replace(heads=many)
     return [found[where] for where in sorted(found)]
 
 
@@ -209,7 +214,7 @@ def _drawing(found: Mapping[str, Sequence[Difference]]) -> Drawing:
             drawing.text(0, y, line, "label")
             y += 16
         for one, stands in zip(settings, standing(settings), strict=True):
-            drawing.text(8, y, one.where.partition(" (")[0] + f" ({one.where.split(' (')[1].split(',')[0]})", "small")
+            drawing.text(8, y, re.sub(", `.*`", "", one.where), "small")  # without its probe
             drawing.text(WIDTH, y, one.over.partition(",")[0], "small", "end")
             drawing.line(axis(one.interval[0]), y + 11, axis(one.interval[1]), y + 11, "interval")
             drawing.mark(axis(one.mean), y + 11, Look("plain", "diamond", hollow=not stands), 4.5, str(one))

@@ -197,7 +197,7 @@ def _inspect(source: Source, threads: int, levels: Levels) -> Iterator[_Found | 
                 return str(error)
             with opened(data) as header:
                 kind = (header.format or "", header.mode)
-            values = wide_samples(data)
+                values = wide_samples(data, header)
             wide = None if values is None else _extremes(values)
         digest = hashlib.blake2b(repr(pixels.shape).encode() + np.ascontiguousarray(pixels).tobytes(), digest_size=16)
         flat = pixels.reshape(-1, 3)

@@ -238,13 +238,12 @@ def _samples(image: Image.Image, levels: Levels) -> np.ndarray:
     return np.asarray(image.convert("RGB"))
 
 
-def wide_samples(data: bytes) -> np.ndarray | None:
-    """The values of a picture file of more than 8 bits, as the file means them; None for every other."""
-    with opened(data) as image:
-        if image.mode.startswith("I") or image.mode == "F":
-            return _grey(image)
-        low = _low_bytes(data, image)
-        return None if low is None else _wide(image, low)
+def wide_samples(data: bytes, image: Image.Image) -> np.ndarray | None:
+    """The values of a picture of more than 8 bits, just opened, as its file means them; None for every other."""
+    if image.mode.startswith("I") or image.mode == "F":
+        return _grey(image)
+    low = _low_bytes(data, image)
+    return None if low is None else _wide(image, low)
 
 
 def _grey(image: Image.Image) -> np.ndarray:

@@ -70,14 +70,14 @@ def search(within: Embeddings, query: str | Path, *, top: int = 10, out: str | P
     own = within.data  # queries become squares as these did
     reading = replace(within.run.reading, labels="none", resize=own.resize, interpolation=own.interpolation)
     asked = within.run.open_images(query, reading)
-    indices, values = close(within.run.embed(asked, compute=within.compute), within, top + 1)
+    queries = of_images(within.run, asked, within.compute)
+    indices, values = close(queries.features, within, top + 1)
     known = {name: i for i, name in enumerate(within.names)}
-    paths = of_images(within.run, asked, within.compute).paths()
     answers = []
     for row, name in enumerate(asked.names):
         itself = position_in(path / name if path.is_dir() else path, within.data.sources, known)
         if itself is None:
-            itself = _of_this_file(within, indices[row], asked.digests[row], paths[row])
+            itself = _of_this_file(within, indices[row], queries, row)
         pairs = zip(indices[row].tolist(), values[row].tolist(), strict=True)
         answers.append([(i, value) for i, value in pairs if i != itself][:top])
     if out is not None:
@@ -96,10 +96,11 @@ def search(within: Embeddings, query: str | Path, *, top: int = 10, out: str | P
     ]
 
 
-def _of_this_file(within: Embeddings, rows: np.ndarray, digest: np.ndarray, path: str) -> int | None:
-    """Which of these rows is the query's own file, as where a list names it; asked of those with its content alone."""
-    same = [int(i) for i in rows if np.array_equal(within.digests[i], digest)]
-    return next((i for i in same if Path(within.path(i)).resolve() == Path(path).resolve()), None)
+def _of_this_file(within: Embeddings, rows: np.ndarray, queries: Embeddings, query: int) -> int | None:
+    """Which of these rows is the query's own file, as where a list names it. Where files lie is looked up for a row of
+    the same content alone."""
+    same = (int(i) for i in rows if np.array_equal(within.digests[i], queries.digests[query]))
+    return next((i for i in same if Path(within.path(i)).resolve() == Path(queries.path(query)).resolve()), None)
 
 
 def position_in(query: str | Path, sources: Sequence[str], known: Mapping[str, int]) -> int | None:
