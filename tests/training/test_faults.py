@@ -281,7 +281,7 @@ def test_a_folder_that_goes_between_the_look_and_the_write_leaves_no_stub(
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize("name", ["map.png", "result.json", "report.html"])
+@pytest.mark.parametrize("name", ["map.json", "result.json", "report.html"])
 def test_a_folder_that_is_removed_file_by_file_holds_no_result(
     name: str, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,46 +1,154 @@
 """A map of a set as the backbone sees it: similar pictures lie close together.
 
-Comes in: representations of pictures, and the pictures. Goes out: `map.csv`, `map.png` (thumbnails on a grid, so that
-50 pictures and 50,000 are equally readable) and, where there are labels, `map-labels.png` (a dot a picture). Drawn by
-t-SNE (van der Maaten and Hinton 2008) of up to 1,000 of them; the others are placed among their nearest.
+Comes in: representations of pictures, and the pictures. Goes out: places on a plane, and what a page shows there
+(`MapOfPictures` of records/schema.py); of a run `map.csv` and `map.json`, which its report draws. Placed by t-SNE (van
+der Maaten and Hinton 2008) of up to 1,000 of them; the others lie among their nearest.
 """
 
-import colorsys
+import base64
+import io
+import json
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageDraw
 from sklearn.manifold import TSNE
 
 from headstart.data.images import Images
-from headstart.data.sheets import fitted, font, picture, png
+from headstart.data.sheets import fitted, picture
 from headstart.engine.randomness import numpy_generator
 from headstart.evaluate.neighbours import nearest, normalized
 from headstart.records import files, text
+from headstart.records.schema import Choices, MapOfPictures, Range
 
-WIDTH, HEIGHT, MARGIN = 960, 720, 8
-SMALLEST, LARGEST = 44, 88
-"""Side of a thumbnail in pixels, for many and for few pictures."""
 LANDMARKS = 1000
-NEIGHBOURS = 5
-UNLABELLED = (150, 150, 150)
+AMONG = 5
+"""Landmarks among which another picture is placed."""
+NEIGHBOURS = 10
+"""By which a picture is judged to lie alone, or among another class."""
+SIDE = 48
+"""Pixels of the longer side of a thumbnail, at most."""
 
 
-def write_map(folder: str | Path, features: np.ndarray, images: Images, indices: np.ndarray) -> None:
-    """Write the map of `images[indices]` into `folder` (RUN/samples), which it makes in a run that is there.
+def write_map(
+    folder: str | Path, features: Mapping[str, np.ndarray], images: Images, parts: Mapping[str, np.ndarray]
+) -> None:
+    """Write the map of up to LANDMARKS pictures of a run into `folder` (RUN/samples), which it makes in a run that is
+    there.
 
-    features: (n, num_features), a row for each of `indices`.
+    features: of each part of the split (n, num_features), a row for each of `parts`, positions in `images`.
     """
-    folder, places, labels = Path(folder), positions(features), images.labels[indices]
-    names = [images.classes[label] if label >= 0 else "" for label in labels]
-    rows = [(images.names[i], name, float(x), float(y)) for i, name, (x, y) in zip(indices, names, places, strict=True)]
-    files.write(folder / "map.csv", text.table(("name", "label", "x", "y"), rows), within=folder.parent)
-    colours = class_colours(len(images.classes))
-    files.write(folder / "map.png", thumbnails(places, images, indices, colours), within=folder.parent)
-    if (labels >= 0).any():
-        files.write(folder / "map-labels.png", dots(places, labels, images.classes, colours), within=folder.parent)
-    else:  # of a run that was extended by pictures without labels
-        (folder / "map-labels.png").unlink(missing_ok=True)
+    folder = Path(folder)
+    names, rows = list(parts), {name: np.arange(len(indices)) for name, indices in parts.items()}
+    part = np.concatenate([np.full(len(parts[name]), number) for number, name in enumerate(names)])
+    row, index = np.concatenate([*rows.values()]), np.concatenate([*parts.values()])
+    chosen = drawn(images.labels[index] >= 0)
+    part, row, index = part[chosen], row[chosen], index[chosen]
+    shown = np.stack([features[names[p]][r] for p, r in zip(part.tolist(), row.tolist(), strict=True)])
+    near, values = _among(shown, part, row, [features[name] for name in names], [parts[name] for name in names])
+    places, labels = positions(shown), images.labels[index]
+    colours: dict[str, Choices | Range] = {}
+    if (images.labels >= 0).any():
+        others = np.where(near >= 0, images.labels[near], -1)
+        colours = by_class(labels, others, images.classes)
+    colours["split"] = {"values": part.tolist(), "names": names}
+    colours["similarity to the nearest"] = by_number(to_nearest(values))
+    held = of_pictures([images.names[i] for i in index], places, colours, lambda i: picture(images, int(index[i])))
+    held["of"] = sum(map(len, parts.values()))
+    classes = [images.classes[label] if label >= 0 else "" for label in labels]
+    columns = [images.names[i] for i in index], classes, [names[p] for p in part], *places.T.tolist()
+    table = text.table(("name", "label", "split", "x", "y"), zip(*columns, strict=True))
+    files.write(folder / "map.csv", table, within=folder.parent)
+    files.write(folder / "map.json", json.dumps(held), within=folder.parent)
+
+
+def drawn(labelled: np.ndarray) -> np.ndarray:
+    """Positions, in order, of up to LANDMARKS pictures drawn at random, of which half are labelled where so many are:
+    of a few labels among many pictures some are to be seen."""
+    order = numpy_generator(0, "map/pictures").permutation(len(labelled))
+    known, unknown = order[labelled[order]], order[~labelled[order]]
+    share = round(LANDMARKS * len(known) / max(1, len(order)))
+    count = max(share, LANDMARKS // 2, LANDMARKS - len(unknown))
+    return np.sort(np.concatenate([known[:count], unknown])[:LANDMARKS])
+
+
+def _among(
+    shown: np.ndarray, part: np.ndarray, row: np.ndarray, banks: Sequence[np.ndarray], indices: Sequence[np.ndarray]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Of each of `shown`, row `row` of the bank `part`, the NEIGHBOURS nearest among all banks, without itself.
+
+    Returns their positions in the pictures, -1 where there are fewer, and cosine similarities, both (n, NEIGHBOURS).
+    """
+    near, values = np.full((2, len(shown), NEIGHBOURS), -1.0)
+    for number, (bank, own) in enumerate(zip(banks, indices, strict=True)):
+        found, similarity = nearest(shown, bank, NEIGHBOURS + 1)
+        itself = (part == number)[:, None] & (found == row[:, None])
+        positions_of = np.concatenate([near, np.where(itself, -1, own[found])], axis=1)
+        similarity = np.concatenate([values, np.where(itself, -1, similarity)], axis=1)
+        best = np.argsort(-similarity, axis=1, kind="stable")[:, :NEIGHBOURS]
+        near, values = np.take_along_axis(positions_of, best, axis=1), np.take_along_axis(similarity, best, axis=1)
+    return near.astype(np.int64), np.where(near >= 0, values, np.nan)
+
+
+# ------------------------------------------------------------------------------------------------ what a page shows
+
+
+def by_class(labels: np.ndarray, others: np.ndarray, classes: Sequence[str]) -> dict[str, Choices | Range]:
+    """Colours by class, and by the share of neighbours of another class.
+
+    labels: (n,), -1 for none. others: (n, k) labels of the neighbours, -1 for those that do not count.
+    """
+    known = (others >= 0) & (labels >= 0)[:, None]
+    share = (known & (others != labels[:, None])).sum(axis=1) / np.maximum(1, known.sum(axis=1))
+    return {
+        "class": {"values": labels.tolist(), "names": [text.printable(name) for name in classes]},
+        "neighbours of another class": by_number(np.where(known.any(axis=1), share, np.nan)),
+    }
+
+
+def to_nearest(similarity: np.ndarray) -> np.ndarray:
+    """The mean (n,) of similarities (n, k), where NaN does not count: low for a picture that lies alone, 1 for the only
+    one."""
+    there = ~np.isnan(similarity)
+    return np.where(there.any(axis=1), np.where(there, similarity, 0).sum(axis=1) / np.maximum(1, there.sum(axis=1)), 1)
+
+
+def by_number(values: np.ndarray) -> Range:
+    """Colours by numbers; NaN is none."""
+    rounded = [None if np.isnan(value) else round(float(value), 4) for value in values]
+    there = [value for value in rounded if value is not None]
+    return {"values": rounded, "low": min(there, default=0), "high": max(there, default=1)}
+
+
+def of_pictures(
+    names: Sequence[str],
+    places: np.ndarray,
+    colours: dict[str, Choices | Range],
+    pixels: Callable[[int], np.ndarray],
+) -> MapOfPictures:
+    """What a page shows: each picture's name, place and colours, and of LANDMARKS drawn at random a thumbnail."""
+    order = numpy_generator(0, "map/thumbnails").permutation(len(names))
+    shown = set(order[:LANDMARKS].tolist())
+    return {
+        "of": len(names),
+        "names": [text.printable(name) for name in names],
+        "x": [round(x, 4) for x in places[:, 0].tolist()],
+        "y": [round(y, 4) for y in places[:, 1].tolist()],
+        "colours": colours,
+        "thumbnails": [
+            base64.b64encode(thumbnail(pixels(i), "WEBP")).decode() if i in shown else "" for i in range(len(names))
+        ],
+    }
+
+
+def thumbnail(pixels: np.ndarray, format: str) -> bytes:
+    """A JPEG or WEBP whose longer side has SIDE pixels, or fewer where the picture (H, W, 3) uint8 has."""
+    buffer = io.BytesIO()
+    fitted(pixels, min(SIDE, max(pixels.shape[:2]))).save(buffer, format, quality=70)
+    return buffer.getvalue()
+
+
+# ------------------------------------------------------------------------------------------------------------ places
 
 
 def positions(features: np.ndarray) -> np.ndarray:
@@ -52,7 +160,7 @@ def positions(features: np.ndarray) -> np.ndarray:
     if len(chosen) == n:
         places = anchors
     else:
-        close, similarity = nearest(features, landmarks, NEIGHBOURS)
+        close, similarity = nearest(features, landmarks, AMONG)
         weight = np.exp((similarity - similarity[:, :1]) / 0.05)[:, :, None]
         places = (anchors[close] * weight).sum(axis=1) / weight.sum(axis=1)
         places[chosen] = anchors
@@ -70,74 +178,3 @@ def _landmarks(unit: np.ndarray) -> np.ndarray:
     # Distances of centred rows: features after a ReLU share a large common part that says nothing about any of them.
     layout = TSNE(perplexity=min(30, (len(unit) - 1) / 3), init="pca", max_iter=500, random_state=0)
     return layout.fit_transform(normalized(centred))
-
-
-def thumbnails(places: np.ndarray, images: Images, indices: np.ndarray, colours: np.ndarray) -> bytes:
-    """PNG: in every cell of a grid, the picture that lies nearest to its middle, framed in its class's colour."""
-    cell = int(np.clip(0.8 * np.sqrt(WIDTH * HEIGHT / max(1, len(places))), SMALLEST, LARGEST))
-    columns, rows = (WIDTH - 2 * MARGIN) // cell, (HEIGHT - 2 * MARGIN) // cell
-    grid = places * np.array([columns, rows]) * (1 - 1e-9)
-    inside = grid.astype(int)
-    away = np.square(grid - inside - 0.5).sum(axis=1)
-    canvas = Image.new("RGB", (WIDTH, HEIGHT), "white")
-    draw = ImageDraw.Draw(canvas)
-    taken: set[tuple[int, int]] = set()
-    for i in np.argsort(away, kind="stable"):
-        at = (int(inside[i, 0]), int(inside[i, 1]))
-        if at in taken:
-            continue
-        taken.add(at)
-        thumbnail = fitted(picture(images, int(indices[i])), cell - 6)
-        left = MARGIN + at[0] * cell + (cell - thumbnail.width) // 2
-        top = MARGIN + at[1] * cell + (cell - thumbnail.height) // 2
-        box = (left - 2, top - 2, left + thumbnail.width + 1, top + thumbnail.height + 1)
-        draw.rectangle(box, fill=_colour(images.labels[indices[i]], colours))
-        canvas.paste(thumbnail, (left, top))
-    return png(canvas.quantize(256, dither=Image.Dither.NONE))  # a third of the bytes, and the report holds it whole
-
-
-def dots(places: np.ndarray, labels: np.ndarray, classes: list[str], colours: np.ndarray) -> bytes:
-    """PNG: a dot a picture in its class's colour, and class names where their pictures lie, as many as find room."""
-    canvas = Image.new("RGB", (WIDTH, HEIGHT), "white")
-    draw = ImageDraw.Draw(canvas)
-    points = MARGIN + places * np.array([WIDTH - 2 * MARGIN - 1, HEIGHT - 2 * MARGIN - 1])
-    radius = float(np.clip(120 / np.sqrt(len(places)), 1.2, 5))
-    for (x, y), label in zip(points, labels, strict=True):
-        draw.ellipse((x - radius, y - radius, x + radius, y + radius), fill=_colour(label, colours))
-    written: list[tuple[float, float, float, float]] = []
-    for label in np.argsort(-np.bincount(labels[labels >= 0], minlength=len(classes)), kind="stable"):
-        members = points[labels == label]
-        if len(members):
-            name, typeface = text.printable(classes[label])[:24], font(16)
-            x, y = members[np.square(members - np.median(members, axis=0)).sum(axis=1).argmin()]
-            half = typeface.getlength(name) / 2
-            x = float(np.clip(x, half + MARGIN, WIDTH - half - MARGIN))
-            box = (x - half - 4, y - 13, x + half + 4, y + 13)
-            if not any(_overlap(box, other) for other in written):
-                written.append(box)
-                dark = tuple(int(0.6 * c) for c in _colour(label, colours))
-                draw.text((x, y), name, fill=dark, font=typeface, anchor="mm", stroke_width=3, stroke_fill="white")
-    return png(canvas.quantize(256, dither=Image.Dither.NONE))
-
-
-def class_colours(n: int) -> np.ndarray:
-    """n colours, uint8 (n, 3): hues a golden angle apart, so that neighbours in the list are far apart in hue."""
-    hues = (0.6 + np.arange(n) * 0.618033988749895) % 1
-    return np.array(
-        [
-            [round(255 * c) for c in colorsys.hsv_to_rgb(h, (0.85, 0.6)[i % 2], (0.8, 0.9)[i % 2])]
-            for i, h in enumerate(hues)
-        ],
-        dtype=np.uint8,
-    ).reshape(n, 3)
-
-
-def _colour(label: int, colours: np.ndarray) -> tuple[int, int, int]:
-    if label < 0:
-        return UNLABELLED
-    red, green, blue = colours[label].tolist()
-    return red, green, blue
-
-
-def _overlap(a: tuple[float, float, float, float], b: tuple[float, float, float, float]) -> bool:
-    return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]

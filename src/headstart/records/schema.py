@@ -280,6 +280,35 @@ class Checkpoint(TypedDict):
     seconds: NotRequired[Number]
 
 
+class Choices(TypedDict):
+    """By what a map is coloured: of each picture a position in `names`, -1 where it has none."""
+
+    values: list[Whole]
+    names: list[Text]
+
+
+class Range(TypedDict):
+    """By what a map is coloured: of each picture a number from `low` to `high`, none where there is none."""
+
+    values: list[Number | None]
+    low: Number
+    high: Number
+
+
+class MapOfPictures(TypedDict):
+    """samples/map.json: of each picture on a map its name, its place in [0, 1] and its WebP in base64, or ''.
+
+    `of` is how many pictures the set has.
+    """
+
+    of: Whole
+    names: list[Text]
+    x: list[Number]
+    y: list[Number]
+    colours: dict[str, Choices | Range]
+    thumbnails: list[Text]
+
+
 _Plain: TypeAlias = Text | Flag | Number | None
 Level: TypeAlias = _Plain | Names | list[_Plain]
 
@@ -288,6 +317,7 @@ TIMED, CLASSIFIER, FAILED = TypeAdapter[Any](Timed), TypeAdapter[Any](Classifier
 LINE, CHECKPOINT, HOLDER = TypeAdapter[Any](Line), TypeAdapter[Any](Checkpoint), TypeAdapter[Any](Holder)
 CONFIG, STUDY, GRID = TypeAdapter[Any](ConfigFile), TypeAdapter[Any](StudyShape), TypeAdapter[Any](GridFile)
 NAMES, EMBEDDINGS, STAGES_DONE = TypeAdapter[Any](Names), TypeAdapter[Any](EmbeddingsRecord), TypeAdapter[Any](Stages)
+MAP = TypeAdapter[Any](MapOfPictures)
 
 
 def result_schema() -> dict[str, Any]:

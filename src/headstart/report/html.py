@@ -1,14 +1,16 @@
 """One self-contained page from sections given as data.
 
-Comes in: a `Page` of `PageSection`s, each a list of blocks (figures, tables, pictures, facts, words). Goes out: HTML
-that loads nothing from anywhere. A new section is a new `PageSection`; nothing here knows what a study is. Every text
-is escaped by the templates, so a file name cannot become markup.
+Comes in: a `Page` of `PageSection`s, each a list of blocks (figures, tables, pictures, a map, facts, words). Goes out:
+HTML that loads nothing from anywhere. A new section is a new `PageSection`; nothing here knows what a study is. Every
+text is escaped by the templates, so a file name cannot become markup.
 """
 
 import base64
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
@@ -92,6 +94,17 @@ class PictureList:
 
 
 @dataclass(frozen=True)
+class PictureMap:
+    """Pictures as dots that one can walk through, colour, and choose from with a lasso.
+
+    data: as records/schema.py's `MapOfPictures`.
+    """
+
+    data: Mapping[str, Any]
+    kind: str = field(default="map", init=False)
+
+
+@dataclass(frozen=True)
 class Facts:
     """Names and values."""
 
@@ -108,7 +121,7 @@ class Words:
     kind: str = field(default="words", init=False)
 
 
-Block = FigureGrid | PaperTables | SortableTable | PictureList | Facts | Words
+Block = FigureGrid | PaperTables | SortableTable | PictureList | PictureMap | Facts | Words
 
 
 @dataclass(frozen=True)
@@ -129,7 +142,7 @@ class PageSection:
 
 @dataclass(frozen=True)
 class Page:
-    """A report: the answer on top, then the evidence."""
+    """A report: the answer on top, then the evidence. A page without a headline is no report: it has no answer."""
 
     title: str
     counts: Sequence[str]
@@ -167,6 +180,7 @@ def render(page: Page) -> str:
         lstrip_blocks=True,
     )
     environment.globals["own"] = _own
+    environment.globals["data"] = _data
     environment.globals["drawing"] = lambda figure: Markup(figure.drawing.inline())
     return environment.get_template("page.html.j2").render(page=page)
 
@@ -175,3 +189,8 @@ def _own(name: str) -> Markup:
     """A file of the package, put into the page as it is."""
     text = stylesheet() if name == "figure.css" else (TEMPLATES / name).read_text(encoding="utf-8")
     return Markup(text)
+
+
+def _data(value: Any) -> Markup:
+    """JSON inside a script element, which nothing in a name can end."""
+    return Markup(json.dumps(value).replace("<", "\\u003c"))

@@ -15,7 +15,7 @@ from headstart.records.config import flatten
 from headstart.records.errors import InputError
 from headstart.records.files import opened
 from headstart.records.names import PROBES
-from headstart.report import probing
+from headstart.report import picture_map, probing
 from headstart.report.comparisons import points
 from headstart.report.frame import Records
 from headstart.report.html import (
@@ -24,9 +24,7 @@ from headstart.report.html import (
     FigureGrid,
     Page,
     PageSection,
-    PictureList,
     SortableTable,
-    embed,
 )
 from headstart.report.labels import (
     head_label,
@@ -79,21 +77,12 @@ def page(study: Records) -> Page:
 
 
 def _map(study: Records) -> PageSection | None:
-    """The test pictures of a single run as its backbone sees them."""
-    files = (
-        ("map.png", "What they look like", "test pictures, similar ones close together"),
-        ("map-labels.png", "Which class they are", "a dot a test picture, in its class's colour"),
-    )
-    shown = [
-        embed(study.folder(run).samples / file, title, alt) for run in study.runs["run"] for file, title, alt in files
-    ]
+    """The pictures of a single run as its backbone sees them."""
+    held = picture_map.read(study.folder(".").samples / "map.json")
     lead = (
-        "The test split, which SimCLR never saw, laid out so that pictures with similar representations lie close "
-        "together. Only closeness means something here: not the axes, nor how far apart two groups lie. "
-        "`headstart map RUN --out DIR` makes a page of all pictures to walk through, with names and a lasso."
+        "SimCLR never saw the test split. The command headstart map draws other sets, and all pictures of large ones."
     )
-    pictures = [p for p in shown if p is not None]
-    return PageSection("map", "Map", lead, [PictureList(pictures)]) if pictures else None
+    return None if held is None else picture_map.section(held, lead)
 
 
 def _run_counts(study: Records, result: Mapping[str, Any]) -> list[str]:

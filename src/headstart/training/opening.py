@@ -227,7 +227,7 @@ def _clear(folder: RunFolder) -> None:
     named = [folder.result, folder.stages, folder.checkpoint, folder.checkpoint.with_suffix(".previous.pt")]
     named += [folder.config, folder.splits, folder.skipped, folder.metrics, folder.report, folder.failed, folder.card]
     named += folder.weights
-    named += [*folder.samples.glob("*.png"), folder.samples / "map.csv", *folder.evaluations.glob("*.json")]
+    named += [*folder.samples.glob("*.png"), *folder.samples.glob("map.*"), *folder.evaluations.glob("*.json")]
     for path in named:
         path.unlink(missing_ok=True)
 

@@ -63,7 +63,7 @@ def judge(run: OpenRun, before: Mapping[str, Any] | None) -> Judged:
     for name, probe in found.items():
         before = untrained.get(name, {}).get("accuracy")
         run.metrics.log(stage="probe", name=name, accuracy=probe["accuracy"], untrained=before)
-    write_map(run.folder.samples, features["test"], run.images, run.splits.test)
+    write_map(run.folder.samples, features, run.images, run.parts)
     run.done("probe", None, started)
     return judged
 

@@ -4,41 +4,36 @@ Comes in: embeddings. Goes out: `map.html` (one file, offline), `map.csv`, and `
 thumbnail, the path and the nearest pictures of each, which embedding-atlas opens, and `fiftyone/`, which FiftyOne does.
 """
 
-import base64
-import io
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from importlib import resources
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 
-from headstart.data.sheets import fitted
+from headstart.data import catalog
 from headstart.data.source import as_text
 from headstart.data.splits import Splits, reading
 from headstart.engine.randomness import numpy_generator
-from headstart.evaluate.map import positions
+from headstart.evaluate.map import NEIGHBOURS, by_class, by_number, of_pictures, positions, thumbnail, to_nearest
 from headstart.evaluate.neighbours import nearest
 from headstart.records import files
 from headstart.records.errors import InputError
 from headstart.records.folder import MARK, check_output_folder, no_input
+from headstart.records.schema import Choices, MapOfPictures, Range
 from headstart.records.text import printable, table
 from headstart.records.together import Content, write_together
+from headstart.report import picture_map
 from headstart.use.clusters import clusters
 from headstart.use.embeddings import Embeddings
 from headstart.use.index import every
 
-NEIGHBOURS = 10
 DRAWN = 20_000
 """On the page, at most, drawn at random from larger sets: what a browser moves without halting. The tables hold all."""
 BATCH = 10_000
 """Rows of the parquet file whose thumbnails are in memory at once."""
-THUMBNAILS = 1000
-"""In the page, at most: 1,000 of SIDE pixels are under 2 MB."""
-SIDE = 48
 PARTS = ("train", "val", "test")
 PARQUET, FIFTYONE = "map.parquet", ("fiftyone/data.json", "fiftyone/labels.json")
 
@@ -64,14 +59,15 @@ def write_map(within: Embeddings, out: str | Path) -> Mapped:
     found = every(within, NEIGHBOURS + 1)
     indices, values = found or nearest(within.features, within.features, NEIGHBOURS + 1)
     others = indices != np.arange(len(within))[:, None]
-    loneliness = np.array([row[kept].mean() if kept.any() else 1 for row, kept in zip(values, others, strict=True)])
+    similarity = to_nearest(np.where(others, values, np.nan))
     labels = [within.classes[label] if label >= 0 else "" for label in within.labels]
     header = ("name", "label", "x", "y", "cluster", "similarity")
-    numbers = (places[:, 0].tolist(), places[:, 1].tolist(), (groups + 1).tolist(), loneliness.tolist())
-    colours = _colours(within, groups, loneliness, indices, others)
+    numbers = (*places.T.tolist(), (groups + 1).tolist(), similarity.tolist())
+    named = ", ".join(map(catalog.shown, within.data.sources))
+    shown = _shown(within, places, groups, similarity, np.where(others, within.labels[indices], -1))
     contents: dict[str, Content] = {
         "map.csv": table(header, zip(within.names, labels, *numbers, strict=True)),
-        "map.html": page(within, places, colours),
+        "map.html": picture_map.page(shown, named, [f"as the run {within.run.folder.path.resolve().name} sees it"]),
     }
     if find_spec("pyarrow"):
         columns = dict(zip(header, (within.names, labels, *numbers), strict=True))
@@ -82,23 +78,22 @@ def write_map(within: Embeddings, out: str | Path) -> Mapped:
     return Mapped(written, len(within), int(groups.max(initial=-1)) + 1)
 
 
-def _colours(
-    within: Embeddings, groups: np.ndarray, loneliness: np.ndarray, indices: np.ndarray, others: np.ndarray
-) -> dict[str, dict[str, Any]]:
-    """By what the page colours: name -> values, with names where these are choices, with a range where numbers."""
-    colours: dict[str, dict[str, Any]] = {}
+def _shown(
+    within: Embeddings, places: np.ndarray, groups: np.ndarray, similarity: np.ndarray, others: np.ndarray
+) -> MapOfPictures:
+    """What the page shows, of up to DRAWN pictures. others: (n, k) labels of the neighbours, -1 for those without."""
+    chosen = np.sort(numpy_generator(0, "map/pictures").permutation(len(within))[:DRAWN])
+    colours: dict[str, Choices | Range] = {}
     if (within.labels >= 0).any():
-        known = others & (within.labels[indices] >= 0) & (within.labels >= 0)[:, None]
-        other = known & (within.labels[indices] != within.labels[:, None])
-        share = other.sum(axis=1) / np.maximum(1, known.sum(axis=1))
-        colours["class"] = {"values": within.labels.tolist(), "names": within.classes}
-        colours["neighbours of another class"] = _range(np.where(known.any(axis=1), share, np.nan))
+        colours = by_class(within.labels[chosen], others[chosen], within.classes)
     if (parts := _parts(within)) is not None:
-        colours["split"] = {"values": parts.tolist(), "names": list(PARTS)}
-    count = int(groups.max(initial=-1)) + 1
-    colours["cluster"] = {"values": groups.tolist(), "names": [f"cluster {i + 1}" for i in range(count)]}
-    colours["similarity to the nearest"] = _range(loneliness)
-    return colours
+        colours["split"] = {"values": parts[chosen].tolist(), "names": list(PARTS)}
+    clustered = [f"cluster {i + 1}" for i in range(int(groups.max(initial=-1)) + 1)]
+    colours["cluster"] = {"values": groups[chosen].tolist(), "names": clustered}
+    colours["similarity to the nearest"] = by_number(similarity[chosen])
+    names = [within.names[i] for i in chosen]
+    shown = of_pictures(names, places[chosen], colours, lambda i: within.picture(int(chosen[i])))
+    return shown | {"of": len(within)}
 
 
 def _parts(within: Embeddings) -> np.ndarray | None:
@@ -112,37 +107,6 @@ def _parts(within: Embeddings) -> np.ndarray | None:
     known = {digests[i]: number for number, name in enumerate(PARTS) for i in getattr(own, name).tolist()}
     found = np.array([known.get(digest.tobytes(), -1) for digest in within.digests])
     return found if (found >= 0).any() else None
-
-
-def _range(values: np.ndarray) -> dict[str, Any]:
-    """Numbers and their range; null where there is none."""
-    rounded = [None if np.isnan(value) else round(float(value), 4) for value in values]
-    there = [value for value in rounded if value is not None]
-    return {"values": rounded, "low": min(there, default=0), "high": max(there, default=1)}
-
-
-def page(within: Embeddings, places: np.ndarray, colours: dict[str, dict[str, Any]]) -> str:
-    """The page: one file that needs nothing else."""
-    draw = numpy_generator(0, "map/thumbnails").permutation(len(within))
-    shown, drawn = set(draw[:THUMBNAILS].tolist()), sorted(draw[:DRAWN].tolist())
-    data = {
-        "of": len(within),
-        "names": [printable(within.names[i]) for i in drawn],
-        "x": [round(float(places[i, 0]), 4) for i in drawn],
-        "y": [round(float(places[i, 1]), 4) for i in drawn],
-        "colours": {name: by | {"values": [by["values"][i] for i in drawn]} for name, by in colours.items()},
-        "thumbnails": [base64.b64encode(thumbnail(within, i)).decode() if i in shown else "" for i in drawn],
-    }
-    text = json.dumps(data).replace("<", "\\u003c")  # nothing in a name can end the script element
-    template = resources.files("headstart.use").joinpath("templates/map.html").read_text(encoding="utf-8")
-    return template.replace("__DATA__", text)
-
-
-def thumbnail(within: Embeddings, index: int) -> bytes:
-    """A JPEG whose longer side has SIDE pixels."""
-    buffer = io.BytesIO()
-    fitted(within.picture(index), SIDE).save(buffer, "JPEG", quality=70)
-    return buffer.getvalue()
 
 
 def _for_fiftyone(within: Embeddings, numbers: dict[str, Sequence[float]]) -> dict[str, Content]:
@@ -159,8 +123,8 @@ def _for_fiftyone(within: Embeddings, numbers: dict[str, Sequence[float]]) -> di
 
     def write(file: BinaryIO, head: str, values: Iterable[Any], end: str) -> None:
         file.write(head.encode())
-        for number, (i, value) in enumerate(zip(paths, values, strict=True)):
-            file.write(f'{"," if number else ""}\n"{i:07d}": {json.dumps(value)}'.encode())
+        for row, (i, value) in enumerate(zip(paths, values, strict=True)):
+            file.write(f'{"," if row else ""}\n"{i:07d}": {json.dumps(value)}'.encode())
         file.write(end.encode())
 
     data, labels = FIFTYONE
@@ -187,7 +151,7 @@ def _as_parquet(within: Embeddings, columns: dict[str, Sequence[Any]], near: Seq
                 batch = {name: values[rows.start : rows.stop] for name, values in columns.items()}
                 batch["neighbours"] = [[within.names[other] for other in near[i]] for i in rows]
                 batch["path"] = [as_text(within.path(i)) for i in rows]
-                batch["thumbnail"] = [thumbnail(within, i) for i in rows]
+                batch["thumbnail"] = [thumbnail(within.picture(i), "JPEG") for i in rows]
                 writer.write_table(pyarrow.table(batch, schema=schema))
 
     return write
