@@ -53,6 +53,32 @@ def test_folders_inside_webdataset_are_the_official_split(tmp_path: Path) -> Non
     assert parts(tar(tmp_path / "set.tar", members)) == WANTED
 
 
+def test_shards_that_webdataset_s_own_library_writes(tmp_path: Path) -> None:
+    """Pictures, labels as numbers and metadata in several shards, as its ShardWriter names and packs them."""
+    for part, which in (("train", range(12)), ("val", range(12, 20))):
+        written_by_its_library(tmp_path / "set", f"{part}-%04d.tar", which)
+    found = find(tmp_path / "set")
+    assert sorted(path.name for path in (tmp_path / "set").iterdir())[:2] == ["train-0000.tar", "train-0001.tar"]
+    assert parts(tmp_path / "set") == WANTED
+    assert right(opened(tmp_path / "set"))
+    assert [entry % 2 for entry in range(20)] == opened(tmp_path / "set").labels.tolist()
+    assert len(found.names) == 20
+
+
+def test_compressed_shards_are_to_be_unpacked_first(tmp_path: Path) -> None:
+    written_by_its_library(tmp_path / "set", "train-%04d.tar.gz", range(12))
+    with pytest.raises(InputError, match=r"it holds 3 \.gz; unpack what is compressed first"):
+        find(tmp_path / "set")
+
+
+def written_by_its_library(folder: Path, pattern: str, which: range) -> None:
+    webdataset = pytest.importorskip("webdataset")
+    folder.mkdir(exist_ok=True)
+    with webdataset.ShardWriter(str(folder / pattern), maxcount=5, verbose=0) as writer:
+        for i in which:
+            writer.write({"__key__": f"{i:06}", "png": pixels(20, 20, i), "cls": i % 2, "json": {"number": i}})
+
+
 def test_many_shards_of_a_split_are_counted(tmp_path: Path) -> None:
     for i in range(20):
         shard(tmp_path / "set" / f"{'train' if i < 12 else 'val'}-{i:05}-of-00020.tar", range(i, i + 1))

@@ -126,6 +126,10 @@ def _from_files(names: Sequence[str], data: DataConfig) -> Source:
     )
 
 
+COMPRESSED = (".gz", ".tgz", ".bz2", ".xz", ".zst", ".7z", ".rar")
+"""Endings of files in which no picture has a place of its own."""
+
+
 def _refuse_inside(names: Sequence[str]) -> None:
     """Refuse a DATA that lies inside another: its pictures would count twice."""
     places = {Path(os.path.realpath(expanded(name))): name for name in names}
@@ -150,8 +154,10 @@ def _neither(name: str, path: Path) -> InputError:
 
 def _instead(found: Found) -> str:
     """What lies there instead of pictures."""
-    kinds = ", ".join(f"{n:,} {ending or 'without ending'}" for ending, n in found.others.most_common(5))
-    return f"; it holds {kinds}" if kinds else ""
+    common = found.others.most_common(5)
+    kinds = ", ".join(f"{n:,} {ending or 'without ending'}" for ending, n in common)
+    unpack = "; unpack what is compressed first" if any(ending in COMPRESSED for ending, _ in common) else ""
+    return f"; it holds {kinds}{unpack}" if kinds else ""
 
 
 def _together(parts: Sequence[tuple[str, Found]]) -> Found:
