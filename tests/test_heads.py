@@ -20,6 +20,7 @@ from torch.nn import functional as F
 
 from headstart.heads import ProjectionHead, head_statistics
 from headstart.heads.attention import AttentionHead
+from headstart.heads.step_zero import gradient_reaching
 from headstart.records.config import ContrastiveConfig, HeadConfig
 from headstart.records.errors import InputError
 from headstart.records.names import ACTIVATIONS, HEAD_INITS
@@ -365,6 +366,22 @@ def test_head_statistics(head_of: Callable[..., ProjectionHead], features: Tenso
     assert h.grad is not None
     assert found["loss"] == pytest.approx(loss.item(), rel=1e-5)
     assert found["gradient_norm"] == pytest.approx(12 * h.grad.norm(dim=1).mean().item(), rel=1e-4)
+
+
+def test_the_gradient_that_reaches_h_leaves_the_head_as_it_is() -> None:
+    torch.manual_seed(0)
+    head = ProjectionHead(6, 5, 4, "tanh", batch_norm=True).eval()
+    for parameter in head.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    before, h = copy.deepcopy(head.state_dict()), torch.randn(12, 6)
+    loss, norm = gradient_reaching(head, h, lambda z: plain_nt_xent(z, 0.5))
+    asked = h.clone().requires_grad_()
+    (wanted,) = torch.autograd.grad(plain_nt_xent(head(asked), 0.5), asked)
+    assert loss.item() == pytest.approx(plain_nt_xent(head(h), 0.5).item())
+    assert norm.item() == pytest.approx(12 * wanted.norm(dim=1).mean().item())
+    assert not head.training
+    assert all(torch.equal(value, before[name]) for name, value in head.state_dict().items())
+    assert all(parameter.grad is not None and not parameter.grad.any() for parameter in head.parameters())
 
 
 def test_dead_and_saturated_units_are_counted() -> None:

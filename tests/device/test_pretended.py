@@ -132,16 +132,16 @@ def test_after_an_epoch_nothing_is_drawn_or_copied_again(watch: Watch) -> None:
 
 
 @pytest.mark.parametrize("objective", OBJECTIVES)
-def test_after_an_epoch_the_device_is_waited_for_three_times(objective: str, watch: Watch) -> None:
-    """For the validation losses, the online probe's accuracy, and all that is looked at of h and z; once more for the
-    terms of an objective that has several."""
+def test_after_an_epoch_the_device_is_waited_for_four_times(objective: str, watch: Watch) -> None:
+    """For the validation losses, the online probe's accuracy, the gradient that reaches h, and all that is looked at of
+    h and z; once more for the terms of an objective that has several."""
     stage = stages.simclr(CUDA, batch_size=8, objective=objective)
     stage.step(0)
     stages.end_of_epoch(stage.training)
     watch.forget()
     stages.end_of_epoch(stage.training)
     waits = sorted(wait.partition(" at ")[0] for wait in watch.seen.waits)
-    assert waits == ["copy to the host"] * 2 + ["synchronize"] * (1 if objective == "nt_xent" else 2)
+    assert waits == ["copy to the host"] * 3 + ["synchronize"] * (1 if objective == "nt_xent" else 2)
     assert not watch.seen.blocking
     assert not [name for name in watch.seen.launches if "eig" in name]
 

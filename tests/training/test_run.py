@@ -52,6 +52,10 @@ def test_run_folder_holds_what_the_contract_names(finished: RunFolder) -> None:
     assert {"std", "draws", "n_test", "ci95", "accuracy"} <= result["probes"]["few_shot_1"].keys()
     assert result["geometry"]["head"]["singular_values"]
     assert result["geometry"]["head"]["gradient_norm"] > 0
+    logged = [line for line in read_metrics(finished.metrics) if line["stage"] == "contrastive"]
+    assert all(line["h_gradient_norm"] > 0 for line in logged)
+    trained = load_file(finished.head)["first.weight"].double()
+    assert result["contrastive"]["singular_values"] == pytest.approx(torch.linalg.svdvals(trained).tolist())
     assert set(result["geometry"]["before"]) == set(result["geometry"]) - {"head", "before"}
     assert result["geometry"]["before"]["lidar"] != result["geometry"]["lidar"]
     assert {"autoencoder", "contrastive", "probe"} <= result["seconds"].keys()

@@ -4,7 +4,7 @@ from headstart.heads.attention import AttentionHead
 from headstart.heads.kinds import check_kind, of_kind, register
 from headstart.heads.mlp import ProjectionHead
 from headstart.heads.starts import Start, check_directions, check_pretrained, start
-from headstart.heads.step_zero import head_statistics
+from headstart.heads.step_zero import head_statistics, singular_values
 
 __all__ = [
     "AttentionHead",
@@ -16,5 +16,6 @@ __all__ = [
     "head_statistics",
     "of_kind",
     "register",
+    "singular_values",
     "start",
 ]

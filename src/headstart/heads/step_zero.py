@@ -1,6 +1,7 @@
-"""What a head does to the untrained backbone's features before its first step: `geometry.head` of result.json."""
+"""What a head does to features: before its first step (`geometry.head` of result.json), and as it is trained."""
 
 import copy
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -37,14 +38,34 @@ def head_statistics(
     if isinstance(getattr(head, "first", None), nn.Linear):
         statistics = {**_first_layer(head, features.detach().cpu().float()), **statistics}
     if views is not None:
-        h = views.detach().cpu().float().requires_grad_(True)
-        with torch.enable_grad():
-            loss = nt_xent(head(h), temperature=temperature)
-            (gradient,) = torch.autograd.grad(loss, h)
-        # The loss is a mean over rows, so a row's gradient shrinks as 1 / 2N; times 2N, batches compare.
-        statistics["loss"] = loss.item()
-        statistics["gradient_norm"] = gradient.norm(dim=1).mean().item() * len(h)
+        loss, gradient = gradient_reaching(head, views.cpu(), lambda z: nt_xent(z, temperature=temperature))
+        statistics |= {"loss": loss.item(), "gradient_norm": gradient.item()}
     return statistics
+
+
+def gradient_reaching(head: nn.Module, h: Tensor, loss: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
+    """The loss of a head's projections, and the norm of its gradient with respect to h: the mean over rows, times their
+    number. The loss is a mean over rows, so a row's gradient shrinks as 1 / 2N; times 2N, batches compare.
+
+    The head is left as it is, its mode included.
+
+    Args:
+        h: (2N, in_features), rows i and i + N a pair.
+        loss: of z (2N, output_dim).
+    """
+    h = h.detach().float().requires_grad_(True)
+    with torch.enable_grad():
+        value = loss(head(h))
+        (gradient,) = torch.autograd.grad(value, h)
+    return value.detach(), gradient.norm(dim=1).mean() * len(h)
+
+
+def singular_values(head: nn.Module) -> list[float] | None:
+    """Those of the first layer, descending; None for a head that has no layer `first`."""
+    first = getattr(head, "first", None)
+    if not isinstance(first, nn.Linear):
+        return None
+    return torch.linalg.svdvals(first.weight.detach().cpu().double()).tolist()
 
 
 def _first_layer(head: nn.Module, features: Tensor) -> dict[str, Any]:
@@ -62,7 +83,7 @@ def _first_layer(head: nn.Module, features: Tensor) -> dict[str, Any]:
         (slope,) = torch.autograd.grad(hidden.sum(), before)
     flat = slope.abs() < FLAT * (0.25 if isinstance(activation, nn.Sigmoid) else 1.0)
     return {
-        "singular_values": torch.linalg.svdvals(first.weight.double()).tolist(),
+        "singular_values": singular_values(head),
         "preactivation_rms": before.square().mean().sqrt().item(),
         "hidden_mean": hidden.mean().item(),
         "hidden_std": hidden.std().item(),

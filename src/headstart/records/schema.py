@@ -109,6 +109,7 @@ class ContrastiveShape(TypedDict, total=False):
     train_loss: Number | None
     val_loss: Number | None
     epochs: Whole | None
+    singular_values: list[Number] | None
     warnings: list[Text]
 
 

@@ -27,6 +27,7 @@ CURVES = {
     ("contrastive", "z_effective_rank"): "Effective rank of z",
     ("contrastive", "h_alignment"): "Alignment of h (pairs' distance)",
     ("contrastive", "h_uniformity"): "Uniformity of h (lower is more spread)",
+    ("contrastive", "h_gradient_norm"): "Gradient that reaches h",
     ("contrastive", "invariance"): "Invariance term (unweighted)",
     ("contrastive", "variance"): "VICReg: variance term (0: all features vary, 1: none)",
     ("contrastive", "covariance"): "VICReg: covariance term",

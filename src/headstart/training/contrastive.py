@@ -29,6 +29,7 @@ from headstart.engine.observer import EpochEnd, Observer
 from headstart.engine.prefetch import Prefetch
 from headstart.engine.randomness import generator, order
 from headstart.evaluate.views import augmenter, draw_pairs
+from headstart.heads.step_zero import gradient_reaching
 from headstart.records.config import Config
 from headstart.training import optimizers
 from headstart.training.head_alone import STAGE as HEAD_STAGE
@@ -202,7 +203,7 @@ class Contrastive(Training):
             indices=self.watch.watched,
             terms=terms,
         )
-        figures: dict[str, Any] = dict(terms)
+        figures: dict[str, Any] = {**terms, "h_gradient_norm": self.watch.gradient(self.model, h)}
         for observer in self.observers:
             figures |= observer.epoch_end(event)
         self.last = {"epoch": epoch.number, "train_loss": epoch.loss, "val_loss": epoch.val_loss}
@@ -281,6 +282,15 @@ class Watch:
     def look(self, model: SimCLR) -> tuple[Tensor, Tensor]:
         """h (2K, F) and z (2K, d) in float32 of two augmented views of the watched pictures."""
         return self.pass_through(model, self.watched, 0, augmented=True)
+
+    def gradient(self, model: SimCLR, h: Tensor) -> float | None:
+        """The norm of the objective's gradient that reaches h (2K, F), as `geometry.head` has it of step 0, but for
+        batch norm, which uses its running statistics; None where it is not finite."""
+        training = model.head.training
+        _, found = gradient_reaching(model.head.eval(), h, lambda z: loss_of(z, self.config, (0, 0), self.alone))
+        model.head.train(training)
+        norm = float(found.cpu())
+        return norm if math.isfinite(norm) else None
 
     @torch.no_grad()
     def pass_through(

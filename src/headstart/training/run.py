@@ -12,7 +12,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from headstart import autoencoders, backbones
+from headstart import autoencoders, backbones, heads
 from headstart.autoencoders import Autoencoder, EmbeddingOnly
 from headstart.data import Images
 from headstart.data.splits import Splits
@@ -148,6 +148,7 @@ def train_simclr(run: OpenRun, embedding: Autoencoder | EmbeddingOnly | None) ->
         f, g, run.images, run.splits, run.config, mean=mean, std=std, observers=observers, **run.shared
     )
     found = dataclasses.asdict(trained)
+    found["singular_values"] = heads.singular_values(g)
     found["warnings"] = [name for one in observers if isinstance(one, Health) for name in one.said]
     if run.config.contrastive.keep == "best-probe":
         found["kept"] = keep_best(run, run.backbone(), f)
