@@ -46,4 +46,7 @@ def test_it_goes_on_by_the_same_command(
     assert "report: " in capsys.readouterr().out
     for name in demo.HEADS:
         load(tmp_path / "d" / "runs" / name)
+    page = (tmp_path / "d" / "report.html").read_text()
+    assert run("report", str(tmp_path / "d")) == 0  # by the same probe
+    assert (tmp_path / "d" / "report.html").read_text() == page
     assert not list(tmp_path.rglob(".*"))

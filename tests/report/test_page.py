@@ -206,3 +206,17 @@ def test_wrong_folders_and_probes_are_named(make_run: Callable[..., Path], tmp_p
     make_run(tmp_path / "runs" / "a")
     with pytest.raises(InputError, match="has the probe 'knn'; there is linear, paper"):
         write_report(tmp_path, "knn")
+
+
+def test_the_probe_that_study_yaml_names_decides(make_run: Callable[..., Path], tmp_path: Path) -> None:
+    make_run(tmp_path / "runs" / "a")
+    assert frame.read(tmp_path).probe == "linear"
+    study = {"data": {"digits": {"sources": ["digits"]}}, "seeds": [0], "decides": "paper"}
+    (tmp_path / "study.yaml").write_text(yaml.safe_dump(study))
+    assert frame.read(tmp_path).probe == "paper"
+    assert ", named in study.yaml" in write_report(tmp_path).read_text()
+    assert frame.read(tmp_path, "linear").probe == "linear"
+    assert ", named in study.yaml" not in write_report(tmp_path, "linear").read_text()
+    for other in ("few_shot_5", ["paper"]):  # no run was judged by it
+        (tmp_path / "study.yaml").write_text(yaml.safe_dump(study | {"decides": other}))
+        assert frame.read(tmp_path).probe == "linear"

@@ -255,6 +255,13 @@ def test_data_can_be_given_by_hand(small: Path, tmp_path: Path) -> None:
     assert (run.config.data.size, run.config.contrastive.batch_size) == (96, 500)
 
 
+def test_what_decides_is_kept_with_the_study(tmp_path: Path) -> None:
+    loaded = study.load(write(tmp_path, data=["digits"], decides="knn"))
+    assert loaded.decides == "knn"
+    (tmp_path / "again.yaml").write_text(loaded.to_yaml())
+    assert study.load(tmp_path / "again.yaml").decides == "knn"
+
+
 def test_overrides_reach_every_run(small: Path) -> None:
     loaded = study.load(small, overrides=["contrastive.epochs=7", "contrastive.weight-decay=1e-4", "augment.flip=0"])
     assert {(r.config.contrastive.epochs, r.config.contrastive.weight_decay) for r in study.expand(loaded)} == {
@@ -284,6 +291,10 @@ def test_overrides_reach_every_run(small: Path) -> None:
         ({"preset": "papre"}, "papre"),
         ({"compare": [["autoencoder-frozen"]]}, "pairs of heads"),
         ({"factors": {"seed": [1, 2]}}, "seeds"),
+        ({"decides": "knnn"}, "decides is 'knnn'; it must be one of the runs' probes: paper, linear, knn"),
+        ({"decides": ["knn"]}, "decides is"),
+        ({"decides": "knn", "base": {"probe": {"names": ["linear"]}}}, "one of the runs' probes: linear"),
+        ({"decides": "knn", "factors": {"probe.names": [["knn"], ["linear"]]}}, "decides is 'knn'"),
     ],
 )
 def test_a_wrong_file_is_refused_in_one_sentence(tmp_path: Path, content: dict[str, Any], complaint: str) -> None:

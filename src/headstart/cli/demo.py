@@ -37,6 +37,8 @@ HEADS = {
     "autoencoder-frozen": HeadConfig(init="autoencoder", frozen=True),
     "random-trainable": HeadConfig(init="random", frozen=False),
 }
+DECIDES = "few_shot_1"
+"""Few labels are where pretraining is meant to help."""
 
 
 def config() -> Config:
@@ -87,10 +89,11 @@ def _continued(out: Path, base: Config) -> Path:
         before = of_before(folder.read_result())
         if head.needs_autoencoder:
             embedding = autoencoders.load(folder.autoencoder)
-    return report.write_report(out, probe="few_shot_1")  # few labels are where pretraining is meant to help
+    return report.write_report(out)
 
 
 def _study(base: Config) -> dict[str, object]:
     """study.yaml of the two runs."""
     heads = [{"init": head.init, "frozen": head.frozen} for head in HEADS.values()]
-    return {"base": to_dict(base), "factors": {"head": heads}, "seeds": [base.seed], "compare": ["head"]}
+    factors, seeds = {"head": heads}, [base.seed]
+    return {"base": to_dict(base), "factors": factors, "seeds": seeds, "decides": DECIDES, "compare": ["head"]}

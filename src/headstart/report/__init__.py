@@ -28,8 +28,9 @@ class Written:
 def write_report(path: str | Path, probe: str | None = None) -> Path:
     """Write the report of a run or study folder and return the page's path.
 
-    `probe` chooses the accuracy; unset, `linear`, but `paper` in the paper's own study. Raises InputError when the
-    folder holds no finished run, a file in it is damaged, or no run has the probe.
+    `probe` chooses the accuracy; unset, the one that study.yaml says `decides`, else `linear`, but `paper` in the
+    paper's own study. Raises InputError when the folder holds no finished run, a file in it is damaged, or no run has
+    the probe.
     """
     return written(path, probe).page
 

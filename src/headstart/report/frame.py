@@ -149,8 +149,9 @@ NUMBERS = (
 def read(path: str | Path, probe: str | None = None) -> Records:
     """Read a run or study folder.
 
-    `probe` chooses the accuracy; unset, `linear` where a run has it, but `paper` in the paper's own study. Raises
-    InputError when the folder holds no finished run, a file is damaged, or no run has the probe.
+    `probe` chooses the accuracy; unset, the one that study.yaml says `decides`, else `linear` where a run has it, but
+    `paper` in the paper's own study. Raises InputError when the folder holds no finished run, a file is damaged, or no
+    run has the probe.
     """
     path = expanded(path)
     if not path.is_dir():
@@ -169,12 +170,12 @@ def read(path: str | Path, probe: str | None = None) -> Records:
     known = sorted(found, key=lambda name: _rank(name, _is_the_papers(trained, configs)))
     if probe is not None and probe not in known:
         raise InputError(f"no run in {path} has the probe {probe!r}; there is {', '.join(known) or 'none'}")
-    probe = probe or (known[0] if known else min(PROBES, key=_rank))
+    settings = _study_yaml(path)
+    probe = probe or _decided(settings, known) or (known[0] if known else min(PROBES, key=_rank))
     rows = [_row(name, result, configs[name], curves[name], probe) for name, result in trained.items()]
     varied = _add_settings(rows, [counted(configs[name]) for name in trained])
     label_heads(rows, [variant(configs[name], result["head"]["init"]) for name, result in trained.items()])
     autoencoders = _autoencoders(_autoencoder(n, r, configs[n]) for n, r in results.items() if n not in trained)
-    settings = _study_yaml(path)
     grid = grid_of(settings, path / "study.yaml")
     compared = json.dumps(settings["compare"]) if settings.get("compare") else ""
     rows = [row | {"compare": compared} for row in rows]
@@ -221,6 +222,12 @@ def _config(folder: RunFolder) -> dict[str, Any]:
 
 def _study_yaml(path: Path) -> dict[str, Any]:
     return _yaml(path / "study.yaml", NAMES)
+
+
+def _decided(settings: Mapping[str, Any], known: Sequence[str]) -> str | None:
+    """The probe that study.yaml names, where a run was judged by it."""
+    decides = settings.get("decides")
+    return decides if decides in known else None
 
 
 def _yaml(path: Path, shape: TypeAdapter[Any]) -> dict[str, Any]:

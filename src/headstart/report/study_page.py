@@ -103,7 +103,8 @@ def _counts(study: Records) -> list[str]:
         said.append(number(len(study.autoencoders), "autoencoder"))
     said += [", ".join(study.sets or dict.fromkeys(map(str, rows["dataset"]))), number(rows["seed"].nunique(), "seed")]
     if not study.autoencoders_alone:
-        said.append(f"accuracy: {PROBES.shown(study.probe)}")
+        named = ", named in study.yaml" if study.settings.get("decides") == study.probe else ""
+        said.append(f"accuracy: {PROBES.shown(study.probe)}{named}")
     if study.failed:
         said.append(f"{len(study.failed)} failed")
     if study.missing:

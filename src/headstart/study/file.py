@@ -38,6 +38,7 @@ FILE_KEYS = (
     "factors",
     "seeds",
     "exclude",
+    "decides",
     "compare",
     "plugins",
     "added",
@@ -64,6 +65,7 @@ class Study:
         factors: factor -> label of a value -> the options it sets.
         written: factors as they stood in the file, for study.yaml.
         plugins: modules that were imported because the caller named them.
+        decides: the probe whose accuracy the report compares, named before there is any; '' for the report's choice.
         compare: what the report compares (`report/answer.py`).
     """
 
@@ -74,6 +76,7 @@ class Study:
     written: Mapping[str, Any]
     seeds: tuple[int, ...]
     exclude: tuple[Mapping[str, Any], ...] = ()
+    decides: str = ""
     compare: tuple[Any, ...] = ()
     plugins: tuple[str, ...] = ()
     added: Mapping[str, str] = field(default_factory=dict)
@@ -102,6 +105,7 @@ class Study:
             "compare": list(self.compare),
             "added": dict(self.added),
         }
+        content |= {"decides": self.decides} if self.decides else {}
         content |= {"plugins": list(self.plugins)} if self.plugins else {}
         return yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
 
@@ -190,6 +194,7 @@ def load(study: str | Path, *, overrides: Sequence[str] = (), **selection: Any) 
         written=written,
         seeds=_seeds(values.get("seeds", [base.seed]) if selected.seeds is None else selected.seeds, where),
         exclude=tuple(_exclude(values.get("exclude") or [], factors, where)),
+        decides=_decides(values.get("decides"), base, factors, where),
         compare=_compare(values.get("compare") or (), where),
         plugins=tuple(selected.plugin),
         added={str(k): str(v) for k, v in (values.get("added") or {}).items()},
@@ -404,6 +409,17 @@ def _seeds(seeds: Any, where: str) -> tuple[int, ...]:
     if not listed or any(type(seed) is not int or seed < 0 for seed in seeds):
         raise InputError(f"{where}: seeds is {seeds!r}; it must be a list of whole numbers of 0 or more")
     return tuple(dict.fromkeys(seeds))
+
+
+def _decides(probe: Any, base: Config, factors: Mapping[str, Mapping[str, Options]], where: str) -> str:
+    """A probe that every run of the study asks."""
+    if probe is None:
+        return ""
+    levels = [level["probe.names"] for own in factors.values() for level in own.values() if "probe.names" in level]
+    asked = [name for name in base.probe.names if all(name in names for names in levels)]
+    if probe not in asked:
+        raise InputError(f"{where}: decides is {probe!r}; it must be one of the runs' probes: {', '.join(asked)}")
+    return str(probe)
 
 
 def _compare(entries: Any, where: str) -> tuple[Any, ...]:
