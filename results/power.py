@@ -27,7 +27,7 @@ def main() -> None:
     """Print the table as Markdown."""
     print("| study | set | probe | gain by SimCLR | spread of a difference | seeds for ±0.5 | for ±0.7 |")
     print("| --- | --- | --- | ---: | ---: | ---: | ---: |")
-    for study in sorted(path.parent for path in HERE.rglob("decides.json")):
+    for study in sorted(path.parent for path in HERE.rglob("study.yaml")):
         for row in rows(study):
             print(f"| {' | '.join(row)} |")
 

@@ -10,7 +10,6 @@ import numpy as np
 import pandas as pd
 from scipy.stats import rankdata
 
-from headstart.records.files import read_json
 from headstart.report import frame
 from headstart.statistics import Interval
 
@@ -40,11 +39,11 @@ def studies(root: Path = HERE) -> tuple[tuple[str, frame.Records], ...]:
 def whole_studies(root: Path = HERE) -> tuple[tuple[str, frame.Records], ...]:
     """The same with all runs that a study has; `same` has one value where two studies share a run."""
     found = []
-    for decides in sorted(root.rglob("decides.json")):
-        records = frame.read(decides.parent, read_json(decides)["probe"])
+    for path in sorted(root.rglob("study.yaml")):
+        records = frame.read(path.parent)
         results = (records.results[run] for run in records.runs["run"])
         same = [f"{result['config_hash']} {result['data']['fingerprint']}" for result in results]
-        name = decides.parent.relative_to(root).as_posix()
+        name = path.parent.relative_to(root).as_posix()
         found.append((name, replace(records, runs=records.runs.assign(same=same))))
     return tuple(found)
 

@@ -1,7 +1,6 @@
 """The committed records of studies: take them over from a finished study, and recompute everything said from them.
 
-    python results/records.py collect runs/controls results/digits/controls --probe linear
-    python results/records.py collect runs/autoencoders results/paper/autoencoders      # no run has a probe
+    python results/records.py collect runs/controls results/digits/controls
     python results/records.py add digits/controls --seeds 6 7
     python results/records.py check
 
@@ -36,34 +35,33 @@ HERE = Path(__file__).parent
 RECORD = ("config.yaml", "result.json", "metrics.jsonl")
 SEED = re.compile(r"seed=\d+$")
 """At the end of a run's name."""
-DECIDES = "decides.json"
-"""Beside a study's records: the probe that decides, to be chosen before any comparison is looked at; null where the
-study trained autoencoders alone, whose test MSE is told."""
+STUDY = "study.yaml"
+"""What a folder of records is known by."""
 
 
-def collect(study: Path, out: Path, probe: str | None = None) -> None:
+def collect(study: Path, out: Path) -> None:
     """Copy the records of a study's finished runs to `out`, and write what they say.
 
     Paths below the current folder become relative to it; of other pictures and weights the name alone stays. Where
     `out` holds the same study, its runs stay, and the seeds of both are planned. Raises InputError, before anything is
-    written, for a folder without finished runs, a probe that they do not have, or none where they have one, and for
+    written, for a folder without finished runs, for probed runs of a study that names none of their probes, and for
     runs that differ from those of other seeds in `out` in a setting.
     """
-    found = frame.read(study, probe)
-    if probe is None and any(result.get("probes") for result in found.results.values()):
-        raise InputError(f"the runs of {study} are probed; say with --probe which one decides")
+    found = frame.read(study)
+    probed = any(result.get("probes") for result in found.results.values())
+    if probed and found.settings.get("decides") != found.probe:
+        raise InputError(f"the runs of {study} are probed; its study.yaml must say which of their probes `decides`")
     finished = sorted((study / "runs").glob("*/result.json"))
     for unlike in _unlike(out, finished):
         raise InputError(unlike)
-    planned = _joined(out / "study.yaml", study / "study.yaml")
-    for path in (study / "study.yaml", *(result.with_name(name) for result in finished for name in RECORD)):
+    planned = _joined(out / STUDY, study / STUDY)
+    for path in (study / STUDY, *(result.with_name(name) for result in finished for name in RECORD)):
         write(out / path.relative_to(study), _placeless(path))
     if planned:
-        write(out / "study.yaml", planned)
+        write(out / STUDY, planned)
     for failed in (study / "runs").glob("*/failed.json"):
         if not failed.with_name("result.json").exists():
             write_json(out / failed.relative_to(study), {"reason": read_json(failed).get("reason", "")})
-    write_json(out / DECIDES, {"probe": probe})
     say(out)
 
 
@@ -99,13 +97,13 @@ def _joined(before: Path, after: Path) -> str:
 def add(name: str, seeds: Sequence[str], out: Path, options: Sequence[str]) -> int:
     """Train further seeds of the committed study `name` in `out`, and collect them; the exit code of the training."""
     kept = HERE / name
-    if not (kept / DECIDES).exists():
+    if not (kept / STUDY).exists():
         raise InputError(f"results/{name} is no committed study; give one such as digits/controls")
     code = trained(
         [str(kept.with_suffix(".yaml")), "--seeds", *seeds, "--out", str(out), "--keep", "records", *options]
     )
     if code == 0:
-        collect(out, kept, read_json(kept / DECIDES)["probe"])
+        collect(out, kept)
     return code
 
 
@@ -116,10 +114,9 @@ def trained(arguments: Sequence[str]) -> int:
 
 def say(study: Path) -> None:
     """Write the report and the tables by the probe that decides, and answers/PROBE.md by each probe."""
-    decides = read_json(study / DECIDES)["probe"]
     results = (read_json(path) for path in sorted((study / "runs").glob("*/result.json")))
     probes = {name for result in results for name in result["probes"]}
-    report.write_report(study, probe=decides)
+    report.write_report(study)
     for probe in sorted(probes):
         found = answer.answer(frame.read(study, probe))
         write(study / "answers" / f"{probe}.md", visible(tables.sentences(found)))
@@ -165,7 +162,7 @@ def plain(line: str) -> str:
 def check() -> int:
     """Recompute every study under results/, and look up what the pages quote; the number of differences."""
     found = 0
-    for study in sorted(path.parent for path in HERE.rglob(DECIDES)):
+    for study in sorted(path.parent for path in HERE.rglob(STUDY)):
         runs = len(list((study / "runs").glob("*/result.json")))
         wrong = list(differences(study))
         found += len(wrong)
@@ -186,7 +183,6 @@ def main() -> int:
     taking = commands.add_parser("collect")
     taking.add_argument("study", type=Path)
     taking.add_argument("out", type=Path)
-    taking.add_argument("--probe")
     adding = commands.add_parser("add")
     adding.add_argument("study", help="its name below results/")
     adding.add_argument("--seeds", nargs="+", required=True)
@@ -203,7 +199,7 @@ def main() -> int:
             out = options.out or Path("runs") / options.study.replace("/", "-")
             code = add(options.study, options.seeds, out, rest)
         else:
-            collect(options.study, options.out, options.probe)
+            collect(options.study, options.out)
         page.rewrite(HERE)
         return code
     except InputError as error:

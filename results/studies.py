@@ -5,17 +5,16 @@ from pathlib import Path
 
 from recorded import HERE, studies, table
 
-from headstart.records.files import read_json, read_yaml
+from headstart.records.files import read_yaml
 from headstart.report import frame
 
 
 def main() -> None:
     """Print the table as Markdown, and how many runs it holds."""
     rows, finished, autoencoders, alike = [], 0, 0, set()
-    for decides in sorted(HERE.rglob("decides.json")):
-        study, probe = decides.parent.relative_to(HERE).as_posix(), read_json(decides)["probe"]
-        records = frame.read(decides.parent, probe)
-        base, runs = read_yaml(decides.with_name("study.yaml"))["base"], records.runs
+    for path in sorted(HERE.rglob("study.yaml")):
+        study, records = path.parent.relative_to(HERE).as_posix(), frame.read(path.parent)
+        base, runs, probe = records.settings["base"], records.runs, records.settings.get("decides")
         finished, autoencoders = finished + len(runs), autoencoders + len(records.autoencoders)
         alike |= {*map(tuple, records.autoencoders[["kind", "hidden_dim", "seed", "test_mse"]].to_numpy())}
         told = runs if len(runs) else records.autoencoders
@@ -32,7 +31,7 @@ def main() -> None:
                 f"[{study}]({study}.yaml)",
                 f"{sets}{limit}",
                 f"{network}, {trained}",
-                _steps(decides.parent) if len(runs) else "",
+                _steps(path.parent) if len(runs) else "",
                 f"`{probe}`" if probe else "",
                 *(str(told["seed"].nunique()), str(len(told))),
             ]

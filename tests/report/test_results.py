@@ -63,15 +63,10 @@ def test_the_papers_autoencoders_are_told_from_their_records() -> None:
     assert f"| Headstart | {row} |" in (ROOT / "results" / "details.md").read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("probe", ["linear", "nothing"])
-def test_what_cannot_be_collected_leaves_nothing_behind(
-    script: ModuleType, make_run: Callable[..., Path], tmp_path: Path, probe: str
-) -> None:
+def test_a_folder_without_runs_is_not_collected(script: ModuleType, tmp_path: Path) -> None:
     (tmp_path / "study").mkdir()
-    if probe == "nothing":
-        make_run(tmp_path / "study" / "runs" / "a")
-    with pytest.raises(InputError, match="nothing"):
-        script.collect(tmp_path / "study", tmp_path / "out", probe)
+    with pytest.raises(InputError, match="nothing to report"):
+        script.collect(tmp_path / "study", tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
@@ -128,8 +123,10 @@ def test_probed_runs_are_not_collected_without_the_probe_that_decides(
     script: ModuleType, make_run: Callable[..., Path], tmp_path: Path
 ) -> None:
     make_run(tmp_path / "study" / "runs" / "a")
-    with pytest.raises(InputError, match="say with --probe which one decides"):
-        script.collect(tmp_path / "study", tmp_path / "out")
+    for named in ("", "decides: few_shot_5\n"):
+        (tmp_path / "study" / "study.yaml").write_text(f"name: small\ndata: {{digits: {{}}}}\nseeds: [0]\n{named}")
+        with pytest.raises(InputError, match="must say which of their probes `decides`"):
+            script.collect(tmp_path / "study", tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
@@ -144,12 +141,12 @@ def test_what_is_said_follows_from_the_records(
     for seed in range(3):
         for init, frozen in (("autoencoder", True), ("random", False)):
             make_run(tmp_path / "study" / "runs" / f"{init}{seed}", init=init, frozen=frozen, seed=seed)
-    (tmp_path / "study" / "study.yaml").write_text(f"name: small\ndata: {tmp_path}/pictures\n")
+    (tmp_path / "study" / "study.yaml").write_text(f"name: small\ndecides: linear\ndata: {tmp_path}/pictures\n")
     kept = tmp_path / "results" / "small"
-    script.collect(tmp_path / "study", kept, "linear")
+    script.collect(tmp_path / "study", kept)
     assert {path.name for path in (kept / "runs" / "random0").iterdir()} == set(script.RECORD)
     assert {path.name for path in (kept / "answers").iterdir()} == {"linear.md", "paper.md"}
-    assert (kept / "study.yaml").read_text() == "name: small\ndata: pictures\n"
+    assert (kept / "study.yaml").read_text() == "name: small\ndecides: linear\ndata: pictures\n"
     assert script.check() == 0
     answer = kept / "answers" / "linear.md"
     sentence = answer.read_text().splitlines()[0].strip("*")
@@ -178,13 +175,13 @@ def test_another_seed_is_one_command_and_changes_the_page(
         for seed in map(int, seeds):
             for init, frozen in (("autoencoder", True), ("random", False)):
                 make_run(out / "runs" / f"init={init},seed={seed}", init=init, frozen=frozen, seed=seed)
-        (out / "study.yaml").write_text(f"name: small\nseeds: [{', '.join(seeds)}]\n")
+        (out / "study.yaml").write_text(f"name: small\ndecides: linear\nseeds: [{', '.join(seeds)}]\n")
         return 0
 
     monkeypatch.setattr(script, "trained", trained)
     trained(["--seeds", "0", "1", "2", "--out", "runs/first"])
     kept, readme = tmp_path / "results" / "small", tmp_path / "results" / "README.md"
-    script.collect(tmp_path / "runs" / "first", kept, "linear")
+    script.collect(tmp_path / "runs" / "first", kept)
     readme.write_text(
         "Asked.\n\n<!-- small linear: frozen autoencoder, trainable random -->\n<!-- end -->\n\nAnswered.\n"
     )
@@ -208,5 +205,5 @@ def test_another_seed_is_one_command_and_changes_the_page(
     config = tmp_path / "runs" / "other" / "runs" / "init=random,seed=4" / "config.yaml"
     config.write_text(re.sub(r"(?m)^  temperature: .*$", "  temperature: 0.1", config.read_text()))
     with pytest.raises(InputError, match=r"init=random,seed=4 has contrastive.temperature 0.1, and .* 0.5; give --set"):
-        script.collect(tmp_path / "runs" / "other", kept, "linear")
+        script.collect(tmp_path / "runs" / "other", kept)
     assert len(list((kept / "runs").iterdir())) == 8
