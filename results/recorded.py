@@ -59,6 +59,13 @@ def epochs(records: frame.Records, run: str) -> list[Line]:
     return [line for line in records.curves[run] if line.get("stage") == "contrastive" and "h_alignment" in line]
 
 
+def effective_rank(singular_values: list[float]) -> float:
+    """exp of the entropy of their shares: 1 (one direction) to their number."""
+    values = np.array(singular_values)
+    shares = values[values > 0] / values.sum()
+    return float(np.exp(-(shares * np.log(shares)).sum()))
+
+
 def accuracies(records: frame.Records, run: str) -> dict[str, float]:
     """Accuracy of each probe, in percent."""
     return {name: 100 * found["accuracy"] for name, found in records.results[run]["probes"].items()}

@@ -10,9 +10,19 @@ pictures and order are the same for all heads; 95 % intervals are the percentile
 import signal
 from collections.abc import Iterator
 
-import numpy as np
 import pandas as pd
-from recorded import accuracies, correlations, epochs, middle, of_sets, ranked, table, two, whole_studies
+from recorded import (
+    accuracies,
+    correlations,
+    effective_rank,
+    epochs,
+    middle,
+    of_sets,
+    ranked,
+    table,
+    two,
+    whole_studies,
+)
 
 from headstart.report.frame import Records
 
@@ -87,12 +97,10 @@ def figures(records: Records, run: str) -> dict[str, float]:
     """A run's `FIGURES`."""
     head, curve = records.results[run]["geometry"]["head"], epochs(records, run)
     early, last = curve[max(0, len(curve) // 4 - 1)], curve[-1]
-    values = np.array(head["singular_values"])
-    shares = values[values > 0] / values.sum()
     return {
         "gradient that reaches h": head["gradient_norm"],
-        "effective rank of the layer": float(np.exp(-(shares * np.log(shares)).sum())),
-        "largest singular value": float(values[0]),
+        "effective rank of the layer": effective_rank(head["singular_values"]),
+        "largest singular value": head["singular_values"][0],
         "dead hidden units, %": 100 * head["hidden_dead"],
         "early uniformity of z": -early["z_uniformity"],
         "early alignment of z": -early["z_alignment"],

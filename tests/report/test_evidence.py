@@ -122,7 +122,8 @@ def test_a_run_of_two_studies_is_counted_once() -> None:
 def test_the_page_has_a_block_of_every_script() -> None:
     page = script("page")
     blocks = {found[2] for one in page.pages() for found in page.BLOCK.finditer(one.read_text(encoding="utf-8"))}
-    for name in ("studies", "contributions", "authors", "pixels", "zscore", "why", "agreement", "objectives", "power"):
+    of_seeds = ("studies", "contributions", "authors", "pixels", "zscore", "objectives", "power")
+    for name in (*of_seeds, "why", "gradient", "agreement"):
         assert f"{name}.py" in blocks
 
 
