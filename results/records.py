@@ -52,6 +52,9 @@ def collect(study: Path, out: Path) -> None:
     if probed and found.settings.get("decides") != found.probe:
         raise InputError(f"the runs of {study} are probed; its study.yaml must say which of their probes `decides`")
     finished = sorted((study / "runs").glob("*/result.json"))
+    kept = read_yaml(out / STUDY) if (out / STUDY).exists() else {}
+    if kept.get("decides", found.settings.get("decides")) != found.settings.get("decides"):
+        raise InputError(f"{study} says {found.settings['decides']} decides, and {out} {kept['decides']}")
     for unlike in _unlike(out, finished):
         raise InputError(unlike)
     planned = _joined(out / STUDY, study / STUDY)

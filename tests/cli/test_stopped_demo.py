@@ -10,6 +10,7 @@ import pytest
 from headstart import data
 from headstart.cli import demo
 from headstart.report import write_report
+from headstart.report.frame import read
 from headstart.training import opened, result
 from headstart.use.load import load
 from tests.cli.test_commands import run
@@ -47,6 +48,7 @@ def test_it_goes_on_by_the_same_command(
     for name in demo.HEADS:
         load(tmp_path / "d" / "runs" / name)
     page = (tmp_path / "d" / "report.html").read_text()
+    assert read(tmp_path / "d").probe == demo.DECIDES
     assert run("report", str(tmp_path / "d")) == 0  # by the same probe
     assert (tmp_path / "d" / "report.html").read_text() == page
     assert not list(tmp_path.rglob(".*"))

@@ -220,3 +220,4 @@ def test_the_probe_that_study_yaml_names_decides(make_run: Callable[..., Path], 
     for other in ("few_shot_5", ["paper"]):  # no run was judged by it
         (tmp_path / "study.yaml").write_text(yaml.safe_dump(study | {"decides": other}))
         assert frame.read(tmp_path).probe == "linear"
+        assert "which study.yaml names" in write_report(tmp_path).read_text()

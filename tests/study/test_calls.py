@@ -260,6 +260,25 @@ def test_what_decides_is_kept_with_the_study(tmp_path: Path) -> None:
     assert loaded.decides == "knn"
     (tmp_path / "again.yaml").write_text(loaded.to_yaml())
     assert study.load(tmp_path / "again.yaml").decides == "knn"
+    asked_by_all = write(
+        tmp_path,
+        data=["digits"],
+        decides="knn",
+        base={"probe": {"names": ["paper"]}},
+        factors={"probe.names": [["knn", "linear"], ["knn"]]},
+    )
+    assert study.load(asked_by_all).decides == "knn"
+    assert study.load(asked_by_all, overrides=["stages=autoencoder"]).decides == "knn"
+
+
+def test_a_study_goes_on_with_the_probe_that_it_named(small: Path, tmp_path: Path) -> None:
+    named, plain = (study.load(write(tmp_path, data=["digits"], **more)) for more in ({"decides": "knn"}, {}))
+    path = tmp_path / "study.yaml"
+    assert study.calls.extended(named, plain, path).decides == "knn"
+    assert study.calls.extended(plain, named, path).decides == "knn"
+    other = study.load(write(tmp_path, data=["digits"], decides="linear"))
+    with pytest.raises(InputError, match="decides: knn -> linear"):
+        study.calls.extended(named, other, path)
 
 
 def test_overrides_reach_every_run(small: Path) -> None:
@@ -291,10 +310,11 @@ def test_overrides_reach_every_run(small: Path) -> None:
         ({"preset": "papre"}, "papre"),
         ({"compare": [["autoencoder-frozen"]]}, "pairs of heads"),
         ({"factors": {"seed": [1, 2]}}, "seeds"),
-        ({"decides": "knnn"}, "decides is 'knnn'; it must be one of the runs' probes: paper, linear, knn"),
+        ({"decides": "knnn"}, "decides is 'knnn'; it must be one that every run is judged by: paper, linear, knn"),
         ({"decides": ["knn"]}, "decides is"),
-        ({"decides": "knn", "base": {"probe": {"names": ["linear"]}}}, "one of the runs' probes: linear"),
-        ({"decides": "knn", "factors": {"probe.names": [["knn"], ["linear"]]}}, "decides is 'knn'"),
+        ({"decides": "knn", "base": {"probe": {"names": ["linear"]}}}, "every run is judged by: linear"),
+        ({"decides": "knn", "factors": {"probe.names": [["knn"], ["linear"]]}}, "judged by: there is none"),
+        ({"decides": "knn", "data": {"digits": {"options": {"probe.names": ["linear"]}}}}, "judged by: linear"),
     ],
 )
 def test_a_wrong_file_is_refused_in_one_sentence(tmp_path: Path, content: dict[str, Any], complaint: str) -> None:

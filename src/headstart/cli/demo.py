@@ -89,7 +89,7 @@ def _continued(out: Path, base: Config) -> Path:
         before = of_before(folder.read_result())
         if head.needs_autoencoder:
             embedding = autoencoders.load(folder.autoencoder)
-    return report.write_report(out)
+    return report.write_report(out, DECIDES)  # the study.yaml of an older demo does not name it
 
 
 def _study(base: Config) -> dict[str, object]:

@@ -1,4 +1,4 @@
-"""Contact sheets: pictures on one PNG, for samples/, search, select and the map.
+"""Contact sheets: pictures on one PNG, for samples/, search and select.
 
 Comes in: pictures as arrays, with captions that may hold any file name. Goes out: PNG bytes.
 """

@@ -34,8 +34,8 @@ class Probe(Choice):
     """A judge of a frozen representation. `make(task: probes.Task)` gives its result, or scores.
 
     Attributes:
-        rank: of the probes that runs have, the lowest decides, and their tables and answers use it (in the paper's own
-            study, its probe does).
+        rank: of the probes that runs have, the lowest decides where study.yaml names none, and their tables and
+            answers use it (in the paper's own study, its probe does).
     """
 
     rank: int = 9

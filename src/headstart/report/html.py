@@ -95,7 +95,7 @@ class PictureList:
 
 @dataclass(frozen=True)
 class PictureMap:
-    """Pictures as dots that one can walk through, colour, and choose from with a lasso.
+    """Pictures as dots that one can walk through, colour, and choose from with a lasso; one a page.
 
     data: as records/schema.py's `MapOfPictures`.
     """

@@ -9,6 +9,7 @@ from pathlib import Path
 from headstart.records.errors import InputError
 from headstart.records.files import read_json
 from headstart.records.schema import MAP, MapOfPictures
+from headstart.records.text import visible
 from headstart.records.version import __version__
 from headstart.report.html import Page, PageSection, PictureMap, render
 
@@ -44,4 +45,4 @@ def section(held: MapOfPictures, lead: str = "") -> PageSection:
 def page(held: MapOfPictures, title: str, counts: Sequence[str]) -> str:
     """The map as one file that needs nothing else."""
     footer = f"Made by Headstart {__version__}. This page is one file and loads nothing."
-    return render(Page(title, counts, "", [], [], [section(held)], footer))
+    return visible(render(Page(title, counts, "", [], [], [section(held)], footer)))

@@ -79,9 +79,7 @@ def page(study: Records) -> Page:
 def _map(study: Records) -> PageSection | None:
     """The pictures of a single run as its backbone sees them."""
     held = picture_map.read(study.folder(".").samples / "map.json")
-    lead = (
-        "SimCLR never saw the test split. The command headstart map draws other sets, and all pictures of large ones."
-    )
+    lead = "SimCLR never saw the test split. The command headstart map draws other sets, and more of large ones."
     return None if held is None else picture_map.section(held, lead)
 
 

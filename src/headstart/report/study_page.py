@@ -9,7 +9,7 @@ from typing import Any
 from urllib.parse import quote
 
 from headstart.records.names import PROBES
-from headstart.records.text import number
+from headstart.records.text import number, printable
 from headstart.report import autoencoders, effects, figures, probing
 from headstart.report.answer import Answer
 from headstart.report.comparisons import Comparison, Measure, points
@@ -96,6 +96,14 @@ def _few(study: Records) -> list[str]:
     return [s for s in said if s]
 
 
+def _named(study: Records) -> str:
+    """Whether the probe is the one that study.yaml names."""
+    named = study.settings.get("decides")
+    if not named or named == study.probe:
+        return ", named in study.yaml" if named else ""
+    return f", and not {printable(str(named))}, which study.yaml names"
+
+
 def _counts(study: Records) -> list[str]:
     rows = study.autoencoders if study.autoencoders_alone else study.runs
     said = [] if study.autoencoders_alone else [number(len(study.runs), "run")]
@@ -103,8 +111,7 @@ def _counts(study: Records) -> list[str]:
         said.append(number(len(study.autoencoders), "autoencoder"))
     said += [", ".join(study.sets or dict.fromkeys(map(str, rows["dataset"]))), number(rows["seed"].nunique(), "seed")]
     if not study.autoencoders_alone:
-        named = ", named in study.yaml" if study.settings.get("decides") == study.probe else ""
-        said.append(f"accuracy: {PROBES.shown(study.probe)}{named}")
+        said.append(f"accuracy: {PROBES.shown(study.probe)}{_named(study)}")
     if study.failed:
         said.append(f"{len(study.failed)} failed")
     if study.missing:

@@ -77,6 +77,7 @@ def extended(old: Study, new: Study, path: Path) -> Study:
         added[factor] = same[0]
     return replace(
         new,
+        decides=new.decides or old.decides,
         data={**old.data, **new.data},
         factors={f: {**old.factors.get(f, {}), **new.factors[f]} for f in [*old.factors, *brought]},
         written={f: _joined(old.written.get(f), new.written[f]) for f in [*old.written, *brought]},
@@ -88,6 +89,8 @@ def extended(old: Study, new: Study, path: Path) -> Study:
 def _changes(old: Study, new: Study) -> Iterator[str]:
     """What the new study says otherwise of the runs that the old one has."""
     yield from (f"{name}: {how}" for name, how in differences(old.base, new.base).items())
+    if old.decides and new.decides and old.decides != new.decides:
+        yield f"decides: {old.decides} -> {new.decides}"
     for label in old.data.keys() & new.data.keys():
         before, after = old.data[label].options, new.data[label].options
         for name in sorted(before.keys() | after.keys()):

@@ -19,7 +19,7 @@ from headstart.records.errors import InputError
 from headstart.records.files import expanded, nearby, parse_yaml, read_yaml
 from headstart.records.grid import Grid, Point, exclusions, label_of
 from headstart.records.located import is_own_folder
-from headstart.records.names import SETS
+from headstart.records.names import PROBES, SETS
 from headstart.records.presets import preset
 from headstart.records.schema import STUDY
 from headstart.records.validation import Count, NotNegative, Several, Text, nearest, problem, settings
@@ -186,7 +186,7 @@ def load(study: str | Path, *, overrides: Sequence[str] = (), **selection: Any) 
         options |= {name: value for name, value in set_by_hand.items() if name in options}
         sources = tuple(_located(source, selected.data_root) for source in data_set.sources)
         sets[label] = DataSet(sources, options)
-    return Study(
+    made = Study(
         name=str(values.get("name") or Path(str(study)).stem),
         base=base,
         data=sets,
@@ -194,11 +194,12 @@ def load(study: str | Path, *, overrides: Sequence[str] = (), **selection: Any) 
         written=written,
         seeds=_seeds(values.get("seeds", [base.seed]) if selected.seeds is None else selected.seeds, where),
         exclude=tuple(_exclude(values.get("exclude") or [], factors, where)),
-        decides=_decides(values.get("decides"), base, factors, where),
+        decides=str(values.get("decides") or ""),
         compare=_compare(values.get("compare") or (), where),
         plugins=tuple(selected.plugin),
         added={str(k): str(v) for k, v in (values.get("added") or {}).items()},
     )
+    return _named_before(made, where)
 
 
 def expand(study: Study) -> list[Planned]:
@@ -411,15 +412,15 @@ def _seeds(seeds: Any, where: str) -> tuple[int, ...]:
     return tuple(dict.fromkeys(seeds))
 
 
-def _decides(probe: Any, base: Config, factors: Mapping[str, Mapping[str, Options]], where: str) -> str:
-    """A probe that every run of the study asks."""
-    if probe is None:
-        return ""
-    levels = [level["probe.names"] for own in factors.values() for level in own.values() if "probe.names" in level]
-    asked = [name for name in base.probe.names if all(name in names for names in levels)]
-    if probe not in asked:
-        raise InputError(f"{where}: decides is {probe!r}; it must be one of the runs' probes: {', '.join(asked)}")
-    return str(probe)
+def _named_before(study: Study, where: str) -> Study:
+    """The study, whose runs are all judged by the probe that decides, those that are judged at all."""
+    if study.decides:
+        asked = [run.config.probe.names for run in expand(study) if run.config.stages == "probe"]
+        common = [name for name in PROBES if all(name in names for names in asked)]
+        if study.decides not in common:
+            right = f"one that every run is judged by: {', '.join(common) or 'there is none'}"
+            raise InputError(f"{where}: decides is {study.decides!r}; it must be {right}")
+    return study
 
 
 def _compare(entries: Any, where: str) -> tuple[Any, ...]:
