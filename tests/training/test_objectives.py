@@ -1,15 +1,20 @@
 """A run with each objective: its terms in metrics.jsonl, its draws a function of the position, its name in the hash."""
 
+import math
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
 from headstart.records.config import Config, from_dict, hash_of
 from headstart.records.errors import InputError
 from headstart.records.folder import RunFolder, read_metrics
 from headstart.records.names import OBJECTIVES
+from headstart.training.contrastive import Contrastive
 from headstart.training.run import run
+from headstart.vicreg import vicreg
+from tests.device import stages
 
 TERMS = {
     "nt_xent": set(),
@@ -67,3 +72,19 @@ def test_only_another_objective_is_another_run() -> None:
     assert hash_of(stronger, "x") != hash_of(other, "x")
     with pytest.raises(InputError, match="nt_xent, vicreg, barlow"):
         config("byol")
+
+
+def test_the_gradient_of_an_epoch_is_the_objective_s_on_the_watched_views() -> None:
+    """Rows' mean norm times their number, of g as it is judged; g is left in training mode."""
+    training = stages.simclr(torch.device("cpu"), objective="vicreg").training
+    assert isinstance(training, Contrastive)
+    model, watch = training.model, training.watch
+    h, _ = watch.look(model)
+    found = watch.gradient(model, h)
+    assert model.head.training
+    asked = h.clone().requires_grad_()
+    (wanted,) = torch.autograd.grad(vicreg(model.head.eval()(asked)), asked)
+    assert found == pytest.approx(len(h) * wanted.norm(dim=1).mean().item(), rel=1e-4)
+    broken = h.clone()
+    broken[0, 0] = math.nan
+    assert watch.gradient(model, broken) is None

@@ -76,6 +76,15 @@ def place(page: Any, i: int) -> tuple[float, float]:
     return box["x"] + x, box["y"] + y
 
 
+def until(page: Any, holds: str) -> None:
+    """Wait; the page's own rule lets no script evaluate text, as Playwright's waiting would."""
+    for _ in range(600):
+        if page.evaluate(holds):
+            return
+        page.wait_for_timeout(50)
+    raise AssertionError(holds)
+
+
 def paint(page: Any) -> str:
     return page.evaluate("document.querySelector('canvas').toDataURL()")
 
@@ -87,15 +96,17 @@ def test_a_drag_moves_the_map_and_a_wheel_zooms_where_it_points(page: Any) -> No
     page.mouse.move(first[0] + 40, first[1] + 25, steps=5)
     page.mouse.up()
     assert place(page, 0) == pytest.approx((first[0] + 40, first[1] + 25), abs=0.5)
+    page.wait_for_timeout(100)  # it is drawn with the next frame
     assert paint(page) != before
     page.mouse.wheel(0, -400)
-    page.wait_for_function("walked.view().scale > 2")
+    until(page, "walked.view().scale > 2")
     assert place(page, 0) == pytest.approx((first[0] + 40, first[1] + 25), abs=3)  # wheels point at whole pixels
     page.get_by_role("button", name="Show the whole map").click()
     assert place(page, 0) == pytest.approx(first, abs=0.5)
 
 
 def test_pointing_at_a_dot_shows_its_picture_and_name(page: Any) -> None:
+    page.get_by_role("button", name="Show pictures").click()
     page.mouse.move(*place(page, 7))
     tip = page.locator(".tip")
     shown = page.evaluate("walked.here()")  # the nearest: dots may lie on each other
@@ -103,7 +114,7 @@ def test_pointing_at_a_dot_shows_its_picture_and_name(page: Any) -> None:
     name = held(page)["names"][shown]
     assert name in tip.text_content()
     assert name in page.locator(".said").text_content()
-    page.wait_for_function("document.querySelector('.tip img').naturalWidth > 0")
+    until(page, "document.querySelector('.tip img').naturalWidth > 0")
     box = tip.bounding_box()
     assert min(box["x"], box["y"]) >= 0
     assert box["x"] + box["width"] <= page.viewport_size["width"]
@@ -167,10 +178,10 @@ def test_two_fingers_zoom_and_a_tap_shows(page: Any) -> None:
     for apart in range(35, 61, 5):
         send("touchMove", (x - apart, y), (x + apart, y))
     send("touchEnd")
-    page.wait_for_function("walked.view().scale > 1.5")
+    until(page, "walked.view().scale > 1.5")
     page.get_by_role("button", name="Show the whole map").click()
     page.touchscreen.tap(*place(page, 3))
-    page.wait_for_function("walked.here() >= 0 && !document.querySelector('.tip').hidden")
+    until(page, "walked.here() >= 0 && !document.querySelector('.tip').hidden")
 
 
 def test_colours_have_a_key(page: Any, within: Embeddings) -> None:
@@ -181,7 +192,7 @@ def test_colours_have_a_key(page: Any, within: Embeddings) -> None:
     assert key.count() == 1
     assert paint(page) != before
     page.locator(".map summary").click()
-    page.wait_for_function(f"document.querySelector('.map details tbody')?.rows.length === {len(held(page)['names'])}")
+    until(page, f"document.querySelector('.map details tbody')?.rows.length === {len(held(page)['names'])}")
     assert page.locator(".map details th").all_text_contents()[:2] == ["name", "class"]
 
 
@@ -194,7 +205,7 @@ def test_a_page_longer_than_its_map_scrolls_until_the_map_is_clicked(page: Any) 
     page.locator("canvas").scroll_into_view_if_needed()
     page.mouse.move(*place(page, 0))
     page.mouse.wheel(0, -120)
-    page.wait_for_function("walked.view().scale > 1")
+    until(page, "walked.view().scale > 1")
 
 
 def test_pictures_stand_where_there_is_room_or_dots_alone(page: Any) -> None:
@@ -207,6 +218,30 @@ def test_pictures_stand_where_there_is_room_or_dots_alone(page: Any) -> None:
     assert 0 < 1.5 * covered(dots) < covered(pictures)
     button.click()
     assert paint(page) == pictures
+
+
+def test_the_picture_on_top_is_the_one_pointed_at(page: Any) -> None:
+    page.wait_for_timeout(300)
+    for i in range(0, len(held(page)["names"]), 7):
+        x, y = place(page, i)
+        page.mouse.move(x, y)
+        here = page.evaluate("walked.here()")
+        left, top = place(page, here)
+        assert max(abs(left - x), abs(top - y)) <= 26  # of half a picture with its frame
+
+
+def test_the_keyboard_keeps_its_picture_in_sight_and_leaves_shortcuts_alone(page: Any) -> None:
+    page.locator("canvas").focus()
+    for key in ("+",) * 8 + ("ArrowRight", "ArrowDown", "ArrowLeft", "ArrowUp") * 3:
+        page.keyboard.press(key)
+    box, (x, y) = page.locator("canvas").bounding_box(), place(page, page.evaluate("walked.here()"))
+    assert box["x"] <= x <= box["x"] + box["width"]
+    assert box["y"] <= y <= box["y"] + box["height"]
+    scale = page.evaluate("walked.view().scale")
+    page.keyboard.press("Control+-")
+    assert page.evaluate("walked.view().scale") == scale
+    page.evaluate("document.activeElement.blur()")
+    assert not page.locator(".tip").is_visible()
 
 
 def covered(painted: str) -> float:
