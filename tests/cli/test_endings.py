@@ -27,6 +27,7 @@ UNFORESEEN = {
     "study status": (["study", "status", "x"], "headstart.study.status"),
     "list": (["list", "heads"], "headstart.cli.look.listed"),
 }
+SAID = "headstart: stopped; what was saved before is kept, and the same command goes on from there\n"
 
 
 @pytest.mark.parametrize("command", UNFORESEEN)
@@ -69,11 +70,27 @@ def test_a_signal_ends_any_command_as_resumable(
     monkeypatch.setattr(place, lambda *_, **__: write(tmp_path / "out", half_written))
     before = signal.getsignal(number)
     assert run(*arguments) == 75
-    assert capsys.readouterr().err == (
-        "headstart: stopped; what was saved before is kept, and the same command goes on from there\n"
-    )
+    assert capsys.readouterr().err == SAID
     assert list(tmp_path.iterdir()) == []
     assert signal.getsignal(number) is before
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_that_a_library_takes_for_its_own_failure_is_still_one(
+    number: signal.Signals, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As where a class is made, before Python 3.12."""
+    arguments, place = UNFORESEEN["report"]
+
+    def wraps(*_: object, **__: object) -> None:
+        try:
+            signal.raise_signal(number)
+        except BaseException as error:
+            raise RuntimeError("Error calling __set_name__ on 'Field' instance") from error
+
+    monkeypatch.setattr(place, wraps)
+    assert run(*arguments) == 75
+    assert capsys.readouterr().err == SAID
 
 
 def test_a_fault_in_showing_a_result_fails_no_command(capsys: pytest.CaptureFixture[str]) -> None:

@@ -62,6 +62,22 @@ def test_a_failing_run_keeps_its_reason_and_stops_no_other(tmp_path: Path) -> No
     assert failed.stat().st_mtime_ns > before
 
 
+@pytest.mark.parametrize("stop", [Interrupted("stopped"), KeyboardInterrupt()])
+def test_a_stop_that_a_library_took_for_its_own_failure_fails_no_run(
+    stop: BaseException, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def wraps(*_: object) -> None:
+        raise RuntimeError("Error calling __set_name__ on 'Field' instance") from stop
+
+    file, out = written(tmp_path, seeds=[0], factors={"head.init": ["random", "orthogonal"]}), tmp_path / "out"
+    with monkeypatch.context() as during:
+        during.setattr(Worker, "_run", wraps)
+        with pytest.raises(Interrupted):
+            study.run(file, out, workers=0, quiet=True)
+    assert not list(out.glob("runs/*/failed.json"))
+    assert study.run(file, out, workers=0, quiet=True).done == 2
+
+
 def test_a_full_disk_stops_the_study_and_fails_no_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(source: Path, target: Path) -> None:
         if Path(target).name == "head.safetensors":

@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from headstart.cli import STOPPED, bug, compare, defaults, look, study, train, use
-from headstart.engine.signals import stoppable
+from headstart.engine.signals import is_stop, stoppable
 from headstart.records import plugins
 from headstart.records.errors import HeadstartError, InputError, Interrupted
 from headstart.records.text import printable
@@ -70,6 +70,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         _complain(f"headstart: {error}")
         code = 1
     except Exception as error:
+        if is_stop(error):
+            _complain(STOPPED)
+            sys.exit(Interrupted.exit_code)
         bug.tell(error, next((name for name in COMMANDS if argv[: len(name.split())] == name.split()), "none"))
         code = 1
     _let_go()

@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from types import FrameType
 
+from headstart.records.errors import Interrupted
+
 STOPPING = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1") if hasattr(signal, name)]
 AGAIN_SECONDS = 0.05
 _CLOCK = getattr(signal, "SIGALRM", None)
@@ -20,6 +22,14 @@ def stop(number: int, frame: FrameType | None) -> None:
     """The handler of a command line: KeyboardInterrupt, as by Ctrl-C."""
     if not comes_again(number, frame):
         raise KeyboardInterrupt
+
+
+def is_stop(error: BaseException | None) -> bool:
+    """Whether an exception is a request to stop, or what a library made of one: a signal that comes twice is not
+    waited for while something is imported, and there it can end as anybody's error `from` it."""
+    while error is not None and not isinstance(error, (Interrupted, KeyboardInterrupt)):
+        error = error.__cause__
+    return error is not None
 
 
 def comes_again(number: int, frame: FrameType | None) -> bool:

@@ -18,6 +18,7 @@ from headstart.data import Images
 from headstart.data.splits import Splits
 from headstart.engine.checkpoint import give_way, interrupted_by_signals, stop_on_signals, stop_requested
 from headstart.engine.progress import duration, say
+from headstart.engine.signals import is_stop
 from headstart.records import files, schema
 from headstart.records.claim import Claim, identity
 from headstart.records.config import Config
@@ -141,6 +142,8 @@ class Worker:
                 raise  # no other run could write either, and none of them is to blame
             fail(folder, str(error))
         except Exception as error:
+            if is_stop(error):
+                raise Interrupted(STOPPED) from error
             fail(folder, in_one_line(error), traceback.format_exc())
             self.fresh = False
         return "failed"
