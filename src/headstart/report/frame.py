@@ -171,7 +171,8 @@ def read(path: str | Path, probe: str | None = None) -> Records:
     if probe is not None and probe not in known:
         raise InputError(f"no run in {path} has the probe {probe!r}; there is {', '.join(known) or 'none'}")
     settings = _study_yaml(path)
-    probe = probe or _decided(settings, known) or (known[0] if known else min(PROBES, key=_rank))
+    named = [name for name in known if name == settings.get("decides")]
+    probe = probe or next(iter([*named, *known]), min(PROBES, key=_rank))
     rows = [_row(name, result, configs[name], curves[name], probe) for name, result in trained.items()]
     varied = _add_settings(rows, [counted(configs[name]) for name in trained])
     label_heads(rows, [variant(configs[name], result["head"]["init"]) for name, result in trained.items()])
@@ -222,12 +223,6 @@ def _config(folder: RunFolder) -> dict[str, Any]:
 
 def _study_yaml(path: Path) -> dict[str, Any]:
     return _yaml(path / "study.yaml", NAMES)
-
-
-def _decided(settings: Mapping[str, Any], known: Sequence[str]) -> str | None:
-    """The probe that study.yaml names, where a run was judged by it."""
-    decides = settings.get("decides")
-    return decides if decides in known else None
 
 
 def _yaml(path: Path, shape: TypeAdapter[Any]) -> dict[str, Any]:
