@@ -18,8 +18,9 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import page
 import yaml
@@ -49,15 +50,16 @@ def collect(study: Path, out: Path) -> None:
     """
     found = frame.read(study)
     probed = any(result.get("probes") for result in found.results.values())
-    if probed and found.settings.get("decides") != found.probe:
+    decides = found.settings.get("decides")
+    if probed and decides != found.probe:
         raise InputError(f"the runs of {study} are probed; its study.yaml must say which of their probes `decides`")
     finished = sorted((study / "runs").glob("*/result.json"))
     kept = read_yaml(out / STUDY) if (out / STUDY).exists() else {}
-    if kept.get("decides", found.settings.get("decides")) != found.settings.get("decides"):
-        raise InputError(f"{study} says {found.settings['decides']} decides, and {out} {kept['decides']}")
+    if kept.get("decides", decides) != decides:
+        raise InputError(f"{study} says {decides} decides, and {out} {kept['decides']}")
     for unlike in _unlike(out, finished):
         raise InputError(unlike)
-    planned = _joined(out / STUDY, study / STUDY)
+    planned = _joined(kept, found.settings)
     for path in (study / STUDY, *(result.with_name(name) for result in finished for name in RECORD)):
         write(out / path.relative_to(study), _placeless(path))
     if planned:
@@ -88,13 +90,12 @@ def _unlike(kept: Path, finished: Sequence[Path]) -> Iterator[str]:
                 )
 
 
-def _joined(before: Path, after: Path) -> str:
+def _joined(one: Mapping[str, Any], other: Mapping[str, Any]) -> str:
     """The earlier study.yaml with the seeds of both, where they cross the same factors; else empty."""
-    one, other = (read_yaml(path) if path.exists() else {} for path in (before, after))
     if not one or any(one.get(name) != other.get(name) for name in ("name", "factors")):
         return ""
     seeds = [*one["seeds"], *(seed for seed in other["seeds"] if seed not in one["seeds"])]
-    return yaml.safe_dump(one | {"seeds": seeds}, sort_keys=False, allow_unicode=True)
+    return yaml.safe_dump({**one, "seeds": seeds}, sort_keys=False, allow_unicode=True)
 
 
 def add(name: str, seeds: Sequence[str], out: Path, options: Sequence[str]) -> int:

@@ -308,7 +308,7 @@ def test_a_thousand_photographs_are_under_two_megabytes(grocery: Path) -> None:
         **by_class(images.labels, images.labels[:, None], images.classes),
         "n": by_number(draws.random(len(names))),
     }
-    shown = of_pictures(names, draws.random((len(names), 2)), colours, lambda i: picture(images, i))
+    shown = of_pictures(names, draws.random((len(names), 2)), colours, lambda i: picture(images, i), len(names))
     whole = picture_map.page(shown, "Map", [])
     assert len(images) > 980
     assert len(whole.encode()) * 1000 / len(images) < 2_000_000

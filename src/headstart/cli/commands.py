@@ -72,9 +72,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except Exception as error:
         if is_stop(error):
             _complain(STOPPED)
-            sys.exit(Interrupted.exit_code)
-        bug.tell(error, next((name for name in COMMANDS if argv[: len(name.split())] == name.split()), "none"))
-        code = 1
+            code = Interrupted.exit_code
+        else:
+            bug.tell(error, next((name for name in COMMANDS if argv[: len(name.split())] == name.split()), "none"))
+            code = 1
     _let_go()
     sys.exit(code)
 

@@ -126,10 +126,6 @@ def _from_files(names: Sequence[str], data: DataConfig) -> Source:
     )
 
 
-COMPRESSED = (".gz", ".tgz", ".bz2", ".xz", ".zst", ".7z", ".rar")
-"""Endings of files in which no picture has a place of its own."""
-
-
 def _refuse_inside(names: Sequence[str]) -> None:
     """Refuse a DATA that lies inside another: its pictures would count twice."""
     places = {Path(os.path.realpath(expanded(name))): name for name in names}
@@ -150,6 +146,10 @@ def _neither(name: str, path: Path) -> InputError:
     if re.match(r"[a-z][a-z0-9+.-]*://", name):
         return InputError(f"{name} is an address, and DATA is on this machine; download it first")
     return InputError(f"there is no folder, list or named set {name}{nearby(name)}; named sets are {', '.join(SETS)}")
+
+
+COMPRESSED = (".gz", ".tgz", ".bz2", ".xz", ".zst", ".7z", ".rar")
+"""Endings of files in which no picture has a place of its own."""
 
 
 def _instead(found: Found) -> str:

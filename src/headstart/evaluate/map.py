@@ -38,25 +38,22 @@ def write_map(
 
     features: of each part of the split (n, num_features), a row for each of `parts`, positions in `images`.
     """
-    folder = Path(folder)
-    names, rows = list(parts), {name: np.arange(len(indices)) for name, indices in parts.items()}
-    part = np.concatenate([np.full(len(parts[name]), number) for number, name in enumerate(names)])
-    row, index = np.concatenate([*rows.values()]), np.concatenate([*parts.values()])
+    folder, names, counts = Path(folder), list(parts), [len(indices) for indices in parts.values()]
+    part, row = np.repeat(np.arange(len(names)), counts), np.concatenate([np.arange(count) for count in counts])
+    index = np.concatenate([*parts.values()])
     chosen = drawn(images.labels[index] >= 0)
     part, row, index = part[chosen], row[chosen], index[chosen]
     shown = np.stack([features[names[p]][r] for p, r in zip(part.tolist(), row.tolist(), strict=True)])
     near, values = _among(shown, part, row, [features[name] for name in names], [parts[name] for name in names])
     places, labels = positions(shown), images.labels[index]
-    colours: dict[str, Choices | Range] = {}
-    if (images.labels >= 0).any():
-        others = np.where(near >= 0, images.labels[near], -1)
-        colours = by_class(labels, others, images.classes)
-    colours["split"] = {"values": part.tolist(), "names": names}
-    colours["similarity to the nearest"] = by_number(to_nearest(values))
-    held = of_pictures([images.names[i] for i in index], places, colours, lambda i: picture(images, int(index[i])))
-    held["of"] = sum(map(len, parts.values()))
+    others = np.where(near >= 0, images.labels[near], -1)
+    known = by_class(labels, others, images.classes) if (images.labels >= 0).any() else {}
+    split: Choices = {"values": part.tolist(), "names": names}
+    colours = {**known, "split": split, "similarity to the nearest": by_number(to_nearest(values))}
+    named = [images.names[i] for i in index]
+    held = of_pictures(named, places, colours, lambda i: picture(images, int(index[i])), sum(counts))
     classes = [images.classes[label] if label >= 0 else "" for label in labels]
-    columns = [images.names[i] for i in index], classes, [names[p] for p in part], *places.T.tolist()
+    columns = named, classes, [names[p] for p in part], *places.T.tolist()
     table = text.table(("name", "label", "split", "x", "y"), zip(*columns, strict=True))
     files.write(folder / "map.csv", table, within=folder.parent)
     files.write(folder / "map.json", json.dumps(held), within=folder.parent)
@@ -123,18 +120,20 @@ def by_number(values: np.ndarray) -> Range:
 def of_pictures(
     names: Sequence[str],
     places: np.ndarray,
-    colours: dict[str, Choices | Range],
+    colours: Mapping[str, Choices | Range],
     pixels: Callable[[int], np.ndarray],
+    of: int,
 ) -> MapOfPictures:
-    """What a page shows: each picture's name, place and colours, and of LANDMARKS drawn at random a thumbnail."""
+    """What a page shows, of a set of `of` pictures: the name, place and colours of those named, and of LANDMARKS drawn
+    at random a thumbnail."""
     order = numpy_generator(0, "map/thumbnails").permutation(len(names))
     shown = set(order[:LANDMARKS].tolist())
     return {
-        "of": len(names),
+        "of": of,
         "names": [text.printable(name) for name in names],
         "x": [round(x, 4) for x in places[:, 0].tolist()],
         "y": [round(y, 4) for y in places[:, 1].tolist()],
-        "colours": colours,
+        "colours": dict(colours),
         "thumbnails": [
             base64.b64encode(thumbnail(pixels(i), "WEBP")).decode() if i in shown else "" for i in range(len(names))
         ],

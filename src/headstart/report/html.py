@@ -159,10 +159,15 @@ class Page:
         return [figure for block in blocks for figure in block.figures]
 
 
+def may_enter(path: Path, largest: int) -> bool:
+    """Whether a file of up to `largest` bytes is there to go into the page: a folder from elsewhere may hold a pipe, or
+    a link to a file that is nobody's business."""
+    return not path.is_symlink() and path.is_file() and path.stat().st_size <= largest
+
+
 def embed(path: Path, title: str, alt: str) -> Picture | None:
-    """A PNG file as a picture of the page; None where it is missing, too large, or anything else: a folder from
-    elsewhere may hold a pipe, or a link to a file that is nobody's business."""
-    if path.is_symlink() or not path.is_file() or path.stat().st_size > LARGEST_PICTURE:
+    """A PNG file as a picture of the page; None where it is missing, too large, or anything else."""
+    if not may_enter(path, LARGEST_PICTURE):
         return None
     content = path.read_bytes()
     if not content.startswith(PNG):

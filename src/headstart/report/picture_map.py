@@ -11,7 +11,7 @@ from headstart.records.files import read_json
 from headstart.records.schema import MAP, MapOfPictures
 from headstart.records.text import visible
 from headstart.records.version import __version__
-from headstart.report.html import Page, PageSection, PictureMap, render
+from headstart.report.html import Page, PageSection, PictureMap, may_enter, render
 
 LARGEST = 4_000_000
 """Bytes of a file that is still put into a page: its 1,000 pictures are half of that."""
@@ -22,7 +22,7 @@ def read(path: Path) -> MapOfPictures | None:
 
     Raises InputError naming the file where it is not what a run writes.
     """
-    if path.is_symlink() or not path.is_file() or path.stat().st_size > LARGEST:
+    if not may_enter(path, LARGEST):
         return None
     held: MapOfPictures = read_json(path, MAP, "a run's map")
     columns = [held["x"], held["y"], held["thumbnails"], *(by["values"] for by in held["colours"].values())]

@@ -199,7 +199,8 @@ def load(study: str | Path, *, overrides: Sequence[str] = (), **selection: Any) 
         plugins=tuple(selected.plugin),
         added={str(k): str(v) for k, v in (values.get("added") or {}).items()},
     )
-    return _named_before(made, where)
+    _check_decides(made, where)
+    return made
 
 
 def expand(study: Study) -> list[Planned]:
@@ -412,15 +413,15 @@ def _seeds(seeds: Any, where: str) -> tuple[int, ...]:
     return tuple(dict.fromkeys(seeds))
 
 
-def _named_before(study: Study, where: str) -> Study:
-    """The study, whose runs are all judged by the probe that decides, those that are judged at all."""
-    if study.decides:
-        asked = [run.config.probe.names for run in expand(study) if run.config.stages == "probe"]
-        common = [name for name in PROBES if all(name in names for names in asked)]
-        if study.decides not in common:
-            right = f"one that every run is judged by: {', '.join(common) or 'there is none'}"
-            raise InputError(f"{where}: decides is {study.decides!r}; it must be {right}")
-    return study
+def _check_decides(study: Study, where: str) -> None:
+    """Refuse a probe that decides and does not judge every run that is judged at all."""
+    if not study.decides:
+        return
+    asked = [run.config.probe.names for run in expand(study) if run.config.stages == "probe"]
+    common = [name for name in PROBES if all(name in names for names in asked)]
+    if study.decides not in common:
+        right = f"one that every run is judged by: {', '.join(common) or 'there is none'}"
+        raise InputError(f"{where}: decides is {study.decides!r}; it must be {right}")
 
 
 def _compare(entries: Any, where: str) -> tuple[Any, ...]:

@@ -92,8 +92,7 @@ def _shown(
     colours["cluster"] = {"values": groups[chosen].tolist(), "names": clustered}
     colours["similarity to the nearest"] = by_number(similarity[chosen])
     names = [within.names[i] for i in chosen]
-    shown = of_pictures(names, places[chosen], colours, lambda i: within.picture(int(chosen[i])))
-    return shown | {"of": len(within)}
+    return of_pictures(names, places[chosen], colours, lambda i: within.picture(int(chosen[i])), len(within))
 
 
 def _parts(within: Embeddings) -> np.ndarray | None:
