@@ -11,6 +11,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from headstart.backbones import build
 from headstart.data.decode import FORMATS
+from headstart.records.names import Stem
 
 MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)
 
@@ -56,9 +57,11 @@ def loader(dataset: Dataset[Any], batch_size: int, workers: int) -> DataLoader[A
     )
 
 
-def network(name: str = "resnet34", size: int = 32, hidden_dim: int = 256, output_dim: int = 128) -> nn.Module:
+def network(
+    name: str = "resnet34", size: int = 32, hidden_dim: int = 256, output_dim: int = 128, stem: Stem = "imagenet"
+) -> nn.Module:
     """A backbone with the projection head in place of its classifier."""
-    backbone = build(name, size=size)
+    backbone = build(name, stem=stem, size=size)
     width = int(backbone.num_features)  # type: ignore[arg-type]
     return nn.Sequential(backbone, nn.Linear(width, hidden_dim), nn.ReLU(), nn.Linear(hidden_dim, output_dim))
 

@@ -102,7 +102,7 @@ def tables(device: str, quick: bool) -> list[Step]:
         "profile": (["step", "--device", device, *batch, "--profile"], 60),
         "step, resnet18": (["step", *rounds, *knn, "--only-headstart", "--compile", "default"], 150),
         "profile, resnet18": (["step", "--device", device, *knn, "--profile"], 60),
-        "photographs": (["step", *rounds, *photographs], 90),
+        "photographs": (["step", *rounds, *photographs], 120),
         "end to end": (["end_to_end", *rounds, *batch, *steps], 120),
         "compiled": ([*compiled, "default"], 150),
         "workers": (["workers", *rounds, *batch], 120),

@@ -10,16 +10,17 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from headstart.backbones import build
+from headstart.records.names import Stem
 
 
 class SimCLR(nn.Module):
     """The example's module."""
 
-    def __init__(self, backbone: str, size: int) -> None:
+    def __init__(self, backbone: str, size: int, stem: Stem = "imagenet") -> None:
         from lightly.models.modules import SimCLRProjectionHead
 
         super().__init__()
-        self.backbone = build(backbone, size=size)
+        self.backbone = build(backbone, stem=stem, size=size)
         width = int(self.backbone.num_features)  # type: ignore[arg-type]
         self.projection_head = SimCLRProjectionHead(width, width, 128)
 
@@ -60,11 +61,13 @@ def loader(views: Views, batch_size: int, workers: int) -> DataLoader[Any]:
 class Trainer:
     """Model, loss and optimiser of the example, and its step."""
 
-    def __init__(self, device: str, fast: bool, backbone: str = "resnet34", size: int = 32) -> None:
+    def __init__(
+        self, device: str, fast: bool, backbone: str = "resnet34", size: int = 32, stem: Stem = "imagenet"
+    ) -> None:
         from lightly.loss import NTXentLoss
 
         self.device, self.fast = device, fast
-        self.model = SimCLR(backbone, size).to(device)
+        self.model = SimCLR(backbone, size, stem).to(device)
         if fast:
             self.model = self.model.to(memory_format=torch.channels_last)
         self.criterion = NTXentLoss()

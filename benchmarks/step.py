@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from functools import partial
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from benchmarks import authors, common, lightly_users
 from headstart.augment import SimCLRAugment
@@ -25,6 +25,7 @@ from headstart.engine.device import choose
 from headstart.heads import ProjectionHead
 from headstart.ntxent import nt_xent
 from headstart.records.config import Config, ContrastiveConfig
+from headstart.records.names import Stem
 from headstart.training.step import SimCLR, Stepper
 from headstart.training.views import Batch
 
@@ -45,7 +46,7 @@ class Setting:
     pairs: int
     size: int
     backbone: str
-    stem: str
+    stem: Stem
     device: str
     precision: str
 
@@ -68,11 +69,11 @@ def model_of(setting: Setting, taps: bool = True) -> SimCLR:
 
 def headstart_step(setting: Setting, mode: str | None = None, graphs: bool = True, taps: bool = True) -> common.Way:
     """Seconds per pair of the real training step, its network compiled in torch.compile's `mode`."""
-    if mode or not graphs:
+    if not graphs:
         os.environ["HEADSTART_CUDA_GRAPHS"] = "0"  # every way has a process of its own
     run = real_step(setting, mode, taps)
     if mode:
-        report_compiling(OURS, mode, run)
+        report_compiling(f"{OURS}, {'passes recorded' if graphs else 'kernel by kernel'}", mode, run)
     return lambda: common.steady(run, setting.pairs)
 
 
@@ -85,7 +86,7 @@ def real_step(setting: Setting, mode: str | None = None, taps: bool = True) -> C
     if mode:
         if setting.device == "cpu":  # traced, the loops of small_maps take many minutes
             live_taps.LiveConv2d._conv_forward = torch.compiler.disable(live_taps.LiveConv2d._conv_forward)  # type: ignore[method-assign]
-        stepper.parallel = torch.compile(stepper.model, mode=mode)  # type: ignore[assignment]
+        stepper.model.compile(mode=mode)
     frames = torch.empty(setting.pairs, 3, 1, 1, dtype=torch.uint8)
     augment = SimCLRAugment(setting.size)
     batch = Batch(torch.arange(setting.pairs), frames, [augment.plan(augment.draw(0, 1, 1))])
@@ -112,9 +113,14 @@ def profile(setting: Setting) -> None:
     print(seen.key_averages().table(sort_by=order, row_limit=20, max_name_column_width=50))
 
 
+def authors_network(setting: Setting) -> nn.Module:
+    """The authors' network of the setting's backbone."""
+    return authors.network(setting.backbone, setting.size, stem=setting.stem).to(setting.device)
+
+
 def authors_step(setting: Setting) -> common.Way:
     """Seconds per pair of the authors' way."""
-    network = authors.network().to(setting.device)
+    network = authors_network(setting)
     optimizer = torch.optim.SGD(network.parameters(), lr=0.01, momentum=0.9, weight_decay=1e-5)
     one, two = setting.views().chunk(2)
     return lambda: common.steady(lambda: authors.step(network, optimizer, one, two), setting.pairs)
@@ -122,7 +128,7 @@ def authors_step(setting: Setting) -> common.Way:
 
 def lightly_step(setting: Setting, fast: bool) -> common.Way:
     """Seconds per pair of lightly's example."""
-    trainer = lightly_users.Trainer(setting.device, fast)
+    trainer = lightly_users.Trainer(setting.device, fast, setting.backbone, setting.size, setting.stem)
     one, two = setting.views().chunk(2)
     return lambda: common.steady(lambda: trainer.step(one, two), setting.pairs)
 
@@ -131,7 +137,7 @@ def rung(
     setting: Setting, channels_last: bool = False, low: bool = False, live: bool = False, mode: str | None = None
 ) -> common.Way:
     """Seconds per pair of the authors' network with parts of Headstart's step, compiled in torch.compile's `mode`."""
-    model, x = authors.network().to(setting.device), setting.views()
+    model, x = authors_network(setting), setting.views()
     if channels_last:
         model = model.to(memory_format=torch.channels_last)
         x = x.contiguous(memory_format=torch.channels_last)
@@ -189,7 +195,9 @@ def main(argv: list[str]) -> None:
         makes["Headstart's step, without live taps"] = partial(headstart_step, setting, taps=False)
     if mode := chosen.compile:
         makes[f"+ {chosen.precision}, compiled"] = partial(rung, setting, True, low, False, mode)
-        makes["Headstart's step, compiled"] = partial(headstart_step, setting, mode)
+        makes["Headstart's step, compiled"] = partial(headstart_step, setting, mode, graphs=False)
+        if chosen.device.startswith("cuda"):
+            makes["Headstart's step, compiled, its passes recorded"] = partial(headstart_step, setting, mode)
     with common.apart(makes) as ways:
         times = common.interleave(ways, chosen.rounds)
     common.table(f"{chosen.backbone}, {chosen.size} px, {chosen.batch_size} pairs", times, "pairs")
