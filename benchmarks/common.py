@@ -55,10 +55,10 @@ def once(function: Callable[[], object], units: int = 1) -> float:
     return (time.perf_counter() - start) / units
 
 
-def steady(step: Callable[[], object], units: int = 1) -> float:
-    """Seconds per unit of one step among many: a GPU is given STEPS without a wait in between, as a training gives
+def steady(step: Callable[[], object], units: int = 1, steps: int = STEPS) -> float:
+    """Seconds per unit of one step among many: a GPU is given `steps` without a wait in between, as a training gives
     them; a CPU one."""
-    steps = STEPS if torch.cuda.is_initialized() else 1
+    steps = steps if torch.cuda.is_initialized() else 1
     return once(lambda: [step() for _ in range(steps)], units * steps)
 
 

@@ -6,7 +6,8 @@
     python -m benchmarks gpu --device cpu --quick --out /tmp/dry         # small, to see that every command is right
 
 A step that would not end within what is left of the budget is left out, and said. One that fails or is cut off stops no
-other. Goes out: OUT/log.txt with all that the steps printed, OUT/steps.json, and of each training its result.json.
+other. Goes out: OUT/log.txt with all that the steps printed, OUT/steps.json, and of each training its result.json and
+metrics.jsonl.
 """
 
 import argparse
@@ -94,7 +95,7 @@ def tables(device: str, quick: bool) -> list[Step]:
     """The benchmarks, and the step through torch.compile."""
     rounds = ["--device", device, "--rounds", "1" if quick else "5"]
     batch, steps = ["--batch-size", "16" if quick else "1280"], ["--steps", "1" if quick else "20"]
-    photographs = ["--size", "224", "--backbone", "resnet50", "--batch-size", "4" if quick else "128"]
+    photographs = ["--size", "224", "--backbone", "resnet50", "--batch-size", "4" if quick else "32", "--steps", "5"]
     knn = ["--backbone", "resnet18", "--stem", "cifar", "--batch-size", "16" if quick else "512"]
     compiled = ["step", *rounds, *batch, "--only-headstart", "--compile"]
     commands: dict[str, tuple[list[str], float]] = {
@@ -102,7 +103,7 @@ def tables(device: str, quick: bool) -> list[Step]:
         "profile": (["step", "--device", device, *batch, "--profile"], 60),
         "step, resnet18": (["step", *rounds, *knn, "--only-headstart", "--compile", "default"], 150),
         "profile, resnet18": (["step", "--device", device, *knn, "--profile"], 60),
-        "photographs": (["step", *rounds, *photographs], 120),
+        "photographs": (["step", *rounds, *photographs], 150),
         "end to end": (["end_to_end", *rounds, *batch, *steps], 120),
         "compiled": ([*compiled, "default"], 150),
         "workers": (["workers", *rounds, *batch], 120),
@@ -117,8 +118,8 @@ def tables(device: str, quick: bool) -> list[Step]:
 def targets(device: str, quick: bool, folder: Path, pictures: str) -> list[Step]:
     """The paper's run on CIFAR-10 (SimCLR in one minute, two at most; its autoencoder's epochs are only counted), and
     84.8 % by the 200 nearest neighbours, with the settings of lightly's published CIFAR-10 benchmark (five minutes, ten
-    at most). Their result.json has the seconds of each stage, and the probe `knn` with its `wide`. Between them what
-    lightly's own parts make of the same pictures in 40 epochs."""
+    at most), also compiled. Their result.json has the seconds of each stage, and the probe `knn` with its `wide`.
+    Between them what lightly's own parts make of the same pictures in 40 epochs."""
     chosen = [pictures, "--device", device, "--probe.names", "knn"]
     less = ["--data.limit", "400", "--autoencoder.epochs", "1"] if quick else []
 
@@ -127,7 +128,7 @@ def targets(device: str, quick: bool, folder: Path, pictures: str) -> list[Step]
         return ["--contrastive.epochs", str(epochs), "--contrastive.batch-size", str(pairs)]
 
     paper = ["pretrain", *chosen, "--out", str(folder / "paper"), "--autoencoder.epochs", "5", *size(150, 1280), *less]
-    knn = ["pretrain", *chosen, "--out", str(folder / "knn"), *size(200, 512), *less]
+    knn = ["pretrain", *chosen, *size(200, 512), *less]
     knn += ["--backbone.name", "resnet18", "--backbone.stem", "cifar"]
     knn += ["--head.init", "random", "--head.no-frozen", "--head.hidden-dim", "512", "--head.batch-norm"]
     knn += ["--contrastive.lr", "0.24", "--contrastive.weight-decay", "5e-4"]
@@ -137,7 +138,8 @@ def targets(device: str, quick: bool, folder: Path, pictures: str) -> list[Step]
     return [
         Step("paper", [*RUN, *paper], 180),
         Step("parity", [*BENCH, *parity], 420),
-        Step("knn", [*RUN, *knn], 600),
+        Step("knn", [*RUN, *knn, "--out", str(folder / "knn")], 600),
+        Step("compiled, whole", [*RUN, *knn, "--out", str(folder / "compiled"), "--contrastive.compile"], 480),
     ]
 
 
@@ -172,9 +174,10 @@ def take(step: Step, log: IO[str]) -> tuple[str, float]:
 
 
 def keep_results(folder: Path, out: Path) -> None:
-    """OUT/NAME.json of every training: result.json is small, weights are not."""
+    """OUT/NAME.json and NAME.jsonl of every training: result.json and metrics.jsonl are small, weights are not."""
     for result in sorted(folder.glob("*/result.json")):
         (out / f"{result.parent.name}.json").write_bytes(result.read_bytes())
+        (out / f"{result.parent.name}.jsonl").write_bytes(result.with_name("metrics.jsonl").read_bytes())
 
 
 def main(argv: list[str]) -> None:

@@ -49,6 +49,7 @@ class Setting:
     stem: Stem
     device: str
     precision: str
+    steps: int = common.STEPS
 
     def views(self) -> Tensor:
         """Both views of the pairs."""
@@ -74,7 +75,7 @@ def headstart_step(setting: Setting, mode: str | None = None, graphs: bool = Tru
     run = real_step(setting, mode, taps)
     if mode:
         report_compiling(f"{OURS}, {'passes recorded' if graphs else 'kernel by kernel'}", mode, run)
-    return lambda: common.steady(run, setting.pairs)
+    return lambda: common.steady(run, setting.pairs, setting.steps)
 
 
 def real_step(setting: Setting, mode: str | None = None, taps: bool = True) -> Callable[[], object]:
@@ -123,14 +124,14 @@ def authors_step(setting: Setting) -> common.Way:
     network = authors_network(setting)
     optimizer = torch.optim.SGD(network.parameters(), lr=0.01, momentum=0.9, weight_decay=1e-5)
     one, two = setting.views().chunk(2)
-    return lambda: common.steady(lambda: authors.step(network, optimizer, one, two), setting.pairs)
+    return lambda: common.steady(lambda: authors.step(network, optimizer, one, two), setting.pairs, setting.steps)
 
 
 def lightly_step(setting: Setting, fast: bool) -> common.Way:
     """Seconds per pair of lightly's example."""
     trainer = lightly_users.Trainer(setting.device, fast, setting.backbone, setting.size, setting.stem)
     one, two = setting.views().chunk(2)
-    return lambda: common.steady(lambda: trainer.step(one, two), setting.pairs)
+    return lambda: common.steady(lambda: trainer.step(one, two), setting.pairs, setting.steps)
 
 
 def rung(
@@ -155,7 +156,7 @@ def rung(
 
     if mode:
         report_compiling("plain", mode, run)
-    return lambda: common.steady(run, setting.pairs)
+    return lambda: common.steady(run, setting.pairs, setting.steps)
 
 
 OURS = "Headstart's step (frozen first layer, kept memory)"
@@ -165,6 +166,7 @@ def main(argv: list[str]) -> None:
     """Print the table and the share of the limit."""
     parser = common.options("step", __doc__, rounds=5)
     parser.add_argument("--batch-size", type=int, default=256, help="pairs")
+    parser.add_argument("--steps", type=int, default=common.STEPS, help="of each way in a round, on a GPU")
     parser.add_argument("--size", type=int, default=32)
     parser.add_argument("--backbone", default="resnet34")
     parser.add_argument("--stem", choices=("imagenet", "cifar"), default="imagenet")
@@ -174,7 +176,9 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--compile", choices=modes, help="the same compiled, in this mode of torch.compile")
     parser.add_argument("--profile", action="store_true", help="only where the time of Headstart's step goes")
     chosen = parser.parse_args(argv)
-    setting = Setting(chosen.batch_size, chosen.size, chosen.backbone, chosen.stem, chosen.device, chosen.precision)
+    setting = Setting(
+        chosen.batch_size, chosen.size, chosen.backbone, chosen.stem, chosen.device, chosen.precision, chosen.steps
+    )
     torch.set_num_threads(chosen.threads or common.cores())
     print(common.machine(chosen.device))
     if chosen.profile:

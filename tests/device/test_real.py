@@ -107,6 +107,17 @@ def test_a_run_records_its_passes(gpu: torch.device, options: dict[str, Any], mo
     assert stages.stepper(plain).recorded is None
 
 
+def test_compiled_passes_are_recorded(gpu: torch.device, monkeypatch: pytest.MonkeyPatch) -> None:
+    """torch.compile's kernels in a graph: the losses are those of the plain network, to float32's rounding."""
+    monkeypatch.setattr(stages, "compute", lambda device: Compute(device, torch.float32))
+    compiled = stages.simclr(gpu, lr=0.001, compile=True)
+    losses = losses_of(compiled)
+    stepper = stages.stepper(compiled)
+    assert stepper.network is not stepper.parallel
+    assert stepper.recorded is not None
+    assert losses_of(stages.simclr(gpu, lr=0.001)) == pytest.approx(losses, rel=0.02)
+
+
 def test_a_released_layer_is_recorded_anew(gpu: torch.device) -> None:
     stage = stages.simclr(gpu)
     losses_of(stage)

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from headstart.engine import attention
 from headstart.records.config import DEVICES
 from headstart.records.errors import InputError, RunError
 from headstart.records.validation import MOST_THREADS
@@ -48,7 +49,8 @@ class Compute:
         """The context in which forward passes run."""
         if self.dtype == torch.float32:
             return contextlib.nullcontext()
-        return torch.autocast(self.device.type, dtype=self.dtype)
+        low = torch.autocast(self.device.type, dtype=self.dtype)
+        return attention.in_float32(low) if attention.pays(self.device, self.dtype) else low
 
     @property
     def precision(self) -> str:

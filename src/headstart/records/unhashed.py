@@ -8,6 +8,7 @@ NOT_HASHED = {
     "loggers",
     "stages",
     "checkpoint",
+    "contrastive.compile",
     "data.sources",
     "data.download",
     "data.memory_gib",

@@ -102,6 +102,8 @@ def resolve(config: Config, images: Images, splits: Splits, compute: Compute) ->
         raise InputError(f"{len(images)} pictures are too few: {n_train} would be left to train on, and SimCLR needs 2")
     settings = config.contrastive
     augment, notes = _colours(config.augment, images)
+    if settings.compile and compute.device.type != "cuda":
+        notes.append(f"contrastive.compile is for a GPU, and left out on this {compute.device.type}")
     size = images.training_size(config.data.size, config.data.auto_size)
     network, fetch = config.backbone, config.stages != "autoencoder"
     if read := backbones.check(network.name, stem=network.stem, weights=network.weights, size=size, fetch=fetch):

@@ -9,6 +9,7 @@ import inspect
 import itertools
 import math
 import sys
+import warnings
 from collections.abc import Iterator
 from typing import Any
 
@@ -67,7 +68,8 @@ class Stepper:
 
     All batches have the same number of pictures. `release` lets a frozen first layer train from then on. It gets an
     optimiser group of its own, so that the order of the groups, and with it a resumed run, does not depend on when that
-    happened.
+    happened. `network` is what `contrastive.compile` compiles, for whole batches: those of validation have other sizes,
+    and a chunk's two passes must draw the same dropout.
     """
 
     def __init__(self, model: SimCLR, augment: SimCLRAugment, config: Config, compute: Compute) -> None:
@@ -76,13 +78,26 @@ class Stepper:
         self._begin()
 
     def _begin(self) -> None:
-        self.parallel, self.taken = self._wrap(), 0
+        self.parallel = (
+            self.model if distributed.world_size() == 1 else DistributedDataParallel(self.model, **OWN_BUFFERS)
+        )
+        self.network = compiled(self.parallel, self.config, self.compute)
+        self.taken = 0
         self.recorded: graphs.Passes | None = None
 
-    def _wrap(self) -> nn.Module:
-        if distributed.world_size() == 1:
-            return self.model
-        return DistributedDataParallel(self.model, **OWN_BUFFERS)
+    def _forward(self, views: Tensor) -> tuple[Tensor, Tensor]:
+        """h (2n, num_features) and z (2n, output_dim), with a graph."""
+        try:
+            with self.compute.autocast():
+                h, z = self.network(views)
+        except RuntimeError as error:
+            if self.network is self.parallel or not isinstance(error, torch._dynamo.exc.TorchDynamoException):
+                raise
+            cause = str(getattr(error, "inner_exception", error)).strip().splitlines()[0]
+            progress.say(f"the network is not compiled, which is slower: {cause}")
+            self.network = self.parallel
+            return self._forward(views)
+        return h, z
 
     def release(self) -> None:
         """Let the head's first layer train."""
@@ -108,12 +123,11 @@ class Stepper:
     def _whole(self, batch: Batch, position: tuple[int, int]) -> tuple[Tensor, Tensor]:
         views = self._views(batch.frames, batch.plans[0])
         if self.taken == RECORD_AFTER:
-            self.recorded = graphs.recorded(self.model, views, self.compute)
+            self.recorded = graphs.recorded(self.network, views, self.compute)
         self.taken += 1
         if self.recorded is not None:
             return self.recorded(views, lambda z: loss_of(z, self.config, position))
-        with self.compute.autocast():
-            h, z = self.parallel(views)
+        h, z = self._forward(views)
         loss = loss_of(z, self.config, position)
         loss.backward()
         return loss.detach(), h.detach()
@@ -165,6 +179,14 @@ class Stepper:
 
     def _views(self, frames: Tensor, plan: ViewPlan) -> Tensor:
         return self.augment.apply(frames, plan).contiguous(memory_format=torch.channels_last)
+
+
+def compiled(network: nn.Module, config: Config, compute: Compute) -> nn.Module:
+    """The network through torch.compile where `contrastive.compile` asks for it; elsewhere than on a GPU as it is."""
+    if not config.contrastive.compile or compute.device.type != "cuda":
+        return network
+    warnings.filterwarnings("ignore", "Dynamo detected a call to a `functools.lru_cache`")  # live_taps', of sizes alone
+    return torch.compile(network)  # type: ignore[return-value]
 
 
 def loss_of(z: Tensor, config: Config, position: tuple[int, ...], group: dist.ProcessGroup | None = None) -> Tensor:
