@@ -1,10 +1,11 @@
 """Attention under bfloat16 on a CPU is float32's, where that is the faster."""
 
-from typing import Any
+import contextlib
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn import functional
 
 from headstart import backbones
 from headstart.engine import attention
@@ -12,7 +13,6 @@ from headstart.engine.device import Compute
 
 CPU = torch.device("cpu")
 LOW = Compute(CPU, torch.bfloat16)
-kernel: Any = torch.nn.functional.scaled_dot_product_attention
 
 
 def parts(dtype: torch.dtype = torch.bfloat16) -> list[Tensor]:
@@ -23,28 +23,39 @@ def parts(dtype: torch.dtype = torch.bfloat16) -> list[Tensor]:
     ]
 
 
-@pytest.fixture(params=[True, False], ids=["without tiles", "with tiles"])
+@pytest.fixture(params=["AVX512", "AVX2", "tiles", "SVE256"])
 def pays(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
-    """Processors of both kinds."""
-    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: not request.param, raising=False)
-    return bool(request.param)
+    """Processors of four kinds, and whether float32 is the faster one there."""
+    capability = "AVX512" if request.param == "tiles" else request.param
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: request.param == "tiles", raising=False)
+    return request.param.startswith("AVX")
 
 
 def test_it_is_computed_in_float32_where_there_are_no_tiles(pays: bool) -> None:
-    """The output is rounded once, and every gradient."""
-    low, wide = parts(), parts(torch.float32)
+    """The output is rounded once, and every gradient; elsewhere both are autocast's own."""
+    assert attention.pays(CPU, torch.bfloat16) is pays
+    ours, expected = parts(), parts(torch.float32 if pays else torch.bfloat16)
     with LOW.autocast():
-        output = kernel(low[0], low[1], value=low[2], is_causal=True)
-    expected = kernel(*wide, is_causal=True)
-    assert output.dtype == torch.bfloat16
-    assert torch.equal(output, expected.to(torch.bfloat16)) or not pays
-    torch.testing.assert_close(output.float(), expected, rtol=0.02, atol=0.02)
+        output = attend(ours)
+    if pays:
+        same = attend(expected).to(torch.bfloat16)
+    else:
+        with torch.autocast("cpu", torch.bfloat16):
+            same = attend(expected)
+    assert torch.equal(output, same)
     output.float().square().sum().backward()
-    expected.to(torch.bfloat16).float().square().sum().backward()
-    for one, other in zip(low, wide, strict=True):
+    same.float().square().sum().backward()
+    for one, other in zip(ours, expected, strict=True):
         assert one.grad is not None
         assert other.grad is not None
-        assert torch.equal(one.grad, other.grad.to(torch.bfloat16)) or not pays
+        assert torch.equal(one.grad, other.grad.to(torch.bfloat16))
+
+
+def attend(given: list[Tensor]) -> Tensor:
+    """As timm does, by the name in torch.nn.functional."""
+    query, key, value = given
+    return functional.scaled_dot_product_attention(query, key, value=value, is_causal=True)
 
 
 @pytest.mark.parametrize(
@@ -54,14 +65,20 @@ def test_it_takes_every_mask(mask: Tensor) -> None:
     """And a scale and no dropout, named or not."""
     low = parts()
     with attention.in_float32(torch.autocast("cpu", torch.bfloat16)):
-        output = kernel(*low, mask, 0.0, scale=0.5)
-    expected = kernel(*parts(torch.float32), mask, 0.0, scale=0.5)
+        output = masked(low, mask)
+    expected = masked(parts(torch.float32), mask)
     assert torch.equal(output, expected.to(torch.bfloat16))
 
 
-def test_a_transformer_asks_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What timm's attention calls is what is replaced."""
-    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False, raising=False)
+def masked(given: list[Tensor], mask: Tensor) -> Tensor:
+    """A mask and no dropout by position, a scale by name."""
+    query, key, value = given
+    return functional.scaled_dot_product_attention(query, key, value, mask, 0.0, scale=0.5)
+
+
+@pytest.mark.parametrize("name", ["timm:test_vit", "vit_b_32"])
+def test_a_transformer_finds_it(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """timm's attention and torch's nn.MultiheadAttention, in training."""
     given: list[torch.dtype] = []
     wide = attention._wide
 
@@ -71,11 +88,45 @@ def test_a_transformer_asks_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
         return wide(value)
 
     monkeypatch.setattr(attention, "_wide", seen)
-    network = backbones.build("timm:test_vit", size=32).train()
-    with LOW.autocast():
+    network = backbones.build(name, size=32).train()
+    with attention.in_float32(torch.autocast("cpu", torch.bfloat16)):
         h = network(torch.randn(2, 3, 32, 32))
     assert set(given) == {torch.bfloat16}
     h.float().sum().backward()
+
+
+def test_the_short_way_of_evaluation_stays_open() -> None:
+    """nn.MultiheadAttention takes one kernel there for all it does, unless something watches torch's functions."""
+    layer = nn.MultiheadAttention(16, 2, batch_first=True).eval()
+    x = torch.randn(2, 5, 16)
+    context = attention.in_float32(torch.autocast("cpu", torch.bfloat16))
+    with torch.inference_mode(), context, torch.profiler.profile() as seen:
+        layer(x, x, x, need_weights=False)
+    assert "aten::_native_multi_head_attention" in {event.key for event in seen.key_averages()}
+
+
+def test_torchs_function_is_back_after_the_last_context() -> None:
+    """Contexts of several threads end in any order; an error ends one too."""
+    kernel = functional.scaled_dot_product_attention
+    one, two = (attention.in_float32(contextlib.nullcontext()) for _ in range(2))
+    one.__enter__()
+    two.__enter__()
+    assert functional.scaled_dot_product_attention is not kernel
+    one.__exit__(None, None, None)
+    assert functional.scaled_dot_product_attention is not kernel
+    two.__exit__(None, None, None)
+    assert functional.scaled_dot_product_attention is kernel
+    with pytest.raises(ZeroDivisionError), attention.in_float32(torch.autocast("cpu", torch.bfloat16)):
+        _ = 1 / 0
+    assert functional.scaled_dot_product_attention is kernel
+
+
+def test_out_of_autocast_it_is_torchs_own() -> None:
+    """Where a part of a network wants its own precision, and in other threads."""
+    given = parts()
+    with attention.in_float32(torch.autocast("cpu", torch.bfloat16)), torch.autocast("cpu", enabled=False):
+        output = attend(given)
+    assert torch.equal(output, attend(parts()))
 
 
 def test_elsewhere_nothing_changes() -> None:

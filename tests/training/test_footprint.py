@@ -59,11 +59,25 @@ def test_what_a_pair_takes_is_what_autograd_keeps_of_it(name: str, norms: str) -
             parameter.requires_grad_(True)
     tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}
     two, four = (footprint._kept(model, tensors, 2 * pairs, 32, torch.float32) for pairs in (2, 4))
-    counted = footprint.counted(name, "imagenet", 32, norms, 0.0, 1, torch.float32)
+    counted = footprint.counted(name, "imagenet", 32, norms, 0.0, 1, torch.float32, False)
     kept = (four - two) / 2
     assert kept < counted.pair < 2 * kept  # and the largest map on its way
     assert counted.normed == (name == "resnet18" and norms == "batch")
     assert counted.weights == sum(p.nbytes for p in model.parameters())
+
+
+def test_attention_in_float32_is_counted() -> None:
+    """Against real tensors, of a network whose attention is torch's function."""
+    model = SimCLR(backbones.build("timm:test_vit", size=32), torch.nn.Identity()).train()
+    tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+    wide, low = (
+        [footprint._kept(model, tensors, 2 * pairs, 32, torch.bfloat16, way) for pairs in (2, 4)]
+        for way in (True, False)
+    )
+    assert wide[1] - wide[0] > low[1] - low[0]
+    for way, (two, four) in ((True, wide), (False, low)):
+        counted = footprint.counted("timm:test_vit", "imagenet", 32, "batch", 0.0, 1, torch.bfloat16, way)
+        assert counted.kept == (four - two) // 2
 
 
 def with_free(monkeypatch: pytest.MonkeyPatch, free: int | None) -> list[str]:

@@ -6,14 +6,19 @@ rest of the network stays in bfloat16.
 """
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import threading
+from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
-from torch.overrides import TorchFunctionMode
+from torch import Tensor
+from torch.nn import functional
 
-_ATTENTION = torch.nn.functional.scaled_dot_product_attention
+_KERNEL = functional.scaled_dot_product_attention
+_LOCK = threading.Lock()
+_within = 0
+"""Contexts that are open, in all threads."""
 
 
 def pays(device: torch.device, dtype: torch.dtype) -> bool:
@@ -28,28 +33,31 @@ def pays(device: torch.device, dtype: torch.dtype) -> bool:
 def in_float32(autocast: AbstractContextManager[object]) -> Iterator[None]:
     """`autocast` on a CPU, but that attention is float32's, rounded to autocast's precision, and so are its gradients.
 
-    nn.MultiheadAttention keeps the choice of torch, which shows no mode what it calls.
+    Networks find the function by its name in torch.nn.functional, where another stands meanwhile: a TorchFunctionMode
+    would cost every operation of every network, and close the way that nn.MultiheadAttention takes in evaluation.
     """
-    with autocast, _InFloat32():
-        yield
+    global _within
+    with _LOCK:
+        _within += 1
+        functional.scaled_dot_product_attention = _attention
+    try:
+        with autocast:
+            yield
+    finally:
+        with _LOCK:
+            _within -= 1
+            if not _within:
+                functional.scaled_dot_product_attention = _KERNEL
 
 
-class _InFloat32(TorchFunctionMode):
-    def __torch_function__(
-        self,
-        function: Callable[..., Any],
-        types: Sequence[type],
-        args: Sequence[Any] = (),
-        kwargs: Mapping[str, Any] | None = None,
-    ) -> Any:
-        named = dict(kwargs or {})
-        if function is not _ATTENTION or not torch.is_autocast_enabled("cpu"):
-            return function(*args, **named)
-        with torch.autocast("cpu", enabled=False):
-            output = function(*map(_wide, args), **{name: _wide(value) for name, value in named.items()})
-        return output.to(torch.get_autocast_dtype("cpu"))
+def _attention(*args: Any, **named: Any) -> Tensor:
+    if not torch.is_autocast_enabled("cpu"):  # another thread's, or within a part that wants its own precision
+        return _KERNEL(*args, **named)
+    with torch.autocast("cpu", enabled=False):
+        output = _KERNEL(*map(_wide, args), **{name: _wide(value) for name, value in named.items()})
+    return output.to(torch.get_autocast_dtype("cpu"))
 
 
 def _wide(value: Any) -> Any:
     """A tensor of numbers in float32; a mask of truths, a number as it is."""
-    return value.float() if isinstance(value, torch.Tensor) and value.is_floating_point() else value
+    return value.float() if isinstance(value, Tensor) and value.is_floating_point() else value

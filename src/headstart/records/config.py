@@ -249,7 +249,7 @@ class ContrastiveConfig:
     """Pairs held on the device at once; the loss still sees the whole batch (GradCache). Unset: all
     that fit the free memory, said where that is not the whole batch."""
     compile: bool = False
-    """On a GPU, put the network through torch.compile: a minute at the start, and a long training is done sooner."""
+    """On a GPU, put the network through torch.compile: some 20 to 80 s first, and a long training is done sooner."""
     keep: Literal["last", "best", "best-probe"] = "last"
     """The weights a run ends with: of the last epoch, of the lowest validation loss, or the best of given, interpolated
     and adapted weights by cross-validated probes on the labels of train and val."""

@@ -141,9 +141,8 @@ def seconds_of_pair(config: Config, side: int) -> float:
     compute = choose(config.device, config.precision, config.threads)
     whole = config.contrastive.batch_size or 256
     pairs = min(whole, CALIBRATION_PAIRS) if compute.device.type == "cpu" else whole
-    config = replace(
-        config, data=replace(config.data, size=side), contrastive=replace(config.contrastive, batch_size=pairs, lr=1e-3)
-    )
+    settings = replace(config.contrastive, batch_size=pairs, lr=1e-3, compile=False)  # compiling would be timed with it
+    config = replace(config, data=replace(config.data, size=side), contrastive=settings)
     backbone = backbones.build(config.backbone.name, stem=config.backbone.stem, size=side)
     live_taps.apply(backbone, side)
     head = of_kind(backbone.num_features, config.head)  # type: ignore[arg-type]

@@ -19,7 +19,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from headstart import backbones, heads
 from headstart.backbones.blocks import freeze
 from headstart.data import Images
-from headstart.engine import distributed, memory
+from headstart.engine import attention, distributed, memory
 from headstart.engine.device import Compute, processes_here
 from headstart.records.config import BackboneConfig, Config, differences
 from headstart.records.errors import InputError
@@ -87,7 +87,7 @@ def fitted(config: Config, images: Images, compute: Compute, begun: Config | Non
 def check_batch(network: BackboneConfig, size: int, pictures: int, compute: Compute) -> None:
     """Raise InputError where training on so many pictures at once cannot fit, naming how many can (`--batch-size`)."""
     free = _free(compute)
-    found = counted(network.name, network.stem, size, "batch", 0.0, 1, compute.dtype)
+    found = counted(network.name, network.stem, size, "batch", 0.0, 1, compute.dtype, _wide(compute))
     # Weights, gradients, AdamW's moments, the best epoch's weights; all but the gradients again in the checkpoint.
     cost = Cost(found.pair // 2, found.constant + 9 * found.weights)
     if free is None or cost.of(pictures) <= free:
@@ -118,7 +118,14 @@ def simclr_cost(config: Config, images: Images, compute: Compute) -> tuple[Cost,
     assert settings.batch_size is not None
     assert isinstance(size, int)
     found = counted(
-        network.name, network.stem, size, settings.norms, settings.frozen_share, settings.passes, compute.dtype
+        network.name,
+        network.stem,
+        size,
+        settings.norms,
+        settings.frozen_share,
+        settings.passes,
+        compute.dtype,
+        _wide(compute),
     )
     head = heads.of_kind(backbones.num_features(network.name), config.head, torch.Generator())
     normed = found.normed or any(isinstance(module, _BatchNorm) for module in head.modules())
@@ -161,9 +168,9 @@ class Counted:
 
 @functools.lru_cache
 def counted(
-    name: str, stem: str, size: int, norms: str, frozen_share: float, passes: int, dtype: torch.dtype
+    name: str, stem: str, size: int, norms: str, frozen_share: float, passes: int, dtype: torch.dtype, wide: bool
 ) -> Counted:
-    """What a backbone takes in training, from two and four pairs without content."""
+    """What a backbone takes in training, from two and four pairs without content; `wide`: attention in float32."""
     backbone = copy.deepcopy(backbones.sketch(name, stem, size))
     freeze(backbone, frozen_share)
     model = SimCLR(backbone, nn.Identity(), passes, norms).train()
@@ -184,14 +191,20 @@ def counted(
             key: torch.empty(tensor.shape, dtype=tensor.dtype, requires_grad=tensor.requires_grad)
             for key, tensor in [*model.named_parameters(), *model.named_buffers()]
         }
-        two, four = (_kept(model, tensors, 2 * pairs, size, dtype) for pairs in (2, 4))
+        two, four = (_kept(model, tensors, 2 * pairs, size, dtype, wide) for pairs in (2, 4))
     kept = (four - two) // 2
     weights = sum(p.nbytes for p in backbone.parameters())
     normed = any(isinstance(module, _BatchNorm) and module.training for module in model.modules())
     return Counted(kept, largest // 4, two - 2 * kept, weights, normed)
 
 
-def _kept(model: nn.Module, tensors: dict[str, Tensor], views: int, size: int, dtype: torch.dtype) -> int:
+def _wide(compute: Compute) -> bool:
+    return attention.pays(compute.device, compute.dtype)
+
+
+def _kept(
+    model: nn.Module, tensors: dict[str, Tensor], views: int, size: int, dtype: torch.dtype, wide: bool = False
+) -> int:
     """Bytes that autograd keeps of a forward pass, the weights themselves left out."""
     own = {tensor.untyped_storage()._cdata for tensor in tensors.values()}
     kept: dict[int, torch.UntypedStorage] = {}
@@ -203,9 +216,10 @@ def _kept(model: nn.Module, tensors: dict[str, Tensor], views: int, size: int, d
         return tensor
 
     x = torch.empty(views, 3, size, size).contiguous(memory_format=torch.channels_last)
+    low = torch.autocast("cpu", dtype=dtype, enabled=dtype != torch.float32)
     with (
         torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor),
-        torch.autocast("cpu", dtype=dtype, enabled=dtype != torch.float32),
+        attention.in_float32(low) if wide else low,
     ):
         torch.func.functional_call(model, tensors, (x,))
     return sum(storage.nbytes() for storage in kept.values())

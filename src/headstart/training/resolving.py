@@ -16,6 +16,7 @@ from headstart.data import splits as splitting
 from headstart.data.growing import Growth
 from headstart.data.named import set_of
 from headstart.data.splits import Splits
+from headstart.engine import distributed
 from headstart.engine.device import Compute
 from headstart.engine.progress import say
 from headstart.evaluate.views import augmenter
@@ -78,9 +79,22 @@ def prepare(
     splits = splits or splitting.make(images, config.data)
     resolved, notes = resolve(config, images, splits, compute)
     resolved, cut = footprint.fitted(resolved, images, compute, begun)
-    for note in [*notes, *cut] if not quiet else ():
+    for note in [*notes, *cut, *_not_compiled(resolved, compute)] if not quiet else ():
         say(note)
     return Prepared(resolved, images, splits, growth, remembers)
+
+
+def _not_compiled(config: Config, compute: Compute) -> list[str]:
+    """Why `contrastive.compile` is left out, where it is."""
+    settings = config.contrastive
+    assert settings.batch_size is not None
+    if not settings.compile:
+        return []
+    if compute.device.type != "cuda":
+        return [f"contrastive.compile is for a GPU, and left out on this {compute.device.type}"]
+    if settings.chunk is not None and settings.chunk < settings.batch_size // distributed.world_size():
+        return ["contrastive.compile is for whole batches, and left out of chunks"]
+    return []
 
 
 def _as_begun(config: Config, begun: Config) -> Config:
@@ -102,8 +116,6 @@ def resolve(config: Config, images: Images, splits: Splits, compute: Compute) ->
         raise InputError(f"{len(images)} pictures are too few: {n_train} would be left to train on, and SimCLR needs 2")
     settings = config.contrastive
     augment, notes = _colours(config.augment, images)
-    if settings.compile and compute.device.type != "cuda":
-        notes.append(f"contrastive.compile is for a GPU, and left out on this {compute.device.type}")
     size = images.training_size(config.data.size, config.data.auto_size)
     network, fetch = config.backbone, config.stages != "autoencoder"
     if read := backbones.check(network.name, stem=network.stem, weights=network.weights, size=size, fetch=fetch):

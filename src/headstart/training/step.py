@@ -85,20 +85,6 @@ class Stepper:
         self.taken = 0
         self.recorded: graphs.Passes | None = None
 
-    def _forward(self, views: Tensor) -> tuple[Tensor, Tensor]:
-        """h (2n, num_features) and z (2n, output_dim), with a graph."""
-        try:
-            with self.compute.autocast():
-                h, z = self.network(views)
-        except RuntimeError as error:
-            if self.network is self.parallel or not isinstance(error, torch._dynamo.exc.TorchDynamoException):
-                raise
-            cause = str(getattr(error, "inner_exception", error)).strip().splitlines()[0]
-            progress.say(f"the network is not compiled, which is slower: {cause}")
-            self.network = self.parallel
-            return self._forward(views)
-        return h, z
-
     def release(self) -> None:
         """Let the head's first layer train."""
         first = self.model.head.first
@@ -127,7 +113,22 @@ class Stepper:
         self.taken += 1
         if self.recorded is not None:
             return self.recorded(views, lambda z: loss_of(z, self.config, position))
-        h, z = self._forward(views)
+        try:
+            return self._passed(views, position)
+        except Exception as error:  # a compiler fails in many ways, all of them in the first step's passes
+            if self.network is self.parallel or self.taken > 1:
+                raise
+            cause = getattr(error, "inner_exception", error)
+            words = str(cause).strip().splitlines() or [type(cause).__name__]
+            progress.say(f"the network is not compiled, which is slower: {words[0]}")
+        self.network = self.parallel
+        self.optimizer.zero_grad(set_to_none=True)
+        return self._passed(views, position)
+
+    def _passed(self, views: Tensor, position: tuple[int, int]) -> tuple[Tensor, Tensor]:
+        """Both passes, kernel by kernel."""
+        with self.compute.autocast():
+            h, z = self.network(views)
         loss = loss_of(z, self.config, position)
         loss.backward()
         return loss.detach(), h.detach()
@@ -182,11 +183,15 @@ class Stepper:
 
 
 def compiled(network: nn.Module, config: Config, compute: Compute) -> nn.Module:
-    """The network through torch.compile where `contrastive.compile` asks for it; elsewhere than on a GPU as it is."""
+    """The network through torch.compile where `contrastive.compile` asks for it; elsewhere than on a GPU as it is.
+
+    Random numbers stay those of the network as it is, so that dropout and stochastic depth do.
+    """
     if not config.contrastive.compile or compute.device.type != "cuda":
         return network
     warnings.filterwarnings("ignore", "Dynamo detected a call to a `functools.lru_cache`")  # live_taps', of sizes alone
-    return torch.compile(network)  # type: ignore[return-value]
+    torch.compiler.reset()  # of an earlier run's: torch would compile this one for sizes of any kind, and the ninth not
+    return torch.compile(network, dynamic=False, options={"fallback_random": True})  # type: ignore[return-value]
 
 
 def loss_of(z: Tensor, config: Config, position: tuple[int, ...], group: dist.ProcessGroup | None = None) -> Tensor:
