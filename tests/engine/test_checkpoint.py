@@ -2,6 +2,8 @@
 
 import os
 import signal
+import subprocess
+import sys
 import tracemalloc
 from pathlib import Path
 
@@ -73,7 +75,7 @@ def test_stopping_saves_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     kept = opened(tmp_path, minutes=100)
     kept.after_step("autoencoder", lambda: {"step": 1})
     assert not kept.path.exists()
-    monkeypatch.setattr(checkpoint._stop, "is_set", lambda: True)
+    monkeypatch.setattr(checkpoint._Stop, "asked", True)
     with pytest.raises(Interrupted, match="same command"):
         kept.after_step("autoencoder", lambda: {"step": 2})
     state = opened(tmp_path).load("autoencoder")
@@ -169,6 +171,25 @@ def test_so_it_is_within_a_training_that_saves(number: signal.Signals) -> None:
         assert checkpoint.stop_requested()
         with pytest.raises(Interrupted), checkpoint.interrupted_by_signals("came before"):
             pytest.fail("work was begun after a stop was asked for")
+
+
+FLOODED = """
+import subprocess, sys
+from headstart.engine.checkpoint import stop_on_signals, stop_requested
+
+FLOOD = "import os, signal\\nfor i in range(20000): os.kill(os.getppid(), (signal.SIGTERM, signal.SIGUSR1)[i % 2])"
+with stop_on_signals():
+    sender = subprocess.Popen([sys.executable, "-c", FLOOD])
+    while sender.poll() is None:
+        pass
+    print(stop_requested())
+"""
+
+
+def test_signals_that_come_while_another_is_handled_block_nothing() -> None:
+    """A scheduler, or a launcher that dies, sends several: the handler of one waited for the lock of another's."""
+    found = subprocess.run([sys.executable, "-c", FLOODED], capture_output=True, text=True, timeout=300)
+    assert found.stdout == "True\n", found.stderr
 
 
 def test_a_callers_handler_stays() -> None:

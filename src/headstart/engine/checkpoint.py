@@ -208,7 +208,12 @@ def _unpickled(file: io.BufferedReader, path: Path) -> dict[str, Any]:
 
 # -------------------------------------------------------------------------------------------------------- signals
 
-_stop = threading.Event()
+
+class _Stop:
+    """Whether a stop was asked for; no threading.Event, whose lock a handler would wait for for ever that comes while
+    another is setting it."""
+
+    asked = False
 
 
 class _Ask:
@@ -218,9 +223,9 @@ class _Ask:
         self.before = {number: signal.getsignal(number) for number in STOPPING}
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
-        if number == signal.SIGINT and _stop.is_set():
+        if number == signal.SIGINT and _Stop.asked:
             raise KeyboardInterrupt
-        _stop.set()
+        _Stop.asked = True
         outer = self.before[signal.Signals(number)]
         if callable(outer) and outer not in (signal.default_int_handler, signals.stop):
             outer(number, frame)  # a caller that does more than this must hear of it too
@@ -237,7 +242,7 @@ def stop_on_signals() -> Iterator[None]:
         yield
         return
     ask = _Ask()
-    _stop.clear()
+    _Stop.asked = False
     for number in STOPPING:
         signal.signal(number, ask)
     try:
@@ -245,18 +250,18 @@ def stop_on_signals() -> Iterator[None]:
     finally:
         for number, handler in ask.before.items():
             signal.signal(number, handler)
-        _stop.clear()
+        _Stop.asked = False
 
 
 def stop_requested() -> bool:
     """Whether a stop was asked for since the outermost `stop_on_signals` began."""
-    return _stop.is_set()
+    return _Stop.asked
 
 
 def give_way() -> None:
     """Ask to stop because another process has taken over what this one was at."""
     say("another process took over here, because this one stood still for so long; it stops")
-    _stop.set()
+    _Stop.asked = True
 
 
 @contextmanager
