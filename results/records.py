@@ -46,7 +46,7 @@ def collect(study: Path, out: Path) -> None:
     Paths below the current folder become relative to it; of other pictures and weights the name alone stays. Where
     `out` holds the same study, its runs stay, and the seeds of both are planned. Raises InputError, before anything is
     written, for a folder without finished runs, for probed runs of a study that names none of their probes, and for
-    runs that differ from those of other seeds in `out` in a setting.
+    runs that differ from those of other seeds in `out` in a setting, and for a study that leaves out what `out` plans.
     """
     found = frame.read(study)
     probed = any(result.get("probes") for result in found.results.values())
@@ -59,6 +59,10 @@ def collect(study: Path, out: Path) -> None:
         raise InputError(f"{study} says {decides} decides, and {out} {kept['decides']}")
     for unlike in _unlike(out, finished):
         raise InputError(unlike)
+    for lost in _lost(kept, found.settings):
+        raise InputError(
+            f"{study} does not plan {lost}, which {out} does; plan it as the one there, with its own seeds"
+        )
     planned = _joined(kept, found.settings)
     for path in (study / STUDY, *(result.with_name(name) for result in finished for name in RECORD)):
         write(out / path.relative_to(study), _placeless(path))
@@ -88,6 +92,17 @@ def _unlike(kept: Path, finished: Sequence[Path]) -> Iterator[str]:
                     f"{path.parent.name} has {name} {other[name]}, and {before.parent.name} {one[name]}; give "
                     f"--set {name}={one[name]}, and another --out"
                 )
+
+
+def _lost(one: Mapping[str, Any], other: Mapping[str, Any]) -> Iterator[str]:
+    """What the earlier study.yaml plans and the later one does not: sets, factors, their values."""
+    for name in ("data", "factors"):
+        left = other.get(name) or {}
+        for part, values in (one.get(name) or {}).items():
+            if part not in left:
+                yield f"{part} ({name})"
+            elif isinstance(values, (list, dict)) and name == "factors":
+                yield from (f"{part} {value}" for value in values if value not in left[part])
 
 
 def _joined(one: Mapping[str, Any], other: Mapping[str, Any]) -> str:

@@ -1,5 +1,6 @@
 """results/records.py: what is committed follows from the records, and an altered number is found."""
 
+import contextlib
 import importlib.util
 import json
 import re
@@ -128,6 +129,19 @@ def test_probed_runs_are_not_collected_without_the_probe_that_decides(
         with pytest.raises(InputError, match="must say which of their probes `decides`"):
             script.collect(tmp_path / "study", tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_a_study_that_leaves_out_what_is_planned_is_not_collected(
+    script: ModuleType, make_run: Callable[..., Path], tmp_path: Path
+) -> None:
+    """Its plan would take the place of the one there."""
+    study = "name: small\ndecides: linear\nseeds: [0]\ndata: {{digits: {{}}}}\nfactors: {{head.init: [{}]}}\n"
+    make_run(tmp_path / "study" / "runs" / "a")
+    for inits, right in (("random", True), ("random, autoencoder", True), ("autoencoder", False)):
+        (tmp_path / "study" / "study.yaml").write_text(study.format(inits))
+        with contextlib.nullcontext() if right else pytest.raises(InputError, match=r"does not plan head\.init random"):
+            script.collect(tmp_path / "study", tmp_path / "out")
+    assert "autoencoder" in (tmp_path / "out" / "study.yaml").read_text()
 
 
 def test_what_is_said_follows_from_the_records(
