@@ -22,7 +22,7 @@ from headstart.engine.attention import in_float32
 from headstart.engine.device import choose
 
 SHAPES = ((3, 49, 32), (12, 49, 64), (6, 65, 64), (6, 101, 64), (6, 197, 64), (12, 197, 64), (6, 257, 64))
-"""Heads, tokens, width of a head: Swin's windows, ViT-S/16 at 128, 160, 224 and 256 px, ViT-B/16."""
+"""Heads, tokens, width of a head: windows of 7x7, ViT-S/16 at 128, 160, 224 and 256 px, ViT-B/16."""
 NETWORKS = (("timm:vit_small_patch16_224", 128), ("timm:vit_small_patch16_224", 224))
 Context = Callable[[], AbstractContextManager[object]]
 

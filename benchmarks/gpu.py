@@ -95,16 +95,8 @@ def tables(device: str, quick: bool) -> list[Step]:
     """The benchmarks, and the step through torch.compile."""
     rounds = ["--device", device, "--rounds", "1" if quick else "5"]
     batch, steps = ["--batch-size", "16" if quick else "1280"], ["--steps", "1" if quick else "20"]
-    photographs = [
-        "--size",
-        "64" if quick else "224",
-        "--backbone",
-        "resnet50",
-        "--batch-size",
-        "4" if quick else "32",
-        "--steps",
-        "5",
-    ]
+    photographs = ["--size", "64" if quick else "224", "--backbone", "resnet50"]
+    photographs += ["--batch-size", "4" if quick else "32", "--steps", "5"]
     knn = ["--backbone", "resnet18", "--stem", "cifar", "--batch-size", "16" if quick else "512"]
     compiled = ["step", *rounds, *batch, "--only-headstart", "--compile"]
     commands: dict[str, tuple[list[str], float]] = {

@@ -95,14 +95,11 @@ def _unlike(kept: Path, finished: Sequence[Path]) -> Iterator[str]:
 
 
 def _lost(one: Mapping[str, Any], other: Mapping[str, Any]) -> Iterator[str]:
-    """What the earlier study.yaml plans and the later one does not: sets, factors, their values."""
-    for name in ("data", "factors"):
-        left = other.get(name) or {}
-        for part, values in (one.get(name) or {}).items():
-            if part not in left:
-                yield f"{part} ({name})"
-            elif isinstance(values, (list, dict)) and name == "factors":
-                yield from (f"{part} {value}" for value in values if value not in left[part])
+    """What the earlier study.yaml plans and the later one does not: sets, and values of factors."""
+    yield from (name for name in one.get("data") or () if name not in (other.get("data") or ()))
+    left = other.get("factors") or {}
+    for factor, values in (one.get("factors") or {}).items():
+        yield from (f"{factor} {value}" for value in values if value not in left.get(factor, ()))
 
 
 def _joined(one: Mapping[str, Any], other: Mapping[str, Any]) -> str:
