@@ -157,6 +157,15 @@ def steps_of(device: str, quick: bool, folder: Path, pictures: str) -> list[Step
     ]
 
 
+def only(names: Sequence[str] | None, steps: Sequence[Step]) -> Sequence[Step]:
+    """The steps of these names, or of these groups, such as `smoke`; without names all. Exits for an unknown one."""
+    chosen = [step for step in steps if {step.name, step.name.split(":")[0]} & set(names or ())]
+    known = {step.name for step in steps} | {step.name.split(":")[0] for step in steps}
+    if unknown := sorted(set(names or ()) - known):
+        sys.exit(f"benchmarks gpu: there is no step {unknown[0]!r}; --list has them")
+    return chosen if names else steps
+
+
 def take(step: Step, log: IO[str]) -> tuple[str, float]:
     """Run one; `ok`, `failed (CODE)` or `cut off`, and its seconds. Its process group ends with it."""
     log.write(f"\n==== {step.name}: {' '.join(step.command)}\n")
@@ -189,18 +198,14 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--quick", action="store_true", help="small sizes, one round, one epoch")
     parser.add_argument("--budget", type=float, default=float("inf"), help="seconds for all steps together")
-    parser.add_argument("--only", nargs="+", metavar="NAME", help="steps whose names begin so")
+    parser.add_argument("--only", nargs="+", metavar="NAME", help="these steps; `smoke` is all of its steps")
     parser.add_argument("--cifar10", default="cifar10:.", metavar="DATA", help="as `headstart pretrain` takes it")
     parser.add_argument("--out", type=Path, default=Path("gpu"))
     parser.add_argument("--list", action="store_true", help="the steps and their commands, and no more")
     chosen = parser.parse_args(argv)
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        steps = [
-            step
-            for step in steps_of(chosen.device, chosen.quick, folder, chosen.cifar10)
-            if not chosen.only or step.name.startswith(tuple(chosen.only))
-        ]
+        steps = only(chosen.only, steps_of(chosen.device, chosen.quick, folder, chosen.cifar10))
         if chosen.list:
             for step in steps:
                 print(f"{step.name} (at most {step.limit:.0f} s)\n    {' '.join(step.command)}")

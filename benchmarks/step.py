@@ -69,7 +69,10 @@ def model_of(setting: Setting, taps: bool = True) -> SimCLR:
 
 
 def headstart_step(setting: Setting, mode: str | None = None, graphs: bool = True, taps: bool = True) -> common.Way:
-    """Seconds per pair of the real training step, its network compiled in torch.compile's `mode`."""
+    """Seconds per pair of the real training step, its network compiled in torch.compile's `mode`.
+
+    On a GPU the default mode is what `contrastive.compile` does.
+    """
     if not graphs:
         os.environ["HEADSTART_CUDA_GRAPHS"] = "0"  # every way has a process of its own
     run = real_step(setting, mode, taps)
@@ -81,10 +84,11 @@ def headstart_step(setting: Setting, mode: str | None = None, graphs: bool = Tru
 def real_step(setting: Setting, mode: str | None = None, taps: bool = True) -> Callable[[], object]:
     """Headstart's step, ready to be called."""
     compute = choose(setting.device, setting.precision, torch.get_num_threads())
-    config = Config(contrastive=ContrastiveConfig(batch_size=setting.pairs))
+    by_setting = mode == "default" and setting.device.startswith("cuda")
+    config = Config(contrastive=ContrastiveConfig(batch_size=setting.pairs, compile=by_setting))
     stepper = GivenViews(model_of(setting, taps), SimCLRAugment(setting.size), config, compute)
     stepper.views = setting.views().contiguous(memory_format=torch.channels_last)
-    if mode:
+    if mode and not by_setting:
         if setting.device == "cpu":  # traced, the loops of small_maps take many minutes
             live_taps.LiveConv2d._conv_forward = torch.compiler.disable(live_taps.LiveConv2d._conv_forward)  # type: ignore[method-assign]
         stepper.model.compile(mode=mode)

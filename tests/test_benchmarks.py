@@ -1,9 +1,11 @@
 """What the benchmarks measure is the device that they were given, whatever else the machine has."""
 
+from pathlib import Path
+
 import pytest
 import torch
 
-from benchmarks import common
+from benchmarks import common, gpu
 
 
 @pytest.fixture(autouse=True)
@@ -26,3 +28,12 @@ def test_a_gpu_that_is_not_used_is_not_waited_for(used: bool, monkeypatch: pytes
     monkeypatch.setattr(torch.cuda, "synchronize", lambda: waits.append(1))
     common.steady(lambda: steps.append(1))
     assert (len(steps), len(waits)) == ((common.STEPS, 2) if used else (1, 0))
+
+
+def test_steps_are_taken_by_their_name_or_by_their_group(tmp_path: Path) -> None:
+    steps = gpu.steps_of("cpu", True, tmp_path, "digits")
+    assert [step.name for step in gpu.only(["step"], steps)] == ["step"]  # not "step, resnet18" too
+    assert gpu.only(["smoke"], steps) == [step for step in steps if step.name.startswith("smoke: ")]
+    assert gpu.only(None, steps) == steps
+    with pytest.raises(SystemExit, match="no step 'stepp'"):
+        gpu.only(["step", "stepp"], steps)
