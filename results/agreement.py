@@ -3,9 +3,11 @@
 A setting is a set of a study with `FEWEST` runs or more that keep their last epoch's weights. Within each, Spearman's
 rank correlation of a figure with a probe's accuracy over runs, each value less the mean of its seed, as in why.py.
 Over settings it is the mean of Fisher's z, weighted by runs less three (Fisher 1921), with the percentile bootstrap's
-95 % interval over the runs of each setting (Efron 1979; 2,000 draws, seed 0), as if runs were independent. `as one`
-forgets which setting a run is of. Into a folder given as argument go agreement.csv (every correlation) and
-agreement.svg (a dot a setting, the mean as a diamond with its interval).
+95 % interval over the runs of each setting (Efron 1979; 2,000 draws, seed 0), as if runs were independent. `over
+settings` is Student's interval of the settings' z, `as one` forgets which setting a run is of. Shown setting by setting
+is the probe that decides in each study. Into a folder given as argument go agreement.csv (every correlation) and
+agreement.svg (a dot a setting, filled where a network began with given weights; a diamond the mean, with its interval
+over settings).
 """
 
 import signal
@@ -25,9 +27,9 @@ from headstart.statistics import Interval, t_interval
 
 FEWEST = 8
 """Runs of a setting; fewer tell nothing of ranks."""
-PROBES = ("few_shot_5", "knn", "linear", "few_shot_1", "paper")
-SHOWN = "few_shot_5"
-"""The probe that is shown setting by setting: every study has it, and it moves."""
+SHOWN = "decides"
+"""The probe that decides in a study, named before its runs: the one that is shown setting by setting."""
+PROBES = (SHOWN, "few_shot_5", "knn", "linear", "few_shot_1", "paper")
 OF_VIEWS = {
     "uniformity of z": ("z_uniformity", -1),
     "RankMe of z": ("z_effective_rank", 1),
@@ -56,6 +58,8 @@ class Agreement:
     """A figure and a probe in one setting."""
 
     setting: str
+    given: bool
+    """Whether its networks began with given weights."""
     probe: str
     figure: str
     pairs: np.ndarray
@@ -100,7 +104,11 @@ def main(files: Path | None = None) -> None:
     print()
     print(_setting_table(shown, order))
     if files:
-        rows = [[one.setting, one.probe, one.figure, one.runs, one.rho, *one.interval] for one in found]
+        rows = [
+            [one.setting, one.probe, one.figure, one.runs, one.rho, *one.interval]
+            for one in found
+            if one.probe != SHOWN
+        ]
         names = ["setting", "probe", "figure", "runs", "rho", "low", "high"]
         pd.DataFrame(rows, columns=names).round(4).to_csv(files / "agreement.csv", index=False)
         (files / "agreement.svg").write_text(_drawing(shown, order).standalone(), encoding="utf-8")
@@ -114,13 +122,15 @@ def agreements(study: str, records: Records) -> Iterator[Agreement]:
             continue
         values = pd.DataFrame([{**figures(records, run), **accuracies(records, run)} for run in chosen])
         values = values.drop(columns=[LOSS] if UNLIKE & {*runs.columns} else []).astype(float)
+        values[SHOWN] = values[records.probe]
+        given = records.results[chosen[0]]["backbone"]["weights"] != "none"
         seeds = runs.set_index("run")["seed"].loc[chosen].to_numpy()
         ranks = ranked(values - values.groupby(seeds).transform("mean"))
         for probe in (probe for probe in PROBES if probe in ranks):
             for figure in (figure for figure in FIGURES if figure in ranks):
                 rho = correlations(ranks[figure], ranks[probe])
                 pairs = values[[figure, probe]].to_numpy().T
-                yield Agreement(f"{study}, {name}", probe, figure, pairs, float(rho[0]), rho[1:])
+                yield Agreement(f"{study}, {name}", given, probe, figure, pairs, float(rho[0]), rho[1:])
 
 
 def _kept_last(records: Records, run: str) -> bool:
@@ -175,7 +185,8 @@ def _pooled_table(found: Sequence[Agreement], order: Sequence[str]) -> str:
         most = pooled[SHOWN][figure]
         cells = [_cell(pooled[probe].get(figure)) for probe in PROBES]
         rows.append([figure, str(most.settings), str(most.runs), *cells])
-    return table(["figure", "settings", "runs", *(f"`{probe}`" for probe in PROBES)], rows)
+    probes = ("the deciding" if probe == SHOWN else f"`{probe}`" for probe in PROBES)
+    return table(["figure", "settings", "runs", *probes], rows)
 
 
 def _cell(pooled: Pooled | None) -> str:
@@ -192,7 +203,7 @@ def _setting_table(found: Sequence[Agreement], order: Sequence[str]) -> str:
         over = [f"{two(low)} to {two(high)}" if pooled[figure].settings > 2 else "", two(pooled[figure].as_one)]
         rows.append([figure, *(cells.get((setting, figure), "") for setting in settings), *over])
     heads = [f"{one.setting} ({one.runs})" for one in {one.setting: one for one in found}.values()]
-    return table([f"`{SHOWN}`", *heads, "over settings", "as one"], rows)
+    return table(["the deciding probe", *heads, "over settings", "as one"], rows)
 
 
 def _starred(one: Agreement) -> str:
@@ -202,23 +213,22 @@ def _starred(one: Agreement) -> str:
 
 
 def _drawing(found: Sequence[Agreement], order: Sequence[str]) -> Drawing:
-    """A row a figure: a dot a setting, and the mean with its interval."""
+    """A row a figure: a dot a setting, and the mean with its interval over settings."""
     pooled = {one.figure: one for one in over_settings(found)}
     axis = scale([-1, 1], 8, WIDTH - 8)
     top, step = 8, 40
     bottom = top + step * len(order)
     said = "; ".join(f"{figure} {pooled[figure].rho:.2f}" for figure in order)
-    drawing = Drawing(bottom + 40, f"Rank correlation with {SHOWN}: {said}")
-    drawing.x_axis(axis, top, bottom, f"rank correlation with {SHOWN}, 95 % interval over runs")
+    drawing = Drawing(bottom + 40, f"Rank correlation with the probe that decides: {said}")
+    drawing.x_axis(axis, top, bottom, "rank correlation with the probe that decides, 95 % interval over settings")
     for y, figure in zip(range(top, bottom, step), order, strict=True):
         drawing.text(0, y + 13, figure)
         drawing.text(WIDTH, y + 13, f"{pooled[figure].settings} settings, {pooled[figure].runs} runs", "small", "end")
         drawing.line(axis(0), y + 18, axis(0), y + 36, "zero")
         for one in (one for one in found if one.figure == figure):
-            drawing.mark(
-                axis(one.rho), y + 27, Look("plain", "circle", hollow=True), 3, f"{one.setting}: {one.rho:.2f}"
-            )
-        low, high = pooled[figure].interval
+            look = Look("plain", "circle", hollow=not one.given)
+            drawing.mark(axis(one.rho), y + 27, look, 3, f"{one.setting}: {one.rho:.2f}")
+        low, high = pooled[figure].of_settings
         drawing.line(axis(low), y + 27, axis(high), y + 27, "interval")
         drawing.mark(axis(pooled[figure].rho), y + 27, Look("plain", "diamond"), 5, f"{pooled[figure].rho:.2f}")
     return drawing

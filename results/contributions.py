@@ -4,9 +4,9 @@ A difference is one between runs that share set, seed and all else, by the probe
 Student's t interval (95 %) over seeds, uncorrected; heads of which both sides share `FEWEST` seeds take part, and a
 pair that two studies share counts in the one that asks of fewer heads at once. Whether a difference lies above or below
 zero is decided at 5 % after Holm's correction for the claim's settings, and fewer than ENOUGH_CLUSTERS seeds decide
-nothing, as in reports. Supported is what lies above in every setting ("in one setting" where there is one alone);
-contradicted, what lies below in one and above in none; all else is not settled. What the authors' own runs say is
-printed by authors.py. Into a folder given as argument goes contributions.svg.
+nothing, as in reports. Supported is what lies above in some settings and below in none, contradicted the reverse, mixed
+what lies above in one and below in another, each with the number of settings; all else is not settled. What the
+authors' own runs say is printed by authors.py. Into a folder given as argument goes contributions.svg.
 """
 
 import re
@@ -86,7 +86,7 @@ def claims(runs: Sequence[tuple[str, pd.DataFrame]]) -> dict[str, list[Differenc
         "(4) Freezing the pretrained embedding is worth points": differences(
             runs, EMBEDDING, EMBEDDING | {"frozen": False}
         ),
-        "(4b) Freezing the first layer is, whatever it starts from": differences(
+        "(4b) Freezing the first layer is, on average over the starts that were run": differences(
             runs, {"frozen": True}, {"frozen": False}
         ),
         "(5) Z-score costs the paper's autoencoder explained variance": lost("mlp"),
@@ -105,9 +105,12 @@ def verdict(found: Sequence[Difference]) -> str:
     """What the settings together say."""
     stands = standing(found)
     above, below = (sum(stands & (np.sign([one.mean for one in found]) == sign)) for sign in (1, -1))
-    if above == len(found):
-        return "supported" if above > 1 else "supported in one setting"
-    return "contradicted" if below and not above else "not settled"
+    if above and below:
+        return f"mixed, above in {above} and below in {below} of {len(found)} settings"
+    if not above and not below:
+        return "not settled"
+    where = f"{above or below} of {len(found)} settings" if len(found) > 1 else "one setting"
+    return f"{'supported' if above else 'contradicted'} in {where}"
 
 
 def standing(found: Sequence[Difference]) -> np.ndarray:
@@ -168,10 +171,11 @@ def differences(runs: Sequence[tuple[str, pd.DataFrame]], new: Row, old: Row) ->
         pairs, seen = pairs[np.array([pair not in seen for pair in own], dtype=bool)], seen | {*own}
         pairs = pairs[pairs.groupby(heads)["seed"].transform("nunique") >= FEWEST]
         if len(pairs):
-            many = pairs.groupby(heads).ngroups
+            each = pairs.groupby(heads)["seed"].nunique()
+            few = f", {each.min()} of one" if each.min() < each.max() else ""
+            more = f", {len(each)} heads averaged{few}" if len(each) > 1 else ""
             gains = pairs["percent"] - pairs["percent_old"]
-            more = f", {many} heads averaged" if many > 1 else ""
-            found[where] = _difference(where, gains, pairs["seed"], more)._replace(heads=many)
+            found[where] = _difference(where, gains, pairs["seed"], more)._replace(heads=len(each))
     return [found[where] for where in sorted(found)]
 
 

@@ -179,6 +179,12 @@ def test_clusters_needed_agrees_with_statsmodels(effect: float) -> None:
     assert statistics.clusters_needed(0.0, 1.0) is None
 
 
+def test_a_larger_effect_never_needs_more_clusters() -> None:
+    found = [statistics.clusters_needed(effect, 1.0) or 0 for effect in np.geomspace(0.05, 1e5, 400)]
+    assert found == sorted(found, reverse=True)
+    assert (found[0], found[-1]) == (3142, 2)
+
+
 def test_every_public_function_has_an_example() -> None:
     public = {name: f for name, f in vars(statistics).items() if inspect.isfunction(f) and not name.startswith("_")}
     own = {name: f for name, f in public.items() if f.__module__ == statistics.__name__}

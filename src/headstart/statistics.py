@@ -7,7 +7,7 @@ intervals as (low, high), p-values, and for matched runs a `Clustered` decision.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
-from math import inf, isfinite, sqrt
+from math import inf, isfinite, isnan, sqrt
 from numbers import Real
 from typing import Any, Literal
 
@@ -416,7 +416,8 @@ def clusters_for_half_width(half_width: float, spread: float, level: float = 0.9
 def _power(effect: float, clusters: int, level: float) -> float:
     df = clusters - 1
     critical = float(special.stdtrit(df, (1 + level) / 2))
-    return float(1 - special.nctdtr(df, effect * sqrt(clusters), critical))
+    missed = float(special.nctdtr(df, effect * sqrt(clusters), critical))
+    return 1.0 if isnan(missed) else 1 - missed  # scipy has no number for some tails below 1e-100
 
 
 def _group_means(group: np.ndarray, values: np.ndarray) -> np.ndarray:
