@@ -6,8 +6,10 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -16,6 +18,7 @@ from headstart import study
 from headstart.records.claim import Claim
 from headstart.records.errors import InputError, Interrupted
 from headstart.study import local
+from headstart.study.file import Planned
 from headstart.study.shared import Work
 from tests.study.tiny import TINY, assert_same, half_done, processes_of, results, sprung, start, wait_for, written
 
@@ -114,6 +117,58 @@ def test_killed_ten_times_it_ends_as_if_it_had_not_been(tmp_path: Path) -> None:
     assert start("smoke", out, workers=2, **options).wait(3600) == 0
     assert len(results(tmp_path / "whole")) == 20
     assert_same(results(out), results(tmp_path / "whole"))
+
+
+def workers_that(monkeypatch: pytest.MonkeyPatch, *do: str) -> None:
+    """In place of real workers, processes that do this, in order."""
+    left = iter(do)
+
+    def start(pool: local.Pool, slot: int) -> None:
+        process = subprocess.Popen([sys.executable, "-c", f"import time; {next(left)}"], stdin=subprocess.PIPE)
+        pool.alive[process] = slot
+
+    monkeypatch.setattr(local.Pool, "start", start)
+
+
+def work_in(out: Path) -> Work:
+    return Work(
+        out=str(out), folder=str(out), plugins=(), threads=1, device="cpu", keep="all", deadline=None, quiet=True
+    )
+
+
+def test_a_stop_reaches_the_others_after_one_worker_was_stopped_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    workers_that(monkeypatch, "raise SystemExit(75)", "time.sleep(600)")
+    pool = local.Pool(work_in(tmp_path))
+    monkeypatch.setattr(local, "stop_requested", lambda: pool.stopped)
+    began = time.monotonic()
+    local._supervise(pool, 2)
+    assert pool.asked
+    assert time.monotonic() - began < 300
+
+
+def test_where_the_others_did_what_a_stopped_worker_left_the_study_is_done(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    planned = [cast(Planned, SimpleNamespace(name=name)) for name in ("one", "two")]
+    for name in ("one", "two"):
+        workers_that(monkeypatch, "raise SystemExit(75)", "raise SystemExit(0)")
+        with pytest.raises(Interrupted):
+            local.on_this_machine(work_in(tmp_path), planned, 2)
+        (tmp_path / "runs" / name).mkdir(parents=True)
+        (tmp_path / "runs" / name / "failed.json").write_text("{}")
+    workers_that(monkeypatch, "raise SystemExit(75)", "raise SystemExit(0)")
+    local.on_this_machine(work_in(tmp_path), planned, 2)
+
+
+def test_threads_are_shared_among_the_workers_that_there_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(local, "available_cores", lambda: 16)
+    seen: list[int | None] = []
+    monkeypatch.setattr(local, "_supervise", lambda pool, workers: seen.append(pool.work.threads))
+    planned = [cast(Planned, SimpleNamespace(name=name)) for name in ("one", "two")]
+    local.on_this_machine(replace(work_in(tmp_path), threads=None), planned, 8)
+    assert seen == [8]
 
 
 OWN = """

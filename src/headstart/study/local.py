@@ -17,7 +17,7 @@ from pathlib import Path
 from headstart.engine.checkpoint import stop_on_signals, stop_requested
 from headstart.engine.device import available_cores
 from headstart.records.claim import identity
-from headstart.records.errors import InputError, Interrupted, RunError
+from headstart.records.errors import Interrupted, RunError
 from headstart.records.files import read
 from headstart.records.folder import RunFolder
 from headstart.study.file import Planned
@@ -33,8 +33,7 @@ def on_this_machine(work: Work, planned: Sequence[Planned], workers: int) -> Non
 
     A worker whose process dies is replaced; a run that it dies of twice has failed.
     """
-    if workers < 0:
-        raise InputError(f"--workers is {workers}; it must be 0 (in this process) or more")
+    workers = min(workers, len(planned))
     threads = work.threads or max(1, available_cores() // max(1, workers))
     work = replace(work, threads=threads, bars=workers <= 1)
     if workers == 0:
@@ -42,20 +41,26 @@ def on_this_machine(work: Work, planned: Sequence[Planned], workers: int) -> Non
         while not worker.do_all():
             worker.fresh = True  # there is no other process to take its place
     else:
-        workers = min(workers, max(1, len(planned)))
-        _supervise(replace(work, sharers=math.ceil(workers / len(_devices(work.device)))), workers)
+        pool = Pool(replace(work, sharers=math.ceil(workers / len(_devices(work.device)))))
+        _supervise(pool, workers)
+        if pool.asked or (pool.stopped and any(_is_left(Path(work.out), run) for run in planned)):
+            raise Interrupted("stopped after saving; the same command goes on from here")
 
 
-def _supervise(work: Work, workers: int) -> None:
+def _is_left(out: Path, run: Planned) -> bool:
+    folder = RunFolder(out / "runs" / run.name)
+    return not folder.is_reported() and not folder.failed.exists()
+
+
+def _supervise(pool: "Pool", workers: int) -> None:
     """Keep `workers` processes at work until they find nothing more to do."""
-    pool = Pool(work)
     with stop_on_signals():
         try:
             for slot in range(workers):
                 pool.start(slot)
             while pool.alive:
                 time.sleep(0.1)
-                if stop_requested() and not pool.interrupted:
+                if stop_requested() and not pool.asked:
                     pool.ask_to_stop()
                 pool.replace_ended()
         finally:
@@ -63,17 +68,20 @@ def _supervise(work: Work, workers: int) -> None:
             for process in pool.alive:
                 process.wait()
                 process.communicate()
-    if pool.interrupted:
-        raise Interrupted("stopped after saving; the same command goes on from here")
 
 
 class Pool:
-    """Worker processes of this machine, each in a slot with its device."""
+    """Worker processes of this machine, each in a slot with its device.
+
+    Attributes:
+        asked: whether they were asked to stop.
+        stopped: whether one stopped that was not done, asked here or by somebody else, or for want of time.
+    """
 
     def __init__(self, work: Work) -> None:
         self.work, self.devices = work, _devices(work.device)
         self.alive: dict[subprocess.Popen[bytes], int] = {}
-        self.interrupted = False
+        self.asked = self.stopped = False
         self._deaths: Counter[str] = Counter()
         self._lost = 0
 
@@ -88,7 +96,7 @@ class Pool:
 
     def ask_to_stop(self) -> None:
         """Ask every worker to save and stop; none is replaced from then on."""
-        self.interrupted |= bool(self.alive)
+        self.asked |= bool(self.alive)
         for process in self.alive:
             with contextlib.suppress(OSError):
                 process.terminate()
@@ -98,8 +106,8 @@ class Pool:
         for process in [p for p in self.alive if p.poll() is not None]:
             slot, code = self.alive.pop(process), process.returncode
             process.communicate()
-            self.interrupted |= code == Interrupted.exit_code
-            if code == 0 or self.interrupted:
+            self.stopped |= code == Interrupted.exit_code
+            if self.asked or code in (0, Interrupted.exit_code):
                 continue
             if code == GIVE_UP:
                 raise RunError("the study stops; the same command goes on when what is said above is mended")
