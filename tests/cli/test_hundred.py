@@ -327,6 +327,8 @@ CASES: list[tuple[str, int, list[str]]] = [
     ("compare rows.csv --metric acc --by head --higher --lower", 2, ["--higher", "--lower"]),
     ("compare rows.csv --metric acc --by head --baseline randm", 2, ["randm", "random"]),
     ("compare rows.csv --metric acc --by head --out q.png", 2, ["q.png"]),
+    ("compare rows.csv --metric acc --by head --out run", 2, ["--out run", "report", "another folder"]),
+    ("compare levels.csv --metric acc --by head --out .", 2, ["levels.csv", "a path of its own"]),
     ("compare page.csv --metric acc --by head", 2, ["page.csv", "HTML"]),
     ("compare zero.csv --metric acc --by head", 2, ["zero.csv", "empty"]),
     ("compare nowhere.csv --metric acc --by head", 2, ["nowhere.csv"]),
@@ -471,7 +473,8 @@ def odd_runs(shelf: Path, run: Run) -> None:
         about = json.loads(str(arrays["about"])) | change
         np.savez(shelf / f"{name}.npz", **{**arrays, "about": np.array(json.dumps(about))})
     rows = [f"{head},{seed},same,{0.5 + 0.1 * (head == 'random') + seed / 100}" for head in HEADS for seed in range(4)]
-    (shelf / "rows.csv").write_text("\n".join(["head,seed,constant,acc", *rows]) + "\n")
+    for name in ("rows.csv", "levels.csv"):
+        (shelf / name).write_text("\n".join(["head,seed,constant,acc", *rows]) + "\n")
 
 
 HEADS = ("autoencoder", "random")

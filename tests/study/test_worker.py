@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,11 +17,13 @@ import yaml
 
 from headstart import study
 from headstart.records import files
-from headstart.records.claim import identity
+from headstart.records.claim import Claim, identity
 from headstart.records.config import Config
 from headstart.records.errors import InputError, Interrupted, RunError
 from headstart.records.files import read_json
 from headstart.records.folder import RunFolder
+from headstart.study import calls, worker
+from headstart.study.file import load
 from headstart.study.shared import Work
 from headstart.study.worker import Worker
 from tests.study.tiny import TINY, assert_same, results, written
@@ -91,6 +94,24 @@ def test_a_full_disk_stops_the_study_and_fails_no_run(tmp_path: Path, monkeypatc
             study.run(file, out, workers=0, quiet=True)
     assert not list(out.glob("runs/*/failed.json"))
     assert study.run(file, out, workers=0, quiet=True).done == 2  # room was made
+
+
+def test_a_worker_that_cannot_claim_a_run_says_so_and_gives_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    calls.prepare(load(written(tmp_path, seeds=[0])), out)
+    work = Work(
+        out=str(out), folder=str(out), plugins=(), threads=1, device="cpu", keep="all", deadline=None, quiet=True
+    )
+
+    def full(claim: Claim, about: object) -> bool:
+        raise OSError(errno.ENOSPC, "No space left on device", str(claim.path))
+
+    monkeypatch.setattr(Claim, "_take", full)
+    assert worker.main(json.dumps(asdict(work))) == worker.GIVE_UP
+    assert "No space left on device" in capsys.readouterr().err
+    assert not list(out.glob("runs/*/failed.json"))
 
 
 def test_a_failing_autoencoder_fails_its_runs_alone(tmp_path: Path) -> None:

@@ -6,7 +6,6 @@ from typing import Annotated
 from tyro.conf import Positional, arg
 
 from headstart.records.errors import InputError
-from headstart.records.folder import check_output_folder
 
 
 def compare(
@@ -41,12 +40,12 @@ def compare(
     from headstart.cli.screen import print_compared, print_json
     from headstart.report.anybodys import read_tables
     from headstart.report.compare import compare as find
-    from headstart.report.compare_page import write_comparison
+    from headstart.report.compare_page import check_place, write_comparison
 
     if higher and lower:
         raise InputError("--higher and --lower exclude each other")
     if out is not None:
-        check_output_folder(out)
+        check_place(out, files)
     found = find(
         read_tables(files),
         metric=metric,

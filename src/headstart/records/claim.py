@@ -137,14 +137,26 @@ class Claim:
     def _is_stale(self, holder: Mapping[str, Any]) -> bool:
         if self._is_near(holder):
             return _started(int(holder["pid"])) != holder.get("started")
+        with contextlib.suppress(FileNotFoundError):
+            return self._now() - self.path.stat().st_mtime > STALE_SECONDS
+        return False
+
+    def _now(self) -> float:
+        """By the file system's clock; by this machine's where the folder may only be read.
+
+        Raises FileNotFoundError where the folder is gone.
+        """
         now = self.path.with_name(f".now.{uuid.uuid4().hex}")
         try:
             now.touch()
-            return now.stat().st_mtime - self.path.stat().st_mtime > STALE_SECONDS
+            return now.stat().st_mtime
         except FileNotFoundError:
-            return False
+            raise
+        except OSError:
+            return time.time()
         finally:
-            now.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                now.unlink(missing_ok=True)
 
     def _beat(self, stop: threading.Event, lost: Callable[[], None]) -> None:
         while not stop.wait(BEAT_SECONDS):

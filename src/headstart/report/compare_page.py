@@ -4,13 +4,15 @@ Comes in: `Compared`. Goes out: OUT/report.html, OUT/comparisons.csv, levels.csv
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from math import isnan
 from pathlib import Path
 
 import pandas as pd
 
+from headstart.records.errors import InputError
 from headstart.records.files import expanded
+from headstart.records.folder import RunFolder, check_output_folder, no_input
 from headstart.records.text import number, visible
 from headstart.records.together import write_together
 from headstart.records.version import __version__
@@ -24,6 +26,7 @@ from headstart.report.study_page import all_comparisons
 from headstart.report.svg import WIDTH, Drawing, Look, scale
 from headstart.report.words import listed
 
+TABLES = ("comparisons", "levels", "ranks")
 MOST_ROWS = 24
 """Comparisons, or levels, in one figure."""
 MOST_PANELS = 12
@@ -44,12 +47,22 @@ RANKS = (
 )
 
 
+def check_place(out: str | Path, given: Iterable[Path]) -> None:
+    """Raise InputError where files cannot be written into `out`, or would replace what was `given`, or a report."""
+    check_output_folder(out)
+    folder = expanded(out)
+    if any(path.exists() for path in (folder / "study.yaml", folder / "runs", RunFolder(folder).result)):
+        raise InputError(f"--out {out} is a run's or a study's folder, and keeps its own report; give another folder")
+    for written in (*(f"{name}.csv" for name in TABLES), "answer.md", "report.html"):
+        no_input(folder / written, given)
+
+
 def write_comparison(found: Compared, out: str | Path) -> Path:
     """Write everything below `out` and return the page's path."""
     out = expanded(out)
     page = _page(found)
     lines = [f"**{found.headline}**", *(f"- {said}" for said in (*found.sentences, *found.ranking, *found.caveats))]
-    parts = (("comparisons", found.frame()), ("levels", found.levels), ("ranks", found.ranks))
+    parts = zip(TABLES, (found.frame(), found.levels, found.ranks), strict=True)
     texts = {f"{name}.csv": tables.as_csv(table) for name, table in parts}
     texts |= {"answer.md": "\n".join([lines[0], "", *lines[1:]]) + "\n"}
     for figure in page.figures:

@@ -268,6 +268,6 @@ def main(told: str) -> int:
         return 0 if Worker(work, planned_by(work)).do_all() else REPLACE_ME
     except (Interrupted, KeyboardInterrupt):
         return Interrupted.exit_code
-    except HeadstartError as error:
+    except (HeadstartError, OSError) as error:  # a run's own end in its failed.json: the claims of all are in the way
         say(str(error))
         return GIVE_UP
