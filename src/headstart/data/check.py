@@ -30,7 +30,7 @@ from headstart.engine.device import available_cores, checked_threads
 from headstart.engine.progress import stage
 from headstart.records.config import DataConfig
 from headstart.records.levels import Levels, shown
-from headstart.records.text import number, printable
+from headstart.records.text import first_few, number, printable
 
 SHOWN = 10
 """So many of each kind are named on the screen; the JSON names all."""
@@ -113,9 +113,9 @@ class Report:
             ("classes", ("class", "pictures"), [(name, f"{n:,}") for name, n in self.classes.items()]),
             ("unreadable", ("picture", "reason"), self.unreadable),
             ("odd pictures", ("picture", "why"), self.odd),
-            ("the same picture more than once", ("pictures",), [(_few(g),) for g in self.duplicates]),
-            ("the same picture in several splits", ("pictures",), [(_few(g),) for g in self.leaks]),
-            ("the same picture with several labels", ("pictures",), [(_few(g),) for g in self.conflicts]),
+            ("the same picture more than once", ("pictures",), [(first_few(g, 6),) for g in self.duplicates]),
+            ("the same picture in several splits", ("pictures",), [(first_few(g, 6),) for g in self.leaks]),
+            ("the same picture with several labels", ("pictures",), [(first_few(g, 6),) for g in self.conflicts]),
             ("not the published files", ("file", "published md5", "found"), self.altered),
         ):
             if rows:
@@ -267,12 +267,7 @@ def _frequent(values: Any) -> dict[str, int]:
 
 
 def _counted(counts: dict[str, int]) -> str:
-    some = [f"{name}: {n:,}" for name, n in list(counts.items())[:SHOWN]]
-    return ", ".join(some) + (f" and {len(counts) - SHOWN} more" if len(counts) > SHOWN else "")
-
-
-def _few(names: Sequence[str], shown: int = 6) -> str:
-    return ", ".join(names[:shown]) + (f" and {len(names) - shown:,} more" if len(names) > shown else "")
+    return first_few([f"{name}: {n:,}" for name, n in counts.items()], SHOWN)
 
 
 def _plain(text: str) -> Text:

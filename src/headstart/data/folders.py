@@ -6,7 +6,7 @@ sentence for everything that was taken for something or left out.
 
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from headstart.data.packed import PACKED, written_here
 from headstart.data.source import Entry, Found, as_text
 from headstart.data.words import the_words
 from headstart.records.errors import InputError
+from headstart.records.text import first_few
 
 OTHER_PICTURES = the_words(
     ".arw .cr2 .cr3 .czi .dcm .dng .eps .exr .fits .hdr .ico .j2k .jp2 .jpx .jxl .lsm .mrc .nd2 .nef .nii "
@@ -160,7 +161,6 @@ def _is_folder(entry: "os.DirEntry[str]") -> bool:
         return False
 
 
-def some(names: list[str], shown: int = 3) -> str:
-    """Names in a sentence: the first, and how many more there are."""
-    more = f" and {len(names) - shown} more" if len(names) > shown else ""
-    return ", ".join(name or "DATA itself" for name in names[:shown]) + more
+def some(names: Sequence[str]) -> str:
+    """Folders or files of DATA in a sentence."""
+    return first_few([name or "DATA itself" for name in names])

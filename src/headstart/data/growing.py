@@ -15,7 +15,7 @@ from headstart.data.images import Images
 from headstart.data.splits import Splits
 from headstart.records.config import DataConfig
 from headstart.records.errors import InputError
-from headstart.records.text import printable
+from headstart.records.text import first_few, printable
 
 SHOWN = 8
 """So many names of removed pictures stand in a sentence; all of them in config.yaml."""
@@ -36,9 +36,8 @@ class Growth:
     def __str__(self) -> str:
         """What changed, for the person at the keyboard."""
         parts = ", ".join(f"{n} {name}" for name, n in self.new.items())
-        shown = ", ".join(printable(name) for name in self.removed[:SHOWN])
-        more = f" and {len(self.removed) - SHOWN} more" if len(self.removed) > SHOWN else ""
-        gone = f"; {len(self.removed)} removed: {shown}{more}" if self.removed else ""
+        shown = first_few([printable(name) for name in self.removed], SHOWN)
+        gone = f"; {len(self.removed)} removed: {shown}" if self.removed else ""
         if sum(self.new.values()):
             return f"{sum(self.new.values())} new pictures ({parts}){gone}; the others keep their split"
         return f"no new pictures{gone}" if gone else "the same pictures under other names, labels or splits"

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from headstart.data.words import in_order
-from headstart.records.text import number
+from headstart.records.text import first_few, number
 
 _LABELS = in_order(
     "label class category target labels classes species labelname classname categoryname breed variety genus "
@@ -99,7 +99,7 @@ def alike(classes: Sequence[str]) -> list[str]:
     doubtful = [" and ".join(map(_told_apart(names), names)) for names in same.values() if len(names) > 1]
     joined = [repr(name) for name in classes if same.keys() & set(_parts(name))]
     return [
-        f"classes that may be {what}: {'; '.join(some[:3])}{f' and {len(some) - 3} more' if len(some) > 3 else ''}"
+        f"classes that may be {what}: {first_few(some, between='; ')}"
         for what, some in (
             ("one, but are taken for different ones", doubtful),
             ("several, but are taken for one each", joined),

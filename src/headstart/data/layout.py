@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from headstart.data import words
 from headstart.records.errors import InputError
+from headstart.records.text import first_few
 
 At = tuple[str, ...]
 """A folder, as the names from the top of DATA down to it."""
@@ -89,9 +90,7 @@ class Layout:
         self._name = name
         self._set(top, ())
         if self._classes:
-            classes = sorted(self._classes)
-            more = f" and {len(classes) - SHOWN} more" if len(classes) > SHOWN else ""
-            self._say(f"taken for classes: {', '.join(classes[:SHOWN])}{more}")
+            self._say(f"taken for classes: {first_few(sorted(self._classes), SHOWN)}")
 
     def _set(self, folder: Folder, at: At) -> None:
         """A whole set: with an official split, with several sets in it, with folds, or undivided."""
@@ -292,6 +291,4 @@ def _path(at: At) -> str:
 
 
 def _some(names: Iterable[str], at: At = ()) -> str:
-    names = list(names)
-    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-    return ", ".join(_path((*at, name)) for name in names[:SHOWN]) + more
+    return first_few([_path((*at, name)) for name in names], SHOWN)

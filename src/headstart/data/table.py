@@ -18,7 +18,7 @@ from headstart.data.decode import SUFFIXES
 from headstart.data.labels import is_label, key, label_columns, no_label, none_said, without_minus_one
 from headstart.records.errors import InputError
 from headstart.records.files import unreadable
-from headstart.records.text import from_data_cell, printable
+from headstart.records.text import first_few, from_data_cell, printable
 
 PATHS = words.in_order(
     "path file filename filepath fullpath relpath relativepath image imagefile imagefilename imagename "
@@ -233,9 +233,8 @@ class _Columns:
         """Cells beyond the header's last: a comma that is not quoted has moved what stands behind it."""
         longer = [line for line, cells in lines if self.header and any(cells[len(self.header) :])]
         if longer:
-            more = f" and {len(longer) - 3:,} more" if len(longer) > 3 else ""
             self._say(
-                f"row{'s' if len(longer) > 1 else ''} {', '.join(map(str, longer[:3]))}{more} have more cells than the "
+                f"row{'s' if len(longer) > 1 else ''} {first_few([*map(str, longer)])} have more cells than the "
                 "header; what is beyond is not used (quote names that hold the separator)"
             )
 
@@ -262,8 +261,7 @@ class _Columns:
             f"{name} (number {i + 1})" if self.header.count(name) > 1 else name
             for i, name in zip(columns, names, strict=True)
         ]
-        more = f" and {len(names) - shown} more" if len(names) > shown else ""
-        return f"column{'s' if len(names) > 1 else ''} {', '.join(names[:shown])}{more}"
+        return f"column{'s' if len(names) > 1 else ''} {first_few(names, shown)}"
 
     def _say(self, what: str) -> None:
         self.notes.append(f"{self.path.name}: {what}")

@@ -15,6 +15,7 @@ from headstart.records.files import expanded, jsonl, missing, nearby, parse_json
 from headstart.records.names import HUB
 from headstart.records.schema import LINE, RESULT
 from headstart.records.seal import check_recorded
+from headstart.records.text import first_few
 from headstart.records.validation import problem
 
 EMBEDDINGS = (".npz", ".parquet")
@@ -184,9 +185,9 @@ def check_study_folder(out: Path) -> None:
     if others and not {"study.yaml", "runs"} & set(names):
         if "result.json" in names:
             raise InputError(f"{out} holds a run, not a study; give another --out")
-        some = ", ".join(others[:3]) + (f" and {len(others) - 3} more" if len(others) > 3 else "")
         raise InputError(
-            f"--out {out} holds other files ({some}) and no study; give a new folder, such as {out / 'study'}"
+            f"--out {out} holds other files ({first_few(others)}) and no study; give a new folder, such as "
+            f"{out / 'study'}"
         )
 
 

@@ -11,6 +11,7 @@ from typing import Any
 from headstart.records.config import SECTIONS, Config
 from headstart.records.errors import InputError
 from headstart.records.schema import GRID, NAMES
+from headstart.records.text import first_few
 from headstart.records.validation import problem
 
 _FIELDS = [f"{s}.{f.name}" for s in SECTIONS for f in fields(getattr(Config(), s))] + [f.name for f in fields(Config)]
@@ -105,10 +106,9 @@ def unplanned(planned: Iterable[str], there: Iterable[str]) -> str:
     known = set(planned)
     if not (others := [name for name in there if name.startswith("data=") and name not in known]):
         return ""
-    some = f"{others[0]}{f' and {len(others) - 1} more' if len(others) > 1 else ''}"
     return (
-        f"study.yaml does not plan what lies in runs/ ({some}): it is cut short or altered, unless these were left out "
-        "since; restore it from a copy"
+        f"study.yaml does not plan what lies in runs/ ({first_few(others, 1)}): it is cut short or altered, unless "
+        "these were left out since; restore it from a copy"
     )
 
 

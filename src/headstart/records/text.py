@@ -39,6 +39,16 @@ def brief(value: object) -> str:
     return f"{text[:60]}{'...' if len(text) > 60 else ''}"
 
 
+def first_few(names: Sequence[str], shown: int = 3, between: str = ", ") -> str:
+    """Names in a sentence: the first `shown` of them, and how many more there are.
+
+    >>> first_few(["apple", "pear", "plum"], 2)
+    'apple, pear and 1 more'
+    """
+    more = f" and {len(names) - shown:,} more" if len(names) > shown else ""
+    return between.join(names[:shown]) + more
+
+
 def number(n: int, what: str) -> str:
     """`1 picture`, `2,000 pictures`, `3 classes`."""
     return f"{n:,} {what}{'' if n == 1 else 'es' if what.endswith('s') else 's'}"

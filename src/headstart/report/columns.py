@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from headstart.records.errors import InputError
-from headstart.records.text import printable
+from headstart.records.text import first_few, printable
 from headstart.report.delimited import OUTCOMES, PLACE, plain_names
 
 SEEDS = ("seed", "random_seed", "rng_seed", "repeat", "replicate", "trial", "fold", "config.seed")
@@ -134,7 +134,7 @@ def _there(table: pd.DataFrame, columns: Sequence[str], name: str) -> str:
 def files_of(table: pd.DataFrame) -> str:
     """The files that a table's rows come from: the first few; empty for a frame."""
     files = [file for file in dict.fromkeys(str(place).rpartition(", ")[0] for place in table[PLACE]) if file]
-    return printable(", ".join(files[:3])) + (f" and {len(files) - 3} more" if len(files) > 3 else "")
+    return printable(first_few(files))
 
 
 def _apart(metrics: Sequence[str], by: str, pair: Sequence[str] | None, seed: str | None, cluster: str | None) -> None:

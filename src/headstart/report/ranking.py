@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from headstart.records.text import printable
+from headstart.records.text import first_few, printable
 from headstart.report.comparisons import ALPHA, ENOUGH_CLUSTERS, Measure
 from headstart.report.words import listed
 from headstart.statistics import critical_difference, friedman, holm, iman_davenport, rank_p_values, wilcoxon
@@ -86,8 +86,7 @@ class Ranking:
         if differ and levels > 2:
             found.append(printable(self._apart()))
         if self.left:
-            more = f" and {len(self.left) - 5} more" if len(self.left) > 5 else ""
-            found.append(printable(f"Not ranked, for they lack a level{self.about}: {', '.join(self.left[:5])}{more}."))
+            found.append(printable(f"Not ranked, for they lack a level{self.about}: {first_few(self.left, 5)}."))
         return found
 
     def _apart(self) -> str:

@@ -12,7 +12,7 @@ from math import isnan
 import numpy as np
 import pandas as pd
 
-from headstart.records.text import printable
+from headstart.records.text import first_few, printable
 from headstart.report.columns import Roles
 from headstart.report.comparisons import Measure
 from headstart.report.delimited import PLACE
@@ -26,9 +26,7 @@ MOST_NAMED = 5
 
 def named(rows: pd.DataFrame) -> str:
     """Where the rows stand: the first few, and how many more."""
-    places = [printable(str(place)) for place in rows[PLACE].head(MOST_NAMED)]
-    more = len(rows) - MOST_NAMED
-    return ", ".join(places) + (f" and {more} more" if more > 0 else "")
+    return first_few([printable(str(place)) for place in rows[PLACE]], MOST_NAMED)
 
 
 def cells_of(judged: pd.DataFrame, metric: str, roles: Roles) -> tuple[pd.DataFrame, list[str]]:

@@ -10,7 +10,7 @@ from headstart import backbones
 from headstart.data.prepare import how
 from headstart.records.config import DataConfig
 from headstart.records.levels import shown
-from headstart.records.text import printable
+from headstart.records.text import first_few, printable
 from headstart.records.version import __version__
 from headstart.use.load import Run
 
@@ -170,8 +170,7 @@ def _accuracy(probe: dict[str, Any]) -> str:
 def _classes(names: Sequence[str]) -> str:
     if not names:
         return "none"
-    more = f" and {len(names) - SHOWN_CLASSES} more" if len(names) > SHOWN_CLASSES else ""
-    return f"{len(names)}: {', '.join(names[:SHOWN_CLASSES])}{more}"
+    return f"{len(names)}: {first_few(names, SHOWN_CLASSES)}"
 
 
 def _data_name(data: dict[str, Any]) -> str:
