@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -216,14 +217,19 @@ def test_seconds_count_what_came_before_an_interruption(tmp_path: Path, monkeypa
     assert RunFolder(out).read_result()["seconds"]["autoencoder"] > 2
 
 
-def test_overwrite_keeps_what_bad_input_cannot_replace(finished: RunFolder, tmp_path: Path) -> None:
-    out = tmp_path / "run"
+def test_overwrite_keeps_what_bad_input_cannot_replace(
+    finished: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    out = tmp_path / "run?"
     shutil.copytree(finished.path, out)
     before = {path.name: path.read_bytes() for path in out.iterdir() if path.is_file()}
     for wrong in (
         small(data={"sources": [str(tmp_path / "nowhere")]}),
         small(contrastive={"batch_size": 1000}),
         small(head={"depth": 1}),
+        small(loggers=["wandb"]),
+        small(loggers=["mlflow"]),  # which takes the ? for something else, where it is installed
     ):
         with pytest.raises(InputError):
             pretraining.run(wrong, out, overwrite=True, quiet=True)
