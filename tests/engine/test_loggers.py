@@ -114,10 +114,12 @@ def test_wandb(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert not (folder / "wandb").exists()
 
 
-def test_a_single_run_keeps_its_loggers_itself(tmp_path: Path) -> None:
+@pytest.mark.parametrize("named", [".", "deeper/.."])
+def test_a_single_run_keeps_its_loggers_itself(tmp_path: Path, named: str) -> None:
     pytest.importorskip("tensorboard")
+    (tmp_path / "deeper").mkdir()
     metrics = Metrics(tmp_path / "metrics.jsonl")
-    with loggers.attached(metrics, ["tensorboard"], tmp_path, {}):
+    with loggers.attached(metrics, ["tensorboard"], tmp_path / named, {}):
         metrics.log(**LINES[0])
         metrics.flush()
     assert list((tmp_path / "loggers" / "tensorboard" / tmp_path.name).iterdir())

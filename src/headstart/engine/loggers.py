@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from headstart.records.errors import InputError
+from headstart.records.files import last_name
 from headstart.records.folder import Metrics
 from headstart.records.names import LOGGERS
 
@@ -62,6 +63,7 @@ def attached(metrics: Metrics, names: Sequence[str], folder: Path, settings: Map
     check(names, folder)
     folder = folder.absolute()
     root = _root(folder)
+    group, run = last_name(root), last_name(folder)
     loggers: list[Logger] = []
     # Known by what they are, not by their number: a stage that begins again forgets lines.
     sent: dict[int, Line] = {id(line): line for line in metrics.lines}
@@ -75,7 +77,7 @@ def attached(metrics: Metrics, names: Sequence[str], folder: Path, settings: Map
     finished = False
     with contextlib.ExitStack() as opened:
         for name in names:
-            logger: Logger = LOGGERS[name].made()(root / "loggers", root.name, folder.name, settings)
+            logger: Logger = LOGGERS[name].made()(root / "loggers", group, run, settings)
             opened.callback(lambda logger=logger: logger.close(finished))
             loggers.append(logger)
         if loggers:

@@ -137,9 +137,10 @@ def evaluate_backbone(config: Config, out: str | Path, fetch: bool = False) -> P
         say(f"{weights}: {read}")
     pictures = _open(config)
     references = _references(config, pictures.size, fetch)
-    first = "random" if weights == "none" else weights if weights in backbones.FETCHED else Path(weights).stem
+    given = files.last_name(Path(weights))
+    first = "random" if weights == "none" else weights if weights in backbones.FETCHED else Path(given).stem
     if first in references and weights not in ("none", *backbones.FETCHED):
-        first = Path(weights).name  # a file called pretrained.pth is not the reference
+        first = given  # a file called pretrained.pth is not the reference
     makers = {first: _maker(config, weights, pictures.size, fetch=True)}
     if weights in backbones.FETCHED:
         references.pop(LIBRARY)
@@ -207,7 +208,7 @@ def evaluate_run(
     found = compare(makers, pictures, config, compute)
     own = None if out is not None else folder.path
     out = out or folder.evaluations / f"{_file_name(name, found['data'])}.json"
-    files.write_json(out, found | {"run": folder.path.name, "config_hash": result["config_hash"]}, within=own)
+    files.write_json(out, found | {"run": files.last_name(folder.path), "config_hash": result["config_hash"]}, within=own)
     return Path(out)
 
 
