@@ -111,4 +111,5 @@ def values_of(option: str, argv: list[str]) -> list[str]:
 
 
 def _value_of(option: str, argv: list[str]) -> str | None:
-    return next(iter(values_of(option, argv)), None)
+    """What an option is given last, which is what holds."""
+    return next(reversed(values_of(option, argv)), None)
