@@ -100,10 +100,7 @@ def train(
     training.observers = observers
     saved = checkpoints.load(STAGE)
     if saved is None and settings.head_epochs:
-        alone = HeadAlone.of(model, images, training.pictures, config, augment, compute, training.watch.alone, quiet)
-        Loop(alone, checkpoints, log, quiet).run(checkpoints.load(HEAD_STAGE))
-        distributed.share_from_rank_0(head.state_dict().values())  # kernels of other machines have rounded otherwise
-        model.train()
+        _train_head_alone(training, images, augment, compute, checkpoints, log, quiet)
     memory.give_back()  # what features were taken with; the steps need other sizes
     loop = Loop(training, checkpoints, log, quiet)
     loop.run(saved)
@@ -115,6 +112,23 @@ def train(
         epochs=loop.epoch,
         best_epoch=training.best["epoch"],
     )
+
+
+def _train_head_alone(
+    training: "Contrastive",
+    images: Images,
+    augment: SimCLRAugment,
+    compute: Compute,
+    checkpoints: Checkpoints,
+    log: Callable[..., None],
+    quiet: bool,
+) -> None:
+    """Train g before f moves (head_alone.py); the features that it sees are gone when this returns."""
+    model, group = training.model, training.watch.alone
+    alone = HeadAlone.of(model, images, training.pictures, training.config, augment, compute, group, quiet)
+    Loop(alone, checkpoints, log, quiet).run(checkpoints.load(HEAD_STAGE))
+    distributed.share_from_rank_0(model.head.state_dict().values())  # kernels of other machines have rounded otherwise
+    model.train()
 
 
 class Contrastive(Training):
