@@ -202,6 +202,19 @@ def test_options_override_config_file_which_overrides_preset(tmp_path: Path) -> 
     assert base.contrastive.passes == 2
 
 
+def test_of_an_option_given_again_the_last_holds(tmp_path: Path) -> None:
+    from headstart.cli.defaults import base_config, parsed
+    from headstart.cli.train import pretrain
+
+    (tmp_path / "first.yaml").write_text("contrastive: {epochs: 7}\n")
+    (tmp_path / "last.yaml").write_text("contrastive: {epochs: 9}\n")
+    argv = ["digits", "--preset", "adapt", "--config", str(tmp_path / "first.yaml"), "--out", "run"]
+    argv += ["--preset=paper", f"--config={tmp_path / 'last.yaml'}"]
+    base = base_config(argv)
+    assert (base.contrastive.passes, base.contrastive.epochs) == (2, 9)
+    assert parsed(pretrain, argv, "headstart", options=base)["preset"] == "paper"
+
+
 def test_preset_knows_the_set_wherever_data_stands(tmp_path: Path) -> None:
     from headstart.cli.defaults import base_config
 

@@ -2,14 +2,19 @@
 
 import contextlib
 import importlib.util
+import sys
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from headstart.engine import loggers
 from headstart.records.errors import InputError
 from headstart.records.folder import Metrics
+from headstart.records.names import LOGGERS
+from headstart.records.registry import Choice
 
 LINES = [
     {"stage": "autoencoder", "epoch": 1, "step": 5, "loss": 0.5, "val_loss": None},
@@ -109,10 +114,12 @@ def test_wandb(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert not (folder / "wandb").exists()
 
 
-def test_a_single_run_keeps_its_loggers_itself(tmp_path: Path) -> None:
+@pytest.mark.parametrize("named", [".", "deeper/.."])
+def test_a_single_run_keeps_its_loggers_itself(tmp_path: Path, named: str) -> None:
     pytest.importorskip("tensorboard")
+    (tmp_path / "deeper").mkdir()
     metrics = Metrics(tmp_path / "metrics.jsonl")
-    with loggers.attached(metrics, ["tensorboard"], tmp_path, {}):
+    with loggers.attached(metrics, ["tensorboard"], tmp_path / named, {}):
         metrics.log(**LINES[0])
         metrics.flush()
     assert list((tmp_path / "loggers" / "tensorboard" / tmp_path.name).iterdir())
@@ -127,11 +134,40 @@ def test_without_loggers_nothing_is_imported_or_written(tmp_path: Path) -> None:
 
 
 def test_a_missing_package_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from headstart.records.errors import InputError
-
-    monkeypatch.setitem(__import__("sys").modules, "tensorboard", None)
+    monkeypatch.setitem(sys.modules, "tensorboard", None)
     with (
         pytest.raises(InputError, match=r"headstart\[tensorboard\]"),
         loggers.attached(Metrics(tmp_path / "m.jsonl"), ["tensorboard"], tmp_path, {}),
     ):
         pass
+
+
+def test_all_that_were_opened_are_closed_where_another_cannot_be(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[tuple[str, bool]] = []
+
+    class Open:
+        def __init__(self, root: Path, group: str, run: str, settings: Mapping[str, Any]) -> None:
+            pass
+
+        def send(self, lines: Sequence[loggers.Line]) -> None:
+            raise AssertionError
+
+        def close(self, finished: bool) -> None:
+            said.append(("closed", finished))
+
+    def broken(*_: object) -> loggers.Logger:
+        raise OSError("its store is damaged")
+
+    monkeypatch.setattr(LOGGERS, "_choices", dict(LOGGERS._choices))
+    LOGGERS.register(Choice(name="open", help="", make=Open))
+    LOGGERS.register(Choice(name="broken", help="", make=broken))
+    metrics = Metrics(tmp_path / "m.jsonl")
+    with pytest.raises(OSError, match="damaged"), loggers.attached(metrics, ["open", "broken"], tmp_path, {}):
+        pass
+    assert said == [("closed", False)]
+    with loggers.attached(metrics, ["open"], tmp_path, {}):
+        pass
+    assert said[1:] == [("closed", True)]
+    assert metrics.listeners == []

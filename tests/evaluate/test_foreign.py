@@ -14,6 +14,7 @@ from safetensors.torch import save_file
 
 from headstart import backbones
 from headstart.backbones import weights
+from headstart.cli.commands import main
 from headstart.evaluate import foreign
 from headstart.records.config import (
     AutoencoderConfig,
@@ -159,6 +160,30 @@ def test_a_state_dict_file_is_recognised(photos: Path, tmp_path: Path, kind: str
         )
         assert list(found["backbones"]) == ["wrapped", "random"]
         assert found["backbones"]["wrapped"] != found["backbones"]["random"]
+
+
+@pytest.mark.parametrize(
+    ("said", "read"),
+    [
+        ([], ("backbone", "backbone")),
+        (["--data.statistics", "train"], ("train", "backbone")),
+        (["--data.interpolation", "bilinear"], ("backbone", "bilinear")),
+    ],
+)
+@pytest.mark.parametrize("named", [True, False])
+def test_what_is_said_of_the_pictures_holds_and_else_what_weights_expect(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: list[str], read: tuple[str, str], named: bool
+) -> None:
+    judged: list[Config] = []
+    monkeypatch.setattr(foreign, "evaluate_backbone", lambda config, *_: judged.append(config))
+    monkeypatch.setattr("headstart.cli.screen.print_evaluation", lambda _: None)
+    file = str(tmp_path / "given.pt")
+    torch.save(torchvision.models.resnet18().state_dict(), file)
+    backbone = ["torchvision:resnet18", "--weights", file] if named else [file]
+    with pytest.raises(SystemExit, match="0"):
+        main(["evaluate", *backbone, "--data", str(photos), "--out", str(tmp_path / "r.json"), *said])
+    assert (judged[0].data.statistics, judged[0].data.interpolation) == read
+    assert judged[0].backbone.weights == file
 
 
 def test_wide_resnets_are_not_taken_for_plain_ones(tmp_path: Path) -> None:

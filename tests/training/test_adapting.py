@@ -1,8 +1,10 @@
 """Adapting given weights: what stays as it was given, what trains first, and which weights a run keeps."""
 
 import shutil
+import weakref
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -24,6 +26,8 @@ from headstart.report.unlabelled import unlabelled_verdict
 from headstart.report.verdict import kept_sentence
 from headstart.study.shared import before_hash
 from headstart.training import keeping
+from headstart.training.contrastive import Contrastive
+from headstart.training.head_alone import HeadAlone
 from headstart.training.run import run
 from headstart.use.finetune import finetune
 from headstart.use.load import load
@@ -74,7 +78,23 @@ def test_the_recipe_is_the_default_where_weights_are_given(weights: Path) -> Non
     assert preset("paper", (), "imagenet").contrastive.norms == "batch"
 
 
-def test_what_is_given_stays_where_it_should(photos: Path, weights: Path, tmp_path: Path) -> None:
+def test_what_is_given_stays_where_it_should(
+    photos: Path, weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    banks: list[weakref.ref[torch.Tensor]] = []
+    kept: list[bool] = []
+    init, begin_epoch = HeadAlone.__init__, Contrastive.begin_epoch
+
+    def remembered(self: HeadAlone, head: torch.nn.Module, bank: torch.Tensor, *rest: Any) -> None:
+        banks.append(weakref.ref(bank))
+        init(self, head, bank, *rest)
+
+    def begun(self: Contrastive, epoch: int) -> None:
+        kept.append(banks[0]() is not None)
+        begin_epoch(self, epoch)
+
+    monkeypatch.setattr(HeadAlone, "__init__", remembered)
+    monkeypatch.setattr(Contrastive, "begin_epoch", begun)
     out = run(config(photos, weights, keep="last"), tmp_path / "run", quiet=True)
     before, after = load_file(weights), load_file(out / "backbone.safetensors")
     statistics = [name for name in before if "running" in name or "num_batches" in name]
@@ -86,6 +106,7 @@ def test_what_is_given_stays_where_it_should(photos: Path, weights: Path, tmp_pa
     assert stages == ["head"] * 3 + ["contrastive"] * 2
     losses = [line["loss"] for line in read_metrics(RunFolder(out).metrics) if line["stage"] == "head"]
     assert losses[-1] < losses[0]
+    assert kept == [False, False]  # the features that the head alone has learned from
 
 
 @pytest.mark.parametrize("stage", ["head", "contrastive"])

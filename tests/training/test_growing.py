@@ -116,6 +116,27 @@ def test_a_backbone_that_is_not_trained_on_keeps_its_z_score(root: Path) -> None
     assert extend(root, epochs=2).read_result()["data"]["mean"] != before["mean"]
 
 
+def test_a_set_that_was_sorted_into_classes_since_is_trained_on(tmp_path: Path) -> None:
+    """It is watched by a classifier from then on, and validates where one picture was too few to."""
+    photos = tmp_path / "photos"
+    add(tmp_path / "drawn", range(10), "ab")
+    photos.mkdir()
+    for kind in "ab":
+        for number in range(6):
+            shutil.copy(tmp_path / "drawn" / kind / f"{number:03}.png", photos / f"{kind}{number}.png")
+    before = extend(tmp_path, probe={"names": []})
+    assert read_metrics(before.metrics)[-1].get("accuracy") is None
+    assert before.read_result()["contrastive"]["val_loss"] is None
+    shutil.rmtree(photos)
+    shutil.copytree(tmp_path / "drawn", photos)
+    after = extend(tmp_path, 2, probe={"names": []}).read_result()
+    assert (after["contrastive"]["epochs"], after["data"]["classes"]) == (2, ["a", "b"])
+    assert after["contrastive"]["val_loss"] > 0
+    last = [line for line in read_metrics(before.metrics) if line["stage"] == "contrastive"][-1]
+    assert (last["epoch"], last["val_loss"]) == (2, after["contrastive"]["val_loss"])
+    assert "accuracy" in last
+
+
 def test_nothing_new_is_said_and_nothing_done(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     result = (root / "run" / "result.json").stat().st_mtime_ns
     extend(root)

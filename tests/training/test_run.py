@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from safetensors.torch import load_file, save_file
 
 import headstart
 from headstart import autoencoders
-from headstart.engine.checkpoint import Checkpoints, _read_one
+from headstart.engine.checkpoint import Checkpoints, State, _read_one
 from headstart.engine.device import choose
 from headstart.engine.importers import PYTHAE_NAMES
 from headstart.records.claim import owned
@@ -167,7 +168,7 @@ def test_stages_stop_and_go_on(finished: RunFolder, tmp_path: Path) -> None:
     assert RunFolder(out).read_result()["probes"] == finished.read_result()["probes"]
 
 
-@pytest.mark.parametrize("stage", ["autoencoder", "contrastive"])
+@pytest.mark.parametrize("stage", ["autoencoder", "contrastive", "contrastive, as it was saved before"])
 def test_interrupted_and_resumed_is_byte_identical(
     finished: RunFolder, tmp_path: Path, stage: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -179,9 +180,15 @@ def test_interrupted_and_resumed_is_byte_identical(
         steps += begun
         return steps == 3
 
-    begun = stage == "autoencoder"
+    def with_a_list(self: contrastive.Contrastive) -> State:
+        saved = state(self)
+        return saved | {"observers": list(saved["observers"].values())}
+
+    begun, state = stage == "autoencoder", contrastive.Contrastive.state
     monkeypatch.setattr(Checkpoints, "stop_requested", stop_after_three)
-    if stage == "contrastive":
+    if stage.endswith("before"):
+        monkeypatch.setattr(contrastive.Contrastive, "state", with_a_list)
+    if not begun:
         pretraining.run(until(small(), "autoencoder"), out, quiet=True)
         begun = True
     with pytest.raises(Interrupted):
@@ -216,14 +223,19 @@ def test_seconds_count_what_came_before_an_interruption(tmp_path: Path, monkeypa
     assert RunFolder(out).read_result()["seconds"]["autoencoder"] > 2
 
 
-def test_overwrite_keeps_what_bad_input_cannot_replace(finished: RunFolder, tmp_path: Path) -> None:
-    out = tmp_path / "run"
+def test_overwrite_keeps_what_bad_input_cannot_replace(
+    finished: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    out = tmp_path / "run?"
     shutil.copytree(finished.path, out)
     before = {path.name: path.read_bytes() for path in out.iterdir() if path.is_file()}
     for wrong in (
         small(data={"sources": [str(tmp_path / "nowhere")]}),
         small(contrastive={"batch_size": 1000}),
         small(head={"depth": 1}),
+        small(loggers=["wandb"]),
+        small(loggers=["mlflow"]),  # which takes the ? for something else, where it is installed
     ):
         with pytest.raises(InputError):
             pretraining.run(wrong, out, overwrite=True, quiet=True)

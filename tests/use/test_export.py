@@ -253,6 +253,25 @@ def test_a_hub_folders_card_begins_with_what_the_hub_reads(run: Run, tmp_path: P
     assert str(tmp_path) not in text
 
 
+@pytest.mark.parametrize(("stands", "out"), [("hub", "."), ("hub", "./"), ("hub/inner", "..")])
+def test_a_folder_without_a_name_is_the_one_it_stands_for(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stands: str, out: str
+) -> None:
+    pytest.importorskip("timm")
+    (tmp_path / stands).mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / stands)
+    monkeypatch.setattr("headstart.use.hub.FILES", ("model.safetensors", "config.json", "README.md", "inner"))
+    written: list[Path] = []
+
+    def elsewhere(folder: Path, turn: str, contents: dict[str, bytes]) -> None:
+        written.extend((folder / name).resolve() for name in contents)
+        assert b"'local-dir:hub'" in b"".join(contents.values())
+
+    monkeypatch.setattr("headstart.use.export.write_together", elsewhere)
+    export(run, "hub", out, license="mit")
+    assert {path.parent for path in written} == {tmp_path / "hub"}
+
+
 def test_what_cannot_be_a_folder_of_the_hub_is_refused_in_one_sentence(run: Run, tmp_path: Path) -> None:
     pytest.importorskip("timm")
     backbone = run.config.backbone

@@ -180,8 +180,14 @@ def test_without_the_pictures_none_is_suggested(
     mine.mkdir()
     shutil.move(mine.with_name("mine.png"), mine / "other.png")
     kept = read(tmp_path / "all.npz")
-    assert select(kept, 2).suggested is None
-    assert "no similarity is suggested" in capsys.readouterr().err
+    found = select(kept, 2, out=tmp_path / "lists")
+    assert found.suggested is None
+    said = capsys.readouterr().err
+    assert "no similarity is suggested" in said
+    assert said.count("no contact sheet of duplicates, outliers, label-next") == 1
+    assert {path.name for path in (tmp_path / "lists").iterdir()} == {
+        *(f"{name}.csv" for name in ("duplicates", "outliers", "label-next", "clusters")),
+    }
     with pytest.raises(InputError, match="auto needs the pictures"):
         select(kept, 2, similarity="auto")
 

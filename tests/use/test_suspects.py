@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from headstart.evaluate.neighbours import NEIGHBOURS
 from headstart.use import clusters as clustering
 from headstart.use import suspects
 from headstart.use.clusters import clusters
@@ -68,7 +69,7 @@ def test_as_many_neighbours_judge_a_judge_as_any_other(
     for row in range(180):
         others = judges[judges != row]
         likeness = unit[others] @ unit[row]
-        best = np.argsort(-likeness)[: suspects.NEIGHBOURS]
+        best = np.argsort(-likeness)[:NEIGHBOURS]
         weights = np.bincount(labels[others[best]], np.exp((likeness[best] - 1) / 0.1), minlength=3)
         np.testing.assert_allclose(found[row], weights / weights.sum(), atol=1e-5)
 

@@ -74,11 +74,12 @@ def base_config(argv: list[str]) -> Config:
 
 def reading_for(command: Callable[..., int], argv: list[str]) -> DataConfig:
     """What the DATA options of a command on a run start from: how the run's own pictures were read, or those of a
-    file of embeddings."""
+    file of embeddings, or what given weights expect."""
     if {"-h", "--help"} & {*argv}:
         return DataConfig()
 
-    path = Path(str(next(iter(parsed(command, argv, "headstart").values()))))
+    given = parsed(command, argv, "headstart")
+    path = expanded(str(next(iter(given.values()))))
     if path.suffix in (".npz", ".parquet") and path.is_file():
         from headstart.use.embeddings import run_of
 
@@ -88,7 +89,13 @@ def reading_for(command: Callable[..., int], argv: list[str]) -> DataConfig:
 
         return reading_of(read_record(path))
     config = RunFolder(path).config
-    return reading(load_config(config)[0]) if config.exists() else DataConfig()
+    if config.exists():
+        return reading(load_config(config)[0])
+    if path.is_file() or given.get("weights", "none") != "none":
+        from headstart.evaluate.foreign import AS_EXPECTED
+
+        return AS_EXPECTED
+    return DataConfig()
 
 
 def _sources_of(argv: list[str]) -> tuple[str, ...]:
@@ -111,4 +118,5 @@ def values_of(option: str, argv: list[str]) -> list[str]:
 
 
 def _value_of(option: str, argv: list[str]) -> str | None:
-    return next(iter(values_of(option, argv)), None)
+    """What an option is given last, which is what holds."""
+    return next(reversed(values_of(option, argv)), None)

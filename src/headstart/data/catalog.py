@@ -23,7 +23,7 @@ from headstart.data.packed import PACKED
 from headstart.data.source import Entry, Found, Source, as_text, make, relabel
 from headstart.records.config import DataConfig
 from headstart.records.errors import InputError
-from headstart.records.files import expanded, nearby
+from headstart.records.files import expanded, last_name, nearby
 from headstart.records.located import is_own_folder
 from headstart.records.names import HUB, SETS
 
@@ -33,8 +33,7 @@ def shown(source: str) -> str:
     name, _, root = source.partition(":")
     if root and name in SETS and not Path(source).exists():
         return name
-    path = Path(source)
-    return as_text(path.name if path.name.strip(".") else path.resolve().name)
+    return as_text(last_name(Path(source)))
 
 
 def find(data: DataConfig) -> Source:

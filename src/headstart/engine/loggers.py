@@ -13,10 +13,16 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from headstart.records.errors import InputError
+from headstart.records.files import last_name
 from headstart.records.folder import Metrics
 from headstart.records.names import LOGGERS
 
 Line = Mapping[str, Any]
+
+PACKAGES = ("tensorboard", "mlflow", "wandb")
+"""Loggers that are called as the package each of them needs."""
+UNSENT = {"MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true", "WANDB_ERROR_REPORTING": "false"}
+"""Keeps them from looking up a host, W&B even where a run is offline; to be set before they are imported."""
 
 
 class Logger(Protocol):
@@ -29,6 +35,21 @@ class Logger(Protocol):
         """No more lines come for now; `finished` is False where the run stopped or failed."""
 
 
+def check(names: Sequence[str], folder: Path | None = None) -> None:
+    """Raise InputError for a logger whose package is not installed, or that cannot write for the run in `folder`."""
+    for name in names:
+        if name in PACKAGES:
+            _package(name)
+    if "mlflow" in names and folder is not None and "?" in str(root := _root(folder.absolute())):
+        raise InputError(f"mlflow takes the ? in {root} for the end of its store's path; give another --out")
+
+
+def _root(folder: Path) -> Path:
+    """The study's folder of a run of a study, else the run's own."""
+    in_study = folder.parent.name == "runs" and (folder.parent.parent / "study.yaml").exists()
+    return folder.parent.parent if in_study else folder
+
+
 @contextlib.contextmanager
 def attached(metrics: Metrics, names: Sequence[str], folder: Path, settings: Mapping[str, Any]) -> Iterator[None]:
     """For the time of the context, what `metrics` writes goes to the loggers `names` as well.
@@ -37,12 +58,13 @@ def attached(metrics: Metrics, names: Sequence[str], folder: Path, settings: Map
         folder: the run folder; its name is the run's, and its study's folder the group's.
         settings: the run's settings by dotted name.
 
-    Raises InputError where the logger's package is not installed.
+    Raises InputError as `check` does.
     """
+    check(names, folder)
     folder = folder.absolute()
-    in_study = folder.parent.name == "runs" and (folder.parent.parent / "study.yaml").exists()
-    root = folder.parent.parent if in_study else folder
-    loggers: list[Logger] = [LOGGERS[name].made()(root / "loggers", root.name, folder.name, settings) for name in names]
+    root = _root(folder)
+    group, run = last_name(root), last_name(folder)
+    loggers: list[Logger] = []
     # Known by what they are, not by their number: a stage that begins again forgets lines.
     sent: dict[int, Line] = {id(line): line for line in metrics.lines}
 
@@ -52,17 +74,17 @@ def attached(metrics: Metrics, names: Sequence[str], folder: Path, settings: Map
         for logger in loggers if new else []:
             logger.send(new)
 
-    if loggers:
-        metrics.listeners.append(send)
     finished = False
-    try:
+    with contextlib.ExitStack() as opened:
+        for name in names:
+            logger: Logger = LOGGERS[name].made()(root / "loggers", group, run, settings)
+            opened.callback(lambda logger=logger: logger.close(finished))
+            loggers.append(logger)
+        if loggers:
+            metrics.listeners.append(send)
+            opened.callback(metrics.listeners.remove, send)
         yield
         finished = True
-    finally:
-        if loggers:
-            metrics.listeners.remove(send)
-        for logger in loggers:
-            logger.close(finished)
 
 
 def figures_of(line: Line) -> tuple[int, dict[str, float]]:
@@ -77,6 +99,8 @@ def figures_of(line: Line) -> tuple[int, dict[str, float]]:
 
 
 def _package(name: str) -> Any:
+    for variable, value in UNSENT.items():
+        os.environ.setdefault(variable, value)
     try:
         return importlib.import_module(name)
     except ImportError as error:
@@ -89,7 +113,6 @@ class TensorBoard:
     """loggers/tensorboard/RUN/: event files."""
 
     def __init__(self, root: Path, group: str, run: str, settings: Mapping[str, Any]) -> None:
-        _package("tensorboard")
         self.writer = _package("torch.utils.tensorboard").SummaryWriter(root / "tensorboard" / run)
         self.writer.add_text("settings", "\n".join(f"    {name}: {value}" for name, value in settings.items()))
 
@@ -110,10 +133,6 @@ class MLflow:
     """loggers/mlflow.db: one experiment a study; a resumed run goes on in its own."""
 
     def __init__(self, root: Path, group: str, run: str, settings: Mapping[str, Any]) -> None:
-        os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-        os.environ.setdefault("DO_NOT_TRACK", "true")
-        if "?" in str(root):
-            raise InputError(f"mlflow takes the ? in {root} for the end of its store's path; give another --out")
         self.entities = _package("mlflow.entities")
         root.mkdir(parents=True, exist_ok=True)
         with _alone(root / ".mlflow.lock"):  # the first one makes the tables
@@ -156,7 +175,6 @@ class WandB:
     """loggers/wandb/: offline runs, which `wandb sync` uploads if one wants; grouped by study."""
 
     def __init__(self, root: Path, group: str, run: str, settings: Mapping[str, Any]) -> None:
-        os.environ.setdefault("WANDB_ERROR_REPORTING", "false")  # which looks up a host even where a run is offline
         wandb = _package("wandb")
         root.mkdir(parents=True, exist_ok=True)
         options = wandb.Settings(silent=True, console="off", x_disable_stats=True, x_disable_meta=True)

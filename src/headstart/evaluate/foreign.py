@@ -42,6 +42,9 @@ from headstart.records.version import __version__
 LIBRARY = "pretrained"
 """The reference with the weights that torchvision or timm has for the network."""
 
+AS_EXPECTED = DataConfig(statistics="backbone", interpolation="backbone")
+"""How pictures are read for given weights where nothing else is said."""
+
 Moments = dict[str, tuple[Tensor | None, Tensor | None]]
 """Split -> mean and std (3,) of the Z-score, None for none."""
 
@@ -79,11 +82,11 @@ def evaluate(
     Args:
         backbone: a run folder; `torchvision:NAME` or `timm:NAME`; or a state-dict file of a network of torchvision's.
         data: DATA. Unset for a run: its own pictures and splits.
-        reading: how DATA is read: its options, such as labels. Unset: as a run's own pictures, or the defaults.
+        reading: how DATA is read: its options, such as labels. Unset: as a run's own pictures, as given weights expect
+            them, or the defaults.
         out: the file. Unset for a run: RUN/evaluations/NAME.json.
         name: NAME for a run. Unset: the data's name and fingerprint.
-        weights: of a network by name: `none`, `pretrained`, `imagenet`, a state-dict FILE or a RUN. Given weights get
-            their pictures as they expect them, unless `reading` says otherwise.
+        weights: of a network by name: `none`, `pretrained`, `imagenet`, a state-dict FILE or a RUN.
         size: side of the square pictures in pixels. Unset: the run's, or as `data.size` auto.
         fetch: fetch the library's weights as a reference where they are not on this machine.
 
@@ -115,10 +118,8 @@ def evaluate(
         settings = BackboneConfig(name=str(backbone).removeprefix("torchvision:"), weights=weights)
     else:
         settings = recognise(backbone)
-    given = reading or DataConfig()
+    given = reading or (DataConfig() if settings.weights == "none" else AS_EXPECTED)
     given = replace(given, sources=tuple(data), size=size or given.size)
-    if settings.weights != "none" and given.statistics == "train":
-        given = replace(given, statistics="backbone", interpolation="backbone")
     return evaluate_backbone(Config(data=given, backbone=settings, device=device, threads=threads), out, fetch)
 
 
@@ -137,9 +138,10 @@ def evaluate_backbone(config: Config, out: str | Path, fetch: bool = False) -> P
         say(f"{weights}: {read}")
     pictures = _open(config)
     references = _references(config, pictures.size, fetch)
-    first = "random" if weights == "none" else weights if weights in backbones.FETCHED else Path(weights).stem
+    given = files.last_name(Path(weights))
+    first = "random" if weights == "none" else weights if weights in backbones.FETCHED else Path(given).stem
     if first in references and weights not in ("none", *backbones.FETCHED):
-        first = Path(weights).name  # a file called pretrained.pth is not the reference
+        first = given  # a file called pretrained.pth is not the reference
     makers = {first: _maker(config, weights, pictures.size, fetch=True)}
     if weights in backbones.FETCHED:
         references.pop(LIBRARY)
@@ -207,7 +209,9 @@ def evaluate_run(
     found = compare(makers, pictures, config, compute)
     own = None if out is not None else folder.path
     out = out or folder.evaluations / f"{_file_name(name, found['data'])}.json"
-    files.write_json(out, found | {"run": folder.path.name, "config_hash": result["config_hash"]}, within=own)
+    files.write_json(
+        out, found | {"run": files.last_name(folder.path), "config_hash": result["config_hash"]}, within=own
+    )
     return Path(out)
 
 

@@ -4,11 +4,19 @@ from collections.abc import Iterator
 
 import numpy as np
 import torch
+from torch import Tensor
 
+NEIGHBOURS, TEMPERATURE = 20, 0.1
+"""The probe `knn`: so many nearest vote, each with weight exp(cosine / TEMPERATURE)."""
 BLOCK_ENTRIES = 2**24
 """Similarities held at once: 64 MB."""
 QUERIES, ROWS = 2**10, 2**14
 """Rows of queries and of the bank that are compared at once: together BLOCK_ENTRIES."""
+
+
+def votes(similarity: Tensor, labels: Tensor, classes: int) -> Tensor:
+    """(Q, classes): for each query the weights of its neighbours (Q, k), added up by their labels (Q, k)."""
+    return similarity.new_zeros(len(similarity), classes).scatter_add_(1, labels, (similarity / TEMPERATURE).exp())
 
 
 def nearest(queries: np.ndarray, bank: np.ndarray, top: int) -> tuple[np.ndarray, np.ndarray]:

@@ -21,6 +21,7 @@ from torch.nn import functional as F
 from headstart.engine.progress import say as to_screen
 from headstart.engine.randomness import generator, order
 from headstart.evaluate import logistic
+from headstart.evaluate.neighbours import NEIGHBOURS, TEMPERATURE, votes
 from headstart.evaluate.scores import among_top5, macro_of, most_confused
 from headstart.records.names import PROBES
 from headstart.statistics import t_interval, wilson
@@ -30,6 +31,8 @@ QUERIES, ROWS = 2**8, 2**17
 at once would leave 47 queries, which a product of matrices does not get fast with."""
 DRAWS = 8
 """Draws of labelled pictures behind every few-label probe."""
+FEW_SHOT_C, FEW_SHOT_LENGTH = 0.1, 10.0
+"""C of `few_shot_1` and `few_shot_5`, and the length of the features they are fitted on."""
 C_GRID = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)
 """scikit-learn's C, tried in this order by `linear`, `linear_1pct` and `linear_10pct`."""
 C_WITHOUT_VAL = 1e-2
@@ -251,20 +254,18 @@ def _linear_share(share: float) -> Callable[[Task], Result]:
 
 
 def _few_shot(shots: int) -> Callable[[Task], Result]:
-    C, length = 0.1, 10.0
-
     def probe(task: Task) -> Result:
         """`shots` labelled train pictures a class: L2-normalised h times 10, logistic regression, C 0.1."""
         draws = label_draws(task.y["train"].cpu(), lambda n: min(shots, n), task.split_seed)
         draws = draws.to(task.y["train"].device)
         present, y = task.y["train"].unique(return_inverse=True)
-        train, test = (length * F.normalize(task.x[split], dim=1) for split in ("train", "test"))
-        weights, biases = logistic.lbfgs(train[draws], y[draws], len(present), C)
+        train, test = (FEW_SHOT_LENGTH * F.normalize(task.x[split], dim=1) for split in ("train", "test"))
+        weights, biases = logistic.lbfgs(train[draws], y[draws], len(present), FEW_SHOT_C)
         scores = (_scatter(test @ w + b, present, len(task.classes)) for w, b in zip(weights, biases, strict=True))
         return _drawn(task, scores) | {
             "shots": shots,
             "n_train": draws.shape[1],
-            "C": C,
+            "C": FEW_SHOT_C,
             "split_seed": task.split_seed,
         }
 
@@ -274,22 +275,22 @@ def _few_shot(shots: int) -> Callable[[Task], Result]:
 def knn(task: Task) -> Result:
     """Cosine; the k nearest labelled train pictures vote with weight exp(similarity / 0.1); under `wide` as many as
     others report, k 200."""
-    temperature = 0.1
     bank, queries = (F.normalize(task.x[split], dim=1) for split in ("train", "test"))
-    ks = sorted({min(k, len(bank)) for k in (20, 200)})
-    votes = [queries.new_zeros(len(queries), len(task.classes)) for _ in ks]
-    for query, *scores in zip(queries.split(QUERIES), *(vote.split(QUERIES) for vote in votes), strict=True):
+    ks = sorted({min(k, len(bank)) for k in (NEIGHBOURS, 200)})
+    scores: list[list[Tensor]] = [[] for _ in ks]
+    for query in queries.split(QUERIES):
         similarity, neighbour = _nearest(query, bank, ks[-1])
-        for k, score in zip(ks, scores, strict=True):
-            labels, weights = task.y["train"][neighbour[:, :k]], (similarity[:, :k] / temperature).exp()
-            score.scatter_add_(1, labels, weights)
+        labels = task.y["train"][neighbour]
+        for k, parts in zip(ks, scores, strict=True):
+            parts.append(votes(similarity[:, :k], labels[:, :k], len(task.classes)))
     found = []
-    for k, vote in zip(ks, votes, strict=True):
+    for k, parts in zip(ks, scores, strict=True):
+        vote = torch.cat(parts)
         vote[vote == 0] = -math.inf  # no neighbour of that class: not among the top five either
         found.append(_single(task, vote, task.y["test"]) | {"k": k})
     few, *many = found
     wide = {"wide": {name: many[0][name] for name in ("k", "accuracy", "correct", "ci95")}} if many else {}
-    return few | wide | {"temperature": temperature, "n_train": len(bank)}
+    return few | wide | {"temperature": TEMPERATURE, "n_train": len(bank)}
 
 
 def _nearest(query: Tensor, bank: Tensor, k: int) -> tuple[Tensor, Tensor]:

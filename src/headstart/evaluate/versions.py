@@ -19,13 +19,13 @@ from torch.nn import functional as F
 
 from headstart.engine.randomness import order
 from headstart.evaluate import logistic
+from headstart.evaluate.neighbours import NEIGHBOURS, votes
+from headstart.evaluate.probes import DRAWS, FEW_SHOT_C, FEW_SHOT_LENGTH
 
 LARGEST = 4000
 """Pictures that are judged; of more, so many are drawn."""
 FOLDS = 5
-DRAWS = 8
 SHOTS = 5
-NEIGHBOURS = 20
 C_GRID = (1e-3, 1e-2, 1e-1)
 CLEAR = 2.0
 """Standard errors by which a version has to be ahead."""
@@ -90,8 +90,7 @@ def _neighbours(unit: Tensor, y: Tensor) -> Tensor:
     """Weighted vote of the nearest others, as the probe `knn` takes it."""
     similarity = (unit @ unit.T).fill_diagonal_(-math.inf)
     values, nearest = similarity.topk(min(NEIGHBOURS, len(unit) - 1), dim=1)
-    votes = torch.zeros(len(unit), int(y.max()) + 1).scatter_add_(1, y[nearest], (values / 0.1).exp())
-    return (votes.argmax(dim=1) == y).double()
+    return (votes(values, y[nearest], int(y.max()) + 1).argmax(dim=1) == y).double()
 
 
 def _folds(x: Tensor, y: Tensor, split_seed: int) -> Tensor:
@@ -115,13 +114,13 @@ def _folds(x: Tensor, y: Tensor, split_seed: int) -> Tensor:
 
 def _few(unit: Tensor, y: Tensor, split_seed: int) -> Tensor:
     """Logistic regression on a few pictures a class, asked about all others; the share of draws it is right in."""
-    x, counts = 10 * unit, torch.bincount(y)
+    x, counts = FEW_SHOT_LENGTH * unit, torch.bincount(y)
     right, asked = torch.zeros(len(y), dtype=torch.double), torch.zeros(len(y), dtype=torch.double)
     for draw in range(DRAWS):
         shuffled = order(split_seed, "versions/few", draw, len(y))
         by_class = shuffled[y[shuffled].argsort(stable=True)].split(counts.tolist())
         seen = torch.cat([part[: min(SHOTS, len(part) - 1)] for part in by_class])
-        weights, biases = logistic.lbfgs(x[seen][None], y[seen][None], len(counts), 0.1, max_iter=60)
+        weights, biases = logistic.lbfgs(x[seen][None], y[seen][None], len(counts), FEW_SHOT_C, max_iter=60)
         rest = torch.ones(len(y), dtype=torch.bool)
         rest[seen] = False
         right[rest] += ((x[rest] @ weights[0] + biases[0]).argmax(dim=1) == y[rest]).double()

@@ -42,6 +42,11 @@ def expanded(name: str | Path) -> Path:
         return Path(name)
 
 
+def last_name(path: Path) -> str:
+    """The last part of a path; of `.` and `..`, that of the folder they stand for."""
+    return path.name if path.name.strip(".") else path.resolve().name
+
+
 def nearby(name: str | Path) -> str:
     """` (perhaps you meant NAME)` where something beside what is not there has almost its name; else nothing.
 

@@ -100,10 +100,7 @@ def train(
     training.observers = observers
     saved = checkpoints.load(STAGE)
     if saved is None and settings.head_epochs:
-        alone = HeadAlone.of(model, images, training.pictures, config, augment, compute, training.watch.alone, quiet)
-        Loop(alone, checkpoints, log, quiet).run(checkpoints.load(HEAD_STAGE))
-        distributed.share_from_rank_0(head.state_dict().values())  # kernels of other machines have rounded otherwise
-        model.train()
+        _train_head_alone(training, images, augment, compute, checkpoints, log, quiet)
     memory.give_back()  # what features were taken with; the steps need other sizes
     loop = Loop(training, checkpoints, log, quiet)
     loop.run(saved)
@@ -115,6 +112,23 @@ def train(
         epochs=loop.epoch,
         best_epoch=training.best["epoch"],
     )
+
+
+def _train_head_alone(
+    training: "Contrastive",
+    images: Images,
+    augment: SimCLRAugment,
+    compute: Compute,
+    checkpoints: Checkpoints,
+    log: Callable[..., None],
+    quiet: bool,
+) -> None:
+    """Train g before f moves (head_alone.py); the features that it sees are gone when this returns."""
+    model, group = training.model, training.watch.alone
+    alone = HeadAlone.of(model, images, training.pictures, training.config, augment, compute, group, quiet)
+    Loop(alone, checkpoints, log, quiet).run(checkpoints.load(HEAD_STAGE))
+    distributed.share_from_rank_0(model.head.state_dict().values())  # kernels of other machines have rounded otherwise
+    model.train()
 
 
 class Contrastive(Training):
@@ -207,7 +221,8 @@ class Contrastive(Training):
         for observer in self.observers:
             figures |= observer.epoch_end(event)
         self.last = {"epoch": epoch.number, "train_loss": epoch.loss, "val_loss": epoch.val_loss}
-        if epoch.val_loss is None or not self.best or epoch.val_loss < self.best["val_loss"]:
+        lowest = self.best["val_loss"] if self.best else None
+        if epoch.val_loss is None or lowest is None or epoch.val_loss < lowest:
             self.best = dict(self.last)
             if self.config.contrastive.keep == "best":
                 self.best["model"] = {name: tensor.clone() for name, tensor in self.model.state_dict().items()}
@@ -225,7 +240,7 @@ class Contrastive(Training):
         return {
             "model": self.model.state_dict(),
             "optimizer": self.stepper.optimizer.state_dict(),
-            "observers": [observer.state_dict() for observer in self.observers],
+            "observers": {name: observer.state_dict() for name, observer in self._named_observers().items()},
             "released": self.released,
             "best": self.best,
             "last": self.last,
@@ -238,9 +253,14 @@ class Contrastive(Training):
         if state["released"]:
             self._release()
         self.stepper.optimizer.load_state_dict(state["optimizer"])
-        if self.observers:  # rank 0's; the other processes have none to restore
-            for observer, its_state in zip(self.observers, state["observers"], strict=True):
-                observer.load_state_dict(its_state)
+        named, seen = self._named_observers(), state["observers"]
+        if isinstance(seen, list):  # as checkpoints had them before they had names
+            seen = dict(zip(named, seen, strict=False))
+        for name in named.keys() & seen.keys():  # a set may have got labels since, and processes but rank 0 have none
+            named[name].load_state_dict(seen[name])
+
+    def _named_observers(self) -> dict[str, Observer]:
+        return {type(observer).__name__: observer for observer in self.observers}
 
 
 class Watch:

@@ -69,6 +69,8 @@ def run(
     """
     folder = RunFolder(out)
     refuse_finished(folder, config, overwrite, extend)
+    if distributed.first():
+        loggers.check(config.loggers, folder.path)
     compute = choose(distributed.local_device(config.device), config.precision, config.threads, sharers)
     quiet = quiet or not distributed.first()
     with distributed.process_group(compute), enough_memory(compute.device, NEEDS_LESS), ExitStack() as owner:

@@ -198,6 +198,7 @@ def _export_hub(source: Run | str | Path, out: Path, license: str | None, comput
         raise InputError(
             f"{source} holds a classifier, and --format hub writes backbones; --format timm writes its state dict"
         )
+    place = out.absolute()  # of `.`, too, it has a parent and a name
     check_exportable(source.config.backbone.name, "hub")
     hub.check(source, license)
     if out.exists() and not (out.is_dir() and {path.name for path in out.iterdir()} <= {*hub.FILES}):
@@ -206,13 +207,13 @@ def _export_hub(source: Run | str | Path, out: Path, license: str | None, comput
     what = of_run(source)
     pictures = torch.randn(2, 3, what.size, what.size, generator=generator(0, "export"))
     wanted = _outputs(source.backbone, pictures, compute.device if compute else "cpu")
-    contents = hub.contents(source, what.tensors, str(license), out.name)
+    contents = hub.contents(source, what.tensors, str(license), files.last_name(out))
     with tempfile.TemporaryDirectory() as trial:
         for name, content in contents.items():
             files.write(Path(trial, name), content)
         network = timm().create_model(f"local-dir:{trial}", pretrained=True)
     _compare(_outputs(network, pictures), wanted, STATE_DICT_TOLERANCE, "timm", "features")
-    write_together(out.parent, "export", {f"{out.name}/{name}": content for name, content in contents.items()})
+    write_together(place.parent, "export", {f"{place.name}/{name}": content for name, content in contents.items()})
     return out
 
 

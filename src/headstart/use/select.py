@@ -44,6 +44,9 @@ LISTS = ("duplicates", "outliers", "label-next", "label-errors", "clusters")
 SHOWN_GROUPS, SHOWN_OF_GROUP = 12, 6
 """Groups on the contact sheet, the largest, and pictures of each."""
 
+Rows = tuple[str, Sequence[tuple[Any, ...]]]
+"""A section of a contact sheet: its title, and positions of pictures, each with the lines above its name."""
+
 
 @dataclass(frozen=True)
 class LabelError:
@@ -100,8 +103,8 @@ def select(
         similarity: from which two pictures are near-duplicates; `auto`: the suggested one.
         out: a folder that gets each list as .csv and as contact sheet .png (at most `n` rows of it): `duplicates`,
             `outliers`, `label-next`, `label-errors` where there are labels enough, `clusters`; those of an
-            earlier call that this one has not go. Pictures with labels already count as labelled where others have
-            none.
+            earlier call that this one has not go. A sheet whose pictures are gone is left out, which is said. Pictures
+            with labels already count as labelled where others have none.
 
     Raises InputError: `n` out of range, fewer than two pictures, `out` inside DATA.
     """
@@ -136,11 +139,10 @@ def select(
         suggested=advice,
     )
     if out is not None:
-        sections = _sections(within, found, pairs[:n], outliers, chosen, [i for i, _ in errors[:n]])
-        sections["clusters"] = _of_groups(within, features, groups)
-        sheets: dict[str, Content] = {f"{name}.png": gallery(parts) for name, parts in sections.items() if parts}
+        sections = _sections(found, pairs[:n], outliers, chosen, [i for i, _ in errors[:n]])
+        sections["clusters"] = _of_groups(features, groups)
         earlier = [f"{name}{ending}" for name in LISTS for ending in (".csv", ".png")]
-        write_together(out, "select", _tables(found) | sheets, earlier)
+        write_together(out, "select", _tables(found) | _sheets(within, sections), earlier)
     return found
 
 
@@ -263,46 +265,60 @@ def _tables(found: Selection) -> dict[str, Content]:
     return tables
 
 
+def _sheets(within: Embeddings, sections: dict[str, list[Rows]]) -> dict[str, Content]:
+    """The contact sheets; those whose pictures are gone are left out, which is said."""
+    sheets: dict[str, Content] = {}
+    left_out: dict[str, InputError] = {}
+    for name, parts in sections.items():
+        try:
+            drawn = [
+                Section(title, [Tile(within.picture(i), (*captions, within.names[i])) for i, *captions in rows])
+                for title, rows in parts
+            ]
+        except InputError as error:
+            left_out[name] = error
+            continue
+        if drawn:
+            sheets[f"{name}.png"] = gallery(drawn)
+    if left_out:
+        say(f"no contact sheet of {', '.join(left_out)}: {next(iter(left_out.values()))}")
+    return sheets
+
+
 def _sections(
-    within: Embeddings,
     found: Selection,
     pairs: Sequence[tuple[int, int, float]],
     outliers: Sequence[int],
     chosen: Sequence[int],
     errors: Sequence[int],
-) -> dict[str, list[Section]]:
-    """The contact sheets of the lists."""
-
-    def tile(i: int, *captions: str) -> Tile:
-        return Tile(within.picture(i), (*captions, within.names[i]))
-
+) -> dict[str, list[Rows]]:
+    """What the contact sheets of the lists show."""
     two_by_two = [
-        tile(i, text) for first, second, value in pairs for i, text in ((first, f"{value:.4f}"), (second, "its twin"))
+        (i, text) for first, second, value in pairs for i, text in ((first, f"{value:.4f}"), (second, "its twin"))
     ]
     count = len(found.duplicates)
     shown = f", the {len(pairs)} closest" if len(pairs) < count else ""
-    lonely = [tile(i, f"{value:.3f}") for i, (_, value) in zip(outliers, found.outliers, strict=True)]
-    next_ones = [tile(i, f"{rank}") for rank, i in enumerate(chosen, 1)]
+    lonely = [(i, f"{value:.3f}") for i, (_, value) in zip(outliers, found.outliers, strict=True)]
+    next_ones = [(i, f"{rank}") for rank, i in enumerate(chosen, 1)]
     wrong = [
-        tile(i, f"{error.label}: {100 * error.label_probability:.0f} %", f"rather {error.suggested}")
+        (i, f"{error.label}: {100 * error.label_probability:.0f} %", f"rather {error.suggested}")
         for i, error in zip(errors, found.label_errors, strict=False)
     ]
-    sheets = {
-        "duplicates": [Section(f"{count} near-duplicate{'s' * (count != 1)}{shown}", two_by_two)],
-        "outliers": [Section("Outliers: far from everything else", lonely)],
-        "label-next": [Section("What to label next: pictures that cover the set", next_ones)],
+    sheets: dict[str, list[Rows]] = {
+        "duplicates": [(f"{count} near-duplicate{'s' * (count != 1)}{shown}", two_by_two)],
+        "outliers": [("Outliers: far from everything else", lonely)],
+        "label-next": [("What to label next: pictures that cover the set", next_ones)],
     }
     if wrong:
-        sheets["label-errors"] = [Section("Labels for which another class is likelier", wrong)]
+        sheets["label-errors"] = [("Labels for which another class is likelier", wrong)]
     return sheets
 
 
-def _of_groups(within: Embeddings, unit: np.ndarray, groups: np.ndarray) -> list[Section]:
+def _of_groups(unit: np.ndarray, groups: np.ndarray) -> list[Rows]:
     """The largest groups, each by the pictures nearest to its middle."""
-    sections = []
+    sections: list[Rows] = []
     for group in range(min(SHOWN_GROUPS, int(groups.max(initial=-1)) + 1)):
         rows = np.flatnonzero(groups == group)
         middle = np.argsort(-(unit[rows] @ unit[rows].mean(axis=0)), kind="stable")[:SHOWN_OF_GROUP]
-        tiles = [Tile(within.picture(int(i)), (within.names[i],)) for i in rows[middle]]
-        sections.append(Section(f"Cluster {group + 1}: {len(rows)} pictures", tiles))
+        sections.append((f"Cluster {group + 1}: {len(rows)} pictures", [(int(i),) for i in rows[middle]]))
     return sections

@@ -13,15 +13,13 @@ from torch import Tensor
 
 from headstart.engine.randomness import numpy_generator
 from headstart.evaluate import logistic
-from headstart.evaluate.neighbours import nearest
+from headstart.evaluate.neighbours import NEIGHBOURS, TEMPERATURE, nearest
 
 FOLDS = 5
 STRENGTHS = (1e-4, 1e-3, 1e-2)
 """Values of C, the probe's inverse penalty, on standardised features; the best on the first fold is used for all."""
 JUDGES = 50_000
 """Labelled pictures, drawn at random, that judge the others at most: time grows with the set, not with its square."""
-NEIGHBOURS = 20
-"""And similarities weigh exp(cosine / 0.1), as in the probe `knn`."""
 
 
 @dataclass(frozen=True)
@@ -100,7 +98,7 @@ def voted(features: np.ndarray, labels: np.ndarray, classes: int) -> np.ndarray:
     indices = judges[indices]
     left_out = indices == np.arange(len(labels))[:, None]  # the picture itself, or the furthest where it is no judge
     left_out[~left_out.any(axis=1), NEIGHBOURS:] = True
-    weights = np.where(left_out, 0, np.exp((values - 1) / 0.1))
+    weights = np.where(left_out, 0, np.exp((values - 1) / TEMPERATURE))
     p = np.zeros((len(labels), classes), np.float32)
     np.add.at(p, (np.arange(len(labels))[:, None], labels[indices]), weights)
     total = p.sum(axis=1, keepdims=True)
