@@ -24,7 +24,7 @@ from headstart.engine.progress import say
 from headstart.engine.signals import STOPPING
 from headstart.records.errors import InputError, Interrupted, RunError
 from headstart.records.files import opened, write
-from headstart.records.folder import Metrics
+from headstart.records.folder import Metrics, previous
 from headstart.records.schema import CHECKPOINT
 from headstart.records.validation import problem
 
@@ -125,10 +125,9 @@ class Checkpoints:
             lines = len(self.metrics.lines)
             torch.save({"stage": stage, "state": hosted(state), "metrics": lines, "seconds": seconds}, buffer)
             body = buffer.getbuffer()
-            previous = self.path.with_suffix(".previous.pt")
             try:
                 if self.path.exists():
-                    self.path.replace(previous)
+                    self.path.replace(previous(self.path))
             except OSError as error:
                 raise RunError(f"{self.path} could not be replaced: {error.strerror}; it is kept as it is") from None
             content = (MAGIC + hashlib.sha256(body).digest(), body)
@@ -151,7 +150,7 @@ class Checkpoints:
 
     def forget_previous(self) -> None:
         """Keep only the last state: the run is finished, and only `--extend` may want it."""
-        self.path.with_suffix(".previous.pt").unlink(missing_ok=True)
+        previous(self.path).unlink(missing_ok=True)
 
     def discard(self) -> None:
         """Remove the files: what they were for is finished and saved."""
@@ -161,7 +160,7 @@ class Checkpoints:
 
     def _read(self) -> dict[str, Any] | None:
         """The last whole state; one with flipped bytes is named and passed over."""
-        for path in (self.path, self.path.with_suffix(".previous.pt")):
+        for path in (self.path, previous(self.path)):
             if path.exists():
                 saved = _read_one(path)
                 if saved is not None:

@@ -51,6 +51,11 @@ class RunFolder:
         self.failed = self.path / "failed.json"
         self.stages = self.path / "stages.json"  # what finished stages found, until result.json and the report tell it
 
+    @property
+    def checkpoints(self) -> tuple[Path, Path]:
+        """The last state saved, and the one before it."""
+        return self.checkpoint, previous(self.checkpoint)
+
     def open(self) -> Path:
         """Make the folder and prove that it can be written; its path.
 
@@ -125,6 +130,11 @@ def check_embeddings(path: Path) -> None:
     """Raise InputError where there is nothing of a name that ends as a file of embeddings does."""
     if path.suffix in EMBEDDINGS and (absent := missing(path)):
         raise InputError(f"{absent}; give a file that `headstart embed` wrote, or a finished run")
+
+
+def previous(checkpoint: Path) -> Path:
+    """Where the state before the last is kept until the last is whole."""
+    return checkpoint.with_suffix(".previous.pt")
 
 
 def no_input(out: str | Path, given: Iterable[str | Path], option: str = "--out", *, pictures: bool = False) -> None:

@@ -228,8 +228,7 @@ class Worker:
     def _tidy(self, folder: RunFolder) -> None:
         """With `keep records`, leave a finished run's results and metrics alone."""
         if self.work.keep == "records":
-            previous = folder.checkpoint.with_suffix(".previous.pt")
-            for path in (*folder.weights, folder.checkpoint, previous):
+            for path in (*folder.weights, *folder.checkpoints):
                 path.unlink(missing_ok=True)
 
     def _say(self, text: str) -> None:

@@ -198,14 +198,13 @@ def _about_now(run: OpenRun, prepared: Prepared, changed: list[tuple[str, str]])
 
 def has_begun(folder: RunFolder) -> bool:
     """Whether anything was computed here. Settings alone, of a command that got no further, bind nobody."""
-    computed = (folder.result, folder.stages, folder.checkpoint, folder.checkpoint.with_suffix(".previous.pt"))
+    computed = (folder.result, folder.stages, *folder.checkpoints)
     return folder.config.exists() and any(path.exists() for path in computed)
 
 
 def _is_nobodys(folder: RunFolder) -> bool:
     """Whether a training was left here without its settings."""
-    saved = (folder.checkpoint, folder.checkpoint.with_suffix(".previous.pt"))
-    return not folder.config.exists() and any(path.exists() for path in saved)
+    return not folder.config.exists() and any(path.exists() for path in folder.checkpoints)
 
 
 def _replace(folder: RunFolder, prepared: Prepared) -> None:
@@ -224,7 +223,7 @@ def _replace(folder: RunFolder, prepared: Prepared) -> None:
 
 def _clear(folder: RunFolder) -> None:
     """Remove the files of an earlier run, the one that says it is finished first."""
-    named = [folder.result, folder.stages, folder.checkpoint, folder.checkpoint.with_suffix(".previous.pt")]
+    named = [folder.result, folder.stages, *folder.checkpoints]
     named += [folder.config, folder.splits, folder.skipped, folder.metrics, folder.report, folder.failed, folder.card]
     named += folder.weights
     named += [*folder.samples.glob("*.png"), *folder.samples.glob("map.*"), *folder.evaluations.glob("*.json")]
