@@ -245,6 +245,21 @@ def test_ones_own_folder_with_the_name_of_a_set_is_the_folder(
     assert run.config.data.sources == (f"{name}:{tmp_path}",)
 
 
+def test_a_set_on_a_hub_is_meant_from_everywhere(small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "root" / "kept").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "root")
+    kept = f"hf:{tmp_path / 'root' / 'kept'}"
+    for given, root, meant in (
+        ("hf:owner/name", None, "hf:owner/name"),
+        ("hf:owner/name:config", tmp_path, "hf:owner/name:config"),
+        ("hf:kept", None, kept),
+        (kept, None, kept),
+        ("hf:root/kept", tmp_path, kept),
+    ):
+        (run, *_) = study.expand(study.load(small, data=given, data_root=root))
+        assert run.config.data.sources == (meant,), given
+
+
 def test_data_can_be_given_by_hand(small: Path, tmp_path: Path) -> None:
     (config,) = {run.config for run in study.expand(study.load("paper:cifar10", data_root=tmp_path, seeds=[3]))[:1]}
     assert config.data.sources == (f"cifar10:{tmp_path}",)

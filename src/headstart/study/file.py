@@ -18,7 +18,7 @@ from headstart.records.config import Config, Device, flatten, from_dict, to_dict
 from headstart.records.errors import InputError
 from headstart.records.files import expanded, nearby, parse_yaml, read_yaml
 from headstart.records.grid import Grid, Point, exclusions, label_of
-from headstart.records.located import is_own_folder
+from headstart.records.located import absolute
 from headstart.records.names import PROBES, SETS
 from headstart.records.presets import preset
 from headstart.records.schema import STUDY
@@ -184,7 +184,7 @@ def load(study: str | Path, *, overrides: Sequence[str] = (), **selection: Any) 
             of_preset = _preset_options(values["preset"], data_set).items()
             options = {name: value for name, value in of_preset if name not in written_in_base} | options
         options |= {name: value for name, value in set_by_hand.items() if name in options}
-        sources = tuple(_located(source, selected.data_root) for source in data_set.sources)
+        sources = tuple(absolute(source, root=selected.data_root) for source in data_set.sources)
         sets[label] = DataSet(sources, options)
     made = Study(
         name=str(values.get("name") or Path(str(study)).stem),
@@ -315,15 +315,6 @@ def _data_sets(value: Any, where: str) -> dict[str, DataSet]:
 def _data_label(sources: Sequence[str]) -> str:
     head = sources[0].split(":")[0]
     return head if head in SETS else label_of(Path(sources[0]).name or "pictures")
-
-
-def _located(source: str, root: str | Path | None) -> str:
-    """A source that means the same from every working folder."""
-    head, _, folder = source.partition(":")
-    if head in SETS and not (root is None and is_own_folder(source)):
-        folder = folder or ("" if root is None or head == "digits" else str(root))
-        return f"{head}:{expanded(folder).absolute()}" if folder else head
-    return str((Path(root or "") / expanded(source)).absolute())
 
 
 def _preset_options(name: str, data_set: DataSet) -> dict[str, Any]:
