@@ -320,6 +320,11 @@ def test_overrides_reach_every_run(small: Path) -> None:
         ({"seeds": []}, "seeds"),
         ({"exclude": [{"head.inits": "random"}]}, "head.inits"),
         ({"factors": {"head.init": ["random"]}, "exclude": [{"head.init": "pca"}]}, "no value pca"),
+        (
+            {"data": ["digits", "cifar10"], "exclude": [{"data": "cifar-10"}]},
+            "data has no value cifar-10; it has digits",
+        ),
+        ({"seeds": [0, 1], "exclude": [{"seed": [1, 2]}]}, "seed has no value 2; it has 0, 1"),
         ({"data": []}, "no data"),
         ({"data": ["digits", "digits"]}, "twice"),
         ({"preset": "papre"}, "papre"),
@@ -407,6 +412,31 @@ def test_exclusions_leave_combinations_out(tmp_path: Path) -> None:
     )
     found = {(r.config.head.init, r.config.head.frozen, r.config.seed) for r in study.expand(study.load(path))}
     assert found == {("random", False, 0), ("random", False, 1), ("pca", True, 0), ("pca", False, 0)}
+
+
+def test_exclusions_hold_where_fewer_or_other_sets_and_seeds_are_asked_for(tmp_path: Path) -> None:
+    path = write(
+        tmp_path,
+        data=["digits", "cifar10"],
+        seeds=[0, 1],
+        factors={"head.init": ["random", "pca"]},
+        exclude=[{"data": "cifar10", "head.init": "pca"}, {"seed": 1, "head.init": "random"}],
+    )
+
+    def planned(where: Path, **asked: Any) -> set[tuple[str, int]]:
+        found = study.expand(study.load(where, **asked))
+        return {(run.config.head.init, run.config.seed) for run in found}
+
+    assert planned(path, data="digits") == {("random", 0), ("pca", 0), ("pca", 1)}
+    assert planned(path, data="cifar10") == {("random", 0)}
+    assert planned(path, data=str(tmp_path), seeds=[0]) == {("random", 0), ("pca", 0)}
+    calls.prepare(study.load(path, data="digits", seeds=[0]), tmp_path / "out")
+    assert planned(tmp_path / "out") == {("random", 0), ("pca", 0)}
+    calls.prepare(study.load(path), tmp_path / "out")  # what it left out is left out still
+    assert study.expand(study.load(tmp_path / "out")) == study.expand(study.load(path))
+    others = yaml.safe_load(path.read_text()) | {"exclude": [{"data": "stl10", "head.init": "pca"}, {"seed": 2}]}
+    path.write_text(yaml.safe_dump({**others, "data": []}))  # a file that leaves its pictures to the call
+    assert planned(path, data="stl10", seeds=[0, 2]) == {("random", 0)}
 
 
 # ----------------------------------------------------------------------------------------------------------- extending
