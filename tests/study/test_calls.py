@@ -449,6 +449,16 @@ def test_study_yaml_reads_back_as_the_same_study(small: Path, tmp_path: Path) ->
         assert study.expand(study.load(tmp_path)) == study.expand(loaded)
 
 
+def test_a_folder_whose_name_needs_another_one_keeps_it_in_study_yaml(small: Path, tmp_path: Path) -> None:
+    """Its workers read the study's own file, and must find the runs that the caller counts."""
+    for given in (str(tmp_path / "my photos"), str(tmp_path / "日本")):
+        loaded = study.load(small, data=given)
+        (tmp_path / "study.yaml").write_text(loaded.to_yaml())
+        again = study.load(tmp_path)
+        assert study.expand(again) == study.expand(loaded)
+        assert calls.extended(again, loaded, tmp_path / "study.yaml").data == loaded.data
+
+
 def test_a_study_grows_by_values_seeds_data_and_factors_and_keeps_its_names(small: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     before = {run.name: run.config for run in study.expand(calls.prepare(study.load(small), out))}
