@@ -21,7 +21,7 @@ from headstart.autoencoders import Autoencoder
 from headstart.cli.commands import main
 from headstart.heads import ProjectionHead
 from headstart.records.claim import Claim
-from headstart.records.config import Config
+from headstart.records.config import Config, DataConfig
 from headstart.records.errors import InputError
 from headstart.records.names import OBJECTIVES
 from headstart.study import calls, shared
@@ -497,6 +497,8 @@ def test_foreign_folders_are_left_alone(small: Path, tmp_path: Path) -> None:
     (tmp_path / "imported" / "study.yaml").write_text("imported: [a.csv]\nseeds: [0]\n")
     with pytest.raises(InputError, match="not written by"):
         calls.prepare(study.load(small), tmp_path / "imported")
+    with pytest.raises(InputError, match="not written by"):
+        study.plan(small, out=tmp_path / "imported", calibrate=False)
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "result.json").write_text("{}")
     with pytest.raises(InputError, match="holds a run"):
@@ -662,6 +664,19 @@ def test_the_estimate_is_of_the_pictures_that_are_trained_on(tmp_path: Path, mon
         asked.clear()
         assert study.plan(path).seconds == 3 * train * 0.5
         assert asked == [images.training_size("auto", auto_size)]
+
+
+def test_the_estimate_is_of_a_named_set_also_before_it_is_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from headstart.study import estimate
+
+    (tmp_path / "stl10").mkdir()
+    monkeypatch.chdir(tmp_path)
+    for source in ("cifar10", f"cifar10:{tmp_path / 'data'}"):
+        assert estimate._looked_at(DataConfig(sources=(source,))).pictures == 50_000
+    with pytest.raises(InputError, match="holds no pictures"):  # one's own folder is not the set
+        estimate._looked_at(DataConfig(sources=("stl10",)))
 
 
 def test_the_estimate_is_of_real_steps() -> None:
