@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 
 from headstart.records.files import opened
+from headstart.records.grid import digest
 from headstart.records.names import HEAD_INITS
 from headstart.report import tables
 from headstart.report.comparisons import POINTS, Comparison
@@ -231,5 +232,7 @@ def capital(text: str) -> str:
 
 
 def file_name(text: str) -> str:
-    """Text as a part of a file's name."""
-    return "".join(c if c.isalnum() and c.isascii() else "-" for c in str(text).lower()).strip("-") or "set"
+    """Text as a part of a file's name; where characters are lost, a digest tells it from others that lose them."""
+    lower = str(text).lower()
+    safe = "".join(c if c == "_" or (c.isalnum() and c.isascii()) else "-" for c in lower).strip("-") or "set"
+    return safe if safe == lower else f"{safe}-{digest(lower)[:4]}"
