@@ -17,7 +17,7 @@ from pathlib import Path
 from headstart.engine.checkpoint import stop_on_signals, stop_requested
 from headstart.engine.device import available_cores
 from headstart.records.claim import identity
-from headstart.records.errors import InputError, Interrupted, RunError
+from headstart.records.errors import Interrupted, RunError
 from headstart.records.files import read
 from headstart.records.folder import RunFolder
 from headstart.study.file import Planned
@@ -33,8 +33,6 @@ def on_this_machine(work: Work, planned: Sequence[Planned], workers: int) -> Non
 
     A worker whose process dies is replaced; a run that it dies of twice has failed.
     """
-    if workers < 0:
-        raise InputError(f"--workers is {workers}; it must be 0 (in this process) or more")
     threads = work.threads or max(1, available_cores() // max(1, workers))
     work = replace(work, threads=threads, bars=workers <= 1)
     if workers == 0:
