@@ -53,3 +53,21 @@ def test_ones_own_folder_with_the_name_of_a_set_is_found_from_everywhere(
     os.chdir(tmp_path)
     assert located(small(data={"sources": [name]}), str(tmp_path / "here")).data.sources == meant
     assert located(small(data={"sources": [f"{name}:x"]}), "/root").data.sources == (f"{name}:/root/x",)
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [
+        ("hf:kept", "hf:{here}/kept"),
+        ("hf:owner/name", "hf:owner/name"),
+        ("kept", "{here}/kept"),
+        ("gone", "gone"),
+        ("cifar10", "cifar10"),
+    ],
+)
+def test_what_a_run_names_is_found_from_everywhere_and_what_is_gone_stays_as_typed(
+    typed: str, meant: str, tmp_path: Path
+) -> None:
+    (tmp_path / "kept").mkdir()
+    found = located(small(data={"sources": [typed]}), str(tmp_path))
+    assert found.data.sources == (meant.format(here=tmp_path),)

@@ -1,8 +1,10 @@
 """What is said first where every row of a study is below the network before SimCLR."""
 
+import json
 import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -53,6 +55,47 @@ def test_the_terminal_says_it_too(
     assert lines[first + 1].startswith("All 2 rows are below the untrained backbone by the paper's probe")
     assert "rozen autoencoder" in lines[first + 2], "what the heads did to each other comes after it"
     assert lines[first + 3].startswith("report: ")
+
+
+@pytest.mark.parametrize(
+    ("weights", "word", "words"),
+    [("none", "untrained", "the untrained backbone"), ("pretrained", "as given", "the given weights")],
+)
+def test_what_the_network_began_as_is_called_what_it_was_everywhere(
+    weights: str, word: str, words: str, make_run: Callable[..., Path], tmp_path: Path
+) -> None:
+    others = {"untrained", "as given", "the untrained backbone", "the given weights"} - {word, words}
+
+    def began(path: Path, **settings: Any) -> Path:
+        run = make_run(path, **settings)
+        result = json.loads((run / "result.json").read_text())
+        result["backbone"]["weights"] = weights
+        (run / "result.json").write_text(json.dumps(result))
+        return run
+
+    def said(folder: Path) -> str:
+        return re.sub(r"<[^>]+>", " ", write_report(folder).read_text(encoding="utf-8"))
+
+    for i, accuracy in enumerate((0.30, 0.35, 0.32, 0.38, 0.33, 0.36)):
+        init = ("autoencoder", "random")[i % 2]
+        began(tmp_path / "study" / "runs" / f"data=digits,{i}", init=init, frozen=not i % 2, seed=i, accuracy=accuracy)
+    alone = make_run(tmp_path / "study" / "runs" / "autoencoder-digits")  # trained without a backbone
+    result = json.loads((alone / "result.json").read_text()) | {"stage": "autoencoder", "probes": {}, "untrained": {}}
+    (alone / "result.json").write_text(json.dumps(result))
+    (tmp_path / "study" / "study.yaml").write_text("seeds: [0]\n")
+    page = said(tmp_path / "study")
+    for told in (f"{word} 40.0", f"{word}, %", f"dashed line {words}, where probed", f"rows are below {words}"):
+        assert told in page
+    assert not [other for other in others if other in page]
+    for run in (tmp_path / "study" / "runs").iterdir():
+        result = json.loads((run / "result.json").read_text())
+        (run / "result.json").write_text(json.dumps(result | {"untrained": {}}))
+    assert f"{words[1:]} w" in (page := said(tmp_path / "study"))
+    assert "not probed: how much SimCLR itself added is not known" in page
+    for init in ("autoencoder", "random"):
+        began(tmp_path / "two" / "runs" / init, init=init, frozen=init == "autoencoder", accuracy=0.3)
+    (tmp_path / "two" / "study.yaml").write_text("compare: [head]\nseeds: [0]\n")
+    assert f"what SimCLR added is the distance to {words}." in said(tmp_path / "two")
 
 
 def test_one_row_above_and_nothing_is_said(make_run: Callable[..., Path], tmp_path: Path) -> None:

@@ -49,6 +49,11 @@ BAD: dict[str, tuple[str, str | bytes | Callable[[Path], object], str]] = {
     "a formula": ("r.csv", LAST + "b,1,=1/2\n", "r.csv, row 5: accuracy is '=1/2'; it must be a number"),
     "digits of other scripts": ("r.csv", LAST + "b,1,٠٫٦\n", "r.csv, row 5: accuracy is '٠٫٦'; it must be a number"),
     "thousands": ("r.csv", LAST + 'b,1,"1,234.5"\n', "r.csv, row 5: accuracy is '1,234.5'; it must be a number"),
+    "thousands alone": (
+        "r.csv",
+        HEADER.replace("seed", "seed,steps") + 'a,0,500,0.7\na,1,"10,000",0.8\nb,0,500,0.5\nb,1,"10,000",0.6\n',
+        "r.csv, row 3: steps is '10,000', which may be thousands or have a decimal comma, and no other number of the ",
+    ),
     "two decimal signs": (
         "r.csv",
         LAST + 'b,1,"0,6"\n',
@@ -160,6 +165,18 @@ BAD: dict[str, tuple[str, str | bytes | Callable[[Path], object], str]] = {
 
 READ: dict[str, tuple[str, str | bytes | Callable[[Path], object]]] = {
     "decimal commas": ("r.csv", HEADER + 'a,0,"0,7"\na,1,"0,8"\nb,0,"0,5"\nb,1,"0,6"\n'),
+    "decimal commas and three decimals": (
+        "r.csv",
+        HEADER.replace("seed", "seed,lr")
+        + "".join(
+            f'{m},{s},"1,250","0,{v}"\n' for m, s, v in (("a", 0, 700), ("a", 1, 800), ("b", 0, 500), ("b", 1, 600))
+        ),
+    ),
+    "three decimals between semicolons": (
+        "r.csv",
+        HEADER.replace("seed", "seed;lr").replace(",", ";")
+        + GOOD.replace(",0.", ";1,250;0,").replace("a,", "a;").replace("b,", "b;"),
+    ),
     "semicolons": ("r.csv", (HEADER + GOOD).replace(",", ";").replace("0.", "0,")),
     "tabs": ("r.csv", (HEADER + GOOD).replace(",", "\t")),
     "percentages": ("r.csv", HEADER + "a,0,70 %\na,1,80%\nb,0,50%\nb,1,60.0%\n"),

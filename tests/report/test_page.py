@@ -12,6 +12,7 @@ import yaml
 
 from headstart.records.errors import InputError
 from headstart.report import frame, write_report
+from headstart.report.figures import file_name
 
 
 @pytest.fixture(scope="module")
@@ -161,6 +162,15 @@ def test_hostile_names_stay_text(make_run: Callable[..., Path], tmp_path: Path) 
         assert "<script" not in svg.read_text(encoding="utf-8")
     assert "'=cmd()" in (tmp_path / "tables" / "table2.csv").read_text()
     assert not re.search(r"^=cmd", (tmp_path / "tables" / "table2.csv").read_text(), re.MULTILINE)
+
+
+@pytest.mark.parametrize("names", [("日本", "中国"), ("acc@1", "acc-1"), ("a_b", "a-b"), ("set", "集")])
+def test_figures_of_two_names_are_two_files(names: tuple[str, str]) -> None:
+    first, second = map(file_name, names)
+    assert first != second
+    for found in (first, second):
+        assert re.fullmatch(r"[a-z0-9_-]+", found)
+    assert (file_name("CIFAR10"), file_name("acc-1")) == ("cifar10", "acc-1")
 
 
 def test_failed_and_unprobed_runs_are_counted(make_run: Callable[..., Path], tmp_path: Path) -> None:

@@ -198,3 +198,12 @@ def test_trained_parameters_of_the_head_are_the_rows_own(authors: Path) -> None:
     stated = [study.results[run]["imported"]["training"]["simclr_trainable_params"] for run in study.runs["run"]]
     resnet34 = 21_284_672  # without its classifier
     assert (study.runs["parameters"] + resnet34).tolist() == stated
+
+
+def test_nothing_that_rounds_to_zero_has_a_sign() -> None:
+    assert [tables.TableCell("93.0", "93.1", off).signed for off in (0.04, -0.04, -0.1, None)] == [
+        "0.0",
+        "0.0",
+        "−0.1",
+        "",
+    ]

@@ -21,7 +21,7 @@ from headstart.autoencoders import Autoencoder
 from headstart.cli.commands import main
 from headstart.heads import ProjectionHead
 from headstart.records.claim import Claim
-from headstart.records.config import Config
+from headstart.records.config import Config, DataConfig
 from headstart.records.errors import InputError
 from headstart.records.names import OBJECTIVES
 from headstart.study import calls, shared
@@ -245,6 +245,21 @@ def test_ones_own_folder_with_the_name_of_a_set_is_the_folder(
     assert run.config.data.sources == (f"{name}:{tmp_path}",)
 
 
+def test_a_set_on_a_hub_is_meant_from_everywhere(small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "root" / "kept").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "root")
+    kept = f"hf:{tmp_path / 'root' / 'kept'}"
+    for given, root, meant in (
+        ("hf:owner/name", None, "hf:owner/name"),
+        ("hf:owner/name:config", tmp_path, "hf:owner/name:config"),
+        ("hf:kept", None, kept),
+        (kept, None, kept),
+        ("hf:root/kept", tmp_path, kept),
+    ):
+        (run, *_) = study.expand(study.load(small, data=given, data_root=root))
+        assert run.config.data.sources == (meant,), given
+
+
 def test_data_can_be_given_by_hand(small: Path, tmp_path: Path) -> None:
     (config,) = {run.config for run in study.expand(study.load("paper:cifar10", data_root=tmp_path, seeds=[3]))[:1]}
     assert config.data.sources == (f"cifar10:{tmp_path}",)
@@ -305,6 +320,11 @@ def test_overrides_reach_every_run(small: Path) -> None:
         ({"seeds": []}, "seeds"),
         ({"exclude": [{"head.inits": "random"}]}, "head.inits"),
         ({"factors": {"head.init": ["random"]}, "exclude": [{"head.init": "pca"}]}, "no value pca"),
+        (
+            {"data": ["digits", "cifar10"], "exclude": [{"data": "cifar-10"}]},
+            "data has no value cifar-10; it has digits",
+        ),
+        ({"seeds": [0, 1], "exclude": [{"seed": [1, 2]}]}, "seed has no value 2; it has 0, 1"),
         ({"data": []}, "no data"),
         ({"data": ["digits", "digits"]}, "twice"),
         ({"preset": "papre"}, "papre"),
@@ -394,6 +414,31 @@ def test_exclusions_leave_combinations_out(tmp_path: Path) -> None:
     assert found == {("random", False, 0), ("random", False, 1), ("pca", True, 0), ("pca", False, 0)}
 
 
+def test_exclusions_hold_where_fewer_or_other_sets_and_seeds_are_asked_for(tmp_path: Path) -> None:
+    path = write(
+        tmp_path,
+        data=["digits", "cifar10"],
+        seeds=[0, 1],
+        factors={"head.init": ["random", "pca"]},
+        exclude=[{"data": "cifar10", "head.init": "pca"}, {"seed": 1, "head.init": "random"}],
+    )
+
+    def planned(where: Path, **asked: Any) -> set[tuple[str, int]]:
+        found = study.expand(study.load(where, **asked))
+        return {(run.config.head.init, run.config.seed) for run in found}
+
+    assert planned(path, data="digits") == {("random", 0), ("pca", 0), ("pca", 1)}
+    assert planned(path, data="cifar10") == {("random", 0)}
+    assert planned(path, data=str(tmp_path), seeds=[0]) == {("random", 0), ("pca", 0)}
+    calls.prepare(study.load(path, data="digits", seeds=[0]), tmp_path / "out")
+    assert planned(tmp_path / "out") == {("random", 0), ("pca", 0)}
+    calls.prepare(study.load(path), tmp_path / "out")  # what it left out is left out still
+    assert study.expand(study.load(tmp_path / "out")) == study.expand(study.load(path))
+    others = yaml.safe_load(path.read_text()) | {"exclude": [{"data": "stl10", "head.init": "pca"}, {"seed": 2}]}
+    path.write_text(yaml.safe_dump({**others, "data": []}))  # a file that leaves its pictures to the call
+    assert planned(path, data="stl10", seeds=[0, 2]) == {("random", 0)}
+
+
 # ----------------------------------------------------------------------------------------------------------- extending
 
 
@@ -402,6 +447,16 @@ def test_study_yaml_reads_back_as_the_same_study(small: Path, tmp_path: Path) ->
         loaded = study.load(name)
         (tmp_path / "study.yaml").write_text(loaded.to_yaml())
         assert study.expand(study.load(tmp_path)) == study.expand(loaded)
+
+
+def test_a_folder_whose_name_needs_another_one_keeps_it_in_study_yaml(small: Path, tmp_path: Path) -> None:
+    """Its workers read the study's own file, and must find the runs that the caller counts."""
+    for given in (str(tmp_path / "my photos"), str(tmp_path / "日本")):
+        loaded = study.load(small, data=given)
+        (tmp_path / "study.yaml").write_text(loaded.to_yaml())
+        again = study.load(tmp_path)
+        assert study.expand(again) == study.expand(loaded)
+        assert calls.extended(again, loaded, tmp_path / "study.yaml").data == loaded.data
 
 
 def test_a_study_grows_by_values_seeds_data_and_factors_and_keeps_its_names(small: Path, tmp_path: Path) -> None:
@@ -442,6 +497,8 @@ def test_foreign_folders_are_left_alone(small: Path, tmp_path: Path) -> None:
     (tmp_path / "imported" / "study.yaml").write_text("imported: [a.csv]\nseeds: [0]\n")
     with pytest.raises(InputError, match="not written by"):
         calls.prepare(study.load(small), tmp_path / "imported")
+    with pytest.raises(InputError, match="not written by"):
+        study.plan(small, out=tmp_path / "imported", calibrate=False)
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "result.json").write_text("{}")
     with pytest.raises(InputError, match="holds a run"):
@@ -607,6 +664,19 @@ def test_the_estimate_is_of_the_pictures_that_are_trained_on(tmp_path: Path, mon
         asked.clear()
         assert study.plan(path).seconds == 3 * train * 0.5
         assert asked == [images.training_size("auto", auto_size)]
+
+
+def test_the_estimate_is_of_a_named_set_also_before_it_is_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from headstart.study import estimate
+
+    (tmp_path / "stl10").mkdir()
+    monkeypatch.chdir(tmp_path)
+    for source in ("cifar10", f"cifar10:{tmp_path / 'data'}"):
+        assert estimate._looked_at(DataConfig(sources=(source,))).pictures == 50_000
+    with pytest.raises(InputError, match="holds no pictures"):  # one's own folder is not the set
+        estimate._looked_at(DataConfig(sources=("stl10",)))
 
 
 def test_the_estimate_is_of_real_steps() -> None:

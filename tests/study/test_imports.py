@@ -191,6 +191,30 @@ def test_an_unknown_autoencoder_and_a_torn_line_are_refused(few: Path, tmp_path:
         import_csv(_paths(few), tmp_path / "study")
 
 
+@pytest.mark.parametrize(("name", "key"), [("ae-train.csv", "model_ckpt"), ("simclr-train.csv", "simclr_model_ckpt")])
+def test_repeats_whose_ids_begin_alike_get_a_folder_each(name: str, key: str, few: Path, tmp_path: Path) -> None:
+    header, *rows = csv.reader((few / name).open(newline=""))
+    at, checkpoint = header.index("Run ID"), header.index(key)
+
+    def imported(out: Path, *ids: str) -> list[str]:
+        repeats = [list(rows[0]) for _ in ids]
+        for row, run in zip(repeats, ids, strict=True):
+            row[at], row[checkpoint] = run, f"{run}/epoch=3.ckpt"
+        _write(few / name, [header, *repeats, rows[1]])
+        files = [few / name] if name == "ae-train.csv" else [few / name, few / "ae-train.csv"]
+        records = import_csv(files, out).records
+        folders = [path.name for path in (out / "runs").iterdir()]
+        assert len(folders) == records
+        return folders
+
+    folders = imported(tmp_path / "study", "simclr-run-1", "simclr-run-2", "other-run-3")
+    ends = [end for end in ("-simclr-run-1", "-simclr-run-2", "-other-ru") for name in folders if name.endswith(end)]
+    assert ends == ["-simclr-run-1", "-simclr-run-2", "-other-ru"]
+    with pytest.raises(InputError, match=rf"{name}, row 3: its Run ID 'run 1' .* of .*{name}, row 2, 'run-1', do"):
+        imported(tmp_path / "refused", "run-1", "run 1")
+    assert not (tmp_path / "refused").exists()
+
+
 def test_an_occupied_folder_is_refused(few: Path, tmp_path: Path) -> None:
     import_csv(_paths(few), tmp_path / "study")
     with pytest.raises(InputError, match="already holds runs"):

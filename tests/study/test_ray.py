@@ -22,7 +22,7 @@ from headstart.engine.checkpoint import interrupted_by_signals, stop_on_signals,
 from headstart.engine.cluster import WAITS, cluster
 from headstart.records import files
 from headstart.records.claim import Claim
-from headstart.records.errors import Interrupted, RunError
+from headstart.records.errors import InputError, Interrupted, RunError
 from headstart.study import RayOptions
 from headstart.study import ray as on_ray
 from tests.study.tiny import assert_same, half_done, results, sprung, start, wait_for, written
@@ -227,3 +227,52 @@ def test_a_full_disk_stops_a_study_on_ray_and_fails_no_run(tmp_path: Path, monke
             study.run(file, out, executor="ray", quiet=True)
     assert not list(out.glob("runs/*/failed.json"))
     assert study.run(file, out, executor="ray", quiet=True).done == 2  # room was made
+
+
+class TaskError(Exception):
+    """What Ray raises of a task that raised, or that waited for one that did."""
+
+    def __init__(self, cause: Exception) -> None:
+        super().__init__(f"ray::ray_task() (pid=7)\n{cause}")
+        self.cause = cause
+
+
+class Wrapping(Eager):
+    """The same, where tasks may raise."""
+
+    def remote(self, **_: Any) -> Callable[[Callable[..., str]], SimpleNamespace]:
+        def given(task: Callable[..., str], *args: Any, **named: Any) -> Any:
+            try:
+                return Given(task(*args, **named | {"after": self.get(named.get("after", Given("")))}))
+            except Exception as error:
+                return TaskError(error)
+
+        return lambda task: SimpleNamespace(remote=lambda *a, **named: given(task, *a, **named))
+
+    def get(self, reference: Any) -> str:
+        if isinstance(reference, TaskError):
+            raise reference
+        return super().get(reference or Given(""))
+
+
+def test_a_failed_autoencoder_is_told_in_its_own_words_and_not_trained_for_runs_that_are_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+
+    def gone(_: object, run: study.Planned) -> str:
+        asked.append(run.name)
+        raise InputError("the pictures are gone")
+
+    file, out = written(tmp_path, factors={"head.init": ["autoencoder"]}), tmp_path / "out"
+    monkeypatch.setattr(on_ray, "cluster", lambda _: nullcontext(Wrapping()))
+    monkeypatch.setattr(on_ray, "_workers", {})
+    monkeypatch.setattr("headstart.study.worker.Worker.do_autoencoder", gone)
+    assert study.run(file, out, executor="ray", quiet=True).failed == 2
+    told = [files.read_json(path) for path in out.glob("runs/*/failed.json")]
+    assert [one["reason"] for one in told] == ["the pictures are gone"] * 2
+    assert len(asked) == 2
+    study.run(file, out, executor="ray", quiet=True)
+    assert len(asked) == 2, "runs that have failed are left alone"
+    study.run(file, out, executor="ray", quiet=True, retry_failed=True)
+    assert len(asked) == 4

@@ -19,6 +19,7 @@ from headstart.backbones import check_exportable, exportable
 from headstart.engine.device import choose
 from headstart.records.errors import InputError, RunError
 from headstart.use import export as exporting
+from headstart.use.card import model_card
 from headstart.use.classifier import load_classifier
 from headstart.use.export import export
 from headstart.use.finetune import finetune
@@ -160,6 +161,11 @@ def test_the_card_says_what_it_is_how_it_does_and_how_to_load_it(run: Run, tmp_p
     assert r"bar\|\*\_x" in row  # a class name can neither break the table nor set type
     accuracy = run.result["probes"]["knn"]["accuracy"]
     assert f"{accuracy:.3f}" in card
+    given = Run(run.folder, run.config, run.result | {"backbone": run.result["backbone"] | {"weights": "pretrained"}})
+    card = model_card(given, ["torchvision"], "plain.safetensors", "lines")
+    assert "| as given |" in card
+    assert "no better than those of the given weights" in card
+    assert "untrained" not in card
 
 
 def test_a_classifier_loads_into_plain_code_with_the_same_scores(run: Run, photos: Path, tmp_path: Path) -> None:

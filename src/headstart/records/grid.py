@@ -60,7 +60,7 @@ class Grid:
             f"{_short(factor)}={label}" for factor, label in point.levels.items() if self.added.get(factor) != label
         ]
         name = ",".join([*parts, f"seed={point.seed}"])
-        return name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 9]}~{_digest(name)[:8]}"
+        return name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 9]}~{digest(name)[:8]}"
 
     def names(self) -> list[str]:
         """Names of all runs."""
@@ -74,14 +74,23 @@ def _short(factor: str) -> str:
 
 
 def label_of(value: Any) -> str:
-    """A value as a part of a folder's name, the same on every file system; distinct values keep distinct labels."""
+    """A value as a part of a folder's name, the same on every file system; distinct values keep distinct labels.
+
+    A label's own label is itself: study.yaml holds data sets by label.
+    """
     text = str(value).lower() if isinstance(value, bool) or value is None else str(value)
+    if _LABEL.fullmatch(text):
+        return text
     safe = re.sub(r"[^A-Za-z0-9.+-]+", "-", text).strip("-.")[:40]
     plain = safe == text or (safe == text.replace("_", "-") and re.fullmatch(r"[a-z0-9_]+", text))
-    return text if plain else f"{safe}~{_digest(text)[:4]}"
+    return text if plain else f"{safe}~{digest(text)[:4]}"
 
 
-def _digest(text: str) -> str:
+_LABEL = re.compile(r"[A-Za-z0-9.+-]{0,40}~[0-9a-f]{4}")
+
+
+def digest(text: str) -> str:
+    """A name of a text that another text does not have."""
     return hashlib.sha256(text.encode()).hexdigest()
 
 

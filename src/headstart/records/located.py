@@ -18,25 +18,41 @@ def located(config: Config, folder: object) -> Config:
     if not isinstance(folder, str):  # a run of before this was kept
         return config
     data, backbone, autoencoder = config.data, config.backbone, config.autoencoder
-    labels = data.labels if data.labels in ("auto", "folders", "none") else _absolute(data.labels, folder)
+    labels = data.labels if data.labels in ("auto", "folders", "none") else _found(data.labels, folder)
     weights = backbone.weights
-    weights = weights if weights in ("none", "pretrained", "imagenet") else _absolute(weights, folder)
+    weights = weights if weights in ("none", "pretrained", "imagenet") else _found(weights, folder)
     return replace(
         config,
-        data=replace(data, sources=tuple(_absolute(source, folder) for source in data.sources), labels=labels),
+        data=replace(data, sources=tuple(_found(source, folder) for source in data.sources), labels=labels),
         backbone=replace(backbone, weights=weights),
-        autoencoder=replace(autoencoder, weights=autoencoder.weights and _absolute(autoencoder.weights, folder)),
+        autoencoder=replace(autoencoder, weights=autoencoder.weights and _found(autoencoder.weights, folder)),
     )
 
 
-def _absolute(text: str, folder: str) -> str:
-    name, _, root = text.partition(":")
-    if name in SETS and not is_own_folder(text, folder):
-        return f"{name}:{Path(folder, expanded(root))}" if root else text
-    if name == HUB:
-        return f"{HUB}:{_absolute(root, folder)}"
-    path = Path(folder, expanded(text))
-    return str(path) if path.exists() else text
+def absolute(name: str, folder: str | Path = "", root: str | Path | None = None) -> str:
+    """DATA that means the same from every working folder, whether it is there or not.
+
+    Args:
+        name: DATA as it was typed; a set on a hub stays so, unless `folder` or `root` holds it.
+        folder: the working folder it was typed in; '' for the present one.
+        root: the folder in which named sets and relative folders lie, where that is another one.
+    """
+    head, _, rest = name.partition(":")
+    base = Path(folder, expanded("" if root is None else root)).absolute()
+    if head == HUB:
+        place = base / expanded(rest)
+        return f"{HUB}:{place}" if rest and place.exists() else name
+    if head in SETS and not (root is None and is_own_folder(name, folder)):
+        if rest:
+            return f"{head}:{Path(folder, expanded(rest)).absolute()}"
+        return head if root is None or head == "digits" else f"{head}:{base}"
+    return str(base / expanded(name))
+
+
+def _found(name: str, folder: str) -> str:
+    """The same of DATA or a file that is there; what is not stays as it was typed."""
+    place = absolute(name, folder)
+    return place if place.partition(":")[0] in (HUB, *SETS) or Path(place).exists() else name
 
 
 def is_own_folder(name: str, folder: str | Path = "") -> bool:

@@ -19,7 +19,7 @@ from headstart.report.comparisons import ENOUGH_CLUSTERS, POINTS, Comparison, de
 from headstart.report.frame import Records
 from headstart.report.labels import PROJECTORS, name_of_head
 from headstart.report.pairing import factors, pair, sets_of
-from headstart.report.verdict import before_simclr
+from headstart.report.verdict import before_simclr, first_run
 from headstart.report.words import described, listed, too_few
 from headstart.statistics import clustered
 
@@ -130,5 +130,5 @@ def _gains(study: Records, judged: pd.DataFrame) -> str:
         over = seeds if isnan(found.p) else f"{points(found.interval[0])} to {points(found.interval[1])} over {seeds}"
         before = f"{100 * rows['untrained'].mean():.1f} %"
         said.append(f"{signed(found.mean)} points from {before} on {name} ({over})")
-    network = before_simclr(next(iter(study.results.values())))
+    network = before_simclr(first_run(study.results))
     return f"By {PROBES.shown(study.probe)}, beside {network}, SimCLR was worth {listed(said)}. No heads are compared."

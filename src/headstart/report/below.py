@@ -8,7 +8,7 @@ import pandas as pd
 
 from headstart.records.names import PROBES
 from headstart.report.frame import Records
-from headstart.report.verdict import before_simclr
+from headstart.report.verdict import before_simclr, first_run
 from headstart.report.words import listed
 
 
@@ -28,7 +28,7 @@ def below(study: Records) -> dict[str, str]:
         columns=["probe", "set", "dataset", "head", "after", "before"],
     )
     said: dict[str, str] = {}
-    network = before_simclr(next(iter(study.results.values()), {}))
+    network = before_simclr(first_run(study.results))
     for probe, found in rows.groupby("probe", sort=False):
         means = found.groupby(["set", "dataset", "head"], sort=False)[["after", "before"]].mean()
         lost = [(str(name), part) for name, part in means.groupby("set") if (part["after"] < part["before"]).all()]

@@ -18,6 +18,7 @@ from headstart.report.labels import (
     stays_frozen,
 )
 from headstart.report.pairing import settings_of
+from headstart.report.verdict import first_run, not_known
 from headstart.report.words import too_few
 
 
@@ -45,7 +46,7 @@ def caveats(study: Records, comparisons: Sequence[Comparison]) -> list[str]:
     elif "autoencoder" in frozen:
         said += _controls(comparisons)
     if judged["untrained"].isna().all():
-        said.append("The untrained backbone was not probed: how much SimCLR itself added is not known.")
+        said.append(not_known(first_run(study.results)))
     said += _same_pictures(judged)
     said += _averaged_over(judged)
     said += _left_out(study, comparisons)

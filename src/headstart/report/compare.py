@@ -284,12 +284,12 @@ def _of_study(
     ]
     sets = study_pairing.sets_of(runs, by)
     comparisons = [c for c in _decided(tested, sets.nunique() > 1) if c.pairing.factor == by]
-    roles = study_roles(by, metrics)
+    roles = _study_roles(by, metrics)
     table = places.assign(dataset=sets.astype(str), **{by: runs[by].astype(str)})
     return _finished(comparisons, [], table, measures, roles, baseline)
 
 
-def study_roles(by: str, metrics: Sequence[str]) -> Roles:
+def _study_roles(by: str, metrics: Sequence[str]) -> Roles:
     """The columns of a study's runs."""
     return Roles(
         metrics=tuple(metrics),

@@ -156,4 +156,4 @@ def _spectrum(kind: str, groups: Mapping[str, list[np.ndarray]]) -> Figure:
         kind_ = f"curve {look(head).colour}{' trainable' if look(head).hollow else ''}"
         drawing.path(_thinned(np.maximum(mean, [[0, 1e-6]]), x, y), kind_)
     data = pd.DataFrame([{"head": h, "component": int(c), "value": v} for h, m in means.items() for c, v in m])
-    return Figure(f"spectrum-{file_name(kind)}", capital(kind), drawing, data)
+    return Figure(f"spectrum-{file_name(kind.replace(' ', '-'))}", capital(kind), drawing, data)

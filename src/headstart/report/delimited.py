@@ -23,6 +23,8 @@ OUTCOMES = "outcomes"
 """Attribute of a table: columns that a tracker calls metrics."""
 
 NUMBER = re.compile(r"[-+]?([0-9]+([.,][0-9]*)?|[.,][0-9]+)([eE][-+]?[0-9]+)?( ?%)?")
+GROUPED = re.compile(r"[-+]?[1-9][0-9]{0,2},[0-9]{3}")
+"""Ten thousand, or ten with a decimal comma and three decimals."""
 EMPTY = ("", "nan", "NaN", "NA", "N/A", "#N/A", "n/a", "null", "NULL", "None", "-", "–", "--")
 """What stands in a column of numbers where there is none."""
 MISSING = ("nan", "NaN", "N/A", "null", "NULL")
@@ -39,7 +41,9 @@ SIGNATURES = {
 
 def cells(path: Path) -> pd.DataFrame:
     """A file's cells, stripped, as text, with `PLACE`. Raises InputError naming the row that is not as the others."""
-    lines = _lines(path, _text(path))
+    text = _text(path)
+    sign = _separator(text)
+    lines = _lines(path, text, sign)
     if not lines:
         raise InputError(f"{path} is empty; it must have a header row and a row a run")
     header = [cell.strip() or f"column {i}" for i, cell in enumerate(lines[0][1], 1)]
@@ -56,7 +60,30 @@ def cells(path: Path) -> pd.DataFrame:
             raise InputError(f"{path}, row {number} repeats the header; take it out")
     table = pd.DataFrame([row for _, row in lines[1:]], columns=header, dtype=str)
     table = table.apply(lambda column: column.str.strip()) if len(table) else table
-    return table.assign(**{PLACE: [f"{path}, row {number}" for number, _ in lines[1:]]})
+    table = table.assign(**{PLACE: [f"{path}, row {number}" for number, _ in lines[1:]]})
+    if sign == ",":
+        _refuse_grouped(table)
+    return table
+
+
+def _refuse_grouped(table: pd.DataFrame) -> None:
+    """Refuse `10,000` in a file whose columns separate at commas, unless another of its numbers has a decimal comma."""
+    doubtful = ""
+    for name in table.columns.drop(PLACE):
+        known = table[name][~table[name].isin(EMPTY)]
+        values = known.unique()
+        commas = [value for value in values if "," in value]
+        if not commas or not all(map(NUMBER.fullmatch, values)):
+            continue
+        if not all(map(GROUPED.fullmatch, commas)):
+            return
+        at = known.index[known == commas[0]][0]
+        doubtful = doubtful or f"{table[PLACE][at]}: {printable(name)} is {printable(commas[0])!r}"
+    if doubtful:
+        raise InputError(
+            f"{doubtful}, which may be thousands or have a decimal comma, and no other number of the file tells; write "
+            "it without the comma, or with a decimal point"
+        )
 
 
 def typed(table: pd.DataFrame, text: Collection[str] = ()) -> pd.DataFrame:
@@ -123,10 +150,14 @@ def _text(path: Path) -> str:
     return text
 
 
-def _lines(path: Path, text: str) -> list[tuple[int, list[str]]]:
-    """Number and cells of each row that is not empty; the separator is what the first row holds most of."""
+def _separator(text: str) -> str:
+    """What the first row holds most of."""
     head = text.lstrip("\r\n").partition("\n")[0]
-    sign = "\t" if "\t" in head else ";" if head.count(";") > head.count(",") else ","
+    return "\t" if "\t" in head else ";" if head.count(";") > head.count(",") else ","
+
+
+def _lines(path: Path, text: str, sign: str) -> list[tuple[int, list[str]]]:
+    """Number and cells of each row that is not empty."""
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=sign, strict=True)
     try:
         return [(reader.line_num, row) for row in reader if any(cell.strip() for cell in row)]

@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 
 from headstart.records.files import opened
+from headstart.records.grid import digest
 from headstart.records.names import HEAD_INITS
 from headstart.report import tables
 from headstart.report.comparisons import POINTS, Comparison
@@ -25,6 +26,7 @@ from headstart.report.labels import (
 )
 from headstart.report.matching import sharing
 from headstart.report.svg import BEGINNING, SHAPES, WIDTH, Drawing, Look, Scale, scale
+from headstart.report.verdict import as_it_was, first_run
 from headstart.statistics import clustered
 
 
@@ -166,13 +168,17 @@ def distributions(study: Records, column: str = "accuracy", name: str = "accurac
     judged = study.runs[study.runs[column].notna()]
     return [
         _strips(
-            f"{name}-{file_name(dataset)}", dataset if len(study.sets) > 1 else f"Accuracy on {dataset}", rows, column
+            f"{name}-{file_name(dataset)}",
+            dataset if len(study.sets) > 1 else f"Accuracy on {dataset}",
+            rows,
+            column,
+            as_it_was(first_run(study.results)),
         )
         for dataset, rows in judged.groupby("dataset", observed=True)
     ]
 
 
-def _strips(name: str, title: str, rows: pd.DataFrame, column: str) -> Figure:
+def _strips(name: str, title: str, rows: pd.DataFrame, column: str, before: str) -> Figure:
     percent = 100 * rows[column]
     single = column == "accuracy" and rows.groupby("head", observed=True).size().max() == 1
     ends = [*percent, *(100 * rows["low"]), *(100 * rows["high"])] if single else list(percent)
@@ -192,7 +198,7 @@ def _strips(name: str, title: str, rows: pd.DataFrame, column: str) -> Figure:
     if not isnan(untrained):
         drawing.line(axis(untrained), top - 6, axis(untrained), bottom, "dashed")
         side = axis(untrained) > WIDTH / 2
-        drawing.text(axis(untrained), top - 11, f"untrained {untrained:.1f}", "small", "end" if side else "start")
+        drawing.text(axis(untrained), top - 11, f"{before} {untrained:.1f}", "small", "end" if side else "start")
     for i, (head, part) in enumerate(summary.items()):
         y = top + i * step
         values = 100 * part[column].to_numpy()
@@ -231,5 +237,7 @@ def capital(text: str) -> str:
 
 
 def file_name(text: str) -> str:
-    """Text as a part of a file's name."""
-    return "".join(c if c.isalnum() and c.isascii() else "-" for c in str(text).lower()).strip("-") or "set"
+    """Text as a part of a file's name; where characters are lost, a digest tells it from others that lose them."""
+    lower = str(text).lower()
+    safe = "".join(c if c == "_" or (c.isalnum() and c.isascii()) else "-" for c in lower).strip("-") or "set"
+    return safe if safe == lower else f"{safe}-{digest(lower)[:4]}"

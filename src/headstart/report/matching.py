@@ -58,23 +58,21 @@ def matched(one: pd.DataFrame, two: pd.DataFrame, keys: Sequence[str], draws: st
     )
 
 
-def scopes(pairs: pd.DataFrame, column: str = "dataset") -> Iterator[tuple[str | None, pd.DataFrame]]:
+def scopes(pairs: pd.DataFrame) -> Iterator[tuple[str | None, pd.DataFrame]]:
     """All data sets pooled (None) where there are several, then each."""
-    if pairs[column].nunique() > 1:
+    if pairs["dataset"].nunique() > 1:
         yield None, pairs
-    for dataset, rows in pairs.groupby(column, observed=True):
+    for dataset, rows in pairs.groupby("dataset", observed=True):
         yield str(dataset), rows
 
 
-def sharing(
-    rows: pd.DataFrame, seed: str = "seed", where: str = "set", draws: str = "autoencoder"
-) -> tuple[np.ndarray, np.ndarray]:
+def sharing(rows: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
     """Labels of what rows share, for `statistics.clustered`: their seeds, and what they were drawn from.
 
     One seed number on two sets trains on different pictures in a different order, so it is two seeds. With one seed
     in all, no set's seed can be told from its mean, and only the draws count.
     """
-    seeds = rows[seed].astype(str)
-    if rows[seed].nunique() > 1:
-        seeds = rows[where].astype(str) + " " + seeds
-    return seeds.to_numpy(dtype=str), rows[draws].to_numpy(dtype=str)
+    seeds = rows["seed"].astype(str)
+    if rows["seed"].nunique() > 1:
+        seeds = rows["set"].astype(str) + " " + seeds
+    return seeds.to_numpy(dtype=str), rows["autoencoder"].to_numpy(dtype=str)

@@ -41,7 +41,7 @@ from headstart.report.sections import (
     training,
 )
 from headstart.report.unlabelled import unlabelled_verdict
-from headstart.report.verdict import before_simclr, verdict
+from headstart.report.verdict import before_simclr, not_known, verdict
 
 
 def page(study: Records) -> Page:
@@ -124,7 +124,7 @@ def _run_caveats(result: Mapping[str, Any]) -> list[str]:
         return []
     said = ["One run cannot say whether its head helped: that takes matched runs of another head, and several seeds."]
     if result.get("probes") and not result.get("untrained"):
-        said.append("The untrained backbone was not probed: how much SimCLR itself added is not known.")
+        said.append(not_known(result))
     return said
 
 

@@ -29,7 +29,7 @@ from headstart.report.labels import (
     name_of_head,
 )
 from headstart.report.unlabelled import SHAPE
-from headstart.report.verdict import before_simclr, no_better
+from headstart.report.verdict import as_it_was, before_simclr, no_better
 
 FEW_RUNS = 4
 
@@ -41,12 +41,11 @@ FOOTER = (
 
 
 def no_gain(result: Mapping[str, Any], name: str) -> str:
-    """By which probes SimCLR added nothing to the untrained backbone; empty where all see a gain."""
+    """By which probes SimCLR added nothing to the backbone before it; empty where all see a gain."""
     before, after = result.get("untrained") or {}, result.get("probes") or {}
-    as_it_was = "untrained" if before_simclr(result) == "the untrained backbone" else "as given"
     lost = [
         f"{PROBES.shown(probe)} ({100 * after[probe]['accuracy']:.1f} against "
-        f"{100 * before[probe]['accuracy']:.1f} % {as_it_was})"
+        f"{100 * before[probe]['accuracy']:.1f} % {as_it_was(result)})"
         for probe in no_better(before, after)
     ]
     return f"With the {name} head, SimCLR gained nothing by {', '.join(lost)}." if lost else ""

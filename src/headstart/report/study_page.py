@@ -40,6 +40,7 @@ from headstart.report.sections import (
     training,
 )
 from headstart.report.tables import Headline, TableLayout
+from headstart.report.verdict import as_it_was, before_simclr, first_run
 
 MOST_SENTENCES = 8
 """On top of the page; the others stand in the first section."""
@@ -166,7 +167,7 @@ def _accuracy(study: Records) -> PageSection:
     drawn = figures.distributions(study)
     lead = (
         "Every dot is a run. The bar is the head's mean, the line its 95 % interval over what the runs share, the "
-        "dashed line the untrained backbone where it was probed."
+        f"dashed line {before_simclr(first_run(study.results))}, where probed."
     )
     if not _same_cells(study):
         lead += (
@@ -189,12 +190,12 @@ def _side_by_side(study: Records, answer: Answer) -> PageSection:
     """A few runs in one view: accuracy, every probe, and the difference."""
     judged = {run: study.results[run] for run in study.runs["run"] if study.results[run].get("probes")}
     names = dict(zip(study.runs["run"], study.runs["head"].astype(str), strict=True))
-    by_probe = probing.probes(judged, names)
+    by_probe, before = probing.probes(judged, names), before_simclr(first_run(study.results))
     drawn = [*figures.distributions(study), *by_probe, *figures.forest(study, answer.comparisons)]
     lead = (
         f"First, accuracy by {PROBES.shown(study.probe)}, with the 95 % interval over test pictures "
-        "and the untrained backbone as a dashed line. Each other probe judges the same frozen backbones in its own "
-        "way; what SimCLR added is the distance to the untrained one."
+        f"and {before} as a dashed line. Each other probe judges the same frozen backbones in its own way; what SimCLR "
+        f"added is the distance to {before}."
     )
     blocks: list[Block] = [FigureGrid(drawn)] if drawn else []
     return PageSection("answer", "Head against head", lead, [*blocks, *(probe_grid(f.data) for f in by_probe)])
@@ -321,12 +322,13 @@ def _runs(study: Records) -> PageSection:
 
 
 def _run_table(study: Records) -> SortableTable:
+    before = f"{as_it_was(first_run(study.results))}, %"
     columns = [
         Column("data set", filter=True),
         Column("head", filter=True),
         Column("accuracy, %", numeric=True),
         Column("95 % interval"),
-        Column("untrained, %", numeric=True),
+        Column(before, numeric=True),
         Column("activation", filter=True),
         Column("dim(g)", numeric=True, filter=True),
         Column("dim(z)", numeric=True, filter=True),
@@ -336,9 +338,7 @@ def _run_table(study: Records) -> SortableTable:
         Column("minutes", numeric=True),
         Column("run"),
     ]
-    kept = [
-        i for i, column in enumerate(columns) if column.name != "untrained, %" or study.runs["untrained"].notna().any()
-    ]
+    kept = [i for i, column in enumerate(columns) if column.name != before or study.runs["untrained"].notna().any()]
     rows = [[row[i] for i in kept] for row in (_run_row(study, run) for run in study.runs.itertuples())]
     return SortableTable("grid-runs", "", [columns[i] for i in kept], rows)
 

@@ -16,6 +16,7 @@ from headstart.records.names import ACTIVATIONS
 from headstart.records.text import data_cell
 from headstart.report import printed
 from headstart.report.answer import Answer
+from headstart.report.comparisons import signed
 
 COLUMNS = (
     "dataset",
@@ -186,7 +187,7 @@ class TableCell:
     @property
     def signed(self) -> str:
         """How far ours lies from the printed value."""
-        return "" if self.difference is None else f"{self.difference:+.1f}".replace("-", "−")
+        return "" if self.difference is None else signed(self.difference)
 
 
 @dataclass(frozen=True)

@@ -61,6 +61,22 @@ def before_simclr(result: Mapping[str, Any]) -> str:
     return "the untrained backbone" if weights == "none" else "the given weights"
 
 
+def first_run(results: Mapping[str, Mapping[str, Any]]) -> Mapping[str, Any]:
+    """The first of a study's results that is no autoencoder's, whose weights of the backbone say nothing; else {}."""
+    return next((result for result in results.values() if result.get("stage") != "autoencoder"), {})
+
+
+def as_it_was(result: Mapping[str, Any]) -> str:
+    """The same in a word, as a column or a mark has room for."""
+    return "untrained" if before_simclr(result) == "the untrained backbone" else "as given"
+
+
+def not_known(result: Mapping[str, Any]) -> str:
+    """What is said where no probe judged it."""
+    which = "untrained backbone was" if as_it_was(result) == "untrained" else "given weights were"
+    return f"The {which} not probed: how much SimCLR itself added is not known."
+
+
 def _error(probe: Mapping[str, Any]) -> float:
     """Standard error of an accuracy, from its 95 % interval."""
     low, high = probe.get("ci95") or (math.nan, math.nan)

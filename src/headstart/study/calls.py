@@ -157,8 +157,7 @@ def plan(
     """
     loaded = load(study, overrides=overrides, **selection)
     out = None if out is None else files.expanded(out)
-    if out is not None and (out / "study.yaml").exists():
-        loaded = extended(load(out, plugin=loaded.plugins), loaded, out / "study.yaml")
+    loaded = loaded if out is None else _with_plan(loaded, out)
     planned = expand(loaded)
     needed = autoencoders_of(planned)
     done = {run.name for run in planned if out is not None and (out / "runs" / run.name / "result.json").exists()}

@@ -11,6 +11,7 @@ import torch
 from headstart import backbones
 from headstart.autoencoders import build as build_autoencoder
 from headstart.data import catalog
+from headstart.data.named import set_of
 from headstart.data.prepare import AUTO_SIZE, FEW, squares, training_size
 from headstart.data.source import part
 from headstart.engine import live_taps
@@ -21,6 +22,7 @@ from headstart.evaluate.unlabelled import PAIRS, VIEWED
 from headstart.evaluate.views import augmenter
 from headstart.heads import of_kind
 from headstart.records.config import Config, DataConfig
+from headstart.records.located import is_own_folder
 from headstart.records.names import SETS
 from headstart.records.text import number
 from headstart.study.file import Planned
@@ -111,7 +113,8 @@ def _set(run: Planned, sets: dict[str, _Set]) -> _Set:
 
 def _looked_at(data: DataConfig) -> _Set:
     """Of a named set also before it is there."""
-    named = SETS.get(data.sources[0])
+    name = set_of(data.sources[0])
+    named = None if name is None or is_own_folder(data.sources[0]) else SETS[name]
     if named is not None and named.train is not None:
         side = named.side if named.side < AUTO_SIZE else PHOTOGRAPH
         return _set_of(named.train, bool(named.test), np.full((1, 2), side))

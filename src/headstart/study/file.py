@@ -5,7 +5,7 @@ Imports no torch.
 """
 
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -18,7 +18,7 @@ from headstart.records.config import Config, Device, flatten, from_dict, to_dict
 from headstart.records.errors import InputError
 from headstart.records.files import expanded, nearby, parse_yaml, read_yaml
 from headstart.records.grid import Grid, Point, exclusions, label_of
-from headstart.records.located import is_own_folder
+from headstart.records.located import absolute
 from headstart.records.names import PROBES, SETS
 from headstart.records.presets import preset
 from headstart.records.schema import STUDY
@@ -161,7 +161,7 @@ def load(study: str | Path, *, overrides: Sequence[str] = (), **selection: Any) 
     weights = set_by_hand.get("backbone.weights") or from_dict(given, where=f"{where}, base").backbone.weights
     base = from_dict(given, preset(values.get("preset"), weights=str(weights)), where=f"{where}, base")
     base = replace(base, threads=selected.threads or base.threads, device=selected.device or base.device)
-    sets = _data_sets(values.get("data"), where)
+    sets = known = _data_sets(values.get("data"), where)
     if only is not None:
         if only not in sets:
             raise InputError(f"{where} has no data set {only!r}; it has {', '.join(sets)}")
@@ -184,8 +184,9 @@ def load(study: str | Path, *, overrides: Sequence[str] = (), **selection: Any) 
             of_preset = _preset_options(values["preset"], data_set).items()
             options = {name: value for name, value in of_preset if name not in written_in_base} | options
         options |= {name: value for name, value in set_by_hand.items() if name in options}
-        sources = tuple(_located(source, selected.data_root) for source in data_set.sources)
+        sources = tuple(absolute(source, root=selected.data_root) for source in data_set.sources)
         sets[label] = DataSet(sources, options)
+    may_be_left_out = _excludable(values, factors, [*known, *sets], selected.seeds or ())
     made = Study(
         name=str(values.get("name") or Path(str(study)).stem),
         base=base,
@@ -193,7 +194,7 @@ def load(study: str | Path, *, overrides: Sequence[str] = (), **selection: Any) 
         factors=factors,
         written=written,
         seeds=_seeds(values.get("seeds", [base.seed]) if selected.seeds is None else selected.seeds, where),
-        exclude=tuple(_exclude(values.get("exclude") or [], factors, where)),
+        exclude=tuple(_exclude(values.get("exclude") or [], may_be_left_out, where)),
         decides=str(values.get("decides") or ""),
         compare=_compare(values.get("compare") or (), where),
         plugins=tuple(selected.plugin),
@@ -317,15 +318,6 @@ def _data_label(sources: Sequence[str]) -> str:
     return head if head in SETS else label_of(Path(sources[0]).name or "pictures")
 
 
-def _located(source: str, root: str | Path | None) -> str:
-    """A source that means the same from every working folder."""
-    head, _, folder = source.partition(":")
-    if head in SETS and not (root is None and is_own_folder(source)):
-        folder = folder or ("" if root is None or head == "digits" else str(root))
-        return f"{head}:{expanded(folder).absolute()}" if folder else head
-    return str((Path(root or "") / expanded(source)).absolute())
-
-
 def _preset_options(name: str, data_set: DataSet) -> dict[str, Any]:
     """What the preset says of this data set alone, such as Table 1's size and batch."""
     general, own = preset(name), preset(name, data_set.sources)
@@ -434,14 +426,29 @@ def _compare(entries: Any, where: str) -> tuple[Any, ...]:
     return listed
 
 
-def _exclude(rules: Any, factors: Mapping[str, Mapping[str, Options]], where: str) -> Iterator[dict[str, Any]]:
-    known = {factor: set(levels) for factor, levels in factors.items()}
+def _excludable(
+    values: Mapping[str, Any], factors: Mapping[str, Mapping[str, Options]], sets: Iterable[str], seeds: Iterable[int]
+) -> dict[str, list[str]]:
+    """What `exclude` may name, by factor, of the file and of what was given by hand; anything where there is none."""
+    known = {factor: list(levels) for factor, levels in factors.items()}
+    if "headstart" in values:  # a call wrote it, perhaps with fewer sets and seeds than the file that it was given
+        return known | {"data": [], "seed": []}
+    own = values.get("seeds")
+    return known | {
+        "data": list(dict.fromkeys(sets)) if values.get("data") else [],
+        "seed": [str(seed) for seed in dict.fromkeys([*own, *seeds])] if isinstance(own, list) else [],
+    }
+
+
+def _exclude(rules: Any, known: Mapping[str, list[str]], where: str) -> Iterator[dict[str, Any]]:
     for rule in rules if isinstance(rules, list) else [rules]:
         rule = _mapping(rule, f"{where}, exclude")
         for factor, labels in exclusions([rule])[0].items():
-            if factor not in known and factor not in ("data", "seed"):
-                raise InputError(f"{where}, exclude names {factor!r}; factors are {', '.join(known)}, data and seed")
-            if factor in known and not set(labels) <= known[factor]:
-                wrong = sorted(set(labels) - known[factor])[0]
-                raise InputError(f"{where}, exclude: {factor} has no value {wrong}; it has {', '.join(known[factor])}")
+            if factor not in known:
+                *others, last = known
+                raise InputError(f"{where}, exclude names {factor!r}; factors are {', '.join(others)} and {last}")
+            if known[factor] and (wrong := sorted(set(labels) - set(known[factor]))):
+                raise InputError(
+                    f"{where}, exclude: {factor} has no value {wrong[0]}; it has {', '.join(known[factor])}"
+                )
         yield rule

@@ -7,6 +7,7 @@ CSV states and result.json has no place for stands under `imported`.
 """
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -76,12 +77,12 @@ def import_csv(paths: Iterable[str | Path], out: str | Path) -> ImportSummary:
     keyed = {kind: refuse_repeats(rows, KEY[kind]) for kind, rows in by_kind.items()}
     _check_joins(keyed)
 
-    autoencoders = {key: _autoencoder_name(row) for key, row in keyed["autoencoder"].items()}
+    autoencoders, names = (_folders(keyed[kind]) for kind in ("autoencoder", "training"))
     records = [(autoencoders[key], *_autoencoder_record(row)) for key, row in keyed["autoencoder"].items()]
     for key, row in keyed["training"].items():
         source = _autoencoder_of(row)
         autoencoder = (autoencoders[source], keyed["autoencoder"][source]) if source in autoencoders else None
-        records.append((_run_name(row), *_run_record(row, keyed["evaluation"].get(key), autoencoder)))
+        records.append((names[key], *_run_record(row, keyed["evaluation"].get(key), autoencoder)))
 
     about = {"headstart": __version__, "imported": True}
     runs = [(RunFolder(out / "runs" / name), to_yaml(config, about), result) for name, config, result in records]
@@ -142,23 +143,45 @@ def _slug(text: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")[:60] or "set"
 
 
-def _autoencoder_name(row: ExportRow) -> str:
-    return f"autoencoder-{_slug(row['dataset_name'])}-h{row['latent_dimensions']}-{_slug(row['Run ID'])[:8]}"
+SHORT_ID = 8
+"""Characters of a run's ID that its folder's name ends in, where they tell it from the others."""
 
 
-def _run_name(row: ExportRow) -> str:
-    start = {"ae": "autoencoder", "mlp": "random"}[row["projection_head"]]
-    frozen = "frozen" if row["freeze_projection_head"] else "trainable"
+def _folders(rows: Mapping[str, ExportRow]) -> dict[str, str]:
+    """The name of each row's folder, by key: it ends in the whole ID where the short one is another row's too.
+
+    Raises InputError naming both rows where that is the same as well.
+    """
+    short = Counter(_name(row, SHORT_ID) for row in rows.values())
+    made: dict[str, str] = {}
+    owners: dict[str, ExportRow] = {}
+    for key, row in rows.items():
+        name = _name(row, SHORT_ID)
+        made[key] = name = name if short[name] == 1 else _name(row)
+        first = owners.setdefault(name, row)
+        if first is not row:
+            raise InputError(
+                f"{row.place}: its Run ID {printable(row['Run ID'])!r} and settings give the folder {name}, as those "
+                f"of {first.place}, {printable(first['Run ID'])!r}, do; change one of the two IDs"
+            )
+    return made
+
+
+def _name(row: ExportRow, characters: int | None = None) -> str:
+    """What a row's folder is called, with so many characters of its ID; all where none are said."""
+    run = _slug(row["Run ID"])[:characters]
+    if "projection_head" not in row.values:
+        return f"autoencoder-{_slug(row['dataset_name'])}-h{row['latent_dimensions']}-{run}"
     return "-".join(
         [
             _slug(row["dataset_name"]),
-            start,
-            frozen,
+            {"ae": "autoencoder", "mlp": "random"}[row["projection_head"]],
+            "frozen" if row["freeze_projection_head"] else "trainable",
             _slug(row["projection_head_activation"]),
             f"h{row['projection_head_embedding_dim']}",
             f"z{row['latent_dimensions']}",
             "normalized" if row["standardize"] else "raw",
-            _slug(row["Run ID"])[:8],
+            run,
         ]
     )
 

@@ -1,4 +1,4 @@
-"""MODEL_CARD.md: what a backbone was trained on and how, how it does beside untrained, its limits, how to load it.
+"""MODEL_CARD.md: what a backbone was trained on and how, what it gained, its limits, how to load it.
 
 Comes in: a finished run. Goes out: Markdown. Every name in it is escaped, because class and file names are data.
 """
@@ -12,6 +12,7 @@ from headstart.records.config import DataConfig
 from headstart.records.levels import shown
 from headstart.records.text import first_few, printable
 from headstart.records.version import __version__
+from headstart.report.verdict import as_it_was, before_simclr
 from headstart.use.load import Run
 
 SHOWN_CLASSES = 50
@@ -140,14 +141,15 @@ def _evaluation(result: dict[str, Any]) -> str:
         before = result["untrained"].get(name)
         rows.append((f"`{name}`", _accuracy(probe), _accuracy(before) if before else "", str(probe["n_test"])))
     return "Accuracy on the test split with 95 % intervals, beside the same network before SimCLR:\n\n" + _table(
-        ("probe", "pretrained", "untrained", "test pictures"), rows
+        ("probe", "pretrained", as_it_was(result), "test pictures"), rows
     )
 
 
 def _limits(run: Run) -> str:
     data = run.result["data"]
     points = [
-        f"It has seen {data['train']} pictures of one kind; on others its features may be no better than untrained.",
+        f"It has seen {data['train']} pictures of one kind; on others its features may be no better than those of "
+        f"{before_simclr(run.result)}.",
         f"It was trained at {run.size} pixels; other sizes are untested.",
         "The augmentation taught it to ignore some of colour, scale and position; tasks that hang on these suffer.",
         "The intervals cover the drawing of test pictures, not the luck of one training run.",
