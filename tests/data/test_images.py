@@ -1,5 +1,6 @@
 """One `Images` for every source: what it holds, and a cache that no accident can make wrong."""
 
+import errno
 import os
 import shutil
 import signal
@@ -422,6 +423,19 @@ def test_only_its_owner_replaces_a_file_in_a_folder_for_everybody(tmp_path: Path
     assert not prepare._replaceable(tmp_path / "x", owner + 1)
     assert prepare._replaceable(tmp_path / "x", owner)
     assert prepare._replaceable(tmp_path / "gone", owner + 1)
+
+
+def test_a_cache_for_which_a_limit_has_no_room_is_told_with_the_limit(
+    tmp_path: Path, own: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_room(path: Path, memory: float) -> cache.Store:
+        raise OSError(errno.ENOMEM, "Cannot allocate memory")
+
+    root = many(tmp_path / "p")
+    opened(root)
+    monkeypatch.setattr(cache, "read", no_room)
+    with pytest.raises(InputError, match=r"takes 0\.0 GiB, more than .*ulimit -v.*--data\.size"):
+        opened(root)
 
 
 def test_without_a_home_there_is_no_cache(

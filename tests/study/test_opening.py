@@ -132,3 +132,10 @@ def test_one_run_of_many_that_cannot_be_is_named(tmp_path: Path) -> None:
 
 def without_batch() -> dict[str, Any]:
     return {**TINY["base"], "contrastive": {"epochs": 3}}
+
+
+def test_a_logger_that_cannot_be_had_is_said_once_before_any_run(tmp_path: Path) -> None:
+    file = written(tmp_path, base={**TINY["base"], "loggers": ["mlflow"]}, seeds=[0])
+    with pytest.raises(InputError, match=r"mlflow takes the \? in .*really\?"):
+        study.run(file, tmp_path / "really?", workers=0, quiet=True)
+    assert not (tmp_path / "really?" / "runs").exists()

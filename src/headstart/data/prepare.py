@@ -4,6 +4,7 @@ Comes in: a `Source` and how its pictures are to be kept. Goes out: a `cache.Sto
 reasons for the others.
 """
 
+import errno
 import hashlib
 import io
 import itertools
@@ -195,7 +196,10 @@ def _room() -> float:
 
 
 def _current(path: Path, key: str, memory: int) -> cache.Store | None:
-    """The store at `path` if it is whole and of this very source. Raises PermissionError where it is not ours."""
+    """The store at `path` if it is whole and of this very source.
+
+    Raises PermissionError where it is not ours, and InputError where a limit of this process has no room for it.
+    """
     try:
         store = cache.read(path, min(memory, _room()))
     except FileNotFoundError:
@@ -203,6 +207,11 @@ def _current(path: Path, key: str, memory: int) -> cache.Store | None:
     except PermissionError:
         raise
     except OSError as error:
+        if error.errno == errno.ENOMEM:
+            raise InputError(
+                f"the picture cache {path} takes {path.stat().st_size / 2**30:.1f} GiB, more than this process's limit "
+                "of memory (ulimit -v) leaves; raise it, or give smaller or fewer pictures (--data.size, --data.limit)"
+            ) from None
         raise RunError(f"the picture cache {path} cannot be read: {error.strerror}") from None
     except cache.DamagedError as error:
         say(f"the picture cache {path} is damaged ({error}); decoding the pictures again")

@@ -74,11 +74,14 @@ def attached(metrics: Metrics, names: Sequence[str], folder: Path, settings: Map
         for logger in loggers if new else []:
             logger.send(new)
 
+    def close(logger: Logger) -> None:
+        logger.close(finished)
+
     finished = False
     with contextlib.ExitStack() as opened:
         for name in names:
             logger: Logger = LOGGERS[name].made()(root / "loggers", group, run, settings)
-            opened.callback(lambda logger=logger: logger.close(finished))
+            opened.callback(close, logger)
             loggers.append(logger)
         if loggers:
             metrics.listeners.append(send)

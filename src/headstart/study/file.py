@@ -16,7 +16,7 @@ import yaml
 from headstart.records import plugins
 from headstart.records.config import Config, Device, flatten, from_dict, to_dict
 from headstart.records.errors import InputError
-from headstart.records.files import expanded, nearby, parse_yaml, read_yaml
+from headstart.records.files import expanded, last_name, nearby, parse_yaml, read_yaml
 from headstart.records.grid import Grid, Point, exclusions, label_of
 from headstart.records.located import absolute
 from headstart.records.names import PROBES, SETS
@@ -315,7 +315,7 @@ def _data_sets(value: Any, where: str) -> dict[str, DataSet]:
 
 def _data_label(sources: Sequence[str]) -> str:
     head = sources[0].split(":")[0]
-    return head if head in SETS else label_of(Path(sources[0]).name or "pictures")
+    return head if head in SETS else label_of(last_name(Path(sources[0])) or "pictures")
 
 
 def _preset_options(name: str, data_set: DataSet) -> dict[str, Any]:

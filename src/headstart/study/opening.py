@@ -13,6 +13,7 @@ from headstart import backbones, data
 from headstart.backbones.weights import FETCHED
 from headstart.data import Images, splits
 from headstart.data.splits import Splits
+from headstart.engine import loggers
 from headstart.engine.device import Compute
 from headstart.engine.progress import say
 from headstart.records.config import Config, DataConfig
@@ -51,6 +52,8 @@ class Opened:
 def check(planned: Sequence[Planned], out: Path) -> None:
     """Raise InputError for what a run would be refused for, and for other pictures than `out` has under a label."""
     no_input(out, {source for run in planned for source in run.config.data.sources})
+    for names in dict.fromkeys(run.config.loggers for run in planned):
+        loggers.check(names, out)
     networks = [run.config.backbone for run in planned if run.config.stages != "autoencoder"]
     for network in dict.fromkeys(networks):
         if network.weights in FETCHED:  # to have them here is the only proof that they can be had
