@@ -46,7 +46,7 @@ def test_settings_are_averaged_by_fishers_z() -> None:
 
     def one(rho: float, runs: int) -> Any:
         draws = np.clip(rho + rng.normal(size=200) / 20, -1, 1)
-        return agreement.Agreement(f"of {runs}", "knn", "RankMe of z", rng.normal(size=(2, runs)), rho, draws)
+        return agreement.Agreement(f"of {runs}", False, "knn", "RankMe of z", rng.normal(size=(2, runs)), rho, draws)
 
     (found,) = agreement.over_settings([one(0.8, 13), one(0.2, 33)])
     assert (found.settings, found.runs) == (2, 46)
@@ -57,15 +57,15 @@ def test_settings_are_averaged_by_fishers_z() -> None:
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
-        ([(0.2, 0.01), (1.5, 0.02)], "supported"),
+        ([(0.2, 0.01), (1.5, 0.02)], "supported in 2 of 2 settings"),
         ([(0.2, 0.04), (1.5, 0.06)], "not settled"),
-        ([(0.2, 0.04), (1.5, 0.02), (1.0, 0.01)], "supported"),
+        ([(0.2, 0.04), (1.5, 0.02), (1.0, 0.01)], "supported in 3 of 3 settings"),
         ([(0.2, 0.01)], "supported in one setting"),
-        ([(0.2, 0.01), (0.5, 0.5)], "not settled"),
+        ([(0.2, 0.01), (0.5, 0.5)], "supported in 1 of 2 settings"),
         ([(0.0, 0.9)], "not settled"),
-        ([(0.0, 0.9), (-2.0, 0.02)], "contradicted"),
+        ([(0.0, 0.9), (-2.0, 0.02)], "contradicted in 1 of 2 settings"),
         ([(0.0, 0.9), (-2.0, 0.04)], "not settled"),
-        ([(0.3, 0.01), (-2.0, 0.02)], "not settled"),
+        ([(0.3, 0.01), (-2.0, 0.02)], "mixed, above in 1 and below in 1 of 2 settings"),
     ],
 )
 def test_a_contribution_is_judged_by_all_its_settings_corrected(settings: list[tuple[float, float]], said: str) -> None:
