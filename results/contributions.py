@@ -2,11 +2,11 @@
 
 A difference is one between runs that share set, seed and all else, by the probe that decides in its study, with
 Student's t interval (95 %) over seeds, uncorrected; heads of which both sides share `FEWEST` seeds take part, and a
-pair that two studies share counts in the one that asks of fewer heads at once. Whether a difference lies above or below
-zero is decided at 5 % after Holm's correction for the claim's settings, and fewer than ENOUGH_CLUSTERS seeds decide
-nothing, as in reports. Supported is what lies above in some settings and below in none, contradicted the reverse, mixed
-what lies above in one and below in another, each with the number of settings; all else is not settled. What the
-authors' own runs say is printed by authors.py. Into a folder given as argument goes contributions.svg.
+pair that two studies share counts in the one that asks of fewer heads and settings at once. Whether a difference lies
+above or below zero is decided at 5 % after Holm's correction for the claim's settings, and fewer than ENOUGH_CLUSTERS
+seeds decide nothing, as in reports. Supported is what lies above in some settings and below in none, contradicted the
+reverse, mixed what lies above in one and below in another, each with the number of settings; all else is not settled.
+What the authors' own runs say is printed by authors.py. Into a folder given as argument goes contributions.svg.
 """
 
 import re
@@ -166,7 +166,8 @@ def differences(runs: Sequence[tuple[str, pd.DataFrame]], new: Row, old: Row) ->
     }
     seen: set[tuple[str, str]] = set()
     found = {}
-    for where, pairs in sorted(paired.items(), key=lambda one: (one[1].groupby(heads).ngroups, -len(one[1]))):
+    kinds = [*heads, "dataset"]
+    for where, pairs in sorted(paired.items(), key=lambda one: (one[1].groupby(kinds).ngroups, -len(one[1]))):
         own = list(zip(pairs["same"], pairs["same_old"], strict=True))
         pairs, seen = pairs[np.array([pair not in seen for pair in own], dtype=bool)], seen | {*own}
         pairs = pairs[pairs.groupby(heads)["seed"].transform("nunique") >= FEWEST]

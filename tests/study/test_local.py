@@ -245,7 +245,7 @@ def test_workers_are_told_how_many_share_a_device(
 ) -> None:
     """Of nine workers for five runs there are five."""
     told: list[Work] = []
-    monkeypatch.setattr(local, "_supervise", lambda work, _: told.append(work))
+    monkeypatch.setattr(local, "_supervise", lambda pool, _: told.append(pool.work))
     monkeypatch.setattr(local, "_devices", lambda _: [f"cuda:{number}" for number in range(gpus)])
     local.on_this_machine(
         Work(out=".", folder=".", plugins=(), threads=1, device="cuda", keep="all", deadline=None, quiet=True),
