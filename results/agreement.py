@@ -220,7 +220,7 @@ def _drawing(found: Sequence[Agreement], order: Sequence[str]) -> Drawing:
     bottom = top + step * len(order)
     said = "; ".join(f"{figure} {pooled[figure].rho:.2f}" for figure in order)
     drawing = Drawing(bottom + 40, f"Rank correlation with the probe that decides: {said}")
-    drawing.x_axis(axis, top, bottom, "rank correlation with the probe that decides, 95 % interval over settings")
+    drawing.x_axis(axis, top, bottom, "rank correlation, 95 % interval over settings")
     for y, figure in zip(range(top, bottom, step), order, strict=True):
         drawing.text(0, y + 13, figure)
         drawing.text(WIDTH, y + 13, f"{pooled[figure].settings} settings, {pooled[figure].runs} runs", "small", "end")
