@@ -186,7 +186,12 @@ CASES: list[tuple[str, int, list[str]]] = [
     ("finetune run one --out c", 2, ["1 "]),
     ("finetune run oneclass --out c", 2, ["one class"]),
     ("finetune run photos --out c --labels 50", 2, ["labels", "50"]),
-    ("finetune run photos --out c --labels 0.5 --per-class 3", 2, ["labels", "per-class"]),
+    ("finetune run photos --out c --labels 0.5 --per-class 3", 2, ["headstart: labels is 0.5; beside per-class"]),
+    (
+        f"{PRETRAIN} --backbone.name resnet-18 --backbone.weights pretrained",
+        2,
+        ["torchvision has no classification network 'resnet-18' (perhaps you meant resnet18"],
+    ),
     ("finetune run photos --out c --data.labels none", 2, ["label"]),
     ("finetune run photos --out run", 2, ["run"]),
     ("predict run photos --out p.csv", 2, ["finetune"]),

@@ -13,6 +13,7 @@ import yaml
 from headstart.records.errors import InputError
 from headstart.report import frame, write_report
 from headstart.report.figures import file_name
+from headstart.report.probing import probe_rows
 
 
 @pytest.fixture(scope="module")
@@ -231,3 +232,18 @@ def test_the_probe_that_study_yaml_names_decides(make_run: Callable[..., Path], 
         (tmp_path / "study.yaml").write_text(yaml.safe_dump(study | {"decides": other}))
         assert frame.read(tmp_path).probe == "linear"
         assert "which study.yaml names" in write_report(tmp_path).read_text()
+
+
+def test_heads_of_several_seeds_stand_beside_what_they_began_as() -> None:
+    def found(accuracy: float) -> dict[str, object]:
+        return {"linear": {"accuracy": accuracy, "ci95": [accuracy - 0.1, accuracy + 0.1]}}
+
+    results = {
+        str(seed): {"probes": found(after), "untrained": found(before), "backbone": {"weights": "none"}}
+        for seed, (after, before) in enumerate([(0.5, 0.7), (0.4, 0.5)])
+    }
+    rows = probe_rows(results, dict.fromkeys(results, "random-frozen"))
+    assert rows["accuracy"].tolist() == pytest.approx([45, 60])
+    assert rows["low"].isna().all()
+    alone = probe_rows({"0": results["0"]}, {"0": "random-frozen"})
+    assert alone[["accuracy", "low"]].to_numpy().tolist() == [pytest.approx([50, 40]), pytest.approx([70, 60])]

@@ -9,6 +9,7 @@ import pytest
 
 from headstart.engine.device import choose
 from headstart.records import files
+from headstart.records.errors import InputError
 from headstart.report import write_report
 from headstart.use import mapped
 from headstart.use.embeddings import Embeddings, of_images
@@ -69,6 +70,13 @@ def test_lists_and_maps_of_an_earlier_call_go(
     assert wrong <= {path.name for path in (tmp_path / "select").iterdir()}
     (tmp_path / "select" / "mine.csv").write_text("years of work")
     unlabelled = replace(within, labels=np.full(60, -1))
+    asked = tmp_path / "select" / "label-next.csv"
+    told = asked.read_text()
+    asked.write_text("name,label\n" + "\n".join(f"{name},pear" for name in told.splitlines()[1:]))
+    with pytest.raises(InputError, match=r"label-next\.csv has a column 'label' that select did not write"):
+        select(unlabelled, 3, out=tmp_path / "select")
+    assert "pear" in asked.read_text()
+    asked.write_text(told)
     select(unlabelled, 3, out=tmp_path / "select")
     left = {path.name for path in (tmp_path / "select").iterdir()}
     assert not wrong & left

@@ -115,7 +115,7 @@ def _own_network(name: str, size: int | None) -> nn.Module:
 
 
 def _torchvision_network(name: str, size: int | None) -> nn.Module:
-    _known(name, torchvision.models.list_models(module=torchvision.models), "torchvision")
+    check_torchvision(name)
     try:
         network = torchvision.models.get_model(name, **_torchvision_options(name, size))
     except (AssertionError, ValueError) as error:  # the transformers, about their picture size
@@ -179,6 +179,11 @@ def _timm_options(name: str, size: int | None) -> dict[str, Any]:
     config = timm().get_pretrained_cfg(name.removeprefix(TIMM), allow_unregistered=True)
     fixed = config is not None and config.fixed_input_size
     return {"num_classes": 0} | ({"img_size": size} if fixed and size is not None else {})
+
+
+def check_torchvision(name: str) -> None:
+    """Raise InputError where torchvision has no such network."""
+    _known(name, torchvision.models.list_models(module=torchvision.models), "torchvision")
 
 
 def _known(name: str, names: Collection[str], library: str) -> None:

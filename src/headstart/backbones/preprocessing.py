@@ -15,7 +15,7 @@ import torch
 import torchvision
 from torch import Tensor
 
-from headstart.backbones.networks import TIMM, timm
+from headstart.backbones.networks import TIMM, check_torchvision, timm
 from headstart.backbones.weights import FETCHED, no_library, weights_file
 from headstart.data import splits as splitting
 from headstart.data.images import Images
@@ -151,6 +151,7 @@ def _of_timm(name: str, of: str) -> Expected:
 
 
 def _of_torchvision(name: str, of: str) -> Expected:
+    check_torchvision(name)
     weights = torchvision.models.get_model_weights(name).DEFAULT
     transform: Any = weights.transforms()
     return Expected(

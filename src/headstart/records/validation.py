@@ -13,7 +13,7 @@ from typing import Annotated, Any, TypeVar, dataclass_transform
 
 from pydantic import AfterValidator, BeforeValidator, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
-from pydantic_core import ErrorDetails
+from pydantic_core import ArgsKwargs, ErrorDetails
 
 from headstart.records.errors import InputError
 
@@ -129,6 +129,8 @@ def sentence(
     if wrongs[0]["type"] in _UNKNOWN:
         return f"{where or 'config'} has the unknown key {name!r}{nearest(name, known)}"
     told = f"{where}: " if where else ""
+    if isinstance(wrongs[0]["input"], ArgsKwargs):  # of several values together, and a sentence of its own
+        return f"{told}{_right(wrongs)}"
     if wrongs[0]["type"].startswith("missing") and isinstance(wrongs[0]["loc"][-1], str):
         return f"{told}{written(name)} is missing"
     return f"{told}{written(name) or 'its content'} is {_shown(wrongs[0]['input'])}; it must be {_right(wrongs)}"

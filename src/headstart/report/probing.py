@@ -59,20 +59,20 @@ def in_words(probe: str, same: Mapping[str, str]) -> str:
 
 
 def probe_rows(results: Mapping[str, Mapping[str, Any]], names: Mapping[str, str]) -> pd.DataFrame:
-    """A row a probe and backbone: the runs' own, then the untrained one, which is one whatever head came after."""
+    """A row a probe and backbone: each head's, then the one before SimCLR.
+
+    Runs of one head are averaged, and so is what they began as; an interval is one run's, or of one network alone.
+    """
     rows: list[dict[str, Any]] = []
     last: list[dict[str, Any]] = []
-    seen = set()
     for run, result in results.items():
         for key, of in (
             ("probes", name_of_head(names[run])),
             ("untrained", before_simclr(result).removeprefix("the ")),
         ):
             for probe, found in (result.get(key) or {}).items():
-                if "accuracy" not in found or (key == "untrained" and probe in seen):
-                    continue  # the untrained backbone is one, whatever head came after
-                if key == "untrained":
-                    seen.add(probe)
+                if "accuracy" not in found:
+                    continue
                 low, high = found.get("ci95") or (np.nan, np.nan)
                 (last if key == "untrained" else rows).append(
                     {
@@ -84,7 +84,18 @@ def probe_rows(results: Mapping[str, Mapping[str, Any]], names: Mapping[str, str
                         "high": 100 * high,
                     }
                 )
-    return pd.DataFrame(rows + last, columns=["probe", "of", "head", "accuracy", "low", "high"])
+    table = pd.DataFrame(rows + last, columns=["probe", "of", "head", "accuracy", "low", "high"])
+    return pd.DataFrame(
+        [_averaged(own) for _, own in table.groupby(["probe", "of"], sort=False)], columns=table.columns
+    )
+
+
+def _averaged(rows: pd.DataFrame) -> pd.Series:
+    """One row of several of a probe and backbone; networks that are one (seeds of given weights) keep its interval."""
+    first = rows.iloc[0]
+    if rows["accuracy"].nunique() == 1:
+        return first
+    return pd.Series({**first, "accuracy": rows["accuracy"].mean(), "low": np.nan, "high": np.nan})
 
 
 def confusion(probe: str, found: Mapping[str, Any], classes: Sequence[str]) -> Figure | None:

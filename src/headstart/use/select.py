@@ -4,8 +4,9 @@ groups of alike pictures.
 Comes in: embeddings of a set, and a number. Goes out: lists of names with cosine similarities, and contact sheets.
 """
 
+import re
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -40,7 +41,14 @@ COVERED = 50_000
 square."""
 BLOCK = 2**14
 
-LISTS = ("duplicates", "outliers", "label-next", "label-errors", "clusters")
+COLUMNS = {
+    "duplicates": ("name", "earlier", "similarity"),
+    "outliers": ("name", "similarity"),
+    "label-next": ("name",),
+    "label-errors": ("name", "label", "suggested", "label_probability", "suggested_probability"),
+    "clusters": ("name", "cluster"),
+}
+"""Of each list."""
 SHOWN_GROUPS, SHOWN_OF_GROUP = 12, 6
 """Groups on the contact sheet, the largest, and pictures of each."""
 
@@ -113,6 +121,7 @@ def select(
     if out is not None:
         check_output_folder(out)
         no_input(out, within.data.sources, pictures=True)
+        _refuse_filled_in(out)
     advice = suggested(within)
     if similarity == "auto":
         if advice is None:
@@ -141,7 +150,7 @@ def select(
     if out is not None:
         sections = _sections(found, pairs[:n], outliers, chosen, [i for i, _ in errors[:n]])
         sections["clusters"] = _of_groups(features, groups)
-        earlier = [f"{name}{ending}" for name in LISTS for ending in (".csv", ".png")]
+        earlier = [f"{name}{ending}" for name in COLUMNS for ending in (".csv", ".png")]
         write_together(out, "select", _tables(found) | _sheets(within, sections), earlier)
     return found
 
@@ -252,17 +261,29 @@ def farthest(features: np.ndarray, n: int, covered: np.ndarray) -> tuple[list[in
 
 def _tables(found: Selection) -> dict[str, Content]:
     """The lists as CSV."""
-    columns = [field.name for field in fields(LabelError)]
-    tables: dict[str, Content] = {
-        "duplicates.csv": text.table(("name", "earlier", "similarity"), found.duplicates),
-        "outliers.csv": text.table(("name", "similarity"), found.outliers),
-        "label-next.csv": text.table(("name",), [(name,) for name in found.label_next]),
-        "clusters.csv": text.table(("name", "cluster"), found.clusters),
+    rows: dict[str, Sequence[Sequence[object]]] = {
+        "duplicates": found.duplicates,
+        "outliers": found.outliers,
+        "label-next": [(name,) for name in found.label_next],
+        "clusters": found.clusters,
     }
     if found.label_errors:
-        rows = [[getattr(error, column) for column in columns] for error in found.label_errors]
-        tables["label-errors.csv"] = text.table(columns, rows)
-    return tables
+        rows["label-errors"] = [
+            [getattr(error, name) for name in COLUMNS["label-errors"]] for error in found.label_errors
+        ]
+    return {f"{name}.csv": text.table(COLUMNS[name], own) for name, own in rows.items()}
+
+
+def _refuse_filled_in(out: Path) -> None:
+    """Raise InputError where an earlier list has got a column since: labels that somebody wrote beside the names."""
+    for name, columns in COLUMNS.items():
+        path = out / f"{name}.csv"
+        header = path.read_text("utf-8-sig", errors="replace").partition("\n")[0] if path.is_file() else ""
+        if own := {cell.strip(' "\r') for cell in re.split("[,;\t]", header)} - {*columns, ""}:
+            raise InputError(
+                f"{path} has a column {sorted(own)[0]!r} that select did not write, and would be replaced; move it, or "
+                "give another --out"
+            )
 
 
 def _sheets(within: Embeddings, sections: dict[str, list[Rows]]) -> dict[str, Content]:
