@@ -73,7 +73,8 @@ def test_labels_are_an_option_of_every_command_that_reads_pictures(go: Go) -> No
     assert set(labels("n.npz")) == {-1}
     said = go("embed ../run ../photos --data.size 64 --out x.npz", code=2)
     assert "--data.size is 64" in said
-    go("select ../run -n 2 --threads 1 --device cpu --out chosen --data.labels none")
+    said = go("select ../run -n 2 --threads 1 --device cpu --out chosen --data.labels none")
+    assert "headstart finetune RUN --data.labels chosen/label-next.csv --final --out clf" in " ".join(said.split())
     assert "--data.labels FILE" in go("finetune ../run ../photos --data.labels none --out none --threads 1", code=2)
 
 
@@ -96,7 +97,7 @@ def test_search_leaves_out_the_query_itself(go: Go) -> None:
 def test_a_classifier_from_few_labels_as_typed(place: Path, go: Go) -> None:
     settings = "--lr 0.001 --layer-decay 0.75 --epochs 1 --threads 1 --device cpu"
     said = go(f"finetune ../run ../photos --data.labels ../l.csv --out c --per-class 3 {settings}")
-    for words in ("trained on 6 labelled pictures", "after SimCLR", "from scratch", "next: headstart predict c"):
+    for words in ("trained on 6 labelled pictures", "after SimCLR, beside from scratch: ", "next: headstart predict c"):
         assert words in " ".join(said.split()), said
     said = go("predict c ../photos --out p.csv --threads 1 --device cpu")
     assert "16 pictures" in said

@@ -222,7 +222,7 @@ def print_selection(found: Any, out: Path) -> None:
     tell(f"lists and contact sheets: {out}", console)
     done(
         f"a column `label` in {out / 'label-next.csv'} makes it labels for finetune",
-        f"headstart finetune RUN --data.labels {quote(str(out / 'label-next.csv'))} --out classifier",
+        f"headstart finetune RUN --data.labels {quote(str(out / 'label-next.csv'))} --final --out clf",
         console,
     )
 
@@ -250,8 +250,9 @@ def print_finetuned(found: Any) -> None:
     for row in others:
         apart = first.ci95[0] > row.ci95[1] or row.ci95[0] > first.ci95[1]
         better = "better" if first.accuracy > row.accuracy else "worse"
-        sentence = f"{better} after SimCLR" if apart else "no difference that these pictures can show"
-        tell(f"{row.label}: {100 * (first.accuracy - row.accuracy):+.1f} points, {sentence}", console)
+        sentence = better if apart else "no difference that these pictures can show"
+        gain = 100 * (first.accuracy - row.accuracy)
+        tell(f"{first.label}, beside {row.label}: {gain:+.1f} points, {sentence}", console)
     folder = quote(str(found.folder))
     done(f"classifier: {found.folder}", f"headstart predict {folder} PICTURES --out predictions.csv", console)
 
