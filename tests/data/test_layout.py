@@ -161,3 +161,12 @@ def test_a_folder_without_pictures_is_taken_for_nothing(inside: list[str], tmp_p
     with pytest.raises(InputError, match="holds no pictures") as refused:
         find(tmp_path / "d")
     assert "taken for" not in str(refused.value)
+
+
+def test_folders_beside_pictures_are_no_classes_and_said_to_be_none() -> None:
+    (said_of_them,) = layout(". Apple Pear").notes
+    assert said_of_them.startswith(
+        "not taken for classes, for pictures lie beside them: Apple/, Pear/ (--data.labels folders"
+    )
+    assert layout(". more").notes == []
+    assert layout(". Apple Pear", "folders").notes == ["taken for classes: Apple, Pear"]

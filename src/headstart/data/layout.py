@@ -245,6 +245,12 @@ class Layout:
                 f"taken for {other}, not for classes: {_some(folder.folders, at)} "
                 "(--data.labels folders makes classes of them)"
             )
+        full = [name for name, inner in folder.folders.items() if inner.count()]
+        if self.labels == "auto" and folder.pictures and len(full) > 1:
+            self._say(
+                f"not taken for classes, for pictures lie beside them: {_some(full, at)} (--data.labels folders makes "
+                "classes of them)"
+            )
         classes = self.labels == "folders" or (self.labels == "auto" and not folder.pictures and not other)
         if classes:
             self._say_same_inside(folder, at)
