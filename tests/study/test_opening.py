@@ -1,6 +1,7 @@
 """What is refused before anything is trained, and pictures that are not what a label stands for."""
 
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -134,8 +135,15 @@ def without_batch() -> dict[str, Any]:
     return {**TINY["base"], "contrastive": {"epochs": 3}}
 
 
-def test_a_logger_that_cannot_be_had_is_said_once_before_any_run(tmp_path: Path) -> None:
+def test_a_logger_that_cannot_be_had_is_said_once_before_any_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     file = written(tmp_path, base={**TINY["base"], "loggers": ["mlflow"]}, seeds=[0])
     with pytest.raises(InputError, match=r"mlflow takes the \? in .*really\?"):
         study.run(file, tmp_path / "really?", workers=0, quiet=True)
     assert not (tmp_path / "really?" / "runs").exists()
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    file = written(tmp_path, base={**TINY["base"], "loggers": ["wandb"]}, seeds=[0])
+    with pytest.raises(InputError, match=r"headstart\[wandb\]"):
+        study.run(file, tmp_path / "out", workers=0, quiet=True)
+    assert not (tmp_path / "out" / "runs").exists()

@@ -1,6 +1,5 @@
 """What a run is to do is settled, and refused where it cannot be, before its folder is touched and anything trains."""
 
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -86,15 +85,6 @@ def test_what_any_stage_would_refuse_is_refused_first(
     with pytest.raises(InputError, match=words):
         pretraining.run(small(**sections), tmp_path / "run", quiet=True)
     assert not (tmp_path / "run").exists()
-
-
-def test_a_logger_that_is_not_installed_is_refused_with_the_settings(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Which is what a study asks before it begins a run."""
-    monkeypatch.setitem(sys.modules, "wandb", None)
-    config = small(loggers=["wandb"])
-    images = data.open_images(config.data)
-    with pytest.raises(InputError, match=r"headstart\[wandb\]"):
-        resolving.resolve(config, images, splitting.make(images, config.data), choose("cpu", "float32"))
 
 
 def test_weights_that_do_not_fit_are_refused_and_the_corrected_command_goes_on(

@@ -19,10 +19,7 @@ from headstart.records.names import PROBES
 from headstart.records.text import json_text, number, printable
 from headstart.report.labels import same_labels
 from headstart.report.unlabelled import SHAPE, shown, unlabelled_verdict
-from headstart.report.verdict import before_simclr, kept_sentence, no_better, verdict
-
-BEFORE = {"the untrained backbone": "untrained", "the given weights": "as given"}
-"""The column's title."""
+from headstart.report.verdict import as_it_was, kept_sentence, no_better, verdict
 
 Show = TypeVar("Show", bound=Callable[..., None])
 
@@ -59,7 +56,7 @@ def print_run(path: str | Path, console: Console | None = None) -> None:
     folder = RunFolder(path)
     result = folder.read_result()
     console = console or Patient(highlight=False)
-    columns = [(BEFORE[before_simclr(result)], result["untrained"]), (_head_name(result["head"]), result["probes"])]
+    columns = [(as_it_was(result), result["untrained"]), (_head_name(result["head"]), result["probes"])]
     if first := verdict(result):
         tell(first, console)
     elif kept := (result["contrastive"] or {}).get("kept"):

@@ -245,12 +245,8 @@ class Layout:
                 f"taken for {other}, not for classes: {_some(folder.folders, at)} "
                 "(--data.labels folders makes classes of them)"
             )
-        full = [name for name, inner in folder.folders.items() if inner.count()]
-        if self.labels == "auto" and folder.pictures and len(full) > 1:
-            self._say(
-                f"not taken for classes, for pictures lie beside them: {_some(full, at)} (--data.labels folders makes "
-                "classes of them)"
-            )
+        if self.labels == "auto" and folder.pictures:
+            self._say_beside_pictures(folder, at)
         classes = self.labels == "folders" or (self.labels == "auto" and not folder.pictures and not other)
         if classes:
             self._say_same_inside(folder, at)
@@ -264,6 +260,14 @@ class Layout:
                 self._classes[name] = None
                 if means is not None and means.kind in ("train", "val", "test"):
                     self._say(f"looks like a split, but is taken for a class: {_path((*at, name))}")
+
+    def _say_beside_pictures(self, folder: Folder, at: At) -> None:
+        full = [name for name, inner in folder.folders.items() if inner.count()]
+        if len(full) > 1:
+            self._say(
+                f"not taken for classes, for pictures lie beside them: {_some(full, at)} (--data.labels folders makes "
+                "classes of them)"
+            )
 
     def _say_same_inside(self, folder: Folder, at: At) -> None:
         """That the classes may lie one floor deeper: `raw/cat raw/dog cropped/cat cropped/dog`."""

@@ -143,3 +143,10 @@ def share(ray: Any, options: RayOptions, threads: int | None, device: str) -> Sh
     own = 0 if options.address else available_cores()  # what other machines hold at once is not known here
     sharers = max(1, int(1 / (options.gpus or 1) if has_gpu else own / cpus))
     return Share(threads, resources, sharers)
+
+
+def raised(error: Exception) -> Exception:
+    """What a task raised: Ray wraps it, with the trace of the other process as its text."""
+    while isinstance(cause := getattr(error, "cause", None), Exception):
+        error = cause
+    return error

@@ -78,6 +78,10 @@ class RunFolder:
         """Whether it is complete and its page is made too: a process may have ended between the two."""
         return self.is_complete() and not self.stages.exists()
 
+    def is_over(self) -> bool:
+        """Whether a study leaves the run alone: it is done, or has failed."""
+        return self.is_reported() or self.failed.exists()
+
     def read_settings(self, result: Mapping[str, Any]) -> tuple[Config, dict[str, Any]]:
         """The settings under which the run's `result` was computed, and config.yaml's `about`.
 

@@ -43,13 +43,9 @@ def on_this_machine(work: Work, planned: Sequence[Planned], workers: int) -> Non
     else:
         pool = Pool(replace(work, sharers=math.ceil(workers / len(_devices(work.device)))))
         _supervise(pool, workers)
-        if pool.asked or (pool.stopped and any(_is_left(Path(work.out), run) for run in planned)):
+        over = (RunFolder(Path(work.out) / "runs" / run.name).is_over() for run in planned)
+        if pool.asked or (pool.stopped and not all(over)):
             raise Interrupted("stopped after saving; the same command goes on from here")
-
-
-def _is_left(out: Path, run: Planned) -> bool:
-    folder = RunFolder(out / "runs" / run.name)
-    return not folder.is_reported() and not folder.failed.exists()
 
 
 def _supervise(pool: "Pool", workers: int) -> None:

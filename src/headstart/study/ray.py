@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from headstart.engine.checkpoint import stop_on_signals, stop_requested
-from headstart.engine.cluster import RETRIES, cluster, share
+from headstart.engine.cluster import RETRIES, cluster, raised, share
 from headstart.records.cluster import RayOptions
 from headstart.records.errors import HeadstartError, Interrupted, RunError
 from headstart.records.folder import RunFolder
@@ -42,7 +42,7 @@ class _Tasks:
         self.interrupted = self.cancelled = False
         self.no_room = ""
         task = ray.remote(max_retries=RETRIES, **resources)(ray_task)
-        todo = [run for run in planned if not self._is_over(RunFolder(self.out / "runs" / run.name))]
+        todo = [run for run in planned if not RunFolder(self.out / "runs" / run.name).is_over()]
         needed = shared.autoencoders_of(todo)
         first = {digest: task.remote(work, run.name, autoencoder_only=True) for digest, run in needed.items()}
         self.autoencoders = list(first.values())
@@ -52,11 +52,6 @@ class _Tasks:
             trains = shared.trains_autoencoder(run.config)
             needs = first[shared.autoencoder_hash(run.config, run.point.data)] if trains else None
             self.waiting[task.remote(work, run.name, after=needs)] = run.name
-
-    @staticmethod
-    def _is_over(folder: RunFolder) -> bool:
-        """Whether a run is done, or has failed and is not to be tried again."""
-        return folder.is_reported() or folder.failed.exists()
 
     def wait(self) -> None:
         """Return when all are over; raise Interrupted where they were stopped, RunError where a disk is full."""
@@ -86,16 +81,9 @@ class _Tasks:
         except Exception as error:
             folder = RunFolder(self.out / "runs" / name)
             if not self.cancelled and not folder.is_complete():
-                raised = _raised(error)
-                reason = str(raised) if isinstance(raised, HeadstartError) else in_one_line(raised)
+                own = raised(error)
+                reason = str(own) if isinstance(own, HeadstartError) else in_one_line(own)
                 fail(folder, reason, str(error))
-
-
-def _raised(error: Exception) -> Exception:
-    """What a task raised: Ray wraps it, with the trace of the other process as its text."""
-    while isinstance(cause := getattr(error, "cause", None), Exception):
-        error = cause
-    return error
 
 
 _workers: dict[Work, Worker] = {}

@@ -124,7 +124,7 @@ class Worker:
         with Claim(folder.path).held(give_way, epochs=epochs) as mine:
             if not mine:
                 return "claimed"
-            if folder.is_reported() or folder.failed.exists():
+            if folder.is_over():
                 return self.do(run)
             return self._attempt(folder, lambda: self._run(run, config, folder))
 

@@ -16,7 +16,7 @@ from headstart.data import splits as splitting
 from headstart.data.growing import Growth
 from headstart.data.named import set_of
 from headstart.data.splits import Splits
-from headstart.engine import distributed, loggers
+from headstart.engine import distributed
 from headstart.engine.device import Compute
 from headstart.engine.progress import say
 from headstart.evaluate.views import augmenter
@@ -110,10 +110,8 @@ def resolve(config: Config, images: Images, splits: Splits, compute: Compute) ->
 
     Raises InputError for what a later stage would refuse: weights that cannot be had or do not fit, a batch larger than
     the training split or that the processes cannot share, a head, an autoencoder or an augmentation that cannot be
-    built, a logger whose package is not installed.
+    built.
     """
-    if distributed.first():
-        loggers.check(config.loggers)
     if (n_train := len(splits.train)) < 2:
         raise InputError(f"{len(images)} pictures are too few: {n_train} would be left to train on, and SimCLR needs 2")
     settings = config.contrastive

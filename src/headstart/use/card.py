@@ -12,7 +12,7 @@ from headstart.records.config import DataConfig
 from headstart.records.levels import shown
 from headstart.records.text import first_few, printable
 from headstart.records.version import __version__
-from headstart.report.verdict import as_it_was, before_simclr
+from headstart.report.verdict import as_it_was, before_simclr, no_better
 from headstart.use.load import Run
 
 SHOWN_CLASSES = 50
@@ -154,12 +154,7 @@ def _limits(run: Run) -> str:
         "The augmentation taught it to ignore some of colour, scale and position; tasks that hang on these suffer.",
         "The intervals cover the drawing of test pictures, not the luck of one training run.",
     ]
-    worse = [
-        name
-        for name, probe in run.result["probes"].items()
-        if name in run.result["untrained"] and probe["accuracy"] <= run.result["untrained"][name]["accuracy"]
-    ]
-    if worse:
+    if worse := no_better(run.result["untrained"], run.result["probes"]):
         points.append(f"By {', '.join(f'`{name}`' for name in worse)} it is no better than before training.")
     return "\n".join(f"- {point}" for point in points)
 

@@ -22,7 +22,7 @@ from headstart.data.reopen import check_whole, read_as
 from headstart.data.source import Source, part
 from headstart.engine import progress
 from headstart.engine.checkpoint import interrupted_by_signals
-from headstart.engine.cluster import RETRIES, cluster, share
+from headstart.engine.cluster import RETRIES, cluster, raised, share
 from headstart.engine.device import Compute, choose
 from headstart.evaluate import features
 from headstart.records import files, plugins
@@ -189,8 +189,8 @@ def _answer(ray: Any, reference: Any) -> Any:
     """What a task gives back. Raises what it raised, as one sentence."""
     try:
         return ray.get(reference)
-    except HeadstartError as error:  # Ray wraps it, with the trace of the other process as its text
-        raise getattr(error, "cause", error) from None
+    except HeadstartError as error:
+        raise raised(error) from None
     except ray.exceptions.RayError as error:
         why = str(error).strip().splitlines()
         raise RunError(f"a part could not be embedded ({why[-1] if why else type(error).__name__})") from None

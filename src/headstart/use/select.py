@@ -278,8 +278,11 @@ def _refuse_filled_in(out: Path) -> None:
     """Raise InputError where an earlier list has got a column since: labels that somebody wrote beside the names."""
     for name, columns in COLUMNS.items():
         path = out / f"{name}.csv"
-        header = path.read_text("utf-8-sig", errors="replace").partition("\n")[0] if path.is_file() else ""
-        if own := {cell.strip(' "\r') for cell in re.split("[,;\t]", header)} - {*columns, ""}:
+        if not path.is_file():
+            continue
+        with path.open(encoding="utf-8-sig", errors="replace") as file:
+            header = file.readline()
+        if own := {cell.strip(' "\n') for cell in re.split("[,;\t]", header)} - {*columns, ""}:
             raise InputError(
                 f"{path} has a column {sorted(own)[0]!r} that select did not write, and would be replaced; move it, or "
                 "give another --out"
