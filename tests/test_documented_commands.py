@@ -116,6 +116,18 @@ def test_a_documented_command_is_one(line: Line, capsys: pytest.CaptureFixture[s
         _parse(rest, line, capsys)
 
 
+def test_a_link_of_the_site_leads_to_one_of_its_pages_or_to_a_file_that_it_takes_along() -> None:
+    """Sphinx takes a link to a page outside docs/ for one that is missing, and `make docs` fails."""
+    for page in (ROOT / "docs").glob("*.md"):
+        prose = re.sub(r"^```.*?^```$", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)
+        for target in re.findall(r"\]\(([^)#\s]+)[^)]*\)", prose):
+            if "://" in target:
+                continue
+            file = (page.parent / target).resolve()
+            assert file.exists(), f"{page.name}: {target}"
+            assert file.suffix != ".md" or file.parent == ROOT / "docs", f"{page.name}: {target} is no page of the site"
+
+
 def test_no_documented_command_imports_from_the_folder_it_is_typed_in() -> None:
     """There may lie somebody's pictures, and a yaml.py."""
     code = [
