@@ -94,7 +94,7 @@ def smoke(device: str, folder: Path) -> list[Step]:
 def tables(device: str, quick: bool) -> list[Step]:
     """The benchmarks, and the step through torch.compile."""
     rounds = ["--device", device, "--rounds", "1" if quick else "5"]
-    batch, steps = ["--batch-size", "16" if quick else "1280"], ["--steps", "1" if quick else "20"]
+    batch, steps = ["--batch-size", "16" if quick else "1280"], ["--steps", "1" if quick else "10"]
     photographs = ["--size", "64" if quick else "224", "--backbone", "resnet50"]
     photographs += ["--batch-size", "4" if quick else "32", "--steps", "5"]
     knn = ["--backbone", "resnet18", "--stem", "cifar", "--batch-size", "16" if quick else "512"]
@@ -109,7 +109,7 @@ def tables(device: str, quick: bool) -> list[Step]:
         "compiled": ([*compiled, "default"], 150),
         "workers": (["workers", *rounds, *batch], 120),
         "augment": (["augment", *rounds], 90),
-        "loss": (["loss", *rounds], 60),
+        "loss": (["loss", *rounds, "--objective", "nt_xent"], 90),
         "autoencoder": (["autoencoder", *rounds], 60),
         "probe": (["probe", *rounds], 90),
     }

@@ -1,7 +1,7 @@
 """Each objective, value and gradient: Headstart's against lightly's; NT-Xent also against the authors' and a plain one.
 
-Batches per second at several numbers of pairs, and the memory each takes beyond its input, measured in a process of its
-own. Forms that would need more than --limit-gb are left out.
+Batches per second at several numbers of pairs, a GPU given some without a wait in between, and the memory each takes
+beyond its input, on a CPU measured in a process of its own. Forms that would need more than --limit-gb are left out.
 
     python -m benchmarks loss [--objective nt_xent vicreg barlow sigreg] [--rounds 5] [--pairs 256 1024 4096 16384]
 """
@@ -74,7 +74,7 @@ FORMS: dict[str, dict[str, Form]] = {
 def way(loss: Callable[[Tensor], Tensor], pairs: int, device: str) -> common.Way:
     """Seconds of one value and gradient."""
     z = torch.randn(2 * pairs, WIDTH, device=device, requires_grad=True)
-    repeats = max(1, 1024 // pairs)
+    repeats = common.STEPS if device.startswith("cuda") else max(1, 1024 // pairs)
 
     def run() -> None:
         for _ in range(repeats):
@@ -85,7 +85,9 @@ def way(loss: Callable[[Tensor], Tensor], pairs: int, device: str) -> common.Way
 
 
 def memory(objective: str, form: str, pairs: int, device: str) -> float:
-    """MB beyond z, of a process that has only warmed up on a few pairs."""
+    """MB beyond z: on a GPU what torch allocates, on a CPU of a process that has only warmed up on a few pairs."""
+    if device.startswith("cuda"):
+        return _memory(objective, form, pairs, device)
     with multiprocessing.get_context("spawn").Pool(1) as pool:
         return pool.apply(_memory, (objective, form, pairs, device))
 
