@@ -16,6 +16,7 @@ from rich.console import Console
 
 from headstart.data import check, open_images
 from headstart.records.config import DataConfig
+from headstart.records.errors import InputError
 from headstart.records.names import SETS
 from headstart.training import run as pretraining
 from tests.data.pictures import encoded, folder, pixels, put
@@ -148,6 +149,40 @@ def test_a_source_beyond_the_limit_would_not_start(tmp_path: Path) -> None:
         put(tmp_path / f"broken{i}.png", b"junk")
     assert not check.run(DataConfig(sources=(str(tmp_path),))).starts
     assert check.run(DataConfig(sources=(str(tmp_path),), max_skipped=0.5)).starts
+
+
+@pytest.mark.parametrize(
+    ("names", "data"),
+    [
+        (["1.png", "2.png"], {}),
+        (["1.png", "2.png", "3.png"], {}),
+        (["train/a/1.png", "train/a/2.png", "test/a/3.png"], {}),
+        (["train/1.png", "val/2.png", "test/3.png"], {}),
+        ([f"{i}.png" for i in range(40)] + [f"broken{i}" for i in range(11)], {}),
+        ([f"{i}.tif" for i in range(20)], {"range": (60000, 65535)}),
+    ],
+)
+def test_check_says_of_pictures_what_pretrain_says(names: list[str], data: dict[str, Any], tmp_path: Path) -> None:
+    photos = folder(tmp_path / "photos", [name for name in names if name.endswith(".png")])
+    for i, name in enumerate(names):
+        if name.endswith(".tif"):
+            put(photos / name, encoded(np.full((8, 8), 4000 + i, np.uint16), "tiff"))
+        elif name.startswith("broken"):
+            put(photos / f"{name}.png", b"junk")
+    config = small(data={"sources": [str(photos)], "limit": None, **data})
+    with pytest.raises(InputError) as refused:
+        pretraining.run(config, tmp_path / "run")
+    report = check.run(config.data)
+    assert report.refusal == str(refused.value)
+    assert not report.starts
+    assert report.to_dict()["starts"] is False
+
+
+def test_four_pictures_are_enough_to_start(tmp_path: Path) -> None:
+    photos = folder(tmp_path / "photos", [f"{i}.png" for i in range(4)])
+    config = small(data={"sources": [str(photos)], "limit": None}, contrastive={"epochs": 1, "batch_size": None})
+    assert check.run(config.data).starts
+    assert (pretraining.run(config, tmp_path / "run") / "result.json").exists()
 
 
 def shown(root: Path, **data: Any) -> str:

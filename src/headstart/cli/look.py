@@ -49,7 +49,9 @@ def check(
     given = shlex.join([*sources, *_options(data)])
     done(
         f"{number(found.pictures - len(found.unreadable), 'picture')} can be used",
-        f"headstart pretrain {given} --out RUN" if found.starts else "mend or remove the unreadable ones",
+        f"headstart pretrain {given} --out runs/first"
+        if found.starts
+        else f"mend this, and check again: {found.refusal}",
     )
     return 0
 

@@ -9,7 +9,7 @@ import hashlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import reduce
 from typing import Any
 
@@ -18,9 +18,9 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from headstart.data import catalog
+from headstart.data import catalog, splits
 from headstart.data.decode import UnreadableError, opened, read_picture, wide_samples
-from headstart.data.images import CHANNELS, TOLERATED, constant, one_class
+from headstart.data.images import CHANNELS, check_range, check_skipped, constant, one_class
 from headstart.data.labels import alike
 from headstart.data.odd import Impression, look, odd
 from headstart.data.prepare import training_size
@@ -29,6 +29,7 @@ from headstart.data.source import Picture, Source
 from headstart.engine.device import available_cores, checked_threads
 from headstart.engine.progress import stage
 from headstart.records.config import DataConfig
+from headstart.records.errors import InputError
 from headstart.records.levels import Levels, shown
 from headstart.records.text import first_few, number, printable
 
@@ -52,7 +53,7 @@ class Report:
         leaks: those groups that lie across train and test (or val): they inflate accuracy.
         conflicts: those groups whose labels differ.
         altered: (file, published md5, found md5) of a named set's files that are not the published ones.
-        starts: whether a run would start with this many unreadable files.
+        refusal: what `pretrain` would say of these pictures instead of starting; '' where a run starts.
         taken: what folders and columns were taken for, and what was left out, a sentence each.
         others: files of other endings that lie in the folders, by ending.
         doubts: what is odd about the set as a whole, a sentence each.
@@ -74,15 +75,20 @@ class Report:
     leaks: list[list[str]]
     conflicts: list[list[str]]
     altered: list[tuple[str, str, str]]
-    starts: bool
+    refusal: str
     taken: list[str]
     others: dict[str, int]
     doubts: list[str]
     odd: list[tuple[str, str]]
 
+    @property
+    def starts(self) -> bool:
+        """Whether a run would start with these pictures."""
+        return not self.refusal
+
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""
-        return dataclasses.asdict(self)
+        return {**dataclasses.asdict(self), "starts": self.starts}
 
     def table(self) -> Group:
         """What a terminal shows (rich); names are printed, never obeyed."""
@@ -92,7 +98,7 @@ class Report:
         summary = Table("what", "found", title=printable(" ".join(self.data)), title_justify="left")
         for what, found in (
             ("pictures", f"{self.pictures:,}, of which {len(self.unreadable):,} unreadable"),
-            ("a run starts", "yes" if self.starts else "no: too many unreadable files (data.max-skipped)"),
+            ("a run starts", f"no: {self.refusal}" if self.refusal else "yes"),
             ("training size", f"{self.training_size} px"),
             ("labels", f"{labelled}; {self.unlabelled:,} without"),
             ("official split", _counted({name or "none": n for name, n in self.splits.items()})),
@@ -134,8 +140,8 @@ def run(data: DataConfig, threads: int | None = None) -> Report:
     found = list(_inspect(source, threads, data.range))
     good = np.array([isinstance(f, _Found) for f in found], dtype=bool)
     readable = [f for f in found if isinstance(f, _Found)]
-    names = [name for name, ok in zip(source.names, good, strict=True) if ok]
-    labels, official = source.labels[good], source.official[good]
+    usable = _part(source, np.flatnonzero(good))
+    names, labels, official = usable.names, usable.labels, usable.official
     unreadable = source.skipped + [
         (name, f) for name, f in zip(source.names, found, strict=True) if not isinstance(f, _Found)
     ]
@@ -143,10 +149,9 @@ def run(data: DataConfig, threads: int | None = None) -> Report:
     for i, one in enumerate(readable):
         groups.setdefault(one.digest, []).append(i)
     same = [group for group in groups.values() if len(group) > 1]
-    total = len(found) + len(source.skipped)
     return Report(
         data=list(data.sources),
-        pictures=total,
+        pictures=len(found) + len(source.skipped),
         readable=len(readable),
         classes={name: int((labels == i).sum()) for i, name in enumerate(source.classes)},
         unlabelled=int((labels < 0).sum()),
@@ -160,7 +165,7 @@ def run(data: DataConfig, threads: int | None = None) -> Report:
         leaks=[[names[i] for i in group] for group in same if len({official[i] for i in group}) > 1],
         conflicts=[[names[i] for i in g] for g in same if len({labels[i] for i in g if labels[i] >= 0}) > 1],
         altered=list(_altered(source)),
-        starts=bool(readable) and not (len(unreadable) > TOLERATED and len(unreadable) > data.max_skipped * total),
+        refusal=_refusal(usable, readable, unreadable, data),
         taken=list(source.notes),
         others=_frequent(source.others),
         odd=[(names[i], why) for i, why in odd([f.look for f in readable], [f.size for f in readable])],
@@ -182,6 +187,29 @@ class _Found:
     high: np.ndarray
     look: Impression
     wide: tuple[float, float] | None
+
+
+def _part(source: Source, rows: np.ndarray) -> Source:
+    """The names, labels and split of some of its pictures."""
+    return replace(
+        source,
+        names=[source.names[i] for i in rows],
+        labels=source.labels[rows],
+        official=source.official[rows],
+        order=source.order[rows] if len(source.order) else rows,
+    )
+
+
+def _refusal(usable: Source, readable: Sequence[_Found], unreadable: list[tuple[str, str]], data: DataConfig) -> str:
+    """What a run refuses of its pictures before it trains, in its own words; '' where it would begin."""
+    try:
+        check_skipped(unreadable, len(readable), data.max_skipped)
+        low, high = _ends(readable)
+        check_range(data.range, float(low[0]) if low.min() == high.max() else None)
+        splits.check_training(splits.make(usable, data), len(usable))
+    except InputError as error:
+        return str(error)
+    return ""
 
 
 def _inspect(source: Source, threads: int, levels: Levels) -> Iterator[_Found | str]:
@@ -214,10 +242,7 @@ def _inspect(source: Source, threads: int, levels: Levels) -> Iterator[_Found | 
 def _doubts(readable: Sequence[_Found], classes: Sequence[str], labels: np.ndarray) -> Iterator[str]:
     if not readable:
         return
-    low, high = (
-        reduce(f, (getattr(one, end) for one in readable)) for f, end in ((np.minimum, "low"), (np.maximum, "high"))
-    )
-    for channel, lowest, highest in zip(CHANNELS, low, high, strict=True):
+    for channel, lowest, highest in zip(CHANNELS, *_ends(readable), strict=True):
         if lowest == highest:
             yield constant(channel, lowest)
     if len(classes) == 1 and (labels >= 0).any():
@@ -225,6 +250,11 @@ def _doubts(readable: Sequence[_Found], classes: Sequence[str], labels: np.ndarr
     yield from alike(classes)
     if len(readable) < 10:
         yield f"{len(readable)} pictures are too few to learn from, and a test split of them says nothing"
+
+
+def _ends(readable: Sequence[_Found]) -> tuple[np.ndarray, np.ndarray]:
+    """The lowest and the highest value (3,) of each channel in all pictures."""
+    return reduce(np.minimum, (one.low for one in readable)), reduce(np.maximum, (one.high for one in readable))
 
 
 def _extremes(values: np.ndarray) -> tuple[float, float]:

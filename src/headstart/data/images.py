@@ -23,7 +23,7 @@ from headstart.engine.device import available_cores
 from headstart.engine.progress import say
 from headstart.records.config import DataConfig
 from headstart.records.errors import InputError, RunError
-from headstart.records.levels import shown
+from headstart.records.levels import Levels, shown
 from headstart.records.text import printable
 
 TOLERATED = 10
@@ -244,11 +244,7 @@ def _fingerprint(images: Images, digests: np.ndarray) -> str:
 def _report(images: Images, max_skipped: float) -> None:
     """Count what was set aside, on the screen; refuse a source with too much of it."""
     report_skipped(images.skipped, len(images), max_skipped)
-    if isinstance(images.data.range, tuple) and (all_are := _one_value(images)) in (0, 255):
-        raise InputError(
-            f"under --data.range {shown(images.data.range)} every pixel of every picture is "
-            f"{'white' if all_are else 'black'}; `headstart check` says which values they hold"
-        )
+    check_range(images.data.range, _one_value(images))
     labelled = int((images.labels >= 0).sum())
     if 0 < labelled < len(images):
         say(f"{labelled} of {len(images)} pictures have labels")
@@ -260,17 +256,34 @@ def _report(images: Images, max_skipped: float) -> None:
 
 def report_skipped(skipped: Sequence[tuple[str, str]], readable: int, max_skipped: float) -> None:
     """Say how many pictures were set aside beside those that can be read. Raises InputError where it is too many."""
+    check_skipped(skipped, readable, max_skipped)
+    if bad := len(skipped):
+        say(f"{bad} of {bad + readable} pictures set aside ({_some(skipped)}{'; ...' if bad > 3 else ''})")
+
+
+def check_skipped(skipped: Sequence[tuple[str, str]], readable: int, max_skipped: float) -> None:
+    """Raise InputError where too many pictures were set aside beside those that can be read."""
     bad, total = len(skipped), len(skipped) + readable
-    some = "; ".join(f"{printable(name)}: {printable(reason)}" for name, reason in skipped[:3])
     if not readable:
-        raise InputError(f"none of the {total} pictures can be read ({some})")
+        raise InputError(f"none of the {total} pictures can be read ({_some(skipped)})")
     if bad > TOLERATED and bad > max_skipped * total:
         raise InputError(
-            f"{bad} of {total} pictures cannot be read, more than data.max-skipped {max_skipped:g} allows ({some}); "
-            "`headstart check` lists them all"
+            f"{bad} of {total} pictures cannot be read, more than data.max-skipped {max_skipped:g} allows "
+            f"({_some(skipped)}); `headstart check` lists them all"
         )
-    if bad:
-        say(f"{bad} of {total} pictures set aside ({some}{'; ...' if bad > 3 else ''})")
+
+
+def _some(skipped: Sequence[tuple[str, str]]) -> str:
+    return "; ".join(f"{printable(name)}: {printable(reason)}" for name, reason in skipped[:3])
+
+
+def check_range(levels: Levels, all_are: float | None) -> None:
+    """Raise InputError where a given range left one value, black or white, in every pixel of all pictures."""
+    if isinstance(levels, tuple) and all_are in (0, 255):
+        raise InputError(
+            f"under --data.range {shown(levels)} every pixel of every picture is {'white' if all_are else 'black'}; "
+            "`headstart check` says which values they hold"
+        )
 
 
 def _one_value(images: Images) -> float | None:

@@ -58,6 +58,9 @@ class Source:
     notes: tuple[str, ...] = ()
     others: dict[str, int] = field(default_factory=dict)
 
+    def __len__(self) -> int:
+        return len(self.names)
+
 
 @dataclass(frozen=True, slots=True)
 class Entry:

@@ -15,6 +15,7 @@ import torch
 from torch.utils.data import random_split
 
 from headstart.data.images import Images
+from headstart.data.source import Source
 from headstart.engine.progress import say
 from headstart.engine.randomness import numpy_generator
 from headstart.records.arrays import arrays
@@ -84,8 +85,8 @@ def reading(path: str | Path) -> Iterator[Mapping[str, np.ndarray]]:
         raise InputError(f"{path} is damaged ({error}); restore it, or remove the run and start again") from None
 
 
-def make(images: Images, data: DataConfig, before: Splits | None = None) -> Splits:
-    """Split pictures as `data.splits`, `data.split_seed` and `data.limit` say.
+def make(images: Images | Source, data: DataConfig, before: Splits | None = None) -> Splits:
+    """Split pictures, decoded or not yet, as `data.splits`, `data.split_seed` and `data.limit` say.
 
     Pictures of `before` keep their part, whatever it is; the others fill the parts up to their shares of all.
 
@@ -131,11 +132,17 @@ def make(images: Images, data: DataConfig, before: Splits | None = None) -> Spli
     return Splits(train=train, val=val, test=test)
 
 
+def check_training(splits: Splits, pictures: int) -> None:
+    """Raise InputError where of so many pictures fewer than two are left to train on."""
+    if (n_train := len(splits.train)) < 2:
+        raise InputError(f"{pictures} pictures are too few: {n_train} would be left to train on, and SimCLR needs 2")
+
+
 AUTHORS_SEED = 42
 """Of the generator with which the authors split; `data.split_seed` is added to it."""
 
 
-def _as_run(pool: np.ndarray, images: Images, seed: int) -> tuple[np.ndarray, np.ndarray]:
+def _as_run(pool: np.ndarray, images: Images | Source, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Nine tenths and a tenth of `pool`, sorted, as the authors' code drew them: torch's `random_split` of the set in
     torchvision's order, not stratified, floor sizes with the remainder to the first part."""
     ordered = pool[np.argsort(images.order[pool], kind="stable")]

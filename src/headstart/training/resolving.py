@@ -112,8 +112,7 @@ def resolve(config: Config, images: Images, splits: Splits, compute: Compute) ->
     the training split or that the processes cannot share, a head, an autoencoder or an augmentation that cannot be
     built.
     """
-    if (n_train := len(splits.train)) < 2:
-        raise InputError(f"{len(images)} pictures are too few: {n_train} would be left to train on, and SimCLR needs 2")
+    splitting.check_training(splits, len(images))
     settings = config.contrastive
     augment, notes = _colours(config.augment, images)
     size = images.training_size(config.data.size, config.data.auto_size)
