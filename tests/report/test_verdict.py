@@ -49,6 +49,8 @@ def test_what_was_kept_by_labels_counts_most() -> None:
     kept = {"share": 0.0, "by": "labels", "pictures": 645, "versions": versions}
     said = str(verdict(result(0.5, 0.5, kept=kept)))
     assert said.startswith("No change: kept the given weights: SimCLR took cross-validated linear from 56.0 to 40.0")
+    unlabelled = {**result(0.5, 0.5, kept=kept), "probes": {}, "untrained": {}}
+    assert str(verdict(unlabelled)).startswith("No change: kept the given weights")
     versions[1] |= {"ahead": 0.03, "error": 0.01}
     said = str(verdict(result(0.5, 0.51, kept={**kept, "share": 1.0})))
     assert said.startswith("Better than the given weights: by 3.0 points (standard error 1.0) cross-validated on 645")

@@ -1,5 +1,7 @@
 """Adapting given weights: what stays as it was given, what trains first, and which weights a run keeps."""
 
+import io
+import re
 import shutil
 import weakref
 from dataclasses import replace
@@ -10,11 +12,13 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from rich.console import Console
 from safetensors.torch import load_file, save_file
 
 from headstart import backbones
 from headstart.backbones import given_as
 from headstart.backbones.blocks import freeze
+from headstart.cli.screen import print_run
 from headstart.engine.checkpoint import Checkpoints
 from headstart.evaluate.foreign import evaluate_run
 from headstart.records.config import Config, from_dict
@@ -22,6 +26,7 @@ from headstart.records.errors import InputError, Interrupted
 from headstart.records.files import read_json
 from headstart.records.folder import RunFolder, read_metrics
 from headstart.records.presets import preset
+from headstart.report import written
 from headstart.report.unlabelled import unlabelled_verdict
 from headstart.report.verdict import kept_sentence
 from headstart.study.shared import before_hash
@@ -29,8 +34,10 @@ from headstart.training import keeping
 from headstart.training.contrastive import Contrastive
 from headstart.training.head_alone import HeadAlone
 from headstart.training.run import run
-from headstart.use.finetune import finetune
+from headstart.use.card import model_card
+from headstart.use.finetune import finetune, starts_of
 from headstart.use.load import load
+from headstart.use.settings import FinetuneSettings
 
 
 @pytest.fixture(scope="module")
@@ -146,6 +153,46 @@ def test_weights_that_simclr_spoils_are_kept_as_they_were_given(photos: Path, we
     assert all(torch.equal(given[name], after[name]) for name in given)
     assert result["probes"]["knn"]["accuracy"] == result["untrained"]["knn"]["accuracy"]
     assert kept_sentence(kept).startswith("kept the given weights: SimCLR took cross-validated")
+    shows_one_network(out)
+    assert "SimCLR has no part in them" in model_card(load(out), ["torchvision"], "backbone.safetensors", "")
+    assert starts_of(load(out), FinetuneSettings(scratch=True)) == ["adapted", "scratch"]
+    judged = read_json(evaluate_run(out))
+    assert "untrained" not in judged["backbones"]
+    assert "the run kept the given weights" in judged["left_out"]["untrained"]
+
+
+def shows_one_network(out: Path) -> None:
+    """The given weights once on the screen and on the page: before and after SimCLR are the same."""
+    console = Console(width=160, record=True, file=io.StringIO())
+    print_run(out, console)
+    page = written(out).page.read_text()
+    for shown in (console.export_text(), re.sub(r"<(script|svg).*?</\1>", "", page, flags=re.DOTALL)):
+        assert shown.count("given weights, kept") >= 1
+        assert "No change: kept the given weights" in shown
+        for other in ("as given", "random, trainable", ">given weights<", ">before SimCLR<", "no better than"):
+            assert other not in shown
+
+
+def test_nothing_to_judge_by_keeps_the_given_weights_and_says_so_first(
+    photos: Path, weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = config(photos, weights)
+    asked = replace(asked, data=replace(asked.data, labels="none"))
+    out = run(asked, tmp_path / "few")
+    before, _, after = capsys.readouterr().err.partition("kept the given weights: ")
+    assert "8 held-out pictures where 16 are needed: the given weights will be kept" in before
+    assert "a few dozen labels would tell" in after
+    result = RunFolder(out).read_result()
+    kept = result["contrastive"]["kept"]
+    assert (kept["by"], kept["share"]) == ("nothing", 0.0)
+    given, ended = load_file(weights), load_file(out / "backbone.safetensors")
+    assert all(torch.equal(given[name], ended[name]) for name in given)
+    assert "in brackets" not in str(unlabelled_verdict(result))
+    shows_one_network(out)
+    last = replace(asked, contrastive=replace(asked.contrastive, keep="last"))
+    out = run(last, tmp_path / "last")
+    assert "held-out" not in capsys.readouterr().err
+    assert not torch.equal(given["layer4.1.bn2.weight"], load_file(out / "backbone.safetensors")["layer4.1.bn2.weight"])
 
 
 def test_without_labels_the_pictures_judge(photos: Path, weights: Path, tmp_path: Path) -> None:
@@ -162,8 +209,6 @@ def test_without_labels_the_pictures_judge(photos: Path, weights: Path, tmp_path
     assert kept["by"] == "pictures"
     assert all(0 <= version["retrieval"] <= 1 < version["rankme"] for version in kept["versions"])
     assert "without labels" in kept_sentence(kept)
-    kept = RunFolder(run(asked, tmp_path / "few", quiet=True)).read_result()["contrastive"]["kept"]
-    assert (kept["by"], kept["share"]) == ("nothing", 1.0)
 
 
 def test_a_mixture_is_part_of_the_way() -> None:
@@ -210,7 +255,7 @@ def test_weights_that_became_others_since_are_not_taken_for_those_the_run_began_
 ) -> None:
     """Told by content: the file, or the run that was trained on, keeps its name."""
     own = Path(shutil.copy(weights, tmp_path / "own.safetensors"))
-    settings, out = config(photos, own), tmp_path / "run"
+    settings, out = config(photos, own, keep="last"), tmp_path / "run"
     result = RunFolder(run(settings, out, quiet=True)).read_result()
     shutil.copy(weights, own)  # the same bytes once more are the same weights
     assert load(out).untrained_backbone() is not None
@@ -218,11 +263,11 @@ def test_weights_that_became_others_since_are_not_taken_for_those_the_run_began_
     save_file({name: 1.01 * tensor for name, tensor in tensors.items()}, own)
     others = "own.safetensors holds other weights than those that the run began from"
     with pytest.raises(InputError, match=others):
-        run(config(photos, own, epochs=3), out, extend=True, quiet=True)
+        run(config(photos, own, keep="last", epochs=3), out, extend=True, quiet=True)
     with pytest.raises(InputError, match=others):
         load(out).untrained_backbone()
     with pytest.raises(InputError, match=others):
-        finetune(load(out), tmp_path / "classifier", photos, quiet=True)
+        finetune(load(out), photos, tmp_path / "classifier", quiet=True)
     assert not (tmp_path / "classifier").exists()
     found = read_json(evaluate_run(out, device="cpu", threads=1))
     assert found["backbones"]["trained"]["probes"]["knn"]["accuracy"] == result["probes"]["knn"]["accuracy"]

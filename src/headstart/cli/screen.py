@@ -19,7 +19,7 @@ from headstart.records.names import PROBES
 from headstart.records.text import json_text, number, printable
 from headstart.report.labels import same_labels
 from headstart.report.unlabelled import SHAPE, shown, unlabelled_verdict
-from headstart.report.verdict import as_it_was, kept_sentence, no_better, verdict
+from headstart.report.verdict import KEPT_GIVEN, as_it_was, kept_given, no_better, verdict
 
 Show = TypeVar("Show", bound=Callable[..., None])
 
@@ -56,17 +56,13 @@ def print_run(path: str | Path, console: Console | None = None) -> None:
     folder = RunFolder(path)
     result = folder.read_result()
     console = console or Patient(highlight=False)
-    columns = [(as_it_was(result), result["untrained"]), (_head_name(result["head"]), result["probes"])]
     if first := verdict(result):
         tell(first, console)
-    elif kept := (result["contrastive"] or {}).get("kept"):
-        tell(kept_sentence(kept), console)
     if said := unlabelled_verdict(result):
         tell(said, console)
-        (before, _), (after, _) = columns
-        console.print(_shapes({before: result["geometry"]["before"], after: result["geometry"]}))
+        console.print(_shapes(_columns(result, result["geometry"]["before"], result["geometry"])))
     if result["probes"]:
-        console.print(_table(columns))
+        console.print(_table([*_columns(result, result["untrained"], result["probes"]).items()]))
         seconds = sum(result["seconds"].values())
         console.print(
             f"{printable(result['data']['name'])}: {result['data']['train']:,} training pictures, {seconds:.0f} s",
@@ -74,6 +70,13 @@ def print_run(path: str | Path, console: Console | None = None) -> None:
         )
     tell(_found(result), console)
     done(f"report: {folder.report}", _next(folder, result), console)
+
+
+def _columns(result: dict[str, Any], before: dict[str, Any], after: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """What was found before and after SimCLR, by what the columns are called: one where both are one network."""
+    if kept_given(result):
+        return {KEPT_GIVEN: after}
+    return {as_it_was(result): before, _head_name(result["head"]): after}
 
 
 def _found(result: dict[str, Any]) -> str:
@@ -85,6 +88,8 @@ def _found(result: dict[str, Any]) -> str:
         classes = result["data"]["classes"]
         why = f"all labels are of one class, {classes[0]}" if len(classes) == 1 else "the pictures have no labels"
         return f"no probes: {why}"
+    if kept_given(result):
+        return "the given weights were kept: SimCLR has no part in these figures"
     worse = no_better(result["untrained"], result["probes"])
     if not worse:
         return "every probe is higher than before SimCLR (compare the intervals)"
@@ -273,7 +278,9 @@ def print_exported(source: Any, out: Path, format: str) -> None:
     console = Patient(highlight=False)
     told = {} if isinstance(source, Path) else source.result
     worse = no_better(told["untrained"], told["probes"]) if told else []
-    if worse:
+    if kept_given(told):
+        tell("The run kept the given weights: SimCLR has no part in this backbone.", console)
+    elif worse:
         tell(f"By {', '.join(worse)} this backbone is no better than before SimCLR.", console)
     if format == "hub":
         done(f"{out}: timm gives the same", f'timm.create_model("local-dir:{out}", pretrained=True)', console)

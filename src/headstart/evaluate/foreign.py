@@ -6,7 +6,7 @@ network with random weights, and the same network with the library's where these
 """
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -38,6 +38,7 @@ from headstart.records.located import located
 from headstart.records.located import reading as reading_of
 from headstart.records.names import BACKBONES
 from headstart.records.version import __version__
+from headstart.report.verdict import kept_given
 
 LIBRARY = "pretrained"
 """The reference with the weights that torchvision or timm has for the network."""
@@ -200,7 +201,7 @@ def evaluate_run(
             partial(folder.check_backbone, result), _maker(config, str(folder.backbone), pictures.size)
         ),
         "untrained": _checked(
-            partial(backbones.check_given, config.backbone.weights, about),
+            partial(_check_before, result, config, about),
             _maker(config, config.backbone.weights, pictures.size, fetch),
         ),
     } | _references(config, pictures.size, fetch)
@@ -340,6 +341,12 @@ def _maker(config: Config, weights: str, size: int, fetch: bool = False) -> Call
         )
 
     return make
+
+
+def _check_before(result: Mapping[str, Any], config: Config, about: Mapping[str, Any]) -> None:
+    if kept_given(result):
+        raise InputError("the run kept the given weights: `trained` is this very network")
+    backbones.check_given(config.backbone.weights, about)
 
 
 def _checked(check: Callable[[], None], make: Callable[[], nn.Module]) -> Callable[[], nn.Module]:

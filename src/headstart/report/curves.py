@@ -13,6 +13,7 @@ from headstart.report.figures import Figure, capital, file_name, look
 from headstart.report.frame import Records
 from headstart.report.labels import name_of_head
 from headstart.report.svg import WIDTH, Drawing, Scale, scale
+from headstart.report.verdict import kept_given
 
 MANY_CURVES = 40
 """A panel with more runs than this draws means and ranges instead of every curve."""
@@ -109,8 +110,8 @@ def spectra(study: Records) -> list[Figure]:
     by_kind: dict[str, dict[str, list[np.ndarray]]] = {}
     for run, head in place.items():
         shape = study.results[run].get("geometry") or {}
-        if not study.single:
-            shape = {key: value for key, value in shape.items() if key != "before"}  # no head has a part in it
+        if not study.single or kept_given(study.results[run]):  # no head has a part in it, or it is the same network
+            shape = {key: value for key, value in shape.items() if key != "before"}
         for kind, values in _spectra_of(shape):
             by_kind.setdefault(kind, {}).setdefault(head, []).append(values)
     return [_spectrum(kind, groups) for kind, groups in by_kind.items()]

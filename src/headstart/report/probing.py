@@ -14,7 +14,7 @@ from headstart.records.names import PROBES
 from headstart.report.figures import Figure, capital, look
 from headstart.report.labels import name_of_head, same_labels
 from headstart.report.svg import WIDTH, Drawing, Look, scale
-from headstart.report.verdict import before_simclr
+from headstart.report.verdict import KEPT_GIVEN, before_simclr, kept_given
 
 MOST_CLASSES = 30
 """A confusion matrix with more classes than this is not drawn."""
@@ -48,8 +48,9 @@ def probes(results: Mapping[str, Mapping[str, Any]], names: Mapping[str, str]) -
                 drawing.line(axis(r.low), at, axis(r.high), at, "axis")
             drawing.mark(axis(r.accuracy), at, looks[r.of], 4, f"{r.of}: {r.accuracy:.1f} %")
     shown = rows.assign(shown=rows["probe"].map(lambda probe: in_words(probe, same)))
-    before = before_simclr(next(iter(results.values())))
-    return [Figure("probes", f"Every probe, beside {before}", drawing, shown)]
+    first = next(iter(results.values()))
+    beside = "" if _alone(results) else f", beside {before_simclr(first)}"
+    return [Figure("probes", f"Every probe{beside}", drawing, shown)]
 
 
 def in_words(probe: str, same: Mapping[str, str]) -> str:
@@ -58,18 +59,21 @@ def in_words(probe: str, same: Mapping[str, str]) -> str:
     return f"{PROBES.shown(probe)} (and {', '.join(twins)}: the same)" if twins else PROBES.shown(probe)
 
 
+def _alone(results: Mapping[str, Mapping[str, Any]]) -> bool:
+    """Whether there is one network only: of a run that kept the given weights."""
+    return len(results) == 1 and kept_given(*results.values())
+
+
 def probe_rows(results: Mapping[str, Mapping[str, Any]], names: Mapping[str, str]) -> pd.DataFrame:
-    """A row a probe and backbone: each head's, then the one before SimCLR.
+    """A row a probe and backbone: each head's, then the one before SimCLR; one where both are one network.
 
     Runs of one head are averaged, and so is what they began as; an interval is one run's, or of one network alone.
     """
     rows: list[dict[str, Any]] = []
     last: list[dict[str, Any]] = []
     for run, result in results.items():
-        for key, of in (
-            ("probes", name_of_head(names[run])),
-            ("untrained", before_simclr(result).removeprefix("the ")),
-        ):
+        columns = {"probes": name_of_head(names[run]), "untrained": before_simclr(result).removeprefix("the ")}
+        for key, of in {"untrained": KEPT_GIVEN}.items() if _alone(results) else columns.items():
             for probe, found in (result.get(key) or {}).items():
                 if "accuracy" not in found:
                     continue

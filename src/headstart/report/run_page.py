@@ -41,13 +41,12 @@ from headstart.report.sections import (
     training,
 )
 from headstart.report.unlabelled import unlabelled_verdict
-from headstart.report.verdict import before_simclr, not_known, verdict
+from headstart.report.verdict import before_simclr, kept_given, not_known, verdict
 
 
 def page(study: Records) -> Page:
     """The page of a single run."""
     (result,) = study.results.values()
-    head = result["head"]
     sections = [
         every_probe(study),
         _map(study),
@@ -58,22 +57,26 @@ def page(study: Records) -> Page:
         _settings(study),
         _skipped(study),
     ]
+    headline, *support = _answer(study, result)
     return Page(
         title=title(study.path),
         counts=_run_counts(study, result),
-        headline=verdict(result) or unlabelled_verdict(result) or _run_headline(study, result),
-        support=[
-            s
-            for s in [
-                _run_headline(study, result) if verdict(result) else "",
-                no_gain(result, name_of_head(head_label(head["init"], head["frozen"]))),
-            ]
-            if s
-        ],
+        headline=headline,
+        support=support,
         caveats=_run_caveats(result),
         sections=[s for s in sections if s is not None and s.blocks],
         footer=FOOTER,
     )
+
+
+def _answer(study: Records, result: Mapping[str, Any]) -> list[str]:
+    """What the run found, the first sentence first."""
+    head, unlabelled = result["head"], unlabelled_verdict(result)
+    said = [verdict(result), unlabelled]
+    if not kept_given(result):
+        said += [] if unlabelled else [_run_headline(study, result)]
+        said += [no_gain(result, name_of_head(head_label(head["init"], head["frozen"])))]
+    return [sentence for sentence in said if sentence]
 
 
 def _map(study: Records) -> PageSection | None:

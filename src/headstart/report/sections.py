@@ -29,7 +29,7 @@ from headstart.report.labels import (
     name_of_head,
 )
 from headstart.report.unlabelled import SHAPE
-from headstart.report.verdict import as_it_was, before_simclr, no_better
+from headstart.report.verdict import KEPT_GIVEN, as_it_was, before_simclr, kept_given, no_better
 
 FEW_RUNS = 4
 
@@ -42,6 +42,8 @@ FOOTER = (
 
 def no_gain(result: Mapping[str, Any], name: str) -> str:
     """By which probes SimCLR added nothing to the backbone before it; empty where all see a gain."""
+    if kept_given(result):
+        return f"With the {name} head, SimCLR gained nothing: the run kept the given weights."
     before, after = result.get("untrained") or {}, result.get("probes") or {}
     lost = [
         f"{PROBES.shown(probe)} ({100 * after[probe]['accuracy']:.1f} against "
@@ -58,12 +60,16 @@ def every_probe(study: Records) -> PageSection | None:
         return None
     names = dict(zip(study.runs["run"], study.runs["head"].astype(str), strict=True))
     figures = probing.probes(judged, names)
-    before = before_simclr(next(iter(judged.values())))
+    first = next(iter(judged.values()))
+    beside = (
+        ". The run kept the given weights, so these are their figures."
+        if study.single and kept_given(first)
+        else f"; {before_simclr(first)} went through the same probes. What SimCLR added is the distance between them."
+    )
     return PageSection(
         "probes",
         "How good is the backbone?",
-        f"Each probe judges the frozen backbone in its own way; {before} went through the same probes. What SimCLR "
-        "added is the distance between the two.",
+        f"Each probe judges the frozen backbone in its own way{beside}",
         [FigureGrid(figures), probe_grid(figures[0].data)] if figures else [],
     )
 
@@ -101,17 +107,19 @@ def training(study: Records) -> PageSection:
 def geometry(study: Records) -> PageSection | None:
     """Spectra, and measures that need no labels."""
     figures = curves.spectra(study)
+    alone = study.single and kept_given(study.results["."])
     by_head: dict[str, list[dict[str, float]]] = {}
     before: list[dict[str, float]] = []
     for run, head in zip(study.runs["run"], study.runs["head"].astype(str), strict=True):
         shape = dict(study.results[run].get("geometry") or {})
-        before += [dict(_scalars(shape.pop("before")))] if shape.get("before") else []
+        was = shape.pop("before", None)
+        before += [dict(_scalars(was))] if was and not alone else []
         if measures := dict(_scalars(shape)):
             by_head.setdefault(head, []).append(measures)
     blocks: list[Block] = [FigureGrid(figures)] if figures else []
     if by_head:
         means = {head: pd.DataFrame(rows).mean() for head, rows in by_head.items()}
-        titles = [name_of_head(head) for head in means]
+        titles = [KEPT_GIVEN if alone else name_of_head(head) for head in means]
         if before:
             means, titles = {"before": pd.DataFrame(before).mean(), **means}, ["before SimCLR", *titles]
         names = list(dict.fromkeys(name for mean in means.values() for name in mean.index))

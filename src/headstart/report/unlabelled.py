@@ -7,7 +7,7 @@ far each figure agrees with probes is told in docs/adapting.md: none does reliab
 from collections.abc import Mapping
 from typing import Any
 
-from headstart.report.verdict import before_simclr
+from headstart.report.verdict import before_simclr, kept_given
 
 SHAPE = {
     "effective_rank": ("effective rank (RankMe)", ".1f"),
@@ -63,15 +63,17 @@ def unlabelled_verdict(result: Mapping[str, Any]) -> str | None:
     before = after.get("before")
     if result.get("probes") or not isinstance(before, Mapping) or _number(before, "centred_rank") is None:
         return None
-    pairs = {key: f"{shown(after, key)} ({shown(before, key)})" for key in SHAPE}
+    one = kept_given(result)
+    pairs = {key: shown(after, key) if one else f"{shown(after, key)} ({shown(before, key)})" for key in SHAPE}
     found = collapse(before, after)
     first = f"Collapsed: {found}" if found else f"Not collapsed: h varies in {pairs['centred_rank']} directions"
     seen = [name for name in (result.get("contrastive") or {}).get("warnings", []) if name != "stopped learning"]
     if seen:
         first += f"; SimCLR was {' and '.join(seen)} by its own figures"
-    return (
-        f"{first}. No labels judge it. Beside {before_simclr(result)}, whose figures are in brackets: one view finds "
-        f"the other in {pairs['retrieval']} of {shown(after, 'viewed')} test pictures, RankMe "
-        f"{pairs['effective_rank']}, LiDAR {pairs['lidar']}, alpha-ReQ {pairs['alpha_req']}. None of these tells "
-        "reliably whether it is better; a few labels do."
+    whose = "Of the given weights" if one else f"Beside {before_simclr(result)}, whose figures are in brackets"
+    figures = (
+        f"{whose}: one view finds the other in {pairs['retrieval']} of {shown(after, 'viewed')} test pictures, RankMe "
+        f"{pairs['effective_rank']}, LiDAR {pairs['lidar']}, alpha-ReQ {pairs['alpha_req']}."
     )
+    doubt = "" if one else " None of these tells reliably whether it is better; a few labels do."
+    return f"{first}. No labels judge it. {figures}{doubt}"

@@ -14,7 +14,7 @@ CLEAR = 1.96
 
 
 def verdict(result: Mapping[str, Any]) -> str | None:
-    """Better, worse or no clear difference, and by how much; None for a run without probes.
+    """Better, worse or no clear difference, and by how much; None for a run without probes that kept what SimCLR made.
 
     What the run itself kept by cross-validation, where the same pictures judge both, counts most. Otherwise it is the
     mean difference of the three probes on the test split; their errors are taken as those of independent samples that
@@ -22,12 +22,12 @@ def verdict(result: Mapping[str, Any]) -> str | None:
     """
     before, after = result.get("untrained") or {}, result.get("probes") or {}
     names = [name for name in DECIDING if "accuracy" in before.get(name, {}) and "accuracy" in after.get(name, {})]
-    if not names:
-        return None
-    given = before_simclr(result)
     kept = (result.get("contrastive") or {}).get("kept") or {}
-    if kept.get("share") == 0:
+    if kept_given(result):
         return f"No change: {kept_sentence(kept)}."
+    if not names:
+        return f"K{kept_sentence(kept)[1:]}." if kept else None
+    given = before_simclr(result)
     gains = [after[name]["accuracy"] - before[name]["accuracy"] for name in names]
     gain = sum(gains) / len(gains)
     error = sum(math.hypot(_error(before[name]), _error(after[name])) for name in names) / len(names)
@@ -44,6 +44,15 @@ def verdict(result: Mapping[str, Any]) -> str | None:
     if abs(gain) <= CLEAR * error:
         return f"No clear difference from {given}: {found}, where {100 * CLEAR * error:.1f} may be chance."
     return f"{'Better' if gain > 0 else 'Worse'} than {given}: {found}."
+
+
+def kept_given(result: Mapping[str, Any]) -> bool:
+    """Whether the run kept the weights it was given: what stands before and after SimCLR is then one network."""
+    return ((result.get("contrastive") or {}).get("kept") or {}).get("share") == 0
+
+
+KEPT_GIVEN = "given weights, kept"
+"""What the one network of such a run is called, as a column has room for."""
 
 
 def no_better(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
@@ -90,7 +99,9 @@ def kept_sentence(kept: Mapping[str, Any]) -> str:
         share, f"a mixture, {share:.0%} of the way from the given to the adapted weights"
     )
     if kept["by"] == "nothing":
-        return f"kept {what}: too few labels and too few held-out pictures to compare them with the given ones"
+        judged = "too few labels and held-out pictures to tell whether SimCLR made them better"
+        more = "; a few dozen labels would tell, and --contrastive.keep last keeps the adapted ones unjudged"
+        return f"kept {what}: {judged}{more if share == 0 else ''}"
     first, last = kept["versions"][0], kept["versions"][-1]
     chosen = next(version for version in kept["versions"] if version["share"] == share)
     if kept["by"] == "pictures":

@@ -6,16 +6,18 @@ what the user has: labels of train and val, cross-validated (evaluate/versions.p
 what the pictures teach (WiSE-FT: Wortsman et al. 2022).
 """
 
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from headstart.data.splits import Splits
 from headstart.engine.progress import say
 from headstart.engine.randomness import generator
 from headstart.evaluate import unlabelled, versions
 from headstart.evaluate.views import augmenter, pair_features
+from headstart.records.text import number
 from headstart.report.verdict import kept_sentence
 from headstart.training.opened import OpenRun
 from headstart.training.views import mixed as mixed_order
@@ -24,7 +26,7 @@ State = dict[str, Tensor]
 HELD_OUT, RANKED = 256, 4096
 """Held-out pictures whose views are looked for, and training pictures whose features are ranked, at most."""
 FEWEST = 16
-"""Held-out pictures without which nothing is judged."""
+"""Held-out pictures that can judge where labels are too few."""
 VIEW_PAIRS = 4
 
 
@@ -41,9 +43,8 @@ def keep_best(run: OpenRun, given: nn.Module, adapted: nn.Module) -> dict[str, A
     """
     shares = [0.0, *sorted({*run.config.contrastive.interpolate} - {0.0, 1.0}), 1.0]
     states = [mixed(given.state_dict(), adapted.state_dict(), share) for share in shares]
-    kept = _by_labels(run, given, states) or _by_pictures(run, given, states)
-    if kept is None:
-        kept = {"best": len(states) - 1, "by": "nothing", "pictures": 0, "versions": [{} for _ in states]}
+    by = judge(run.images.labels, run.splits, run.config.data.split_seed)
+    kept = {"labels": _by_labels, "pictures": _by_pictures, "nothing": _by_nothing}[by](run, given, states) | {"by": by}
     best = kept.pop("best")
     adapted.load_state_dict(states[best])
     versions_of = [{"share": share, **found} for share, found in zip(shares, kept.pop("versions"), strict=True)]
@@ -53,13 +54,41 @@ def keep_best(run: OpenRun, given: nn.Module, adapted: nn.Module) -> dict[str, A
     return kept
 
 
-def _by_labels(run: OpenRun, network: nn.Module, states: list[State]) -> dict[str, Any] | None:
-    """Cross-validated probes; None where too few pictures have a label."""
-    pictures = np.concatenate([run.splits.train, run.splits.val])
-    labels, split_seed = run.images.labels[pictures], run.config.data.split_seed
+def judge(labels: np.ndarray, splits: Splits, split_seed: int) -> Literal["labels", "pictures", "nothing"]:
+    """What versions of a backbone are compared by, which is known before any training.
+
+    labels: of all pictures, -1 where there is none.
+    """
+    if len(versions.judged(labels[_seen(splits)], split_seed)):
+        return "labels"
+    return "pictures" if len(splits.val) >= FEWEST else "nothing"
+
+
+def unjudged(labels: np.ndarray, splits: Splits, split_seed: int) -> list[str]:
+    """What to say before a training that nothing will judge."""
+    if judge(labels, splits, split_seed) != "nothing":
+        return []
+    return [
+        f"too few labels to judge by, and {number(len(splits.val), 'held-out picture')} where {FEWEST} are needed: the "
+        "given weights will be kept, whatever SimCLR makes of them; a few dozen labels let the run choose, and "
+        "--contrastive.keep last keeps the adapted ones unjudged"
+    ]
+
+
+def _seen(splits: Splits) -> np.ndarray:
+    return np.concatenate([splits.train, splits.val])
+
+
+def _by_nothing(run: OpenRun, network: nn.Module, states: list[State]) -> dict[str, Any]:
+    """The given weights: nothing shows that others are better."""
+    return {"best": 0, "pictures": 0, "versions": [{} for _ in states]}
+
+
+def _by_labels(run: OpenRun, network: nn.Module, states: list[State]) -> dict[str, Any]:
+    """Cross-validated probes."""
+    pictures, split_seed = _seen(run.splits), run.config.data.split_seed
+    labels = run.images.labels[pictures]
     rows = versions.judged(labels, split_seed)
-    if not len(rows):
-        return None
     verdicts = []
     for state in states:
         network.load_state_dict(state)
@@ -70,15 +99,13 @@ def _by_labels(run: OpenRun, network: nn.Module, states: list[State]) -> dict[st
         {**verdict.accuracy, "ahead": ahead, "error": error}
         for verdict, (ahead, error) in zip(verdicts, leads, strict=True)
     ]
-    return {"best": versions.chosen(verdicts), "by": "labels", "pictures": len(rows), "versions": found}
+    return {"best": versions.chosen(verdicts), "pictures": len(rows), "versions": found}
 
 
-def _by_pictures(run: OpenRun, network: nn.Module, states: list[State]) -> dict[str, Any] | None:
-    """Retrieval of one view by the other, and RankMe; None where too few pictures are held out."""
+def _by_pictures(run: OpenRun, network: nn.Module, states: list[State]) -> dict[str, Any]:
+    """Retrieval of one view by the other, and RankMe."""
     held_out, seen = (mixed_order(part, run.config.seed) for part in (run.splits.val, run.splits.train))
     held_out = held_out[:HELD_OUT]
-    if len(held_out) < FEWEST:
-        return None
     augment = augmenter(run.config.augment, run.size, *run.statistics("val")).to(run.compute.device)
     figures = []
     for state in states:
@@ -90,7 +117,7 @@ def _by_pictures(run: OpenRun, network: nn.Module, states: list[State]) -> dict[
         ]
         figures.append(unlabelled.Figures(float(np.mean(found)), rank))
     best = unlabelled.chosen(figures)
-    return {"best": best, "by": "pictures", "pictures": len(held_out), "versions": [vars(f) for f in figures]}
+    return {"best": best, "pictures": len(held_out), "versions": [vars(f) for f in figures]}
 
 
 def mixed(given: dict[str, Tensor], adapted: dict[str, Tensor], share: float) -> dict[str, Tensor]:

@@ -27,7 +27,7 @@ from headstart.records.names import SETS
 from headstart.records.presets import PAPER_FOLDER_BATCH
 from headstart.records.text import number
 from headstart.training import autoencoder as autoencoding
-from headstart.training import footprint, optimizers, views
+from headstart.training import footprint, keeping, optimizers, views
 from headstart.training.head import HEAD_FEATURES
 
 EPOCH_STEPS = 8
@@ -129,6 +129,8 @@ def resolve(config: Config, images: Images, splits: Splits, compute: Compute) ->
     notes += _few_steps(config, batch_size, len(splits.train))
     _check_autoencoder(config, splits, size)
     _check_rate(settings)
+    if config.stages != "autoencoder" and settings.keep == "best-probe":
+        notes += keeping.unjudged(images.labels, splits, config.data.split_seed)
     if config.stages != "autoencoder":
         _check_head(config, len(splits.train))
         augmenter(augment, size, None, None)

@@ -12,7 +12,7 @@ from headstart.records.config import DataConfig
 from headstart.records.levels import shown
 from headstart.records.text import first_few, printable
 from headstart.records.version import __version__
-from headstart.report.verdict import as_it_was, before_simclr, no_better
+from headstart.report.verdict import as_it_was, before_simclr, kept_given, no_better
 from headstart.use.load import Run
 
 SHOWN_CLASSES = 50
@@ -140,7 +140,13 @@ def _evaluation(result: dict[str, Any]) -> str:
     for name, probe in result["probes"].items():
         before = result["untrained"].get(name)
         rows.append((f"`{name}`", _accuracy(probe), _accuracy(before) if before else "", str(probe["n_test"])))
-    return "Accuracy on the test split with 95 % intervals, beside the same network before SimCLR:\n\n" + _table(
+    accuracy = "Accuracy on the test split with 95 % intervals"
+    if kept_given(result):
+        alone = [(name, after, n_test) for name, after, _, n_test in rows]
+        return f"{accuracy} of the given weights, which the run kept:\n\n" + _table(
+            ("probe", "as given", "test pictures"), alone
+        )
+    return f"{accuracy}, beside the same network before SimCLR:\n\n" + _table(
         ("probe", "pretrained", as_it_was(result), "test pictures"), rows
     )
 
@@ -154,7 +160,9 @@ def _limits(run: Run) -> str:
         "The augmentation taught it to ignore some of colour, scale and position; tasks that hang on these suffer.",
         "The intervals cover the drawing of test pictures, not the luck of one training run.",
     ]
-    if worse := no_better(run.result["untrained"], run.result["probes"]):
+    if kept_given(run.result):
+        points.append("It is the network that was given: the run kept its weights, and SimCLR has no part in them.")
+    elif worse := no_better(run.result["untrained"], run.result["probes"]):
         points.append(f"By {', '.join(f'`{name}`' for name in worse)} it is no better than before training.")
     return "\n".join(f"- {point}" for point in points)
 

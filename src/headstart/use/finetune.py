@@ -33,6 +33,7 @@ from headstart.records.folder import check_output_folder, no_input
 from headstart.records.located import portable
 from headstart.records.seal import seal_of
 from headstart.records.version import __version__
+from headstart.report.verdict import kept_given
 from headstart.training import footprint
 from headstart.use.classifier import CLASSIFIER, RESULT, SEEN, Classifier, save_classifier
 from headstart.use.embeddings import weights_of
@@ -43,6 +44,8 @@ from headstart.use.settings import FinetuneSettings
 CHECKPOINT = "checkpoint.pt"
 LABELS = {"adapted": "after SimCLR", "given": "before SimCLR, weights as given", "scratch": "from scratch"}
 """What a start is called on the screen."""
+AS_GIVEN = "the given weights, which the run kept"
+"""What the adapted start is called where it is the given one."""
 FOLDS = 5
 TRIAL = 5
 """A candidate is tried for this part of the epochs."""
@@ -156,9 +159,16 @@ def check_out(out: Path, overwrite: bool) -> None:
 
 
 def starts_of(run: Run, settings: FinetuneSettings) -> list[str]:
-    """Which first weights are compared: the backbone after SimCLR, as it was before it, and random ones."""
+    """Which first weights are compared: the backbone after SimCLR, as it was before it where that is another network,
+    and random ones."""
     before = "scratch" if run.config.backbone.weights == "none" else "given"
-    return ["adapted"] + [before] * settings.compare + ["scratch"] * (settings.scratch and before == "given")
+    compared = settings.compare and not kept_given(run.result)
+    return ["adapted"] + [before] * compared + ["scratch"] * (settings.scratch and before == "given")
+
+
+def label_of(run: Run, start: str) -> str:
+    """What a start of this run is called on the screen."""
+    return AS_GIVEN if start == "adapted" and kept_given(run.result) else LABELS[start]
 
 
 def _clear(folder: runs.RunFolder, checkpoints: Checkpoints, identity: str) -> None:
@@ -241,10 +251,14 @@ Kept = dict[str, Any]
 
 def _held_out(fitter: Fitter, starts: Sequence[str], parts: Splits) -> tuple[list[FinetunedStart], Kept]:
     """Trained on the training split, stopped by the validation split, judged on the test split."""
-    found = {start: _tuned(fitter, LABELS[start], start, parts, whole=start == starts[0]) for start in starts}
+    labels = {start: label_of(fitter.run, start) for start in starts}
+    found = {start: _tuned(fitter, labels[start], start, parts, whole=start == starts[0]) for start in starts}
     kept = found[starts[0]]
     limit = _limit([kept["away"]])
-    return [_row(start, [found[start]]) for start in starts], kept | {"rows": parts.train, "limit": limit}
+    return [_row(start, labels[start], [found[start]]) for start in starts], kept | {
+        "rows": parts.train,
+        "limit": limit,
+    }
 
 
 def _cross_validated(fitter: Fitter, starts: Sequence[str], parts: Splits) -> tuple[list[FinetunedStart], Kept]:
@@ -260,7 +274,9 @@ def _cross_validated(fitter: Fitter, starts: Sequence[str], parts: Splits) -> tu
         for fold in range(FOLDS):
             val, train = splitting.draw(pool[folds != fold], images.labels, VAL, seed, "finetune/val")
             part = Splits(train=train, val=val, test=pool[folds == fold])
-            found[start].append(_tuned(fitter, f"{LABELS[start]}, fold {fold + 1}", start, part, whole=False))
+            found[start].append(
+                _tuned(fitter, f"{label_of(fitter.run, start)}, fold {fold + 1}", start, part, whole=False)
+            )
     lr, layer_decay = Counter((f["lr"], f["layer_decay"]) for f in found[starts[0]]).most_common(1)[0][0]
     fit = Fit(
         name="on all labels",
@@ -278,7 +294,8 @@ def _cross_validated(fitter: Fitter, starts: Sequence[str], parts: Splits) -> tu
 
     kept = fitter.fit(fit, keep)
     limit = _limit([f["away"] for f in found[starts[0]]])
-    return [_row(start, found[start]) for start in starts], kept | {"rows": pool, "limit": limit}
+    rows = [_row(start, label_of(fitter.run, start), found[start]) for start in starts]
+    return rows, kept | {"rows": pool, "limit": limit}
 
 
 def _tuned(fitter: Fitter, name: str, start: str, parts: Splits, whole: bool) -> Kept:
@@ -313,12 +330,12 @@ def _tuned(fitter: Fitter, name: str, start: str, parts: Splits, whole: bool) ->
     return fitter.fit(fit, keep) | {"lr": lr, "layer_decay": layer_decay}
 
 
-def _row(start: str, found: Sequence[Kept]) -> FinetunedStart:
+def _row(start: str, label: str, found: Sequence[Kept]) -> FinetunedStart:
     right = torch.cat([f["right"] for f in found])
     correct, n = int(right.sum()), len(right)
     return FinetunedStart(
         start=start,
-        label=LABELS[start],
+        label=label,
         accuracy=correct / n,
         ci95=statistics.wilson(correct, n),
         correct=correct,
