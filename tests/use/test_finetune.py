@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -254,6 +255,47 @@ def test_a_finished_folder_is_refused_with_both_ways_out(classifier: Path, run: 
 def test_unlabelled_pictures_are_refused(run: Run, photos: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="label"):
         finetune(run, photos / "ring", tmp_path)
+
+
+def test_two_labels_of_each_of_two_classes_can_be_judged(
+    run: Run, photos: Path, compute: Compute, tmp_path: Path
+) -> None:
+    images = run.open_images(photos)
+    some = [np.flatnonzero(images.labels == label)[:2] for label in (0, 1)]
+    labels = np.full(len(images), -1)
+    labels[np.concatenate(some)] = [0, 0, 1, 1]
+    images.labels, images.fingerprint = labels, "another"
+    settings = replace(SMALL, epochs=1, final=True, compare=False)
+    found = finetune(run, images, tmp_path / "clf", settings, compute=compute, quiet=True)
+    assert (found.n_labels, found.folds, found.rows[0].n_test) == (4, 4, 4)
+
+
+@pytest.mark.parametrize(
+    ("given", "settings", "said"),
+    [
+        ({}, {"final": True}, "no picture has a label"),
+        ({"ring": 3}, {"final": True}, "3 labelled pictures are of one class, ring; a classifier needs at least two"),
+        ({"ring": 1, "=disc": 1}, {"final": True}, "of 2 labels in 2 classes, 0 classes have two"),
+        ({"ring": 9, "=disc": 1}, {"final": True}, "of 10 labels in 2 classes, 1 class has two"),
+        ({"ring": 9, "=disc": 9}, {"final": True, "per_class": 1}, "of 2 labels in 2 classes, 0 classes have two"),
+        ({"ring": 20}, {}, "labelled pictures of the training split are of one class, ring"),
+        ({}, {}, "no picture of the train split has a label"),
+        ({}, {"per_class": 2}, "no picture of the train split has a label"),
+    ],
+)
+def test_too_few_labels_are_told_as_they_are(
+    given: dict[str, int], settings: dict[str, Any], said: str, run: Run, photos: Path, tmp_path: Path
+) -> None:
+    """Before anything is trained, and in words that are true of these labels."""
+    images = run.open_images(photos)
+    labels = np.full(len(images), -1)
+    for name, n in given.items():
+        label = images.classes.index(name)
+        labels[np.flatnonzero(images.labels == label)[:n]] = label
+    images.labels, images.fingerprint = labels, "another"
+    with pytest.raises(InputError, match=re.escape(said)):
+        finetune(run, images, tmp_path / "clf", replace(SMALL, **settings), quiet=True)
+    assert not (tmp_path / "clf").exists()
 
 
 @pytest.mark.parametrize(

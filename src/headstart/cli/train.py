@@ -57,9 +57,7 @@ def pretrain(
     if max_seconds is not None and not max_seconds >= 0:
         raise InputError(f"--max-seconds is {max_seconds:g}; it must be at least 0")
     if preset is None and config is None and not extend and options.backbone.weights != "none":
-        say(
-            "given weights: careful steps (--preset adapt), and the given ones stay unless the adapted ones are clearly better"
-        )
+        say("given weights: careful steps (--preset adapt); they stay unless the adapted ones are clearly better")
     if preset == "paper":
         say(f"precision: the authors computed in float32, this run in {options.precision} (--precision)")
     deadline = None if max_seconds is None else time.monotonic() + max_seconds

@@ -32,6 +32,7 @@ from headstart.records.errors import InputError
 from headstart.records.folder import check_output_folder, no_input
 from headstart.records.located import portable
 from headstart.records.seal import seal_of
+from headstart.records.text import be, number, printable
 from headstart.records.version import __version__
 from headstart.report.verdict import kept_given
 from headstart.training import footprint
@@ -139,7 +140,8 @@ def finetune(
             judge = _cross_validated if settings.final else _held_out
             rows, kept = judge(fitter, starts, parts)
         n_val = 0 if settings.final else len(parts.val)
-        found = Finetuned(folder.path, len(kept["rows"]), n_val, FOLDS if settings.final else 0, rows)
+        folds = min(FOLDS, len(kept["rows"])) if settings.final else 0
+        found = Finetuned(folder.path, len(kept["rows"]), n_val, folds, rows)
         save_classifier(folder.path / CLASSIFIER, kept["tensors"], run, images.classes)
         seen = {"embeddings": kept["seen"].numpy(), "limit": np.float32(kept["limit"])}
         files.write(folder.path / SEEN, lambda file: np.savez(file, **seen), within=folder.path)
@@ -186,7 +188,7 @@ def _clear(folder: runs.RunFolder, checkpoints: Checkpoints, identity: str) -> N
 def split(run: Run, images: Images, settings: FinetuneSettings, quiet: bool) -> Splits:
     """The labelled pictures of each split, as many to train on as are asked for. The run's own are split as they were.
 
-    Raises InputError as `labelled` does.
+    Raises InputError where there are too few labels to train on or to judge by.
     """
     own = images.fingerprint == run.result["data"]["fingerprint"]
     if own and run.config.data.limit is None:
@@ -198,25 +200,49 @@ def split(run: Run, images: Images, settings: FinetuneSettings, quiet: bool) -> 
             "these are not the pictures of pretraining, or have other labels; where test pictures were among those, "
             "the network after SimCLR looks too good"
         )
-    parts = labelled(parts, images, needed=("train",) if settings.final else ("train", "val", "test"))
-    return replace(parts, train=draw_labels(parts.train, images.labels, settings))
+    parts = Splits(**{name: part[images.labels[part] >= 0] for name, part in vars(parts).items()})
+    parts = replace(parts, train=draw_labels(parts.train, images.labels, settings))
+    if settings.final:
+        _check_folds(images.labels[pool_of(parts, settings)], images.classes)
+    else:
+        for name, part in vars(parts).items():
+            _check_any(part, f"picture of the {name} split")
+        _check_classes(images.labels[parts.train], images.classes, " of the training split")
+    return parts
 
 
-def labelled(splits: Splits, images: Images, needed: Sequence[str] = ("train", "val", "test")) -> Splits:
-    """The labelled pictures of each split.
+def pool_of(parts: Splits, settings: FinetuneSettings) -> np.ndarray:
+    """What `--final` judges by and trains on: the labelled pictures of every split, or those that are drawn."""
+    return parts.every if settings.labels == 1 and settings.per_class is None else parts.train
 
-    Raises InputError when one that is needed has none, or the training split fewer than two classes.
-    """
-    parts = {name: part[images.labels[part] >= 0] for name, part in dataclasses.asdict(splits).items()}
-    for name in needed:
-        if not len(parts[name]):
-            raise InputError(
-                f"no picture of the {name} split has a label; put pictures into one folder a class, or give "
-                "--data.labels FILE with columns name,label"
-            )
-    if len(np.unique(images.labels[parts["train"]])) < 2:
-        raise InputError("the training pictures are all of one class; a classifier needs at least two")
-    return Splits(**parts)
+
+def _check_folds(labels: np.ndarray, classes: Sequence[str]) -> None:
+    """Raise InputError where folds would leave out the only picture of every class but one."""
+    _check_any(labels, "picture")
+    _check_classes(labels, classes)
+    counts = np.unique(labels, return_counts=True)[1]
+    if (twice := int((counts > 1).sum())) < 2:
+        raise InputError(
+            "--final judges every labelled picture by a training that left it out, so at least two classes need two "
+            f"labels each; of {number(len(labels), 'label')} in {number(len(counts), 'class')}, "
+            f"{number(twice, 'class')} {'has' if twice == 1 else 'have'} two"
+        )
+
+
+def _check_any(rows: np.ndarray, what: str) -> None:
+    if not len(rows):
+        raise InputError(
+            f"no {what} has a label; put pictures into one folder a class, or give --data.labels FILE with columns "
+            "name,label"
+        )
+
+
+def _check_classes(labels: np.ndarray, classes: Sequence[str], where: str = "") -> None:
+    if len(found := np.unique(labels)) < 2:
+        raise InputError(
+            f"{number(len(labels), 'labelled picture')}{where} {be(len(labels))} of one class, "
+            f"{printable(classes[found[0]])}; a classifier needs at least two"
+        )
 
 
 def draw_labels(train: np.ndarray, labels: np.ndarray, settings: FinetuneSettings) -> np.ndarray:
@@ -225,7 +251,8 @@ def draw_labels(train: np.ndarray, labels: np.ndarray, settings: FinetuneSetting
     if settings.per_class is not None:
         most = settings.per_class
         members = [train[labels[train] == label] for label in np.unique(labels[train])]
-        return np.sort(np.concatenate([splitting.balanced(m, labels, most, settings.seed) for m in members]))
+        drawn = (splitting.balanced(m, labels, most, settings.seed) for m in members)
+        return np.sort(np.concatenate([splitting.NOBODY, *drawn]))
     if settings.labels == 1:
         return train
     n = max(round(settings.labels * len(train)), len(np.unique(labels[train])))
@@ -264,14 +291,12 @@ def _held_out(fitter: Fitter, starts: Sequence[str], parts: Splits) -> tuple[lis
 def _cross_validated(fitter: Fitter, starts: Sequence[str], parts: Splits) -> tuple[list[FinetunedStart], Kept]:
     """Every labelled picture is judged by a training that left it out; then one training on all of them."""
     images, seed = fitter.images, fitter.settings.seed
-    pool = parts.train
-    if fitter.settings.labels == 1 and fitter.settings.per_class is None:
-        pool = np.union1d(pool, np.union1d(parts.val, parts.test))
+    pool = pool_of(parts, fitter.settings)
     folds = fold_of(images.labels[pool], seed)
     found: dict[str, list[Kept]] = {}
     for start in starts:
         found[start] = []
-        for fold in range(FOLDS):
+        for fold in np.unique(folds):  # of fewer labels than FOLDS each is one
             val, train = splitting.draw(pool[folds != fold], images.labels, VAL, seed, "finetune/val")
             part = Splits(train=train, val=val, test=pool[folds == fold])
             found[start].append(
