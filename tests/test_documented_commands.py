@@ -206,6 +206,16 @@ SMALL = {
 """What a command of the README gets besides, so that it is over in seconds."""
 
 
+def can_be_pasted(last: str) -> None:
+    """What to do next is a sentence, or a command that is taken as it stands: without a name to be filled in."""
+    words = shlex.split(last.removeprefix("next: ")) if last.startswith("next: headstart ") else []
+    assert not re.search(r"\b(RUN|DATA|DIR|FILE|PICTURES?|STUDY|SHEET)\b|\.\.\.", last), last
+    if words:
+        with pytest.raises(SystemExit) as stop:
+            main([*words[1:], "--help"])
+        assert not stop.value.code, last
+
+
 def test_the_readmes_commands_for_ones_own_pictures_run(
     photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -225,6 +235,8 @@ def test_the_readmes_commands_for_ones_own_pictures_run(
             main([*words, *shlex.split(SMALL.get(words[0], "")), *threads])
         said = capsys.readouterr()
         assert not stop.value.code, f"{line}: {said.err}"
-        assert said.out.splitlines()[-1].startswith("next: "), line
-        assert [wide for wide in said.out.splitlines()[-2:] if len(wide) > 80] == []
+        before, last = said.out.splitlines()[-2:]
+        assert last.startswith("next: "), line
+        assert len(before) <= 80
+        can_be_pasted(last)
     assert {"alike.png", "labels.csv", "backbone.safetensors"} <= {path.name for path in tmp_path.iterdir()}

@@ -16,9 +16,13 @@ from hypothesis import strategies as st
 
 from headstart.cli import screen
 from headstart.cli.commands import COMMANDS
+from headstart.cli.study_screen import print_status
 from headstart.records.files import write
+from headstart.records.folder import RunFolder
 from headstart.records.text import json_text, printable
+from headstart.study.progress import Running, Status
 from tests.cli.test_commands import pictures, run
+from tests.test_documented_commands import can_be_pasted
 
 ROOT = Path(__file__).parents[2]
 UNFORESEEN = {
@@ -142,9 +146,40 @@ def test_the_last_line_says_what_to_do_next(
     arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = str(pictures(tmp_path / "photos", 4))
-    more = ["--no-calibrate"] if "plan" in arguments else []
+    more = ["--no-calibrate", "--set", "contrastive.epochs=3", "--seeds", "1", "2"] if "plan" in arguments else []
     assert run(*(folder if a == "PICTURES" else a for a in arguments), *more) == 0
-    assert "next: " in capsys.readouterr().out.splitlines()[-1]
+    last = capsys.readouterr().out.splitlines()[-1]
+    can_be_pasted(last)
+    if more:
+        assert last == "next: headstart study run smoke --out runs/smoke --set contrastive.epochs=3 --seeds 1 2"
+
+
+def test_a_study_says_the_command_that_goes_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = RunFolder(tmp_path / "my study")
+    quoted = f"'{folder.path}'"
+    for failed, todo, running, then in (
+        (0, 2, 0, f"next: headstart study run {quoted} --out {quoted}"),
+        (1, 2, 0, f"next: headstart study run {quoted} --out {quoted} --retry-failed"),
+        (0, 0, 0, f"next: headstart report {quoted}"),
+        (0, 0, 1, "next: wait for the rest"),
+    ):
+        print_status(
+            Status(
+                name="s",
+                total=4,
+                done=1,
+                running=[Running("r", None, None, "h")] * running,
+                failed=[("r", "why")] * failed,
+                todo=todo,
+                autoencoders=0,
+                unplanned="",
+                seconds_left=None,
+            ),
+            folder.path,
+        )
+        last = capsys.readouterr().out.splitlines()[-1]
+        assert last == then
+        can_be_pasted(last)
 
 
 def test_what_check_was_told_of_the_pictures_is_in_what_to_do_next(

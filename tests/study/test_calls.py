@@ -594,7 +594,7 @@ def test_status_of_10000_finished_runs_takes_little_more_than_reading_them_and_n
         "began = time.process_time()\n"
         f"for run in Path({str(out / 'runs')!r}).iterdir(): json.loads((run / 'result.json').read_bytes())\n"
         "read = time.process_time()\n"
-        f"status = study.status({str(out)!r}); study_screen.print_status(status)\n"
+        f"status = study.status({str(out)!r}); study_screen.print_status(status, Path())\n"
         "print(status.done, 'torch' in sys.modules, (time.process_time() - read) / (read - began))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -607,7 +607,7 @@ def test_planning_writes_nothing_and_imports_no_torch(small: Path, tmp_path: Pat
     code = (
         "import sys\nfrom headstart import study\nfrom headstart.cli import study_screen\n"
         f"plan = study.plan({str(small)!r}, out={str(tmp_path / 'out')!r}, calibrate=False)\n"
-        "study_screen.print_plan(plan)\n"
+        "study_screen.print_plan(plan, str())\n"
         "print(len(plan.runs), 'torch' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

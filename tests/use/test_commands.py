@@ -74,7 +74,7 @@ def test_labels_are_an_option_of_every_command_that_reads_pictures(go: Go) -> No
     said = go("embed ../run ../photos --data.size 64 --out x.npz", code=2)
     assert "--data.size is 64" in said
     said = go("select ../run -n 2 --threads 1 --device cpu --out chosen --data.labels none")
-    assert "headstart finetune RUN --data.labels chosen/label-next.csv --final --out clf" in " ".join(said.split())
+    assert "next: headstart finetune ../run --data.labels chosen/label-next.csv --final --out classifier" in said
     assert "--data.labels FILE" in go("finetune ../run ../photos --data.labels none --out none --threads 1", code=2)
 
 

@@ -63,7 +63,7 @@ def run(out: Path, device: str = "auto", threads: int | None = None) -> int:
     with owned(runs.RunFolder(out).open(), "demo", give_way, ".claim.demo"):
         page = _continued(out, base)
     print_comparison({name: RunFolder(out / "runs" / name).read_result() for name in HEADS})
-    done(f"report: {page}", "open it in a browser, then headstart pretrain PICTURES --out runs/mine")
+    done(f"report: {page}", "open it in a browser, then `headstart check` a folder of your own")
     return 0
 
 

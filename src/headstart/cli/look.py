@@ -1,7 +1,6 @@
 """What is there: `headstart check` (pictures), `list` (names), `doctor` (the machine)."""
 
 import shlex
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
@@ -9,7 +8,7 @@ from typing import Annotated
 from tyro.conf import Positional, arg
 
 from headstart.cli.choices import listed
-from headstart.cli.options import Plugins, Sources
+from headstart.cli.options import Plugins, Sources, typed, with_plugins
 from headstart.cli.screen import done, tell
 from headstart.records.config import Config, DataConfig, to_dict
 from headstart.records.errors import InputError
@@ -46,7 +45,8 @@ def check(
     if found.pictures == len(found.unreadable):
         name, why = found.unreadable[0]
         raise InputError(f"none of the {number(found.pictures, 'picture')} can be read; {name}: {why}")
-    given = shlex.join([*sources, *_options(data)])
+    own, usual = (to_dict(Config(data=replace(one, sources=())))["data"] for one in (data, DataConfig()))
+    given = shlex.join([*sources, *typed(own, usual, "data."), *with_plugins(plugin)])
     done(
         f"{number(found.pictures - len(found.unreadable), 'picture')} can be used",
         f"headstart pretrain {given} --out runs/first"
@@ -54,16 +54,6 @@ def check(
         else f"mend this, and check again: {found.refusal}",
     )
     return 0
-
-
-def _options(data: DataConfig) -> Iterator[str]:
-    """What was said of DATA beside where it lies, as it is typed."""
-    own, usual = (to_dict(Config(data=replace(one, sources=())))["data"] for one in (data, DataConfig()))
-    for name, value in ((name, value) for name, value in own.items() if value != usual[name]):
-        typed = name.replace("_", "-")
-        yield f"--data.{'no-' if value is False else ''}{typed}"
-        values = [] if isinstance(value, bool) else value if isinstance(value, list) else [value]
-        yield from (f"{one:g}" if isinstance(one, float) else str(one) for one in values)
 
 
 def list_(what: Positional[Annotated[str, arg(metavar="WHAT")]], *, json: bool = False, plugin: Plugins = ()) -> int:

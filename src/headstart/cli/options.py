@@ -1,7 +1,8 @@
 """What several commands ask for alike."""
 
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from tyro.conf import Positional, UseAppendAction, arg
 
@@ -20,3 +21,18 @@ Plugins = Annotated[
 ]
 """`--plugin A --plugin B`; `commands.py` imports them before the other options are read, which may name what they
 bring."""
+
+
+def typed(values: Mapping[str, Any], usual: Mapping[str, Any], section: str = "") -> Iterator[str]:
+    """The options among `values` that are not as usual, as they are typed."""
+    for name, value in ((name, value) for name, value in values.items() if value != usual[name]):
+        option = name.replace("_", "-")
+        yield f"--{section}{'no-' if value is False else ''}{option}"
+        several = [] if isinstance(value, bool) else value if isinstance(value, (list, tuple)) else [value]
+        yield from (f"{one:g}" if isinstance(one, float) else str(one) for one in several)
+
+
+def with_plugins(modules: tuple[str, ...]) -> Iterator[str]:
+    """These plugins, as they are typed."""
+    for module in modules:
+        yield from ("--plugin", module)

@@ -1,7 +1,8 @@
 """What a finished run or study says on the terminal: one table, untrained beside trained, and one plain sentence."""
 
 import functools
-from collections.abc import Callable
+import shlex
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from shlex import quote
 from typing import Any, TypeVar, cast
@@ -47,6 +48,11 @@ def tell(text: str, console: Console | None = None) -> None:
 def done(what: str, then: str, console: Console | None = None) -> None:
     """The end of a command: what it did, and on a line of its own what to do next."""
     tell(what, console)
+    suggest(then, console)
+
+
+def suggest(then: str, console: Console | None = None) -> None:
+    """What to do next: a sentence, or a command as it can be pasted, on one line however long it is."""
     (console or Patient(highlight=False)).print(printable(f"next: {then}"), markup=False, soft_wrap=True)
 
 
@@ -102,7 +108,12 @@ def _next(folder: RunFolder, result: dict[str, Any]) -> str:
     run = quote(str(folder.path))
     if result["probes"]:
         return f"headstart finetune {run} --out classifier"
-    return f"headstart search {run} --query PICTURE --out alike.png"
+    return _look_through(run, sum(result["data"][part] for part in ("train", "val", "test")))
+
+
+def _look_through(source: str, pictures: int) -> str:
+    """The command that looks through so many pictures, of a run or a file of embeddings (quoted)."""
+    return f"headstart select {source} -n {max(1, min(20, pictures // 2))}"
 
 
 @shows
@@ -136,17 +147,18 @@ def print_choices(choices: list[tuple[str, str]], as_json: bool) -> None:
     for name, line in choices:
         table.add_row(name, Text(line))
     Patient(highlight=False).print(table)
-    done(number(len(choices), "name"), "`headstart pretrain --help` tells which option takes one")
+    done(
+        f"{number(len(choices), 'name')}; the help of pretrain tells which option takes one",
+        "headstart pretrain --help",
+    )
 
 
 @shows
 def print_embedded(found: Any, out: Path) -> None:
     """How much of a file is new, and what it is good for."""
-    gone, file = f", {found.gone:,} gone" if found.gone else "", quote(str(out))
-    done(
-        f"{out}: {number(found.pictures, 'picture')}, {found.new:,} embedded now{gone}",
-        f"headstart search {file} --query PICTURE --out alike.png",
-    )
+    gone = f", {found.gone:,} gone" if found.gone else ""
+    said = f"{out}: {number(found.pictures, 'picture')}, {found.new:,} embedded now{gone}"
+    done(said, _look_through(quote(str(out)), found.pictures))
 
 
 MOST_COMPARED = 40
@@ -201,12 +213,15 @@ def print_neighbours(found: list[Any], sheet: Path | None) -> None:
     if sheet is not None:
         done(f"contact sheet: {sheet}", "look at it, and ask with other pictures", console)
     else:
-        done("compare similarities with each other, not with 1", "add --out SHEET.png to see them", console)
+        done("compare similarities with each other, not with 1", "add --out alike.png to see them", console)
 
 
 @shows
-def print_selection(found: Any, out: Path) -> None:
-    """How much `headstart select` found, where the lists and sheets are, and what to do with them."""
+def print_selection(found: Any, out: Path, within: Sequence[str]) -> None:
+    """How much `headstart select` found, where the lists and sheets are, and what to do with them.
+
+    within: RUN and DATA, as they were typed.
+    """
     console = Patient(highlight=False)
     groups = max((group for _, group in found.clusters), default=0)
     if found.label_errors:
@@ -216,15 +231,15 @@ def print_selection(found: Any, out: Path) -> None:
     tell(f"{', '.join(number(n, what) for n, what in counts)}; label next:", console)
     for name in found.label_next:
         tell(f"  {name}", console)
-    left = f"with these, no picture is farther than {found.distance:.2f} (of 2) from a chosen one"
-    tell(f"{left}; no other {len(found.label_next)} leave less than half", console)
+    tell(f"no picture lies farther than {found.distance:.2f} (of 2) from one of these", console)
     if (advice := found.suggested) is not None:
-        copies = f"95 % of {advice.copies} pictures are as alike a copy of theirs, a little cut off, smaller and JPEG"
-        tell(f"--similarity {advice.similarity:.4f}: {copies}; {advice.others:.0%} another picture", console)
+        copies = f"95 % of altered copies ({advice.copies} tried) and {advice.others:.0%} of other pictures"
+        tell(f"--similarity {advice.similarity:.4f} would find {copies}", console)
     tell(f"lists and contact sheets: {out}", console)
+    labels = out / "label-next.csv"
     done(
-        f"a column `label` in {out / 'label-next.csv'} makes it labels for finetune",
-        f"headstart finetune RUN --data.labels {quote(str(out / 'label-next.csv'))} --final --out clf",
+        f"write labels into a column `label` of {labels}, then",
+        f"headstart finetune {shlex.join(within)} --data.labels {quote(str(labels))} --final --out classifier",
         console,
     )
 
@@ -238,8 +253,11 @@ def print_mapped(found: Any) -> None:
 
 
 @shows
-def print_finetuned(found: Any) -> None:
-    """A classifier beside the same network that never saw SimCLR, and a plain sentence on what SimCLR was worth."""
+def print_finetuned(found: Any, sources: Sequence[str]) -> None:
+    """A classifier beside the same network that never saw SimCLR, and a plain sentence on what SimCLR was worth.
+
+    sources: DATA that it was trained on, and may tell the unlabelled ones of.
+    """
     tested = "cross-validated" if found.folds else "test"
     table = Table("start", f"{tested} accuracy in % (95 % interval)", "right", "rate, layer decay")
     for row in found.rows:
@@ -255,8 +273,8 @@ def print_finetuned(found: Any) -> None:
         sentence = better if apart else "no difference that these pictures can show"
         gain = 100 * (first.accuracy - row.accuracy)
         tell(f"{first.label}, beside {row.label}: {gain:+.1f} points, {sentence}", console)
-    folder = quote(str(found.folder))
-    done(f"classifier: {found.folder}", f"headstart predict {folder} PICTURES --out predictions.csv", console)
+    then = shlex.join(["headstart", "predict", str(found.folder), *sources, "--out", "predictions.csv"])
+    done(f"classifier: {found.folder}", then, console)
 
 
 @shows

@@ -7,6 +7,7 @@ from typing import Annotated
 import tyro
 from tyro.conf import Positional, arg
 
+from headstart.cli.options import typed, with_plugins
 from headstart.cli.screen import done, tell
 from headstart.study import RunOptions, StudyOptions
 
@@ -38,7 +39,11 @@ def study_plan(
     from headstart.cli import study_screen
 
     plan = studies.plan(study, out=out, overrides=sum(set, ()), calibrate=calibrate, **vars(selection))
-    study_screen.print_plan(plan)
+    own = {name: value for name, value in vars(selection).items() if name != "plugin"}
+    options = [*typed(own, vars(StudyOptions())), *with_plugins(selection.plugin)]
+    options = [*(word for group in set for word in ("--set", *group)), *options]
+    where = str(out or Path("runs", plan.study.name))
+    study_screen.print_plan(plan, shlex.join(["headstart", "study", "run", study, "--out", where, *options]))
     return 0
 
 
@@ -58,7 +63,7 @@ def study_run(
     from headstart.cli import study_screen
 
     summary = studies.run(study, out, overrides=sum(set, ()), **vars(options))
-    study_screen.print_summary(summary)
+    study_screen.print_summary(summary, out)
     if summary.done:
         report(out)
     return summary.exit_code
@@ -73,7 +78,7 @@ def study_status(folder: Positional[Annotated[Path, arg(metavar="DIR")]]) -> int
     from headstart import study as studies
     from headstart.cli import study_screen
 
-    study_screen.print_status(studies.status(folder))
+    study_screen.print_status(studies.status(folder), folder)
     return 0
 
 

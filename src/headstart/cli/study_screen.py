@@ -1,16 +1,18 @@
 """A study on the screen: its plan, its state, how a call ended. Imports no torch."""
 
+from pathlib import Path
+from shlex import quote
 from typing import Any
 
-from headstart.cli.screen import done, tell
+from headstart.cli.screen import done, suggest, tell
 from headstart.engine.progress import duration
 from headstart.records import text
 from headstart.study import Plan, Summary
 from headstart.study.progress import Status
 
 
-def print_plan(plan: Plan) -> None:
-    """Show what would run."""
+def print_plan(plan: Plan, run: str) -> None:
+    """Show what would run, and the command that runs it."""
     console, table = _console(), _table("what varies", "values")
     study = plan.study
     table.add_row("data", ", ".join(study.data))
@@ -26,10 +28,10 @@ def print_plan(plan: Plan) -> None:
     takes = "no estimate of time: nothing was measured"
     if plan.seconds is not None:
         takes = f"about {duration(plan.seconds)} one run after another (from {plan.measured})"
-    done(takes, "headstart study run with the same options", console)
+    done(takes, run, console)
 
 
-def print_status(status: Status) -> None:
+def print_status(status: Status, folder: Path) -> None:
     """Show how far the study is."""
     console = _console()
     console.print(
@@ -53,21 +55,24 @@ def print_status(status: Status) -> None:
         tell(status.unplanned, console)
     if status.seconds_left:
         console.print(f"about {duration(status.seconds_left)} left at this pace")
-    tell(f"next: {_next(status)}", console)
+    suggest(_next(status, folder), console)
 
 
-def _next(status: Status) -> str:
+def _next(status: Status, folder: Path) -> str:
+    again = f"headstart study run {quote(str(folder))} --out {quote(str(folder))}"
     if status.failed:
-        return "`headstart study run ... --retry-failed` does the failed ones once more"
+        return f"{again} --retry-failed"
     if status.todo and not status.running:
-        return "the same `headstart study run` goes on"
-    return "wait for the rest" if status.todo or status.running else "headstart report on this folder"
+        return again
+    return "wait for the rest" if status.todo or status.running else f"headstart report {quote(str(folder))}"
 
 
-def print_summary(summary: Summary) -> None:
+def print_summary(summary: Summary, folder: Path) -> None:
     """Show how a call ended."""
     told = f"{summary.done} of {text.number(summary.total, 'run')} done"
-    told += f", {summary.failed} failed (next: `headstart study status` says why)" if summary.failed else ""
+    told += (
+        f", {summary.failed} failed (`headstart study status {quote(str(folder))}` says why)" if summary.failed else ""
+    )
     told += f", {summary.elsewhere} being done by other processes" if summary.elsewhere else ""
     tell(told)
 

@@ -193,7 +193,7 @@ def select(
     if json:
         print_json(found.to_dict())
     else:
-        print_selection(found, out)
+        print_selection(found, out, [str(run), *sources])
     return 0
 
 
@@ -260,7 +260,8 @@ def finetune(
     check_out(out, overwrite)
     compute, opened = choose(device, threads=threads), load(folder)
     images = opened.open_images(own, reading)
-    print_finetuned(train(opened, images, out, settings, overwrite=overwrite, compute=compute))
+    found = train(opened, images, out, settings, overwrite=overwrite, compute=compute)
+    print_finetuned(found, images.data.sources)
     return 0
 
 
