@@ -5,6 +5,7 @@ import json
 import re
 import subprocess
 import sys
+import types
 from collections.abc import Callable
 from dataclasses import replace
 from itertools import product
@@ -13,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 import yaml
 from PIL import Image
 
@@ -613,6 +615,22 @@ def test_planning_writes_nothing_and_imports_no_torch(small: Path, tmp_path: Pat
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "4 False"
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(("kind", "said"), [("cuda", True), ("cpu", False)])
+def test_the_estimate_says_that_compiling_is_not_in_it(
+    small: Path, kind: str, said: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from headstart.study import estimate
+
+    for name in ("pair", "picture", "view", "probe", "place"):
+        monkeypatch.setattr(estimate, f"seconds_of_{name}", lambda *_: 0.5)
+    monkeypatch.setattr(estimate, "choose", lambda *_: types.SimpleNamespace(device=torch.device(kind)))
+    plain = study.plan(small)
+    compiled = study.plan(small, overrides=["contrastive.compile=true"])
+    assert compiled.seconds == plain.seconds  # no number is invented
+    assert "compiling" not in plain.measured
+    assert ("compiling comes on top" in compiled.measured) == said
 
 
 def test_the_estimate_counts_epochs_pictures_and_runs(small: Path, monkeypatch: pytest.MonkeyPatch) -> None:

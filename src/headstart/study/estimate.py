@@ -71,7 +71,15 @@ def calibrated_seconds(planned: Sequence[Planned], autoencoders: Sequence[Planne
         total += WRITING_SECONDS + seconds(run, {**times, seconds_of_probe: probed, seconds_of_place: placed})
     for run in autoencoders:
         total += seconds(run, {seconds_of_picture: run.config.autoencoder.epochs * _train(run, sets)})
-    return total, f"{number(len(measured), 'kind')} of work, timed here on random pictures"
+    compiled = "; compiling comes on top, and what it saves goes off" if any(map(_compiles, planned)) else ""
+    return total, f"{number(len(measured), 'kind')} of work, timed here on random pictures{compiled}"
+
+
+def _compiles(run: Planned) -> bool:
+    """Whether a run puts its network through torch.compile, whose time nothing short of doing it tells."""
+    config = run.config
+    asked = config.contrastive.compile and config.stages != "autoencoder"
+    return asked and choose(config.device, config.precision, config.threads).device.type == "cuda"
 
 
 def _kind(config: Config, side: int, timed: Callable[[Config, int], float]) -> Hashable:
