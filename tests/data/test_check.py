@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import os
+import re
 import struct
 import zlib
 from pathlib import Path
@@ -69,7 +70,7 @@ def test_pictures_that_stand_out_are_named(tmp_path: Path) -> None:
         put(tmp_path / f"{name}.png", encoded(array, "png"))
     report = check.run(DataConfig(sources=(str(tmp_path),)))
     assert [(name, why.partition(":")[0]) for name, why in report.odd] == [(f"{n}.png", n) for n in sorted(stands_out)]
-    assert ("shape.png", "shape: 30 x 160, 5.3 to 1 where 1.3 to 1 is usual") in report.odd
+    assert ("shape.png", "shape: 30 x 160 (height x width), 5.3 to 1 where 1.3 to 1 is usual") in report.odd
     assert json.loads(json.dumps(report.to_dict()))["odd"][0][0] == "blurred.png"
 
 
@@ -130,7 +131,7 @@ def test_the_table_shows_names_and_obeys_none(tmp_path: Path) -> None:
     shown = console.export_text()
     assert "\\x1b[31mred[bold].png" in shown
     assert "\x1b" not in shown
-    assert "20 x 20: 2" in shown
+    assert re.search(r"sizes \(height x width\) *│ 20 x 20: 2", shown)
 
 
 def test_sizes_and_the_training_size(tmp_path: Path) -> None:

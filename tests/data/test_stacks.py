@@ -99,7 +99,10 @@ def test_every_array_is_used_or_named(tmp_path: Path, arrays: Any, expected: Any
     [
         ({"images": STACK, "labels": HALVES[:6]}, "labels holds 6 labels, and images 8 pictures"),
         ({"x_train": STACK, "y_train": HALVES[:0]}, "y_train holds 0 labels, and x_train 8 pictures"),
-        ({"image": STACK[0]}, r"one picture or 20 grey ones of 20 x 3 pixels; give \(1, 20, 20, 3\)"),
+        (
+            {"image": STACK[0]},
+            r"one picture or 20 grey ones of 20 x 3 pixels \(height x width\); give \(1, 20, 20, 3\)",
+        ),
         ({"images": STACK[:, :0]}, "without pixels"),
         ({"images": STACK, "labels": np.array(3)}, "labels holds no labels"),
     ],

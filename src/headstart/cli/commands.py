@@ -165,7 +165,7 @@ MOST_USED = {
         "--head.no-frozen": "train that layer too",
         "--contrastive.epochs N": "SimCLR's passes over the pictures",
         "--contrastive.batch-size N": "pairs in a batch",
-        "--data.size PX": "side of the training pictures",
+        "--data.size PX": "side of the square training pictures",
         "--device D": "auto, cpu, cuda, cuda:N or mps",
     },
 }

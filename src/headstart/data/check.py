@@ -102,7 +102,7 @@ class Report:
             ("training size", f"{self.training_size} px"),
             ("labels", f"{labelled}; {self.unlabelled:,} without"),
             ("official split", _counted({name or "none": n for name, n in self.splits.items()})),
-            ("sizes", _counted(self.sizes)),
+            ("sizes (height x width)", _counted(self.sizes)),
             ("formats", _counted(self.formats)),
             ("other files", _counted({ending or "without ending": n for ending, n in self.others.items()}) or "none"),
             ("modes", _counted(self.modes)),

@@ -189,7 +189,9 @@ def _with_pillow(data: bytes, levels: Levels) -> np.ndarray:
     with opened(data) as image:
         width, height = image.size
         if width * height > MAX_PIXELS:
-            raise UnreadableError(f"{width} x {height} pixels, more than {MAX_PIXELS:,} (a decompression bomb?)")
+            raise UnreadableError(
+                f"{height} x {width} pixels (height x width), more than {MAX_PIXELS:,} (a decompression bomb?)"
+            )
         with _turns if width * height > GIANT else nullcontext():
             return _decoded(data, image, levels)
 

@@ -51,7 +51,7 @@ def odd(looks: Sequence[Impression], sizes: Sequence[tuple[int, int]]) -> Iterat
     usual = {"sharpness": np.median(sharpness), "area": np.median(area), "shape": np.median(shape)}
     many = len(looks) >= TEN
     for i in range(len(looks)):
-        height, width = sizes[i]
+        sides = f"{sizes[i][0]} x {sizes[i][1]} (height x width)"
         if mean[i] < DARK or mean[i] > WHITE:
             yield i, f"{'dark' if mean[i] < DARK else 'white'}: mean grey {mean[i]:.0f} of 255"
         elif spread[i] < FLAT:
@@ -59,6 +59,6 @@ def odd(looks: Sequence[Impression], sizes: Sequence[tuple[int, int]]) -> Iterat
         elif many and sharpness[i] < BLURRED * usual["sharpness"]:
             yield i, f"blurred: sharpness {sharpness[i]:.3f}, half of all have {usual['sharpness']:.3f} or more"
         if many and not usual["area"] / AREA <= area[i] <= usual["area"] * AREA:
-            yield i, f"size: {height} x {width}, {area[i] / usual['area']:.3g} times the usual number of pixels"
+            yield i, f"size: {sides}, {area[i] / usual['area']:.3g} times the usual number of pixels"
         if many and shape[i] > SHAPE * usual["shape"]:
-            yield i, f"shape: {height} x {width}, {shape[i]:.1f} to 1 where {usual['shape']:.1f} to 1 is usual"
+            yield i, f"shape: {sides}, {shape[i]:.1f} to 1 where {usual['shape']:.1f} to 1 is usual"

@@ -69,8 +69,8 @@ def _pictures(path: Path, arrays: Arrays) -> Arrays:
         if array.ndim == 3 and array.shape[2] in (1, 3, 4):
             n, height, width = array.shape
             raise InputError(
-                f"{path}: {name} {array.shape} is one picture or {n} grey ones of {height} x {width} pixels; give "
-                f"(1, {n}, {height}, {width}) for the one"
+                f"{path}: {name} {array.shape} is one picture or {n} grey ones of {height} x {width} pixels (height x "
+                f"width); give (1, {n}, {height}, {width}) for the one"
             )
     return found
 

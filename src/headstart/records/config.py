@@ -76,8 +76,8 @@ class DataConfig:
     splits: Literal["house", "paper"] = "house"
     """`house`: official test split where there is one, val from train; `paper`: as the authors' code did."""
     size: Pixels | Literal["auto"] = "auto"
-    """Side of the square training pictures in pixels. auto: native if all pictures are one square size up to
-    `auto-size`, else that."""
+    """Side of the training pictures in pixels: one number, for they are squares. auto: native if all pictures are one
+    square size up to `auto-size`, else that."""
     auto_size: Pixels | None = None
     """The largest side that `size` auto takes. Unset: 128; with `statistics` backbone what the weights expect, or what
     the pictures have where that is less."""

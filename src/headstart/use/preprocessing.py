@@ -81,8 +81,8 @@ def _in_shape(pictures: Tensor, size: int) -> Tensor:
         )
     if tuple(pictures.shape[2:]) != (size, size):
         raise InputError(
-            f"pictures are {pictures.shape[2]} x {pictures.shape[3]} pixels; this backbone was trained at {size} x "
-            f"{size}. Give PIL pictures or files, which are squashed to that, or squash them yourself"
+            f"pictures are {pictures.shape[2]} x {pictures.shape[3]} pixels (height x width); this backbone was "
+            f"trained at {size} x {size}. Give PIL pictures or files, which are squashed to that, or squash them"
         )
     return pictures
 
