@@ -15,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from headstart.cli import screen
+from headstart.cli.choices import LISTED
 from headstart.cli.commands import COMMANDS
 from headstart.cli.study_screen import print_status
 from headstart.records.files import write
@@ -152,6 +153,20 @@ def test_the_last_line_says_what_to_do_next(
     can_be_pasted(last)
     if more:
         assert last == "next: headstart study run smoke --out runs/smoke --set contrastive.epochs=3 --seeds 1 2"
+
+
+@pytest.mark.parametrize("what", ["presets", *LISTED])
+def test_what_is_listed_is_a_whole_sentence(what: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """And on the screen it is broken, not cut."""
+    assert run("list", what, "--json") == 0
+    helps = [one["help"] for one in json.loads(capsys.readouterr().out)]
+    assert run("list", what) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    for line in helps:
+        assert "…" not in shown
+        assert all(word in shown for word in line.split())
+        assert line.count("(") == line.count(")")
+        assert not line.startswith("study: ") or line.endswith((".", "!", "?")), line
 
 
 def test_a_study_says_the_command_that_goes_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
