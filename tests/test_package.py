@@ -42,6 +42,21 @@ def test_metadata_are_whole() -> None:
     assert int(versions[0]) == oldest
 
 
+def test_the_table_of_extras_is_whole() -> None:
+    """Every extra that a user may want, with the packages it brings as pyproject.toml has them."""
+    page = (ROOT / "docs" / "index.md").read_text()
+    told = {
+        name: brings.split(", ") for name, brings in re.findall(r"^\| `(\w+)` \|.*\| ([^|]+) \|$", page, re.MULTILINE)
+    }
+    extras = PROJECT["optional-dependencies"]
+    packages = {name: [re.split("[>\\[]", one)[0] for one in needs] for name, needs in extras.items()}
+    packages["loggers"] = [package for name in ("tensorboard", "mlflow", "wandb") for package in packages[name]]
+    for own in ("test", "docs", "dist"):
+        del packages[own]
+        assert f"`{own}`" in page
+    assert told == packages
+
+
 def test_every_file_that_is_read_at_run_time_is_in_the_package() -> None:
     """setuptools packs what `package-data` names; a new kind of file has to be named there too."""
     package = ROOT / "src" / "headstart"
