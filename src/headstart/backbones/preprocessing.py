@@ -28,8 +28,8 @@ from headstart.records.names import BACKBONES
 LARGEST = 224
 """Pixels that `data.size` auto takes at most: at 518, which DINOv2 was made at, every step takes five times as long."""
 
-ZScores = dict[str, tuple[np.ndarray, np.ndarray]]
-"""Split -> mean and std (3,), float64, in units of [0, 1]."""
+ZScores = dict[str, tuple[Tensor, Tensor]]
+"""Split -> mean and std (3,), float32, in units of [0, 1]."""
 
 
 @dataclass(frozen=True)
@@ -87,9 +87,15 @@ def settled(config: Config) -> Config:
 def zscores(images: Images, splits: Splits, config: Config) -> ZScores:
     """Mean and std of the Z-score for 'train', 'val' and 'test', as `data.statistics` says."""
     if config.data.statistics != "backbone":
-        return splitting.statistics(images, splits, config.data)
-    given = _of(config)
-    return dict.fromkeys(("train", "val", "test"), (np.array(given.mean), np.array(given.std)))
+        found = splitting.statistics(images, splits, config.data)
+    else:
+        given = _of(config)
+        found = dict.fromkeys(("train", "val", "test"), (np.array(given.mean), np.array(given.std)))
+    return {split: (_float32(mean), _float32(std)) for split, (mean, std) in found.items()}
+
+
+def _float32(values: np.ndarray) -> Tensor:
+    return torch.as_tensor(values, dtype=torch.float32)
 
 
 def trained_with(path: str | Path) -> tuple[Tensor, Tensor]:

@@ -320,8 +320,7 @@ def _moments(images: Images, splits: Splits, config: Config) -> Moments:
     """The Z-score of each split."""
     if not config.data.normalize:
         return dict.fromkeys(("train", "val", "test"), (None, None))
-    found = backbones.zscores(images, splits, config)
-    return {split: (_float32(mean), _float32(std)) for split, (mean, std) in found.items()}
+    return {**backbones.zscores(images, splits, config)}
 
 
 def _moments_of(result: dict[str, Any], config: Config) -> Moments:
@@ -387,10 +386,6 @@ def _file_name(name: str | None, data: dict[str, Any]) -> str:
     """NAME as it was given, or the name of the pictures with their fingerprint, because many are called `photos`."""
     plain = re.sub(r"[^A-Za-z0-9._-]+", "-", data["name"]).strip("-.") or "data"
     return name or f"{plain}-{data['fingerprint'][:8]}"
-
-
-def _float32(values: np.ndarray) -> Tensor:
-    return torch.as_tensor(values, dtype=torch.float32)
 
 
 def _nothing(_: str) -> None:

@@ -78,8 +78,7 @@ class OpenRun:
     @functools.cached_property
     def moments(self) -> dict[str, tuple[Tensor, Tensor]]:
         """Mean and std (3,) of each split's Z-score, whether it is applied or not."""
-        found = backbones.zscores(self.images, self.splits, self.config)
-        return {split: (_float32(mean), _float32(std)) for split, (mean, std) in found.items()}
+        return backbones.zscores(self.images, self.splits, self.config)
 
     def backbone(self) -> nn.Module:
         """f as it is before SimCLR: the same for every head of a seed."""
@@ -145,7 +144,3 @@ class OpenRun:
             self.checkpoints.check_folder()
             self.metrics.flush()
             files.write_json(self.folder.stages, self.stages, within=self.folder.path)
-
-
-def _float32(values: np.ndarray) -> Tensor:
-    return torch.as_tensor(values, dtype=torch.float32)
