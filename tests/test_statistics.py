@@ -56,6 +56,14 @@ def test_bootstrap_agrees_with_scipy(statistic: Any) -> None:
     assert ours == statistics.bootstrap_interval(values, statistic, draws=20_000), "the same values, the same interval"
 
 
+def test_the_median_of_many_has_an_interval_that_mirrors() -> None:
+    """Of x and of -x alike: as many values lie below its lower end as above the upper one."""
+    values = np.sort(np.random.default_rng(1).normal(size=601))
+    low, high = statistics.bootstrap_interval(values, "median")
+    assert statistics.bootstrap_interval(-values, "median") == (-high, -low)
+    assert (values < low).sum() == (values > high).sum() == 276
+
+
 def test_wilcoxon_agrees_with_scipy_and_drops_zeros() -> None:
     values = np.random.default_rng(4).normal(0.3, 1, 40)
     assert statistics.wilcoxon(values) == pytest.approx(stats.wilcoxon(values).pvalue)

@@ -91,9 +91,9 @@ def _large_sample_interval(x: np.ndarray, statistic: str, level: float) -> Inter
     if statistic == "mean":
         half = z * float(x.std(ddof=1)) / sqrt(x.size)
         return float(x.mean()) - half, float(x.mean()) + half
-    low, high = (0.5 * x.size + sign * 0.5 * z * sqrt(x.size) for sign in (-1, 1))
+    left_out = int(0.5 * x.size - 0.5 * z * sqrt(x.size))  # at either end
     ordered = np.sort(x)
-    return float(ordered[int(low)]), float(ordered[min(int(np.ceil(high)), x.size - 1)])
+    return float(ordered[left_out]), float(ordered[-1 - left_out])
 
 
 def bootstrap_interval(

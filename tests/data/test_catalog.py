@@ -19,6 +19,11 @@ def test_picture_files_keep_their_order_and_names(tmp_path: Path) -> None:
     assert find(*files[:2], root / "x").names == ["a.png", "b.png", "x/a.png"]
 
 
+def test_several_data_of_one_name_are_numbered_past_names_that_are_taken(tmp_path: Path) -> None:
+    root = folder(tmp_path, ["x/a/p.png", "y/a/p.png", "z/a-2/p.png"])
+    assert find(root / "x/a", root / "y/a", root / "z/a-2").names == ["a-2/p.png", "a-3/p.png", "a/p.png"]
+
+
 @pytest.mark.parametrize(
     ("source", "name"),
     [

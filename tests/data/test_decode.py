@@ -111,8 +111,11 @@ def test_cmyk_has_the_right_colours() -> None:
         assert red[1] < 15, (kind, red)
 
 
-def png16(values: np.ndarray, colour_type: int, interlaced: bool = False) -> bytes:
-    """A 16-bit PNG of big-endian samples (height, width, channels), written by hand: Pillow writes only grey ones."""
+def png16(values: np.ndarray, colour_type: int, interlaced: bool = False, clear: bytes = b"") -> bytes:
+    """A 16-bit PNG of big-endian samples (height, width, channels), written by hand: Pillow writes only grey ones.
+
+    clear: the samples of its transparent colour.
+    """
     height, width = values.shape[:2]
     rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
 
@@ -120,7 +123,9 @@ def png16(values: np.ndarray, colour_type: int, interlaced: bool = False) -> byt
         return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
 
     header = struct.pack(">IIBBBBB", width, height, 16, colour_type, 0, 0, int(interlaced))
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+    see_through = chunk(b"tRNS", clear) if clear else b""
+    parts = chunk(b"IHDR", header), see_through, chunk(b"IDAT", zlib.compress(rows)), chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
 
 
 ALL_16_BIT = np.arange(65536, dtype=np.uint16).reshape(256, 256)
@@ -149,6 +154,16 @@ def test_sixteen_bit_transparency_lies_over_white() -> None:
     assert (seen[0, 0] == 1).all()
     assert (seen[0, 1] == 0).all()
     assert (seen[1] == 255).all()
+
+
+def test_the_transparent_value_of_sixteen_bits_is_white() -> None:
+    grey = to_rgb(png16(ALL_16_BIT[..., None], 0, clear=struct.pack(">H", 1000)))
+    expected = np.where(ALL_16_BIT == 1000, 255, SCALED)
+    assert np.array_equal(grey[..., 1], expected)
+    colour = np.stack([ALL_16_BIT, ALL_16_BIT[::-1], ALL_16_BIT.T], axis=2)
+    seen = to_rgb(png16(colour, 2, clear=colour[3, 4].astype(">u2").tobytes()))
+    assert (seen[3, 4] == 255).all()
+    assert np.array_equal(seen[3, 5:], np.stack([SCALED, SCALED[::-1], SCALED.T], axis=2)[3, 5:])
 
 
 @pytest.mark.parametrize("order", ["<", ">"])

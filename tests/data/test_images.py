@@ -6,6 +6,7 @@ import shutil
 import signal
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from multiprocessing.queues import Queue
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -508,3 +509,23 @@ def test_pictures_can_be_cropped_or_padded_instead_of_squashed(tmp_path: Path, o
         assert abs(height / width / (picture.height / picture.width) - 1) < 0.1
         assert abs(rows[0] - (15 - rows[-1])) <= 1
         assert abs(columns[0] - (15 - columns[-1])) <= 1
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_pictures_are_decoded_by_as_many_threads_as_were_asked_for(
+    threads: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+
+    class Pool(ThreadPoolExecutor):
+        def __init__(self, workers: int) -> None:
+            asked.append(workers)
+            super().__init__(workers)
+
+    monkeypatch.setattr(prepare, "ThreadPoolExecutor", Pool)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    large = [encoded(pixels(400, 300, i), "png") for i in range(3)]
+    for i, data in enumerate(large):
+        put(tmp_path / "p" / f"{i}.png", data)
+    open_images(DataConfig(sources=(str(tmp_path / "p"),), cache_dir=str(tmp_path / "cache")))
+    assert asked == [threads]

@@ -95,6 +95,13 @@ def test_one_picture_under_several_spellings_is_one(tmp_path: Path) -> None:
     assert (source.names, source.skipped) == (["a.png", "u\u2028v.png"], [])
 
 
+def test_one_picture_of_two_labels_is_refused_however_it_is_spelled(tmp_path: Path) -> None:
+    folder(tmp_path, ["a.png"])
+    put(tmp_path / "l.csv", f"path,label,split\na.png,cat,train\n{tmp_path}/a.png,dog,test\n".encode())
+    with pytest.raises(InputError, match=r"row 3 .*again, with another label or split: dog in test after cat in train"):
+        find(tmp_path / "l.csv")
+
+
 def test_bad_label_files_are_named(tmp_path: Path) -> None:
     folder(tmp_path / "p", ["a.png"])
     put(tmp_path / "names.csv", b"name\na.png\n")

@@ -3,7 +3,9 @@
 import io
 import json
 import tarfile
+import tracemalloc
 import zipfile
+import zlib
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,9 @@ import pytest
 from pyarrow import parquet
 
 from headstart.data import check, open_images
+from headstart.data.decode import UnreadableError
 from headstart.data.images import Images
+from headstart.data.packed import Member
 from headstart.records.config import DataConfig
 from headstart.records.errors import InputError
 from tests.data.pictures import encoded, find, labelled, pixels, put
@@ -115,6 +119,34 @@ def test_webdataset_shards(tmp_path: Path) -> None:
     assert labelled(source) == {"a.png": "cat", "b.png": None, "c.png": None}
     assert source.skipped == []
     assert source.notes[1].startswith("json.tar: the label of b.png cannot be read")
+
+
+def test_names_in_an_archive_that_are_no_text_are_escaped(tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "old.tar", "w", format=tarfile.GNU_FORMAT, encoding="latin-1") as archive:
+        for i, data in enumerate(PICTURES):
+            info = tarfile.TarInfo(f"{('café', 'tea')[i % 2]}/{i:02d}.png")
+            info.size = len(data)
+            archive.addfile(info, io.BytesIO(data))
+    images = opened(tmp_path / "old.tar")
+    assert images.classes == ["caf\\xe9", "tea"]
+    assert len(images.fingerprint) == 16
+
+
+def test_an_entry_of_a_zip_that_lies_about_its_size_is_set_aside(tmp_path: Path) -> None:
+    """Of what claims to unpack to nothing zlib would unpack all; what claims to be huge would be made room for."""
+    path = zipped(tmp_path / "p.zip", [(f"{i:02d}.png", data) for i, data in enumerate(PICTURES)])
+    packed = zlib.compress(bytes(10**7))[2:-4]
+    own = tmp_path / "raw"
+    own.write_bytes(packed)
+    with pytest.raises(UnreadableError, match="longer than it says"):
+        Member(str(own), 0, len(packed), 0, deflated=True).read()
+    tracemalloc.start()
+    with pytest.raises(UnreadableError):
+        Member(str(own), 0, len(packed), 0, deflated=True).read()
+    assert tracemalloc.get_traced_memory()[1] < 10**6
+    tracemalloc.stop()
+    with pytest.raises(UnreadableError, match="more than"):
+        Member(str(path), 0, 2**45, 20, deflated=True).read()
 
 
 def test_a_truncated_shard_costs_only_what_is_missing(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """The probes against scikit-learn, plain transcriptions, chance, and the authors' counts."""
 
+import tracemalloc
 from collections.abc import Sequence
 from typing import Any
 
@@ -498,3 +499,12 @@ def test_more_than_ten_classes_have_top5_and_more_than_thirty_no_confusion_matri
     few = probes.run(*problem(sizes=(100, 20, 50)), which=["linear"])["linear"]
     assert "top5" not in few
     assert "confusion" in few
+
+
+def test_one_very_long_name_costs_no_memory() -> None:
+    features, labels, names, classes = problem(sizes=(900, 50, 50))
+    names["train"][3] = "x" * 60_000  # padded to it, 900 names would take 216 MB
+    tracemalloc.start()
+    probes.run(features, labels, names, classes, which=["knn"])
+    assert tracemalloc.get_traced_memory()[1] < 50e6
+    tracemalloc.stop()

@@ -352,3 +352,13 @@ def test_loss_falls_on_real_pictures(tmp_path: Path) -> None:
         head = ProjectionHead(512, 32, 16)
         _, found = trained(config, head, Path(folder))
         assert found.train_loss < nt_xent(torch.randn(64, 16, generator=generator(0, "z"))).item() - 0.1
+
+
+@pytest.mark.parametrize(
+    ("n", "most", "sizes"), [(17, 8, [6, 6, 5]), (23, 11, [8, 8, 7]), (16, 8, [8, 8]), (4, 9, [4])]
+)
+def test_a_batch_is_cut_evenly(n: int, most: int, sizes: list[int]) -> None:
+    """A last part of one pair has no variance for the batch norm of one view (`contrastive.passes 2`)."""
+    parts = views.parts_of(n, most)
+    assert [len(part) for part in parts] == sizes
+    assert torch.equal(torch.cat(parts), torch.arange(n))

@@ -129,6 +129,20 @@ def test_a_loss_that_is_not_a_number_stops_naming_step_and_rate(photos: Path, tm
     assert all(tensor.isfinite().all() for tensor in model.values())
 
 
+def test_features_that_are_no_numbers_still_end_a_run(tmp_path: Path) -> None:
+    """Of seven pictures one validates, and one has no loss that would stop the training before."""
+    for i in range(7):
+        noise = np.random.default_rng(i).integers(0, 255, (16, 16, 3), np.uint8)
+        (tmp_path / "p").mkdir(exist_ok=True)
+        Image.fromarray(noise).save(tmp_path / "p" / f"{i}.png")
+    diverging = ["--contrastive.lr", "1e30", "--contrastive.warmup-epochs", "0", "--contrastive.epochs", "1"]
+    options = ["--head.init", "random", "--head.no-frozen", "--contrastive.batch-size", "4", "--data.labels", "none"]
+    code, said = command("pretrain", tmp_path / "p", "--out", tmp_path / "run", *SMALL, *options, *diverging)
+    assert code == 0, said
+    assert "no map: the features hold values that are not finite" in said
+    assert RunFolder(tmp_path / "run").is_complete()
+
+
 @pytest.mark.parametrize(
     ("training", "setting"),
     [

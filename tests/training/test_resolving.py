@@ -1,5 +1,6 @@
 """What a run is to do is settled, and refused where it cannot be, before its folder is touched and anything trains."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +76,7 @@ def test_many_epochs_of_one_step_are_questioned(n_train: int, batch_size: int, e
         ({"head": {"depth": 1}}, "depth 1"),
         ({"augment": {"blur_kernel": 101}}, "blur_kernel"),
         ({"contrastive": {"batch_size": 4096}}, "4096"),
+        ({"contrastive": {"passes": 2, "chunk": 2}}, "chunk is 2, .* give at least 3"),
     ],
 )
 def test_what_any_stage_would_refuse_is_refused_first(
@@ -85,6 +87,37 @@ def test_what_any_stage_would_refuse_is_refused_first(
     with pytest.raises(InputError, match=words):
         pretraining.run(small(**sections), tmp_path / "run", quiet=True)
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("sections", "words"),
+    [
+        ({"head": {"tokens": 4}}, "head.tokens is for --head.kind attention"),
+        ({"contrastive": {"interpolate": [0.5]}}, "contrastive.interpolate is for --contrastive.keep best-probe"),
+        ({"contrastive": {"interpolate": [0.5], "keep": "best-probe"}}, None),
+        ({"head": {"kind": "attention", "tokens": 4}}, None),
+        ({}, None),
+    ],
+)
+def test_settings_that_decide_nothing_are_said(sections: dict[str, Any], words: str | None) -> None:
+    splits = splitting.Splits(*(np.arange(n) for n in (40, 5, 5)))
+    notes = resolving._without_a_part(small(**sections), splits)
+    assert len(notes) == (words is not None)
+    assert words is None or words in notes[0]
+
+
+def test_the_lowest_loss_of_one_validation_picture_is_none() -> None:
+    splits = splitting.Splits(*(np.arange(n) for n in (8, 1, 1)))
+    (note,) = resolving._without_a_part(small(contrastive={"keep": "best"}), splits)
+    assert "two validation pictures" in note
+
+
+def test_pictures_of_a_few_pixels_are_refused_with_the_way_out(tmp_path: Path) -> None:
+    root = pictures(tmp_path / "p", lambda noise: noise[:5, :5])
+    config = of(root)
+    config = replace(config, data=replace(config.data, size="auto"))
+    with pytest.raises(InputError, match=r"all pictures are 5 x 5 pixels, .* --data\.size 8 or more"):
+        prepare(config, None, None, choose("cpu"))
 
 
 def test_weights_that_do_not_fit_are_refused_and_the_corrected_command_goes_on(

@@ -4,6 +4,7 @@ Comes in: `config.data`. Goes out: one `Source`, the list of its pictures with n
 order that depends on the names alone. No picture is decoded here (docs/data.md).
 """
 
+import itertools
 import os
 import re
 from collections import Counter, defaultdict
@@ -186,10 +187,15 @@ def _together(parts: Sequence[tuple[str, Found]]) -> Found:
 
 
 def _distinct(names: list[str], again: str = "{name}-{number}") -> list[str]:
-    """The names, numbered from the second of each kind on."""
-    seen: Counter[str] = Counter()
-    result = []
+    """The names, numbered from the second of each kind on; a number whose name somebody has is passed over."""
+    taken, result = set(names), []
+    seen: set[str] = set()
     for name in names:
-        seen[name] += 1
-        result.append(name if seen[name] == 1 else again.format(name=name, number=seen[name]))
+        own = name
+        if name in seen:
+            numbered = (again.format(name=name, number=number) for number in itertools.count(2))
+            own = next(other for other in numbered if other not in taken)
+            taken.add(own)
+        seen.add(name)
+        result.append(own)
     return result

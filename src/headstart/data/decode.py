@@ -231,7 +231,10 @@ def _samples(image: Image.Image, levels: Levels) -> np.ndarray:
     if image.mode == "RGB" and "transparency" not in image.info:
         return np.asarray(image)
     if image.mode.startswith("I") or image.mode == "F":
-        return np.repeat(_levelled(_grey(image), levels)[..., None], 3, axis=2)
+        values = _grey(image)
+        pixels = np.repeat(_levelled(values, levels)[..., None], 3, axis=2)
+        pixels[_see_through(image, values[..., None])] = 255
+        return pixels
     if image.mode in ("LA", "PA", "La", "RGBA", "RGBa") or "transparency" in image.info:
         above = image if image.mode == "RGBA" else image.convert("RGBA")
         return np.asarray(Image.alpha_composite(Image.new("RGBA", image.size, "white"), above).convert("RGB"))
@@ -310,8 +313,15 @@ def _wide(image: Image.Image, low: np.ndarray) -> np.ndarray:
     if image.mode == "RGBX":
         return values[..., :3]
     if image.mode == "RGB":
+        values[_see_through(image, values)] = 65535
         return values
     return by_rows(_over_white, values)
+
+
+def _see_through(image: Image.Image, values: np.ndarray) -> np.ndarray:
+    """Where values (height, width, channels) are the one that a PNG of 16 bits says is transparent: (height, width)."""
+    colour = image.info.get("transparency")
+    return np.zeros(values.shape[:2], bool) if colour is None else (values == np.asarray(colour)).all(axis=-1)
 
 
 def _over_white(values: np.ndarray) -> np.ndarray:

@@ -19,7 +19,6 @@ from headstart.data import cache, catalog
 from headstart.data.labels import alike
 from headstart.data.prepare import how, one_square, prepare, squares, squash, training_size
 from headstart.data.source import Source
-from headstart.engine.device import available_cores
 from headstart.engine.progress import say
 from headstart.records.config import DataConfig
 from headstart.records.errors import InputError, RunError
@@ -130,7 +129,7 @@ class Images:
             for at in range(len(rows)):
                 fill(at)
         else:
-            with ThreadPoolExecutor(available_cores()) as pool:
+            with ThreadPoolExecutor(torch.get_num_threads()) as pool:
                 deque(pool.map(fill, range(len(rows)), chunksize=64), maxlen=0)
         return torch.from_numpy(squares)
 

@@ -29,7 +29,7 @@ def in_list(path: Path) -> Found:
     Raises InputError when two rows disagree about one picture, or none of the pictures is there.
     """
     table = read_table(path, lambda name: os.path.exists(path.parent / name))
-    entries: dict[str, Entry] = {}
+    entries: dict[str, Entry] = {}  # by where a picture lies, however a row spells it
     rows: dict[str, TableRow] = {}
     skipped = []
     for row in table.rows:
@@ -40,10 +40,11 @@ def in_list(path: Path) -> Found:
         if reason:
             skipped.append((_short(name), reason))
             continue
-        before = rows.setdefault(name, row)
+        one = os.path.abspath(place)
+        before = rows.setdefault(one, row)
         if before[2:] != row[2:]:
             raise _disagreement(path, before, row)
-        entries.setdefault(name, Entry(name, place, row.label, row.split))
+        entries.setdefault(one, Entry(name, place, row.label, row.split))
     named = [row.name for row in table.rows if row.name]
     if not named:
         empty = f" (row {table.rows[0].line} has nothing there)" if table.rows else ""

@@ -19,7 +19,7 @@ from headstart.data.decode import MAX_BYTES, SUFFIXES, UnreadableError
 from headstart.data.labels import as_label, label_columns, without_minus_one
 from headstart.data.layout import JUNK, Folder, Layout, Role
 from headstart.data.parquet import in_parquet
-from headstart.data.source import Entry, Found
+from headstart.data.source import Entry, Found, as_text
 from headstart.data.stacks import in_arrays
 from headstart.records.errors import InputError
 from headstart.records.folder import MARK
@@ -90,18 +90,20 @@ class Member:
 
     def read(self) -> bytes:
         """The bytes of the picture's own file. Raises UnreadableError where they are not all there."""
-        if self.size > MAX_BYTES:
-            raise UnreadableError(f"file of {self.size:,} bytes, more than {MAX_BYTES:,}")
+        if (most := max(self.size, self.stored)) > MAX_BYTES:
+            raise UnreadableError(f"file of {most:,} bytes, more than {MAX_BYTES:,}")
         with open(self.path, "rb") as file:
             file.seek(self.offset)
             data = file.read(self.stored)
         if self.deflated:
             try:
-                data = zlib.decompressobj(-zlib.MAX_WBITS).decompress(data, self.size)
+                # One byte more than it says to hold: of 0 zlib would unpack without end.
+                data = zlib.decompressobj(-zlib.MAX_WBITS).decompress(data, self.size + 1)
             except zlib.error as error:
                 raise UnreadableError(f"damaged in its archive: {error}") from None
         if len(data) != self.size:
-            raise UnreadableError(f"cut off in its archive: {len(data):,} of {self.size:,} bytes")
+            wrong = "cut off" if len(data) < self.size else "longer than it says"
+            raise UnreadableError(f"{wrong} in its archive: {len(data):,} of {self.size:,} bytes")
         if self.crc is not None and zlib.crc32(data) != self.crc:
             raise UnreadableError("damaged in its archive: its checksum is another")
         return data
@@ -208,7 +210,8 @@ class _Members:
 
     def add(self, name: str, member: Member | str) -> None:
         """One of its files, or why it cannot be read. Of two of one name the later counts, as unpacking leaves it."""
-        parts = tuple(part for part in name.replace("\\", "/").split("/") if part not in ("", ".", ".."))
+        name = as_text(name.replace("\\", "/"))
+        parts = tuple(part for part in name.split("/") if part not in ("", ".", ".."))
         if not parts or any(part.startswith(".") or part in JUNK for part in parts):
             return
         is_picture = parts[-1].lower().endswith(tuple(SUFFIXES))

@@ -28,13 +28,13 @@ from PIL import Image
 from headstart.data import cache
 from headstart.data.decode import HEIF, NotNowError, UnreadableError, read_picture
 from headstart.data.source import Picture, Pictures, Source
-from headstart.engine.device import available_cores
 from headstart.engine.memory import free
 from headstart.engine.progress import say, stage
 from headstart.records.config import DataConfig
 from headstart.records.errors import InputError, RunError
 from headstart.records.files import write as write_file
 from headstart.records.levels import Levels
+from headstart.records.validation import FEWEST_PIXELS
 
 AUTO_SIZE = 128
 """Training size of pictures that are larger or not of one size (paper Table 1)."""
@@ -54,12 +54,18 @@ def training_size(native: np.ndarray, size: int | Literal["auto"], auto_size: in
     """The side of training pictures in pixels, for `data.size` and `data.auto_size`.
 
     native: (n, 2), height and width of each picture as its file has it.
+    Raises InputError where auto would take a side that no network has a use for.
     """
     if size != "auto":
         return size
     largest = auto_size or AUTO_SIZE
     one = one_square(native)
     if one is not None and one <= largest:
+        if one < FEWEST_PIXELS:
+            raise InputError(
+                f"all pictures are {one} x {one} pixels, and training pictures have at least {FEWEST_PIXELS} a side; "
+                f"give --data.size {FEWEST_PIXELS} or more"
+            )
         return one
     if auto_size is None or not len(native):
         return largest
@@ -272,8 +278,8 @@ def _all_rows(source: Source, plan: _Plan) -> Iterator[cache.Row | cache.Skipped
 def _ahead(
     decode: Callable[[range], list[cache.Row | cache.Skipped]], chunks: Iterator[range]
 ) -> Iterator[list[cache.Row | cache.Skipped]]:
-    """`map(decode, chunks)` by one thread a core."""
-    threads = available_cores()
+    """`map(decode, chunks)` by as many threads as torch has, which `--threads` sets."""
+    threads = torch.get_num_threads()
     with ThreadPoolExecutor(threads) as pool:
         waiting: deque[Future[list[cache.Row | cache.Skipped]]] = deque()
         try:

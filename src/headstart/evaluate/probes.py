@@ -72,7 +72,8 @@ class Task:
         self.finite = all(bool(np.isfinite(part).all()) for part in features.values())
         for split in ("train", "val", "test"):
             values = features.get(split, np.empty((0, width), np.float32))
-            by_name = np.argsort(np.asarray(names.get(split, ()), dtype=str), kind="stable")
+            called = names.get(split, ())
+            by_name = np.array(sorted(range(len(called)), key=called.__getitem__), dtype=np.int64)
             x = torch.from_numpy(np.asarray(values, np.float32)[by_name]).to(device)
             y = torch.from_numpy(np.asarray(labels.get(split, ()), dtype=np.int64)[by_name]).to(device)
             if split == "train" and len(x):

@@ -48,7 +48,9 @@ def _several(value: Any) -> Any:
 Whole = Annotated[int, BeforeValidator(_number)]
 Real = Annotated[float, BeforeValidator(_number)]
 Count = Annotated[Whole, Field(ge=1)]
-Pixels = Annotated[Whole, Field(ge=8, le=4096)]
+FEWEST_PIXELS = 8
+"""A side of training pictures."""
+Pixels = Annotated[Whole, Field(ge=FEWEST_PIXELS, le=4096)]
 """The side of a square picture; 4096 is 50 MB a picture in bytes, 200 in float32."""
 Width = Annotated[Whole, Field(ge=1, le=65536)]
 """Features of a layer."""

@@ -36,7 +36,7 @@ from headstart.training.head_alone import STAGE as HEAD_STAGE
 from headstart.training.head_alone import HeadAlone
 from headstart.training.loop import Epoch, Loop, Step, Training
 from headstart.training.step import SimCLR, Stepper, loss_of, pairs_first, synchronise_norms
-from headstart.training.views import Batch, Feed, check_batch, count_steps, mixed, normalize, of_pairs
+from headstart.training.views import Batch, Feed, check_batch, count_steps, mixed, normalize, of_pairs, parts_of
 
 STAGE = "contrastive"
 WATCHED = 512
@@ -348,7 +348,7 @@ class Watch:
         if augmented:
             draws = draw_pairs(self.augment, self.images, chosen, generator(self.config.seed, "validation", step))
         n, pairs = len(chosen), pictures_at_once(self.augment.size, self.compute.device) // 2
-        for rows in torch.arange(n).split(min(pairs, self.config.contrastive.chunk or pairs)):
+        for rows in parts_of(n, min(pairs, self.config.contrastive.chunk or pairs)):
             views = self._views(chosen[rows], None if draws is None else draws[of_pairs(rows, n)])
             yield views.contiguous(memory_format=torch.channels_last)
 

@@ -13,7 +13,7 @@ from headstart.engine.randomness import generator
 from headstart.evaluate.views import augmenter, draw_pairs
 from headstart.training.opened import OpenRun
 from headstart.training.step import pairs_first, running_statistics_kept, stochastic_layers
-from headstart.training.views import mixed, of_pairs
+from headstart.training.views import mixed, of_pairs, parts_of
 
 HEAD_PAIRS = 128
 """Training pictures whose views show the gradient that reaches h at step 0."""
@@ -63,7 +63,7 @@ def _first_views(run: OpenRun, backbone: nn.Module, chosen: Tensor) -> Tensor:
         run.compute.autocast(),
         stochastic_layers(device, run.config.seed, 0, 0),
     ):
-        for rows in torch.arange(n).split(at_once):
+        for rows in parts_of(n, at_once):
             views = augment.apply(run.images.batch(chosen[rows])[0], draws[of_pairs(rows, n)]).to(device)
             parts.append(torch.cat([backbone(part) for part in views.chunk(settings.passes)]))
     return pairs_first(parts).float()

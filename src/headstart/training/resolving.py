@@ -21,7 +21,7 @@ from headstart.engine.device import Compute
 from headstart.engine.progress import say
 from headstart.evaluate.views import augmenter
 from headstart.heads import check_directions, check_kind
-from headstart.records.config import AugmentConfig, Config, ContrastiveConfig
+from headstart.records.config import AugmentConfig, Config, ContrastiveConfig, HeadConfig
 from headstart.records.errors import InputError
 from headstart.records.names import SETS
 from headstart.records.presets import PAPER_FOLDER_BATCH
@@ -79,7 +79,8 @@ def prepare(
     splits = splits or splitting.make(images, config.data)
     resolved, notes = resolve(config, images, splits, compute)
     resolved, cut = footprint.fitted(resolved, images, compute, begun)
-    for note in [*notes, *cut, *_not_compiled(resolved, compute)] if not quiet else ():
+    left_out = [*_not_compiled(resolved, compute), *_without_a_part(resolved, splits)]
+    for note in [*notes, *cut, *left_out] if not quiet else ():
         say(note)
     return Prepared(resolved, images, splits, growth, remembers)
 
@@ -95,6 +96,20 @@ def _not_compiled(config: Config, compute: Compute) -> list[str]:
     if settings.chunk is not None and settings.chunk < settings.batch_size // distributed.world_size():
         return ["contrastive.compile is for whole batches, and left out of chunks"]
     return []
+
+
+def _without_a_part(config: Config, splits: Splits) -> list[str]:
+    """Settings that were given and decide nothing, because of others or of the pictures."""
+    head, settings = config.head, config.contrastive
+    notes = []
+    if head.kind == "mlp":
+        given = [name for name in ("tokens", "blocks") if getattr(head, name) != getattr(HeadConfig(), name)]
+        notes += [f"head.{name} is for --head.kind attention, and has no part in this head" for name in given]
+    if settings.interpolate and settings.keep != "best-probe":
+        notes.append(f"contrastive.interpolate is for --contrastive.keep best-probe, and left out of {settings.keep}")
+    if settings.keep == "best" and len(splits.val) < 2:
+        notes.append("contrastive.keep best needs two validation pictures for a loss; the last weights are kept")
+    return notes
 
 
 def _as_begun(config: Config, begun: Config) -> Config:
@@ -198,6 +213,7 @@ def _check_batch(config: Config, batch_size: int, n_train: int, n_val: int) -> N
         )
     if config.stages != "autoencoder":
         views.check_batch(batch_size)
+        views.check_chunk(settings)
 
 
 def _few_steps(config: Config, batch_size: int, n_train: int) -> list[str]:

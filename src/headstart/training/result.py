@@ -63,7 +63,10 @@ def judge(run: OpenRun, before: Mapping[str, Any] | None) -> Judged:
     for name, probe in found.items():
         before = untrained.get(name, {}).get("accuracy")
         run.metrics.log(stage="probe", name=name, accuracy=probe["accuracy"], untrained=before)
-    write_map(run.folder.samples, features, run.images, run.parts)
+    if all(np.isfinite(part).all() for part in features.values()):
+        write_map(run.folder.samples, features, run.images, run.parts)
+    else:
+        say("no map: the features hold values that are not finite")
     run.done("probe", None, started)
     return judged
 

@@ -19,6 +19,7 @@ from headstart.engine import distributed
 from headstart.engine.device import Compute, sent
 from headstart.engine.randomness import order
 from headstart.evaluate.views import draw_pairs
+from headstart.records.config import ContrastiveConfig
 from headstart.records.errors import InputError
 
 
@@ -43,6 +44,15 @@ def check_batch(batch_size: int) -> None:
         raise InputError(
             f"contrastive.batch-size is {batch_size}, which {distributed.world_size()} processes cannot share evenly; "
             "give a multiple"
+        )
+
+
+def check_chunk(settings: ContrastiveConfig) -> None:
+    """Raise InputError where a chunk's part of one view could be a single picture, which has no variance to norm by."""
+    if settings.chunk is not None and settings.chunk < 3 and settings.passes == 2 and settings.norms == "batch":
+        raise InputError(
+            f"contrastive.chunk is {settings.chunk}, and with contrastive.passes 2 batch norm takes its statistics "
+            "from one view of a chunk; give at least 3"
         )
 
 
@@ -82,7 +92,7 @@ class Feed:
 
 def plans_of(augment: SimCLRAugment, params: Draw, n: int, chunk: int | None) -> list[ViewPlan]:
     """What is due to both views of n pictures, of one chunk after the other."""
-    chunks = torch.arange(n).split(chunk or n)
+    chunks = parts_of(n, chunk or n)
     return [augment.plan(params[of_pairs(rows, n)] if len(chunks) > 1 else params) for rows in chunks]
 
 
@@ -97,6 +107,12 @@ def normalize(pictures: Tensor, mean: Tensor | None, std: Tensor | None) -> Tens
 def mixed(indices: np.ndarray, seed: int) -> Tensor:
     """Pictures in an order of their own that never changes: as they are stored, they lie class by class."""
     return torch.as_tensor(indices)[order(seed, "mixed", 0, len(indices))]
+
+
+def parts_of(n: int, most: int) -> tuple[Tensor, ...]:
+    """The numbers 0 to n - 1 in even parts of at most so many: a last one of a single pair has no variance that a batch
+    norm could divide by."""
+    return torch.arange(n).tensor_split(math.ceil(n / most))
 
 
 def of_pairs(rows: Tensor, n: int) -> Tensor:
