@@ -325,6 +325,19 @@ def _started(kind: str, on: str, data: Sequence[Tensor]) -> tuple[Autoencoder, S
     return model, data, config
 
 
+def test_the_best_epoch_is_one_of_the_pictures_that_are_there(
+    splits: tuple[Tensor, Tensor, Tensor], tmp_path: Path
+) -> None:
+    """A set may have grown while it was stopped: what it reconstructed well before is no rival."""
+    plain = torch.full_like(splits[1], 128)
+    stopping = StopsAfter(24, tmp_path)  # two of three epochs
+    with pytest.raises(Interrupted):
+        train(*_started("mlp", "pixels", (splits[0], plain, plain)), tmp_path, checkpoints=stopping, named="few")
+    found = train(*_started("mlp", "pixels", splits), tmp_path, named="more")
+    assert found.history[1]["val_loss"] < found.history[2]["val_loss"] == found.val_mse
+    assert found.best_epoch == 3
+
+
 def test_resume_from_the_last_step_of_an_epoch(splits: tuple[Tensor, Tensor, Tensor], tmp_path: Path) -> None:
     whole = train(*_started("mlp", "pixels", splits), tmp_path / "whole")
 

@@ -108,6 +108,23 @@ def test_old_pictures_keep_their_split_and_new_ones_fill_the_shares(root: Path, 
     assert same == (epochs == 1)  # without more epochs the backbone stays, and is judged on what there is now
 
 
+@pytest.mark.parametrize("keep", ["best", "last"])
+def test_the_best_epoch_is_one_of_the_pictures_that_are_there(first: Path, tmp_path: Path, keep: str) -> None:
+    """A loss of fewer validation pictures is a lower one: all that was trained since gave way to the weights of
+    before."""
+    root = Path(shutil.copytree(first, tmp_path / "root"))
+    shutil.rmtree(root / "run")
+    settings: dict[str, Any] = {"keep": keep, "lr": 0.01}
+    before = extend(root, contrastive={"epochs": 1, **settings}, probe={"names": []})
+    weights, loss = load_file(before.backbone), before.read_result()["contrastive"]["val_loss"]
+    change(root / "photos")
+    after = extend(root, contrastive={"epochs": 2, **settings}, probe={"names": []})
+    found = after.read_result()["contrastive"]
+    assert found["best_epoch"] == 2
+    assert found["val_loss"] > loss
+    assert not torch.equal(load_file(after.backbone)["conv1.weight"], weights["conv1.weight"])
+
+
 def test_a_backbone_that_is_not_trained_on_keeps_its_z_score(root: Path) -> None:
     before = RunFolder(root / "run").read_result()["data"]
     for number in range(100, 110):

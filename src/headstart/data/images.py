@@ -133,6 +133,14 @@ class Images:
                 deque(pool.map(fill, range(len(rows)), chunksize=64), maxlen=0)
         return torch.from_numpy(squares)
 
+    def name_of(self, *parts: np.ndarray) -> str:
+        """16 hex digits that name the content of these parts, in whatever order and under whatever names."""
+        digest = hashlib.sha256()
+        for part in parts:
+            rows = self.digests[part]
+            digest.update(len(rows).to_bytes(8) + rows[np.lexsort(rows.T)].tobytes())
+        return digest.hexdigest()[:16]
+
     def moments(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Per picture, over its native pixels: how many (n,), and per channel the sum and the sum of squares (n, 3)."""
         return self.native.prod(axis=1), self._store.sums, self._store.squares

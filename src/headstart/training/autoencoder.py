@@ -68,6 +68,7 @@ def train(
     log: Callable[..., None],
     mean: Tensor | None = None,
     std: Tensor | None = None,
+    named: str = "",
     quiet: bool = False,
 ) -> TrainedAutoencoder:
     """Train on the first of three splits, choose the epoch on the second, test on the third (paper 3.3).
@@ -82,6 +83,7 @@ def train(
         seed: of the order of the pictures and the noise.
         log: called once an epoch with stage, epoch, step, loss, val_loss, lr, pictures_per_s, data_wait.
         mean, std: (3,) of the pixels in [0, 1]; needed when `config.normalize`.
+        named: a name of the pictures, which may grow between two calls (`Images.name_of`).
 
     Raises:
         InputError: a split is empty, or mean and std are missing.
@@ -98,7 +100,7 @@ def train(
     train_data, val_data, test_data = (
         _near(standardise(cast(Tensor, split)) if standardise else split, compute) for split in data
     )
-    training = Autoencoding(model, config, train_data, val_data, seed, compute)
+    training = Autoencoding(model, config, train_data, val_data, seed, compute, named)
     Loop(training, checkpoints, log, quiet).run(checkpoints.load(STAGE))
     model.load_state_dict(training.best["weights"])
     test_mse = _mean_over_batches(_errors(model, test_data), config.batch_size)
@@ -126,7 +128,14 @@ class Autoencoding(Training):
     stage, title, unit = STAGE, STAGE, "pictures"
 
     def __init__(
-        self, model: Autoencoder, config: AutoencoderConfig, data: Rows, val_data: Rows, seed: int, compute: Compute
+        self,
+        model: Autoencoder,
+        config: AutoencoderConfig,
+        data: Rows,
+        val_data: Rows,
+        seed: int,
+        compute: Compute,
+        named: str = "",
     ) -> None:
         self.model, self.config, self.data, self.val_data = model, config, data, val_data
         self.seed, self.compute, self.device = seed, compute, compute.device
@@ -135,10 +144,17 @@ class Autoencoding(Training):
         self.scheduler = torch.optim.lr_scheduler.ReduceLROnPlateau(
             self.optimizer, factor=config.factor, patience=config.patience
         )
-        self.best: dict[str, Any] = {"val_loss": math.inf, "epoch": 0, "weights": {}}
+        self.named = named
+        self.best: dict[str, Any] = {"val_loss": math.inf, "epoch": 0, "weights": {}, "pictures": named}
         self.history: list[dict[str, float]] = []
         self.if_diverged = "a smaller --autoencoder.lr may help"
         self.if_out_of_memory = f"a smaller --autoencoder.batch-size (now {config.batch_size}) needs less"
+
+    def begin_epoch(self, epoch: int) -> None:
+        """In a set that has grown since, the errors of before say nothing of the pictures that are there now."""
+        if self.best.get("pictures", self.named) != self.named:
+            self.best |= {"val_loss": math.inf, "pictures": self.named}
+            self.scheduler.best = math.inf
 
     def batches(self, epoch: int, first: int) -> Iterator[Tensor]:
         """The epoch's pictures or features in an order of its own; the last batch may be smaller."""
@@ -166,7 +182,7 @@ class Autoencoding(Training):
         assert epoch.val_loss is not None
         if epoch.val_loss < self.best["val_loss"]:
             weights = fetched(self.model.state_dict())
-            self.best = {"val_loss": epoch.val_loss, "epoch": epoch.number, "weights": weights}
+            self.best |= {"val_loss": epoch.val_loss, "epoch": epoch.number, "weights": weights}
         self.scheduler.step(epoch.val_loss)
         line = {"epoch": epoch.number, "loss": epoch.loss, "val_loss": epoch.val_loss, "lr": epoch.lr}
         self.history.append(line)

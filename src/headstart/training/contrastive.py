@@ -54,7 +54,7 @@ class TrainedSimCLR:
     Attributes:
         train_loss, val_loss: of the epoch whose weights were kept.
         epochs: epochs trained.
-        best_epoch: the epoch of the lowest validation loss, from 1.
+        best_epoch: the epoch of the lowest validation loss on the pictures that are there now, from 1.
     """
 
     train_loss: float
@@ -138,8 +138,8 @@ class Contrastive(Training):
         model: g after f, in training mode.
         stepper: takes the steps; `optimizers.groups` says what it moves, and how fast.
         observers: watch each step and epoch.
-        best: the epoch of the lowest validation loss: `epoch`, `train_loss`, `val_loss`, and where its weights are to
-            be kept `model`.
+        best: the epoch of the lowest validation loss: `epoch`, `train_loss`, `val_loss`, the `pictures` it was trained
+            and judged on, and where its weights are to be kept `model`.
         last: the same of the last finished epoch.
     """
 
@@ -160,6 +160,7 @@ class Contrastive(Training):
         self.feed = Feed(images, augment, compute, settings.chunk)
         self.config, self.device = config, compute.device
         self.pictures = torch.as_tensor(splits.train)
+        self.named = images.name_of(splits.train, splits.val)
         self.batch_size = settings.batch_size
         self.epochs, self.steps = settings.epochs, count_steps(len(self.pictures), self.batch_size)
         self.released = False
@@ -221,9 +222,10 @@ class Contrastive(Training):
         for observer in self.observers:
             figures |= observer.epoch_end(event)
         self.last = {"epoch": epoch.number, "train_loss": epoch.loss, "val_loss": epoch.val_loss}
-        lowest = self.best["val_loss"] if self.best else None
+        of_others = self.best.get("pictures", self.named) != self.named  # their loss says nothing of these
+        lowest = self.best["val_loss"] if self.best and not of_others else None
         if epoch.val_loss is None or lowest is None or epoch.val_loss < lowest:
-            self.best = dict(self.last)
+            self.best = self.last | {"pictures": self.named}
             if self.config.contrastive.keep == "best":
                 self.best["model"] = {name: tensor.clone() for name, tensor in self.model.state_dict().items()}
         return figures

@@ -131,7 +131,8 @@ def _fit_autoencoder(run: OpenRun) -> autoencoding.TrainedAutoencoder:
         generator=generator(seed, "autoencoder-init"),
     )
     mean, std = run.moments["train"]
-    return autoencoding.train(model, inputs, settings, seed=seed, mean=mean, std=std, **run.shared)
+    named = run.images.name_of(run.splits.train, run.splits.val)
+    return autoencoding.train(model, inputs, settings, seed=seed, mean=mean, std=std, named=named, **run.shared)
 
 
 def train_simclr(run: OpenRun, embedding: Autoencoder | EmbeddingOnly | None) -> None:
