@@ -160,6 +160,34 @@ def test_nothing_new_is_said_and_nothing_done(root: Path, capsys: pytest.Capture
     assert (root / "run" / "result.json").stat().st_mtime_ns == result
 
 
+@pytest.mark.parametrize("epochs", [1, 2])
+def test_labels_that_came_later_are_judged_by(root: Path, epochs: int) -> None:
+    """The same pictures in the same split; the backbone stays unless more epochs are asked for."""
+    shutil.rmtree(root / "run")
+    names = [f"{kind}/{number:03}.png" for kind in "ab" for number in range(60)]
+
+    def labelled(few: int, epochs: int) -> RunFolder:
+        lines = [f"{name},{name[0]}\n" for name in names[::few]]
+        (root / "labels.csv").write_text("name,label\n" + "".join(lines))
+        return extend(root, epochs, data={"labels": str(root / "labels.csv")})
+
+    before = labelled(3, 1).read_result()
+    split, weights = (root / "run" / "splits.npz").read_bytes(), load_file(root / "run" / "backbone.safetensors")
+    folder = labelled(1, epochs)
+    result = folder.read_result()
+    assert (before["data"]["labelled"], result["data"]["labelled"]) == (40, 120)
+    assert result["probes"]["knn"]["n_test"] == 24 > before["probes"]["knn"]["n_test"]
+    assert result["contrastive"]["epochs"] == epochs
+    same = torch.equal(load_file(folder.backbone)["conv1.weight"], weights["conv1.weight"])
+    assert same == (epochs == 1)
+    assert folder.splits.read_bytes() == split
+    (grown,) = yaml.safe_load(folder.config.read_text())["about"]["grown"]
+    assert grown == {"new": dict.fromkeys(PARTS, 0), "removed": []}
+    done = folder.result.stat().st_mtime_ns
+    labelled(1, epochs)
+    assert folder.result.stat().st_mtime_ns == done
+
+
 def test_a_killed_extension_goes_on_to_the_byte(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     change(root / "photos")
     whole = tmp_path / "whole"

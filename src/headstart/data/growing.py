@@ -20,6 +20,9 @@ from headstart.records.text import first_few, printable
 SHOWN = 8
 """So many names of removed pictures stand in a sentence; all of them in config.yaml."""
 
+DIGEST = 16
+"""Bytes of a picture's digest."""
+
 
 @dataclass(frozen=True)
 class Growth:
@@ -33,13 +36,18 @@ class Growth:
     new: dict[str, int]
     removed: list[str]
 
+    @property
+    def news(self) -> int:
+        """How many new pictures there are in all."""
+        return sum(self.new.values())
+
     def __str__(self) -> str:
         """What changed, for the person at the keyboard."""
         parts = ", ".join(f"{n} {name}" for name, n in self.new.items())
         shown = first_few([printable(name) for name in self.removed], SHOWN)
         gone = f"; {len(self.removed)} removed: {shown}" if self.removed else ""
-        if sum(self.new.values()):
-            return f"{sum(self.new.values())} new pictures ({parts}){gone}; the others keep their split"
+        if self.news:
+            return f"{self.news} new pictures ({parts}){gone}; the others keep their split"
         return f"no new pictures{gone}" if gone else "the same pictures under other names, labels or splits"
 
 
@@ -48,30 +56,70 @@ def remember(images: Images) -> dict[str, np.ndarray]:
     return {"digests": images.digests, "names": np.frombuffer("\0".join(images.names).encode(), np.uint8)}
 
 
-def follow(path: Path, images: Images, data: DataConfig) -> tuple[Splits | None, Growth | None]:
-    """The split of pictures that a run has begun with, carried over to what they are now, and what changed if any did.
+@dataclass(frozen=True)
+class Remembered:
+    """The pictures of a splits.npz as they were: names, digests uint8 (n, 16), and their split."""
 
-    None twice for a split that remembers no pictures: a study's, or one made before runs could grow.
-    Raises InputError when the file is damaged, or the set cannot grow: an authors' split, or a limited set.
+    names: list[str]
+    digests: np.ndarray
+    splits: Splits
+
+    def split_of_the_same(self, images: Images) -> Splits | None:
+        """The split where these are the same pictures, under whatever names, labels and order; None where not."""
+        was = _matched(self.names, self.digests, images)
+        return _carried(self.splits, was) if len(was) == len(self.names) and (was >= 0).all() else None
+
+    def learned(self, images: Images) -> Splits:
+        """Those of other pictures whose content is in the train or the val split; no test pictures."""
+        train, val = ({row.tobytes() for row in self.digests[part]} for part in (self.splits.train, self.splits.val))
+        now = [row.tobytes() for row in images.digests]
+        where = np.array(["train" if one in train else "val" if one in val else "" for one in now])
+        return Splits(np.flatnonzero(where == "train"), np.flatnonzero(where == "val"), splitting.NOBODY)
+
+
+def recall(path: Path) -> Remembered | None:
+    """What `remember` left; None for a split that remembers no pictures: a study's, or one made before runs could grow.
+
+    Raises InputError when the file is missing or damaged.
     """
     with splitting.reading(path) as file:
         if "digests" not in file:
-            return None, None
+            return None
         digests, names = file["digests"], file["names"].tobytes().decode().split("\0")
-        if digests.dtype != np.uint8 or digests.shape != (len(names), images.digests.shape[1]):
+        if digests.dtype != np.uint8 or digests.shape != (len(names), DIGEST):
             raise ValueError(f"digests is {digests.dtype} {digests.shape} for {len(names)} names")
-        before = Splits.of(file, len(names))
-    if names == images.names and np.array_equal(digests, images.digests):
-        return before, None
+        return Remembered(names, digests, Splits.of(file, len(names)))
+
+
+def follow(
+    path: Path, images: Images, data: DataConfig, fingerprint: str | None
+) -> tuple[Splits | None, Growth | None]:
+    """The split of pictures that a run has begun with, carried over to what they are now, and what changed if any did.
+
+    fingerprint: of the pictures then; labels that have changed since are told by it alone.
+    None twice for a split that remembers no pictures.
+    Raises InputError when the file is damaged, or the set cannot grow: an authors' split, or a limited set.
+    """
+    before = recall(path)
+    if before is None:
+        return None, None
+    if before.names == images.names and np.array_equal(before.digests, images.digests):
+        same = fingerprint == images.fingerprint
+        return before.splits, None if same else Growth(dict.fromkeys(vars(before.splits), 0), [])
     if data.splits == "paper" or data.limit is not None:
         which = "--data.splits paper" if data.splits == "paper" else "--data.limit"
         raise InputError(f"the pictures have changed, and a run with {which} has a fixed set; give another --out")
-    was = _matched(names, digests, images)
-    carried = Splits(*(np.flatnonzero(np.isin(was, part)) for part in vars(before).values()))
+    was = _matched(before.names, before.digests, images)
+    carried = _carried(before.splits, was)
     after = splitting.make(images, data, carried)
     new = {name: len(part) - len(getattr(carried, name)) for name, part in vars(after).items()}
-    gone = np.setdiff1d(np.arange(len(names)), was)
-    return after, Growth(new, [names[i] for i in gone])
+    gone = np.setdiff1d(np.arange(len(before.names)), was)
+    return after, Growth(new, [before.names[i] for i in gone])
+
+
+def _carried(before: Splits, was: np.ndarray) -> Splits:
+    """The same parts of pictures that had the places `was` (n,) before."""
+    return Splits(*(np.flatnonzero(np.isin(was, part)) for part in vars(before).values()))
 
 
 def _matched(names: list[str], digests: np.ndarray, images: Images) -> np.ndarray:

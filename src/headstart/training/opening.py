@@ -85,7 +85,8 @@ def open_run(
     stages = _finished_stages(folder)
     longer = extend and _extends(folder, stages, config, checkpoints)
     if prepared.growth and not quiet:
-        say(f"{prepared.growth}" + ("" if longer else "; more --contrastive.epochs would train on them"))
+        more = prepared.growth.news and not longer
+        say(f"{prepared.growth}" + ("; more --contrastive.epochs would train on them" if more else ""))
     distributed.wait_for_all()  # everyone has read what rank 0 now changes
     run = OpenRun(folder, config, compute, images, splits, metrics, checkpoints, stages, quiet)
     if "contrastive" in stages and config.data.normalize and config.data.statistics == "train":

@@ -6,7 +6,6 @@ Everything that can be known to be wrong without training is refused here, befor
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
 
@@ -21,8 +20,9 @@ from headstart.engine.device import Compute
 from headstart.engine.progress import say
 from headstart.evaluate.views import augmenter
 from headstart.heads import check_directions, check_kind
-from headstart.records.config import AugmentConfig, Config, ContrastiveConfig, HeadConfig
+from headstart.records.config import AugmentConfig, Config, ContrastiveConfig, HeadConfig, load
 from headstart.records.errors import InputError
+from headstart.records.folder import RunFolder
 from headstart.records.names import SETS
 from headstart.records.presets import PAPER_FOLDER_BATCH
 from headstart.records.text import number
@@ -42,7 +42,7 @@ class Prepared:
     """What a run is to do, and with which pictures; all that can be refused without training has been.
 
     Attributes:
-        growth: what changed in the pictures since the run began, where that is allowed.
+        growth: what changed in the pictures or their labels since the run began, where that is allowed.
         remembers: whether splits.npz is to say which pictures it splits; not in a study, which opens them once for all.
     """
 
@@ -60,13 +60,13 @@ def prepare(
     compute: Compute,
     quiet: bool = False,
     begun: Config | None = None,
-    grown: Path | None = None,
+    grown: RunFolder | None = None,
 ) -> Prepared:
     """Read the pictures, split them, decide what was left open; touches no run folder.
 
     Args:
         begun: the settings of the run that the folder holds, if any; how its batch is cut does not change.
-        grown: its splits.npz, where it may go on with pictures that are new or gone since.
+        grown: the folder, where it may go on with pictures or labels that are new or gone since.
 
     Raises InputError for what any later stage would refuse, or what does not fit the memory.
     """
@@ -74,7 +74,8 @@ def prepare(
     remembers, growth = images is None, None
     images = images or data.open_images(config.data, config.augment.crop_scale[0], config.augment.crop_ratio[0])
     if begun is not None and grown is not None and splits is None:
-        splits, growth = growing.follow(grown, images, config.data)
+        fingerprint = load(grown.config)[1].get("fingerprint")
+        splits, growth = growing.follow(grown.splits, images, config.data, fingerprint)
         config = _as_begun(config, begun)
     splits = splits or splitting.make(images, config.data)
     resolved, notes = resolve(config, images, splits, compute)

@@ -58,7 +58,7 @@ def run(
         images, splits, autoencoder: what is already open, so that a study reads and trains it once.
         before: what `result.of_before` tells of the backbone before SimCLR, where another run of the same seed has it.
         overwrite: replace a finished run, or one begun with other settings; one interrupted with these goes on.
-        extend: go on with a finished run for more SimCLR epochs, or with pictures that are new or gone since.
+        extend: go on with a finished run for more SimCLR epochs, or with pictures or labels that are new or gone since.
         deadline: `time.monotonic()` after which the run saves and stops.
         claimed: the caller is the folder's owner already (records/claim.py).
         sharers: processes that share the device, this one among them: each counts with its share of the memory.
@@ -75,7 +75,7 @@ def run(
     quiet = quiet or not distributed.first()
     with distributed.process_group(compute), enough_memory(compute.device, NEEDS_LESS), ExitStack() as owner:
         with interrupted_by_signals("stopped before anything was trained"):
-            grown = folder.splits if extend else None
+            grown = folder if extend else None
             prepared = prepare(config, images, splits, compute, quiet, begun(folder), grown)
         if distributed.first() and not claimed:
             owner.enter_context(owned(folder.open(), "pretrain", give_way))
