@@ -20,6 +20,7 @@ from headstart.cli import defaults
 from headstart.cli.commands import COMMANDS, main
 from headstart.cli.train import pretrain
 from headstart.records.config import Config
+from headstart.records.errors import InputError
 from tests.shapes import photos
 
 __all__ = ["photos"]
@@ -100,7 +101,7 @@ def test_every_page_is_read_and_no_command_stands_in_a_block_without_a_language(
 
 
 @pytest.mark.parametrize("line", LINES, ids=lambda line: f"{line.page}: {line.text[:60]}")
-def test_a_documented_command_is_one(line: Line, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_documented_command_is_one(line: Line) -> None:
     program, *rest = [word for word in line.words if not re.match(r"[A-Z_]+=", word)] or ["export"]
     if line.text in NEEDS or program in NEEDS:
         return
@@ -113,7 +114,7 @@ def test_a_documented_command_is_one(line: Line, capsys: pytest.CaptureFixture[s
         _check_script(rest, line)
     else:
         assert program == "headstart", f"{line}: say in NEEDS what {program} needs"
-        _parse(rest, line, capsys)
+        _parse(rest, line)
 
 
 def test_a_link_of_the_site_leads_to_one_of_its_pages_or_to_a_file_that_it_takes_along() -> None:
@@ -142,7 +143,7 @@ def test_no_documented_command_imports_from_the_folder_it_is_typed_in() -> None:
 
 
 @pytest.mark.parametrize("quick", [True, False])
-def test_the_commands_for_a_borrowed_gpu_are_some(quick: bool, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_commands_for_a_borrowed_gpu_are_some(quick: bool) -> None:
     """Device time is short: none of it is to go to a mistyped option."""
     steps = steps_of("cuda", quick, Path("runs"), "cifar10:.")
     assert len({step.name for step in steps}) == len(steps) > 25
@@ -150,7 +151,7 @@ def test_the_commands_for_a_borrowed_gpu_are_some(quick: bool, capsys: pytest.Ca
         line = Line("benchmarks/gpu.py", " ".join(step.command[1:]))
         match step.command[1:]:
             case ["-P", "-m", "headstart", *words]:
-                _parse(words, line, capsys)
+                _parse(words, line)
             case ["-m", "benchmarks", *words]:
                 _check_script(["-m", "benchmarks", *words], line)
             case ["-m", "pytest", *words]:
@@ -167,7 +168,7 @@ def _check_script(words: list[str], line: Line) -> None:
         assert not word.startswith("--") or re.search(rf"\b{option}\b|{word}\b", text), line
 
 
-def _parse(words: list[str], line: Line, capsys: pytest.CaptureFixture[str]) -> None:
+def _parse(words: list[str], line: Line) -> None:
     if words[0] in ("COMMAND", "--help", "--version", "--print-completion"):
         return
     two = " ".join(words[:2])
@@ -180,10 +181,9 @@ def _parse(words: list[str], line: Line, capsys: pytest.CaptureFixture[str]) -> 
     begin: dict[str, Any] = {"options": Config()} if command is pretrain else {}
     try:
         defaults.parsed(command, rest, f"headstart {name}", **begin)
-    except SystemExit:
-        said = capsys.readouterr().err
-        assert line.in_sentence, f"{line.page}: `{line.text}` is refused:\n{said}"
-        assert "Required options" in said, f"{line.page}: `{line.text}` is refused:\n{said}"
+    except InputError as error:
+        if not line.in_sentence or f"{name} needs " not in str(error):
+            pytest.fail(f"{line.page}: `{line.text}` is refused: {error}")
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

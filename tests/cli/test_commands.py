@@ -16,6 +16,7 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
+from headstart.cli import defaults, refusals
 from headstart.cli.commands import COMMANDS, main
 from headstart.cli.screen import print_evaluation
 from headstart.records.config import Config
@@ -125,17 +126,90 @@ def test_bad_input_is_one_sentence_and_exit_2(case: str, tmp_path: Path, capsys:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["--contrastive.epoch", "3"], r"contrastive\.epochs"),
-        (["--contrastive.temperature", "-1"], "temperature is -1.0; it must be greater than 0"),
-        (["--head.init", "fancy"], "invalid choice"),
+        (
+            ["--contrastive.epoch", "3"],
+            "pretrain has no option --contrastive.epoch (perhaps you meant --contrastive.epochs)",
+        ),
+        (
+            ["--batch-size=3"],
+            "no option --batch-size (perhaps you meant --autoencoder.batch-size or --contrastive.batch-size)",
+        ),
+        (["--hed.init", "pca"], "no option --hed.init (perhaps you meant --head.init)"),
+        (["--contrastive.learning-rate", "3"], "no option --contrastive.learning-rate; `headstart pretrain --help`"),
+        (["--contrastive.temperature", "-1"], "contrastive.temperature is -1.0; it must be greater than 0"),
+        (["--contrastive.lr", "0,1"], "--contrastive.lr is '0,1'; it must be a number, with a point: 0.1"),
+        (["--contrastive.epochs=2.5"], "--contrastive.epochs is '2.5'; it must be a whole number"),
+        (["--contrastive.interpolate", "0.1,2"], "must be numbers, with blanks between them: 0.1 2"),
+        (["--data.size", "tiny"], "--data.size is 'tiny'; it must be a whole number or auto"),
+        (["--augment.crop-scale", "a", "b"], "--augment.crop-scale is 'a b'; it must be 2 numbers"),
+        (["--augment.crop-scale", "0.5"], "--augment.crop-scale needs 2 values"),
+        (["--head.init", "pac"], "--head.init is 'pac' (perhaps you meant 'pca'); it must be random, autoencoder,"),
+        (["--head.frozen", "no"], "--head.frozen takes no value, and 'no' stands behind it"),
+        (["--seed", "1", "2"], "'2' is a word too many"),
+        (["--seed"], "--seed needs a value"),
     ],
 )
-def test_wrong_options_say_what_would_be_right(
-    arguments: list[str], said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("columns", ["60", "200"])
+def test_wrong_options_say_in_a_sentence_what_would_be_right(
+    arguments: list[str],
+    said: str,
+    columns: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setenv("COLUMNS", columns)
     assert run("pretrain", "digits", "--out", str(tmp_path / "run"), *arguments) == 2
-    shown = re.sub(r"[│\s]+", " ", capsys.readouterr().err)
-    assert re.search(said, shown)
+    error = capsys.readouterr().err
+    assert error.startswith("headstart: ")
+    assert error.count("\n") == 1
+    assert said in error
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["search", "run"], "search needs --query PICTURE: a picture file, or a folder or list of them"),
+        (["search", "run", "--qurey", "q.png"], "search has no option --qurey (perhaps you meant --query)"),
+        (["predict"], "predict needs RUN and --out PATH; `headstart predict --help`"),
+        (
+            ["study", "run", "smoke", "--out", "s", "--seeds", "1,2"],
+            "must be whole numbers, with blanks between them: 1 2",
+        ),
+        (["select", "run", "-n", "1.5"], "-n is '1.5'; it must be a whole number"),
+        (["study", "plan"], "study plan needs STUDY; `headstart study plan --help`"),
+    ],
+)
+def test_of_every_command(arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(*arguments) == 2
+    error = capsys.readouterr().err
+    assert said in error
+    assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("command", "typed", "meant"),
+    [
+        ("compare", "a.csv --metric x --by h --metric y", "a.csv --by h --metric x y"),
+        ("compare", "--metric=x a.csv --metric y z --by h", "a.csv --by h --metric x y z"),
+        ("compare", "a.csv --metric x y --by g --by h", "a.csv --metric x y --by g --by h"),
+        (
+            "study run",
+            "smoke --seeds 0 --out s --seeds 1 2 --data a --data b",
+            "smoke --out s --data a b --seeds 0 1 2",
+        ),
+        ("pretrain", "--probe.names knn --out r --probe.names linear p", "--out r --probe.names knn linear p"),
+        ("pretrain", "p --plugin a --plugin b --out r", "p --plugin a --plugin b --out r"),
+        ("evaluate", "run --data a --data=b --threads 1", "run --threads 1 --data a b"),
+    ],
+)
+def test_a_list_given_in_parts_is_one_list(command: str, typed: str, meant: str) -> None:
+    """The last part alone counted; of one value the last still does."""
+    assert defaults.joined(COMMANDS[command], typed.split()) == meant.split()
+
+
+def test_what_no_sentence_is_known_for_is_shown_as_the_parser_says_it() -> None:
+    assert refusals.sentence("╭─ Subcommand already selected ─╮\n│ twice │\n╰─╯", [], "headstart x", list) is None
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root writes everywhere")

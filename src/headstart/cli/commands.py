@@ -104,15 +104,16 @@ def _dispatch(argv: list[str]) -> int:
     words, rest = _command_words(argv)
     command = COMMANDS[words]
     _refuse_empty(rest)
+    rest = defaults.joined(command, rest)
     plugins.use(defaults.values_of("--plugin", rest))
     if {"-h", "--help"} & {*rest}:
         _print_most_used(words)
-    begin: dict[str, Any] = {}
+    program, begin = f"headstart {words}", dict[str, Any]()
     if command is train.pretrain:
         begin["options"] = defaults.base_config(rest)
     elif "reading" in inspect.signature(command).parameters:
-        begin["reading"] = defaults.reading_for(command, rest)
-    return command(**defaults.parsed(command, rest, f"headstart {words}", **begin))
+        begin["reading"] = defaults.reading_for(command, rest, program)
+    return command(**defaults.parsed(command, rest, program, **begin))
 
 
 def _refuse_empty(arguments: Sequence[str]) -> None:

@@ -4,13 +4,15 @@ The command line is looked at before it is parsed.
 """
 
 import contextlib
+import dataclasses
 import functools
 import io
 import itertools
+import re
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_origin, get_type_hints
 
 import tyro
 
@@ -18,6 +20,7 @@ from headstart.cli.choices import PARSERS
 from headstart.cli.train import pretrain
 from headstart.records.config import Config, DataConfig
 from headstart.records.config import load as load_config
+from headstart.records.errors import InputError
 from headstart.records.files import expanded
 from headstart.records.folder import RunFolder
 from headstart.records.located import reading
@@ -26,7 +29,7 @@ from headstart.records.text import visible
 
 
 def parsed(command: Callable[..., int], argv: list[str], program: str, **begin: Any) -> dict[str, Any]:
-    """The arguments of a command, by name; wrong ones end the program with exit code 2, told on the error output.
+    """The arguments of a command, by name. Raises InputError for wrong ones, in the words of `refusals`.
 
     A path may begin with `~`, which shells leave as it is behind `--out=`.
 
@@ -37,26 +40,73 @@ def parsed(command: Callable[..., int], argv: list[str], program: str, **begin: 
     def given(**values: Any) -> dict[str, Any]:
         return {name: _at_home(value) for name, value in values.items()}
 
+    make = functools.partial(given, **begin)
     said = io.StringIO()
     try:
         with contextlib.redirect_stderr(said):
-            return tyro.cli(functools.partial(given, **begin), args=argv, prog=program, registry=PARSERS)
-    finally:
+            return tyro.cli(make, args=argv, prog=program, registry=PARSERS)
+    except SystemExit as stop:
+        if stop.code:
+            from headstart.cli import refusals
+
+            if told := refusals.sentence(said.getvalue(), argv, program, lambda: _options(make)):
+                raise InputError(told) from None
         sys.stderr.write(visible(said.getvalue()))  # what was typed may hold what steers a terminal
-        if "nrecognized" in said.getvalue():
-            sys.stderr.writelines(f"{line}\n" for line in _answered_flags(argv))
+        raise
+
+
+def joined(command: Callable[..., int], argv: list[str]) -> list[str]:
+    """`--metric a --metric b` as `--metric a b`: of a list given in parts tyro would take the last part, in silence.
+
+    The lists come behind everything else, where they can take no word that is not theirs.
+    """
+    typed = [word.partition("=")[0] for word in argv if word.startswith("--")]
+    if len({*typed}) == len(typed) or "--" in argv:
+        return argv
+    lists: dict[str, list[str]] = {option: [] for option in _lists(command) if typed.count(option) > 1}
+    others: list[str] = []
+    at = others
+    for word in argv:
+        option, equals, value = word.partition("=")
+        if option in lists:
+            lists[option] += [value] if equals else []
+            at = others if equals else lists[option]
+        else:
+            at = others if re.match("--?[a-z]", word) else at
+            at.append(word)
+    return [*others, *itertools.chain.from_iterable([option, *values] for option, values in lists.items())]
+
+
+def _lists(what: Any, prefix: str = "") -> Iterator[str]:
+    """The options that take any number of values behind one name."""
+    for name, hint in get_type_hints(what, include_extras=True).items():
+        kind, marks = _unmarked(hint)
+        name = next((mark.name for mark in marks if getattr(mark, "name", None) is not None), name)
+        if dataclasses.is_dataclass(kind):
+            yield from _lists(kind, f"{prefix}{name}." if name else prefix)
+        elif not marks & {tyro.conf.Positional, tyro.conf.Suppress, tyro.conf.UseAppendAction}:
+            choices = [kind, *(_unmarked(choice)[0] for choice in get_args(kind))]
+            if any(get_origin(choice) is tuple and ... in get_args(choice) for choice in choices):
+                yield f"--{prefix}{name}".replace("_", "-")
+
+
+def _unmarked(hint: Any) -> tuple[Any, set[Any]]:
+    """A type without what `Annotated` says of it, and that."""
+    return (hint.__origin__, {*hint.__metadata__}) if hasattr(hint, "__metadata__") else (hint, set())
+
+
+def _options(make: Callable[..., Any]) -> list[str]:
+    """Every option of a command, as its help names them."""
+    shown = io.StringIO()
+    with contextlib.suppress(SystemExit), contextlib.redirect_stdout(shown):
+        tyro.cli(make, args=["--help"], registry=PARSERS)
+    return sorted(set(re.findall(r"--[a-z][\w.-]*", shown.getvalue())))
 
 
 def _at_home(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return tuple(map(_at_home, value))
     return expanded(value) if isinstance(value, Path) else value
-
-
-def _answered_flags(argv: list[str]) -> Iterator[str]:
-    """What is right in place of `--head.frozen no`."""
-    for option, value in itertools.pairwise(argv):
-        if option.startswith("--") and value.lower() in ("yes", "no", "true", "false", "on", "off"):
-            section, dot, name = option.removeprefix("--").rpartition(".")
-            yield f"{option} takes no value: {option} is yes, --{section}{dot}no-{name.removeprefix('no-')} is no"
 
 
 def base_config(argv: list[str]) -> Config:
@@ -72,13 +122,13 @@ def base_config(argv: list[str]) -> Config:
     return base if file is None else load_config(file, base)[0]
 
 
-def reading_for(command: Callable[..., int], argv: list[str]) -> DataConfig:
+def reading_for(command: Callable[..., int], argv: list[str], program: str) -> DataConfig:
     """What the DATA options of a command on a run start from: how the run's own pictures were read, or those of a
     file of embeddings, or what given weights expect."""
     if {"-h", "--help"} & {*argv}:
         return DataConfig()
 
-    given = parsed(command, argv, "headstart")
+    given = parsed(command, argv, program)
     path = expanded(str(next(iter(given.values()))))
     if path.suffix in (".npz", ".parquet") and path.is_file():
         from headstart.use.embeddings import run_of
