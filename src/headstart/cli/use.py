@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Annotated, Literal
 
-from tyro.conf import Positional, arg
+from tyro.conf import Positional, UseAppendAction, arg
 
 from headstart.cli.options import Data, Plugins, Reading, RunPath
 from headstart.records.cluster import RayOptions
@@ -15,8 +15,9 @@ from headstart.use.settings import FinetuneSettings
 
 def evaluate(
     backbone: Positional[Annotated[str, arg(metavar="RUN|FILE|torchvision:NAME|timm:NAME")]],
+    sources: Data = (),
     *,
-    sources: Annotated[tuple[str, ...], arg(name="data", metavar="DATA...")] = (),
+    data: Annotated[tuple[str, ...], arg(metavar="DATA...")] = (),
     out: Path | None = None,
     name: str | None = None,
     weights: str = "none",
@@ -32,7 +33,8 @@ def evaluate(
     Args:
         backbone: a run folder, a file that embed wrote (for its run and pictures), a network such as
             torchvision:resnet34, or a state-dict file.
-        sources: pictures to judge it on. A run's own where unset.
+        sources: pictures to judge it on. A run's own where left out.
+        data: the same, behind its name.
         out: the JSON file; needed for a foreign backbone. A run's is RUN/evaluations/NAME.json.
         name: NAME of a run's evaluation.
         weights: for a network by name: none, pretrained, imagenet, a state-dict FILE or a RUN.
@@ -44,7 +46,9 @@ def evaluate(
     from headstart.cli.screen import print_evaluation
     from headstart.evaluate import foreign
 
-    folder, own = _run_and_pictures(Path(backbone), sources)
+    if sources and data:
+        raise InputError(f"evaluate takes DATA once: {sources[0]}, or --data {data[0]}")
+    folder, own = _run_and_pictures(Path(backbone), sources or data)
     found = foreign.evaluate(
         backbone if folder == Path(backbone) else folder,
         data=own,
@@ -115,7 +119,7 @@ def search(
     run: RunOrEmbeddings,
     sources: Data = (),
     *,
-    query: Path,
+    query: Annotated[tuple[Path, ...], UseAppendAction, arg(metavar="PICTURE")],
     top: int = 10,
     out: Path | None = None,
     json: bool = False,
@@ -129,7 +133,7 @@ def search(
     Args:
         run: a finished run, or a file that embed wrote.
         sources: folders of pictures, a list, or a named set. The run's own where left out.
-        query: a picture file, or a folder or list of them.
+        query: a picture file, or a folder or list of them; several as --query A --query B.
         top: how many.
         out: write a contact sheet here (.png or .jpg).
         json: print JSON instead of a table.
@@ -143,13 +147,19 @@ def search(
     from headstart.use.embeddings import opened
     from headstart.use.search import search as find
 
+    if not query:
+        raise InputError("search needs --query PICTURE: a picture file, or a folder or list of them")
+    for source in sources:
+        if Path(source).suffix.lower() in SUFFIXES and Path(source).is_file():  # `--query A B`
+            raise InputError(f"{source} stands as DATA, a single picture; each further query is --query {source}")
     if out is not None:
         check_output_file(out)
     compute = choose(device, threads=threads)
     found = find(opened(run, sources, reading, compute), query, top=top, out=out)
     if json:
         answers = [one.to_dict() for one in found]
-        print_json(answers[0]["found"] if query.is_file() and query.suffix.lower() in SUFFIXES else answers)
+        alone = len(query) == 1 and query[0].is_file() and query[0].suffix.lower() in SUFFIXES
+        print_json(answers[0]["found"] if alone else answers)
     else:
         print_neighbours(found, out)
     return 0
