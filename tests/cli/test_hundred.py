@@ -200,7 +200,6 @@ CASES: list[tuple[str, int, list[str]]] = [
         ["torchvision has no classification network 'resnet-18' (perhaps you meant resnet18"],
     ),
     ("finetune run photos --out c --data.labels none", 2, ["label"]),
-    ("finetune run photos --out run", 2, ["run"]),
     ("predict run photos --out p.csv", 2, ["finetune"]),
     ("predict clf empty --out p.csv", 2, ["empty", "no pictures"]),
     ("predict clf photos --out p.xlsx", 2, [".csv"]),
@@ -230,11 +229,11 @@ CASES: list[tuple[str, int, list[str]]] = [
     ("search run photos --query q.png --out q.png", 2, ["q.png", "of its own"]),
     ("search run photos --query q.png --out folder.png", 2, ["folder.png", "a folder"]),
     ("select run photos -n 3 --out photos/selection", 2, ["inside photos"]),
-    ("select e.npz -n 3 --out photos", 2, ["photos", "of its own"]),
-    ("map run photos --out photos", 2, ["photos", "of its own"]),
-    ("finetune run photos --out photos", 2, ["photos", "of its own"]),
-    ("predict clf semicolon.csv --out semicolon.csv", 2, ["semicolon.csv", "of its own"]),
-    ("embed run packed.npz --out packed.npz", 2, ["packed.npz", "of its own"]),
+    ("select e.npz -n 3 --out photos", 2, ["photos holds other files", "a new folder"]),
+    ("map run photos --out photos", 2, ["photos holds other files", "a new folder"]),
+    ("finetune run photos --out photos", 2, ["photos holds other files", "no classifier"]),
+    ("predict clf semicolon.csv --out semicolon.csv", 2, ["semicolon.csv", "its columns are name, label"]),
+    ("embed run packed.npz --out packed.npz", 2, ["packed.npz", "`headstart embed` did not write it"]),
     ("embed run photos --out junk.npz", 2, ["junk.npz", "no file of arrays", "remove it"]),
     ("check semicolon.csv --json semicolon.csv", 2, ["--json semicolon.csv", "of its own"]),
     ("check photos --data.labels wrong.csv --json wrong.csv", 2, ["--json wrong.csv", "of its own"]),
@@ -315,6 +314,30 @@ CASES: list[tuple[str, int, list[str]]] = [
     ("check short.npz", 2, ["labels holds 6 labels", "24 pictures"]),
     ("check lone.npz", 2, ["one picture or 16 grey ones"]),
     ("check pixelless.npy", 2, ["without pixels"]),
+    # Somebody else's files in the place of results.
+    ("predict clf photos --out wrong.csv", 2, ["--out wrong.csv", "its columns are name, label"]),
+    ("search e.npz --query q.png --out pets/cat/0.png", 2, ["pets/cat/0.png", "nothing of Headstart"]),
+    ("evaluate run --out e.json", 2, ["e.json", "it has no backbones"]),
+    ("evaluate torchvision:resnet18 photos --out rows.csv", 2, ["rows.csv", "none that this command writes"]),
+    ("check photos --json e.json", 2, ["--json e.json", "it has no pictures"]),
+    ("check photos --json junk.pt", 2, ["--json junk.pt", "none that this command writes"]),
+    ("export run --format torchvision --out junk.pt", 2, ["junk.pt", "no junk.pt.json beside it"]),
+    ("export run --format torchvision --out mine.pt", 2, ["mine.pt.json", "nothing of Headstart"]),
+    ("export run --format onnx --out mine.onnx", 2, ["mine.onnx", "nothing of Headstart"]),
+    ("embed run photos --out plusminus.npz", 2, ["plusminus.npz", "did not write it"]),
+    ("pretrain photos --out texts-and-pictures", 2, ["holds other files (a.doc, b.doc)", "no run", "a new folder"]),
+    ("pretrain photos --out .", 2, ["--out . holds other files"]),
+    ("pretrain photos --out clf", 2, ["clf holds a classifier, not a run"]),
+    ("pretrain photos --out study", 2, ["study holds a study, not a run"]),
+    ("pretrain photos --out r.pt", 2, ["r.pt is called as a file", "give r"]),
+    ("finetune run photos --out run", 2, ["run holds a run, not a classifier"]),
+    ("finetune run photos --out study", 2, ["study holds a study, not a classifier"]),
+    ("map e.npz --out m.html", 2, ["m.html is called as a file", "give m"]),
+    ("map e.npz --out own-map", 2, ["own-map/map.html", "nothing of Headstart"]),
+    ("select e.npz -n 3 --out sheet.png", 2, ["sheet.png is called as a file", "give sheet"]),
+    ("compare rows.csv --metric acc --by head --out report.html", 2, ["report.html is called as a file"]),
+    ("compare rows.csv --metric acc --by head --out pets", 2, ["pets holds other files (cat, dog)"]),
+    ("demo --out pets", 2, ["pets holds other files", "no study"]),
     # Studies, reports, comparisons.
     ("study plan nothing.yaml", 2, ["nothing.yaml"]),
     ("study plan smok", 2, ["smok", "perhaps you meant 'smoke'"]),
@@ -372,6 +395,14 @@ def odd_files(shelf: Path) -> None:
     (shelf / "tabs.yaml").write_text("head:\n\tinit: pca\n")
     (shelf / "listed.yaml").write_text("- head\n- contrastive\n")
     (shelf / "unknown.yaml").write_text("head: {hiden_dim: 3}\n")
+    for name in ("e.json", "mine.pt.json", "mine.onnx"):
+        (shelf / name).write_text('{"mine": 1}\n')
+    (shelf / "texts-and-pictures").mkdir()
+    for name in ("a.doc", "b.doc", "notes.txt", ".hidden"):
+        (shelf / "texts-and-pictures" / name).touch()
+    (shelf / "own-map").mkdir()
+    (shelf / "own-map" / "map.html").write_text(HTML)
+    (shelf / "own-map" / "map.csv").touch()
 
 
 def odd_plugins(shelf: Path) -> None:
@@ -600,6 +631,35 @@ def test_what_cannot_be_written_is_refused_before_a_picture_is_read(
     assert place in heard.err.replace("\n", "")
     assert "cannot be written" in heard.err
     assert what_is_there(untrained) == before
+
+
+AGAIN = [
+    "check photos --json found.json",
+    "evaluate run --out judged.json",
+    "search e.npz --query q.png --out alike.png",
+    "search e.npz --query q.png --out alike.jpg",
+    "select e.npz -n 3 --out chosen",
+    "map e.npz --out maps",
+    "predict clf photos --out p.csv",
+    "export run --format torchvision --out w.pt",
+    "export run --format torchvision --out w.safetensors",
+    "export run --format onnx --out w.onnx",
+    "compare rows.csv --metric acc --by head --out compared",
+]
+"""Commands that replace what they wrote before."""
+
+
+@pytest.mark.parametrize("said", AGAIN)
+def test_the_same_command_again_replaces_its_own(said: str, untrained: Path) -> None:
+    """An empty file, which `mktemp` leaves, is taken too."""
+    out = untrained / said.split()[-1]
+    if out.suffix:
+        out.touch()
+    threads = "" if said.startswith("compare") else " --threads 1"
+    for _ in range(2):
+        assert ended(said + threads) == 0
+    assert out.stat().st_size
+    shutil.rmtree(out) if out.is_dir() else out.unlink()
 
 
 def test_an_evaluation_is_written_elsewhere_where_the_run_takes_none(

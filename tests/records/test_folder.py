@@ -1,5 +1,6 @@
 """The one function that writes files: whole or not at all; and the names that are safe to show."""
 
+import contextlib
 import csv
 import errno
 import io
@@ -12,7 +13,8 @@ from hypothesis import strategies as st
 
 from headstart.records.errors import InputError, RunError
 from headstart.records.files import write, write_json
-from headstart.records.folder import Metrics, RunFolder, check_study_folder, no_input, read_metrics
+from headstart.records.folder import Metrics, RunFolder, read_metrics
+from headstart.records.outputs import check_own, check_results_folder, no_input
 from headstart.records.text import csv_line, data_cell, from_data_cell, printable
 
 
@@ -95,8 +97,34 @@ def test_names_in_data_are_themselves_and_no_spreadsheet_runs_them(text: str) ->
 def test_a_study_takes_what_is_empty_or_its_own(names: list[str], more: list[str], tmp_path: Path) -> None:
     for name in (*names, *more):
         (tmp_path / name).mkdir() if "." not in name else (tmp_path / name).touch()
-    check_study_folder(tmp_path)
-    check_study_folder(tmp_path / "new")
+    check_results_folder(tmp_path, "study")
+    check_results_folder(tmp_path / "new", "study")
+
+
+@pytest.mark.parametrize("kind", ["", "run", "classifier"])
+@pytest.mark.parametrize("names", [[], ["config.yaml", "train.log"], [".DS_Store"], ["checkpoint.pt", "notes.md"]])
+def test_results_go_where_nothing_is_or_results_are(names: list[str], kind: str, tmp_path: Path) -> None:
+    for name in names:
+        (tmp_path / name).touch()
+    check_results_folder(tmp_path, kind)
+    check_results_folder(tmp_path / "resnet.v1.5", kind)
+
+
+@pytest.mark.parametrize(
+    ("text", "columns", "taken"),
+    [
+        ("name,label\n", ("name", "label"), False),
+        ("\ufeffname;label\r\na;b\r\n", ("name", "label"), False),  # as a spreadsheet keeps it
+        ("name,label,mine\n", ("name", "label"), True),
+        ("name\n", ("name", "label"), True),
+        ("\0\1", ("name",), True),
+    ],
+)
+def test_a_table_is_known_by_its_columns(text: str, columns: tuple[str, ...], taken: bool, tmp_path: Path) -> None:
+    path = tmp_path / "table.csv"
+    path.write_text(text, encoding="utf-8", newline="")
+    with pytest.raises(InputError, match=r"--out .*table.csv is there") if taken else contextlib.nullcontext():
+        check_own(path, columns)
 
 
 @pytest.mark.parametrize(
@@ -112,4 +140,4 @@ def test_a_study_takes_no_folder_that_is_in_use(names: list[str], words: str, tm
     for name in names:
         (tmp_path / name).touch()
     with pytest.raises(InputError, match=words):
-        check_study_folder(tmp_path)
+        check_results_folder(tmp_path, "study")

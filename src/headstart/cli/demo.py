@@ -30,6 +30,7 @@ from headstart.records.config import (
     to_dict,
 )
 from headstart.records.folder import RunFolder
+from headstart.records.outputs import check_results_folder
 from headstart.training import run as pretraining
 from headstart.training.result import of_before
 
@@ -59,7 +60,7 @@ def run(out: Path, device: str = "auto", threads: int | None = None) -> int:
 
     base = replace(config(), device=device, threads=checked_threads(threads))
     named(device)
-    runs.check_study_folder(out)
+    check_results_folder(out, "study")
     with owned(runs.RunFolder(out).open(), "demo", give_way, ".claim.demo"):
         page = _continued(out, base)
     print_comparison({name: RunFolder(out / "runs" / name).read_result() for name in HEADS})

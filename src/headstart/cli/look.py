@@ -33,11 +33,12 @@ def check(
     from headstart.data import check as checking
     from headstart.engine.progress import Patient
     from headstart.records.files import write_json
-    from headstart.records.folder import check_output_file, no_input
+    from headstart.records.outputs import check_output_file, check_own, no_input
 
     if json is not None:
         check_output_file(json, "--json")
         no_input(json, [*sources, data.labels], "--json")
+        check_own(json, ("pictures", "duplicates"), "--json")
     found = checking.run(replace(data, sources=sources), threads)
     if json is not None:
         write_json(json, found.to_dict())

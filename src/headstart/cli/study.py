@@ -102,7 +102,7 @@ def report(folder: Positional[Annotated[Path, arg(metavar="DIR")]], *, probe: st
         folder: a run or a study.
         probe: accuracy of this probe. Unset: linear; in the paper's own study, paper.
     """
-    from headstart.records.folder import check_output_folder
+    from headstart.records.outputs import check_output_folder
     from headstart.report import written
 
     if folder.is_dir():

@@ -143,7 +143,7 @@ def search(
     from headstart.cli.screen import print_json, print_neighbours
     from headstart.data.decode import SUFFIXES
     from headstart.engine.device import choose
-    from headstart.records.folder import check_output_file
+    from headstart.records.outputs import check_output_file, check_own, no_input
     from headstart.use.embeddings import opened
     from headstart.use.search import search as find
 
@@ -154,6 +154,8 @@ def search(
             raise InputError(f"{source} stands as DATA, a single picture; each further query is --query {source}")
     if out is not None:
         check_output_file(out)
+        no_input(out, query)
+        check_own(out)
     compute = choose(device, threads=threads)
     found = find(opened(run, sources, reading, compute), query, top=top, out=out)
     if json:
@@ -193,11 +195,11 @@ def select(
     """
     from headstart.cli.screen import print_json, print_selection
     from headstart.engine.device import choose
-    from headstart.records.folder import check_output_folder
     from headstart.use.embeddings import opened
+    from headstart.use.select import check_place
     from headstart.use.select import select as choose_pictures
 
-    check_output_folder(out)
+    check_place(out)
     compute = choose(device, threads=threads)
     found = choose_pictures(opened(run, sources, reading, compute), n, similarity=similarity, out=out)
     if json:
@@ -222,17 +224,16 @@ def map(
     Args:
         run: a finished run, or a file that embed wrote.
         sources: folders of pictures, a list, or a named set. The run's own where left out.
-        out: a folder for map.html, map.csv and (with the extra `parquet`) map.parquet.
+        out: a folder, which gets map.html, map.csv and (with the extra `parquet`) map.parquet.
         device: auto, cpu, cuda, cuda:N or mps.
         threads: CPU threads. Unset: one per core.
     """
     from headstart.cli.screen import print_mapped
     from headstart.engine.device import choose
-    from headstart.records.folder import check_output_folder
     from headstart.use.embeddings import opened
-    from headstart.use.mapped import write_map
+    from headstart.use.mapped import check_place, write_map
 
-    check_output_folder(out)
+    check_place(out)
     compute = choose(device, threads=threads)
     print_mapped(write_map(opened(run, sources, reading, compute), out))
     return 0

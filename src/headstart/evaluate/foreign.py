@@ -33,10 +33,11 @@ from headstart.evaluate.views import augmenter
 from headstart.records import files, schema
 from headstart.records.config import BackboneConfig, Config, DataConfig, ProbeConfig
 from headstart.records.errors import InputError
-from headstart.records.folder import RunFolder, check_output_file, check_output_folder, no_input
+from headstart.records.folder import RunFolder
 from headstart.records.located import located
 from headstart.records.located import reading as reading_of
 from headstart.records.names import BACKBONES
+from headstart.records.outputs import check_output_file, check_output_folder, check_own, no_input
 from headstart.records.version import __version__
 from headstart.report.verdict import kept_given
 
@@ -102,6 +103,7 @@ def evaluate(
     if out is not None:
         check_output_file(out)
         no_input(out, [backbone, weights, *data, *vars(RunFolder(backbone)).values()])
+        check_own(out, ("backbones", "data"))
     if RunFolder(backbone).path.is_dir():
         if weights != "none":
             raise InputError(f"--weights is for a network by name; {backbone} is a run and has its own")

@@ -5,17 +5,16 @@ Nothing here imports torch, so `study status` and `report` start at once.
 
 import math
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from headstart.records.config import Config, hash_of, load
 from headstart.records.errors import InputError
-from headstart.records.files import expanded, jsonl, missing, nearby, parse_json, read, read_json, try_writing, write
-from headstart.records.names import HUB
+from headstart.records.files import expanded, jsonl, missing, nearby, parse_json, read, read_json, write
+from headstart.records.outputs import check_output_folder
 from headstart.records.schema import LINE, RESULT
 from headstart.records.seal import check_recorded
-from headstart.records.text import first_few
 from headstart.records.validation import problem
 
 EMBEDDINGS = (".npz", ".parquet")
@@ -139,86 +138,6 @@ def check_embeddings(path: Path) -> None:
 def previous(checkpoint: Path) -> Path:
     """Where the state before the last is kept until the last is whole."""
     return checkpoint.with_suffix(".previous.pt")
-
-
-def no_input(out: str | Path, given: Iterable[str | Path], option: str = "--out", *, pictures: bool = False) -> None:
-    """Raise InputError where a result would replace what it is made from: before anything is computed for it.
-
-    given: paths of the inputs; names of sets among them are no paths and do no harm.
-    pictures: whether pictures are written to `out`; inside a folder of DATA they would be pictures of the set.
-    """
-    place = _real(out)
-    for name in given:
-        path = _real(str(name).removeprefix(f"{HUB}:"))
-        if place == path and path.exists():
-            raise InputError(f"{option} {out} is what the command reads; give a path of its own")
-        if pictures and path.is_dir() and place.is_relative_to(path):
-            raise InputError(
-                f"{option} {out} lies inside {name}, and its pictures would be taken for pictures of that folder; "
-                "give a path outside of it"
-            )
-
-
-def _real(name: str | Path) -> Path:
-    return Path(os.path.realpath(expanded(name)))
-
-
-def check_output_file(out: str | Path, option: str = "--out") -> None:
-    """Raise InputError where no file can be written: before anything is computed for it."""
-    path = expanded(out)
-    if path.is_dir():
-        raise InputError(f"{option} {out} is a folder; give a file")
-    if (path.exists() and not path.is_file()) or _is_of_devices(_real(path.parent)):
-        raise InputError(f"{option} {out} is a device or a pipe, which a file would replace; give a file")
-    _check_writable(path, f"{option} {out}", "another file")
-
-
-def check_output_folder(out: str | Path, option: str = "--out", instead: str = "another folder") -> None:
-    """Raise InputError where files cannot be written into such a folder: before anything is computed for it."""
-    path, what = expanded(out), f"{option} {out}".strip()
-    if path.exists() and not path.is_dir():
-        raise InputError(f"{what} is a file, not a folder; give {instead}")
-    _check_writable(path / "result.json", what, instead)
-
-
-LOGS = (".yaml", ".yml", ".log", ".txt", ".out", ".err")
-"""What people put into a study's folder themselves: its file, and what was printed."""
-
-
-def check_study_folder(out: Path) -> None:
-    """Raise InputError for a folder that is in use for something else: a study's files could replace what is there.
-
-    One that is empty, a study's own, or holds no more than a study's file and logs, is none of these.
-    """
-    check_output_folder(out)
-    try:
-        names = sorted(os.listdir(out))
-    except OSError:  # it is still to be made
-        return
-    others = [name for name in names if not name.startswith(".") and not name.endswith(LOGS) and name != "lost+found"]
-    if others and not {"study.yaml", "runs"} & set(names):
-        if "result.json" in names:
-            raise InputError(f"{out} holds a run, not a study; give another --out")
-        raise InputError(
-            f"--out {out} holds other files ({first_few(others)}) and no study; give a new folder, such as "
-            f"{out / 'study'}"
-        )
-
-
-def _is_of_devices(folder: Path) -> bool:
-    """Whether a folder's entries are no files, even where they lead to one, as /dev/stdout and /dev/fd/1 may."""
-    return folder == Path("/dev") or (folder.name == "fd" and folder.is_relative_to("/proc"))
-
-
-def _check_writable(path: Path, what: str, instead: str) -> None:
-    try:
-        os.fsencode(path.absolute()).decode()  # not every library that writes takes a path of other bytes
-        try_writing(path)
-    except UnicodeError:
-        raise InputError(f"{what} cannot be written: its path is no text (UTF-8); give {instead}") from None
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise InputError(f"{what} cannot be written: {reason}; give {instead}") from None
 
 
 class Metrics:

@@ -12,7 +12,8 @@ import pandas as pd
 
 from headstart.records.errors import InputError
 from headstart.records.files import expanded
-from headstart.records.folder import RunFolder, check_output_folder, no_input
+from headstart.records.folder import RunFolder
+from headstart.records.outputs import check_own, check_results_folder, no_input
 from headstart.records.text import number, visible
 from headstart.records.together import write_together
 from headstart.records.version import __version__
@@ -49,12 +50,13 @@ RANKS = (
 
 def check_place(out: str | Path, given: Iterable[Path]) -> None:
     """Raise InputError where files cannot be written into `out`, or would replace what was `given`, or a report."""
-    check_output_folder(out)
     folder = expanded(out)
-    if any(path.exists() for path in (folder / "study.yaml", folder / "runs", RunFolder(folder).result)):
-        raise InputError(f"--out {out} is a run's or a study's folder, and keeps its own report; give another folder")
     for written in (*(f"{name}.csv" for name in TABLES), "answer.md", "report.html"):
         no_input(folder / written, given)
+    if any(path.exists() for path in (folder / "study.yaml", folder / "runs", RunFolder(folder).result)):
+        raise InputError(f"--out {out} is a run's or a study's folder, and keeps its own report; give another folder")
+    check_results_folder(out)
+    check_own(folder / "report.html")
 
 
 def write_comparison(found: Compared, out: str | Path) -> Path:

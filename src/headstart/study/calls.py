@@ -16,8 +16,9 @@ from headstart.records.claim import alone
 from headstart.records.config import differences
 from headstart.records.errors import InputError
 from headstart.records.files import read_yaml
-from headstart.records.folder import RunFolder, check_study_folder
+from headstart.records.folder import RunFolder
 from headstart.records.grid import is_grid, label_of
+from headstart.records.outputs import check_results_folder
 from headstart.study import store as study_store
 from headstart.study.file import Planned, Study, StudyOptions, applied, expand, load
 from headstart.study.progress import seconds_by_set, seconds_of
@@ -35,7 +36,7 @@ def prepare(study: Study, out: str | Path, check: Callable[[list[Planned]], None
     """
     out = files.expanded(out)
     path = out / "study.yaml"
-    check_study_folder(out)
+    check_results_folder(out, "study")
     check([run for run in expand(_with_plan(study, out)) if not (out / "runs" / run.name / "result.json").exists()])
     with alone(out):  # somebody else may have added to it meanwhile
         study = _with_plan(study, out)

@@ -19,8 +19,9 @@ from headstart.records.claim import alone
 from headstart.records.config import Config, hash_of, to_yaml
 from headstart.records.errors import InputError
 from headstart.records.files import expanded, read, write, write_json
-from headstart.records.folder import RunFolder, check_output_folder
+from headstart.records.folder import RunFolder
 from headstart.records.names import SETS
+from headstart.records.outputs import check_results_folder
 from headstart.records.presets import paper
 from headstart.records.schema import SCHEMA
 from headstart.records.text import number, printable
@@ -66,7 +67,7 @@ def import_csv(paths: Iterable[str | Path], out: str | Path) -> ImportSummary:
     `out` that already holds runs; those of the same import, which was interrupted, are gone on with.
     """
     out = expanded(out)
-    check_output_folder(out)
+    check_results_folder(out, "study")
     by_kind: dict[str, list[ExportRow]] = {kind: [] for kind in COLUMNS}
     files = [expanded(path) for path in paths]
     for path in files:

@@ -19,7 +19,7 @@ from headstart.engine.progress import say
 from headstart.records.config import Config, DataConfig
 from headstart.records.config import load as load_config
 from headstart.records.errors import InputError
-from headstart.records.folder import no_input
+from headstart.records.outputs import no_input
 from headstart.study.file import Planned
 from headstart.training.resolving import resolve
 

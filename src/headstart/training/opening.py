@@ -23,8 +23,9 @@ from headstart.records import files, plugins, text
 from headstart.records.config import STAGES, Config, differences, load, to_yaml
 from headstart.records.errors import InputError
 from headstart.records.files import read_yaml
-from headstart.records.folder import Metrics, RunFolder, check_output_folder, no_input
+from headstart.records.folder import Metrics, RunFolder
 from headstart.records.names import FORMATS
+from headstart.records.outputs import check_results_folder, no_input
 from headstart.records.schema import STAGES_DONE
 from headstart.records.version import __version__
 from headstart.report.words import listed
@@ -44,7 +45,7 @@ def refuse_finished(folder: RunFolder, config: Config, overwrite: bool, extend: 
         raise InputError("--overwrite and --extend exclude each other: one begins again, the other goes on")
     no_input(folder.path, config.data.sources)
     if distributed.first():
-        check_output_folder(folder.path)
+        check_results_folder(folder.path, "run")
     if not overwrite and _is_nobodys(folder):
         raise InputError(
             f"{folder.path} holds a checkpoint, but no {folder.config.name} that says of which settings; replace it "

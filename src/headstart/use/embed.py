@@ -5,6 +5,7 @@ and the file gets its name only when it is whole. What a file holds already is n
 picture decides, not its name or its time.
 """
 
+import contextlib
 import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -22,7 +23,8 @@ from headstart.engine.device import Compute, choose
 from headstart.evaluate import features
 from headstart.records import files
 from headstart.records.errors import InputError
-from headstart.records.folder import EMBEDDINGS, check_output_file, no_input
+from headstart.records.folder import EMBEDDINGS
+from headstart.records.outputs import check_output_file, is_taken, no_input
 from headstart.use.embeddings import about, made_by, paths_of
 from headstart.use.embeddings_file import (
     about_of,
@@ -113,35 +115,46 @@ def embed(
 
 
 def check_out(out: Path) -> None:
-    """Raise InputError for a file that could not be written: before a picture is read for it."""
+    """Raise InputError for a file that could not be written, or that `embed` did not write and that may be all that
+    somebody has: before a picture is read for it."""
     if out.suffix not in EMBEDDINGS:
         raise InputError(f"--out {out} must end in .npz or .parquet")
     if out.suffix == ".parquet":
         need_pyarrow()
     check_output_file(out)
+    if is_taken(out):
+        with _cannot_follow(out):
+            about_of(rows_of(out, only_about=True), out)
 
 
 def kept_in(path: Path, said: dict[str, object], quiet: bool) -> Kept:
     """What can be taken over of a file; nothing, and that is said, where other weights or another size made it.
 
-    Raises InputError for a file that `embed` did not write: it may be all that somebody has.
+    Raises InputError for a file that is damaged, or that `embed` did not write.
     """
     nothing = Kept(np.empty((0, 0), np.float32), [])
-    if not path.exists():
+    if not is_taken(path):
         return nothing
-    try:
+    with _cannot_follow(path):
         found = rows_of(path)
         before, now = made_by(about_of(found, path)), made_by(said)
         if not (other := [name for name in now if before[name] != now[name]]):
             check_rows(path)
-    except InputError as error:
-        raise InputError(f"--out {path} is there, and cannot be brought up to date: {error}; or remove it") from None
     if not other:
         return Kept(found["embeddings"], [digest.tobytes() for digest in found["digests"]], has_paths(path))
     if not quiet:
         made = " and another ".join(other)
         progress.say(f"{path} is there, but it was made with another {made}: every picture is embedded again")
     return nothing
+
+
+@contextlib.contextmanager
+def _cannot_follow(path: Path) -> Iterator[None]:
+    """What a file that is there is refused with."""
+    try:
+        yield
+    except InputError as error:
+        raise InputError(f"--out {path} is there, and cannot be brought up to date: {error}; or remove it") from None
 
 
 def stream(

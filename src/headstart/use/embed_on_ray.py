@@ -29,8 +29,8 @@ from headstart.records import files, plugins
 from headstart.records.cluster import RayOptions
 from headstart.records.config import DataConfig
 from headstart.records.errors import HeadstartError, InputError, RunError
-from headstart.records.folder import no_input
 from headstart.records.located import places
+from headstart.records.outputs import no_input
 from headstart.use.embed import STOPPED, Embedded, Kept, check_out, kept_in
 from headstart.use.embeddings import about, paths_of
 from headstart.use.embeddings_file import Named, write_npz, write_parquet

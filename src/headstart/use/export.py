@@ -30,8 +30,9 @@ from headstart.engine.weights import to_bytes
 from headstart.records import files
 from headstart.records.config import DataConfig
 from headstart.records.errors import InputError, RunError
-from headstart.records.folder import RunFolder, check_output_file, check_output_folder, no_input
+from headstart.records.folder import RunFolder
 from headstart.records.levels import shown
+from headstart.records.outputs import check_output_file, check_output_folder, check_own, no_input
 from headstart.records.together import write_together
 from headstart.records.version import __version__
 from headstart.use import hub
@@ -190,6 +191,10 @@ def _check_file(out: Path, format: str, folder: Path) -> None:
         raise InputError(f"--out {out} must end in {' or '.join(SUFFIXES[format])} for --format {format}")
     check_output_file(out)
     no_input(out, [*vars(RunFolder(folder)).values(), folder / CLASSIFIER])
+    told_in = out.with_name(f"{out.name}.json") if out.suffix == ".pt" else None
+    check_own(out, told_in=told_in)
+    if told_in:
+        check_own(told_in)
 
 
 def _export_hub(source: Run | str | Path, out: Path, license: str | None, compute: Compute | None) -> Path:
@@ -204,6 +209,7 @@ def _export_hub(source: Run | str | Path, out: Path, license: str | None, comput
     if out.exists() and not (out.is_dir() and {path.name for path in out.iterdir()} <= {*hub.FILES}):
         raise InputError(f"--out {out} must be a new folder, or one that --format hub wrote")
     check_output_folder(out)
+    check_own(out / hub.CONFIG)
     what = of_run(source)
     pictures = torch.randn(2, 3, what.size, what.size, generator=generator(0, "export"))
     wanted = _outputs(source.backbone, pictures, compute.device if compute else "cpu")

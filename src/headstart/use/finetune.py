@@ -29,8 +29,8 @@ from headstart.records import files, plugins, schema
 from headstart.records import folder as runs
 from headstart.records.claim import owned
 from headstart.records.errors import InputError
-from headstart.records.folder import check_output_folder, no_input
 from headstart.records.located import portable
+from headstart.records.outputs import check_results_folder, no_input
 from headstart.records.seal import seal_of
 from headstart.records.text import be, number, printable
 from headstart.records.version import __version__
@@ -155,9 +155,7 @@ def check_out(out: Path, overwrite: bool) -> None:
     """Raise InputError for a folder that takes no classifier: before a picture is read for it."""
     if (out / RESULT).exists() and not overwrite:
         raise InputError(f"{out} holds a finished classifier; replace it with --overwrite, or give another --out")
-    if runs.RunFolder(out).config.exists():
-        raise InputError(f"{out} holds a run, not a classifier; give another --out")
-    check_output_folder(out)
+    check_results_folder(out, "classifier")
 
 
 def starts_of(run: Run, settings: FinetuneSettings) -> list[str]:

@@ -21,7 +21,8 @@ from headstart.evaluate.map import NEIGHBOURS, by_class, by_number, of_pictures,
 from headstart.evaluate.neighbours import nearest
 from headstart.records import files
 from headstart.records.errors import InputError
-from headstart.records.folder import MARK, check_output_folder, no_input
+from headstart.records.folder import MARK
+from headstart.records.outputs import check_own, check_results_folder, no_input
 from headstart.records.schema import Choices, MapOfPictures, Range
 from headstart.records.text import printable, table
 from headstart.records.together import Content, write_together
@@ -34,6 +35,7 @@ DRAWN = 20_000
 """On the page, at most, drawn at random from larger sets: what a browser moves without halting. The tables hold all."""
 BATCH = 10_000
 """Rows of the parquet file whose thumbnails are in memory at once."""
+COLUMNS = ("name", "label", "x", "y", "cluster", "similarity")
 PARTS = ("train", "val", "test")
 PARQUET, FIFTYONE = "map.parquet", ("fiftyone/data.json", "fiftyone/labels.json")
 
@@ -53,7 +55,7 @@ def write_map(within: Embeddings, out: str | Path) -> Mapped:
     Raises InputError where a picture is gone or changed since it was embedded, or `out` is DATA.
     """
     out = files.expanded(out)
-    check_output_folder(out)
+    check_place(out)
     no_input(out, within.data.sources)
     places, groups = positions(within.features), clusters(within.features)
     found = every(within, NEIGHBOURS + 1)
@@ -61,21 +63,27 @@ def write_map(within: Embeddings, out: str | Path) -> Mapped:
     others = indices != np.arange(len(within))[:, None]
     similarity = to_nearest(np.where(others, values, np.nan))
     labels = [within.classes[label] if label >= 0 else "" for label in within.labels]
-    header = ("name", "label", "x", "y", "cluster", "similarity")
     numbers = (*places.T.tolist(), (groups + 1).tolist(), similarity.tolist())
     named = ", ".join(map(catalog.shown, within.data.sources))
     shown = _shown(within, places, groups, similarity, np.where(others, within.labels[indices], -1))
     contents: dict[str, Content] = {
-        "map.csv": table(header, zip(within.names, labels, *numbers, strict=True)),
+        "map.csv": table(COLUMNS, zip(within.names, labels, *numbers, strict=True)),
         "map.html": picture_map.page(shown, named, [f"as the run {within.run.folder.path.resolve().name} sees it"]),
     }
     if find_spec("pyarrow"):
-        columns = dict(zip(header, (within.names, labels, *numbers), strict=True))
+        columns = dict(zip(COLUMNS, (within.names, labels, *numbers), strict=True))
         near = [row[kept] for row, kept in zip(indices, others, strict=True)]
         contents[PARQUET] = _as_parquet(within, columns, near)
-    contents |= _for_fiftyone(within, dict(zip(header[2:], numbers, strict=True)))
+    contents |= _for_fiftyone(within, dict(zip(COLUMNS[2:], numbers, strict=True)))
     written = write_together(out, "map", contents, (PARQUET, *FIFTYONE))
     return Mapped(written, len(within), int(groups.max(initial=-1)) + 1)
+
+
+def check_place(out: Path) -> None:
+    """Raise InputError for a folder that is in use for something else: before anything is embedded for it."""
+    check_results_folder(out)
+    check_own(out / "map.html")
+    check_own(out / "map.csv", COLUMNS)
 
 
 def _shown(

@@ -21,8 +21,10 @@ from headstart.evaluate.neighbours import nearest
 from headstart.records import files, text
 from headstart.records.config import DataConfig
 from headstart.records.errors import InputError
-from headstart.records.folder import check_output_file, no_input
+from headstart.records.outputs import check_output_file, check_own, no_input
 from headstart.use.classifier import load_classifier, outputs, read_seen, reading_of
+
+COLUMNS = ("name", "label", "probability", "distance", "unlike")
 
 
 @dataclass(frozen=True)
@@ -63,6 +65,7 @@ def predict(
     if out.suffix != ".csv":
         raise InputError(f"--out {out} must end in .csv")
     check_output_file(out)
+    check_own(out, COLUMNS)
     model, about = load_classifier(folder)
     seen, limit = read_seen(folder, int(model.backbone.num_features))  # type: ignore[arg-type]
     own = reading_of(about)
@@ -77,7 +80,7 @@ def predict(
     unlike: Counter[bool] = Counter()
 
     def write(file: BinaryIO) -> None:
-        file.write(text.csv_line(("name", "label", "probability", "distance", "unlike")).encode())
+        file.write(text.csv_line(COLUMNS).encode())
         with progress.stage("predicting", len(images), quiet=quiet) as bar:
             for name, (label, probability, distance) in zip(images.names, _rows(batches, seen, bar), strict=True):
                 found, far = about["classes"][label], distance > limit

@@ -16,7 +16,7 @@ from headstart.data.sheets import Section, Tile, check_ending, gallery, picture
 from headstart.records import files
 from headstart.records.errors import InputError
 from headstart.records.files import expanded, missing
-from headstart.records.folder import check_output_file, no_input
+from headstart.records.outputs import check_output_file, check_own, no_input
 from headstart.use.embeddings import Embeddings, of_images
 from headstart.use.index import close
 
@@ -72,6 +72,7 @@ def search(
     if out is not None:
         check_output_file(out)
         no_input(out, [*paths, *within.data.sources], pictures=True)
+        check_own(out)
     for path in paths:
         if not path.exists():
             why = missing(path) or f"{path} cannot be reached"

@@ -4,7 +4,6 @@ groups of alike pictures.
 Comes in: embeddings of a set, and a number. Goes out: lists of names with cosine similarities, and contact sheets.
 """
 
-import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -19,7 +18,7 @@ from headstart.engine.randomness import numpy_generator
 from headstart.evaluate.neighbours import blocks, nearest, normalized
 from headstart.records import files, text
 from headstart.records.errors import InputError
-from headstart.records.folder import check_output_folder, no_input
+from headstart.records.outputs import check_own, check_results_folder, no_input
 from headstart.records.together import Content, write_together
 from headstart.use.clusters import clusters
 from headstart.use.copies import Suggested, suggested
@@ -119,9 +118,8 @@ def select(
     covered = _covered(within, n, similarity)
     out = None if out is None else files.expanded(out)
     if out is not None:
-        check_output_folder(out)
+        check_place(out)
         no_input(out, within.data.sources, pictures=True)
-        _refuse_filled_in(out)
     advice = suggested(within)
     if similarity == "auto":
         if advice is None:
@@ -274,19 +272,12 @@ def _tables(found: Selection) -> dict[str, Content]:
     return {f"{name}.csv": text.table(COLUMNS[name], own) for name, own in rows.items()}
 
 
-def _refuse_filled_in(out: Path) -> None:
-    """Raise InputError where an earlier list has got a column since: labels that somebody wrote beside the names."""
+def check_place(out: Path) -> None:
+    """Raise InputError for a folder in use for something else, and where an earlier list has got a column since:
+    labels that somebody wrote beside the names."""
+    check_results_folder(out)
     for name, columns in COLUMNS.items():
-        path = out / f"{name}.csv"
-        if not path.is_file():
-            continue
-        with path.open(encoding="utf-8-sig", errors="replace") as file:
-            header = file.readline()
-        if own := {cell.strip(' "\n') for cell in re.split("[,;\t]", header)} - {*columns, ""}:
-            raise InputError(
-                f"{path} has a column {sorted(own)[0]!r} that select did not write, and would be replaced; move it, or "
-                "give another --out"
-            )
+        check_own(out / f"{name}.csv", columns)
 
 
 def _sheets(within: Embeddings, sections: dict[str, list[Rows]]) -> dict[str, Content]:
