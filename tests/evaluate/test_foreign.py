@@ -245,4 +245,4 @@ class TestBadInput:
         )
 
     def test_a_folder_that_is_no_run(self, tmp_path: Path) -> None:
-        self.complains("no finished run", tmp_path)
+        self.complains("no run", tmp_path)

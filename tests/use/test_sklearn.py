@@ -68,7 +68,7 @@ def test_pictures_in_memory_are_taken_too(run: Run, photos: Path) -> None:
 
 
 def test_what_is_no_run_and_no_picture_is_refused(run: Run, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="no finished run"):
+    with pytest.raises(InputError, match="no run"):
         Embedder(tmp_path).fit()
     with pytest.raises(NotFittedError):
         Embedder(run).transform([])

@@ -27,6 +27,7 @@ from headstart.records.errors import InputError
 from headstart.records.files import expanded, last_name, nearby
 from headstart.records.located import is_own_folder
 from headstart.records.names import HUB, SETS
+from headstart.records.outputs import kind_of
 
 
 def shown(source: str) -> str:
@@ -90,6 +91,8 @@ def _from_files(names: Sequence[str], data: DataConfig) -> Source:
             found = in_folder(path, data.labels)
             packed, said = ([], []) if found.entries else in_folder_packed(path)
             notes += said
+            if not (found.entries or packed) and (kind := kind_of(path)):
+                raise InputError(f"{name} holds a {kind}, not pictures; give the pictures themselves")
             around = [path.resolve().name] if len(names) > 1 else []
             parts += [("/".join([*around, *at]), contents(one, data)) for at, one in packed] or [
                 (path.resolve().name, found)

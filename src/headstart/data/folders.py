@@ -114,7 +114,7 @@ class Walk:
             self.unreadable.append(("/".join(parts), error.strerror or str(error)))
             return []
         names = {entry.name for entry in entries}
-        if "study.yaml" in names or {"config.yaml", "metrics.jsonl"} <= names:
+        if {"study.yaml", "finetune.json"} & names or {"config.yaml", "metrics.jsonl"} <= names:
             self.runs.append("/".join(parts))
             # A run may have been put into the very folder of its pictures.
             entries = [] if parts else [entry for entry in entries if entry.name not in OF_RUNS]
@@ -143,8 +143,8 @@ class Walk:
         return notes
 
 
-OF_RUNS = frozenset(("samples", "evaluations", "figures", "tables", "runs", "autoencoders"))
-"""Folders of a run or a study."""
+OF_RUNS = frozenset(("samples", "evaluations", "figures", "tables", "runs", "autoencoders", "splits.npz", "seen.npz"))
+"""What of a run, a study or a classifier would be taken for pictures."""
 
 
 def _bare_classes(walked: Walk, layout: Layout) -> list[str]:

@@ -12,7 +12,7 @@ from typing import Any
 from headstart.records.config import Config, hash_of, load
 from headstart.records.errors import InputError
 from headstart.records.files import expanded, jsonl, missing, nearby, parse_json, read, read_json, write
-from headstart.records.outputs import check_output_folder
+from headstart.records.outputs import check_output_folder, kind_of
 from headstart.records.schema import LINE, RESULT
 from headstart.records.seal import check_recorded
 from headstart.records.validation import problem
@@ -110,7 +110,11 @@ class RunFolder:
             return "a classifier, not a run; give the run that it was made from"
         if (self.path / "study.yaml").exists():
             return f"a study, not a run; give one of its runs, a folder in {self.path / 'runs'}"
-        return "no finished run: it has no result.json"
+        if self.failed.exists():
+            return f"no finished run: it failed, and {self.failed.name} says why"
+        if kind_of(self.path):
+            return "no finished run: it has no result.json yet; the command that began it goes on with it"
+        return "no run: it has no result.json; give a folder that `headstart pretrain` made"
 
     def check_backbone(self, result: Mapping[str, Any]) -> None:
         """Raise InputError where a finished run lacks its weights, or has others than its `result` speaks of."""

@@ -130,6 +130,11 @@ OWN = {
 """Of which a folder of results holds one at least."""
 
 
+def kind_of(folder: Path) -> str:
+    """`study`, `classifier` or `run`, finished or not; nothing where a folder is none of these."""
+    return next((kind for name, kind in KINDS.items() if (folder / name).exists()), "")
+
+
 def check_results_folder(out: str | Path, kind: str = "") -> None:
     """Raise InputError for a folder that is in use for something else: what is written could replace what is there.
 
@@ -144,7 +149,7 @@ def check_results_folder(out: str | Path, kind: str = "") -> None:
         names = sorted(os.listdir(path))
     except OSError:  # it is still to be made
         return
-    held = next((held for name, held in KINDS.items() if name in names), "")
+    held = kind_of(path)
     if kind and held and held != kind:
         raise InputError(f"{out} holds a {held}, not a {kind}; give another --out")
     others = [name for name in names if not name.startswith(".") and not name.endswith(LOGS) and name != "lost+found"]

@@ -13,6 +13,7 @@ from headstart.records.errors import InputError
 from headstart.records.files import read_yaml
 from headstart.records.folder import RunFolder
 from headstart.records.grid import grid_of, unplanned
+from headstart.records.outputs import kind_of
 from headstart.records.schema import TIMED
 
 AUTOENCODER = "autoencoder-"
@@ -60,7 +61,8 @@ def status(out: str | Path) -> Status:
     out = files.expanded(out)
     path = out / "study.yaml"
     if not path.exists():
-        raise InputError(files.missing(out, "folder") or f"{out} is not a study folder: it has no study.yaml")
+        held = f"holds a {kind}, not a study" if (kind := kind_of(out)) else "is not a study folder"
+        raise InputError(files.missing(out, "folder") or f"{out} {held}: it has no study.yaml")
     grid = grid_of(settings := read_yaml(path), path)
     there = sorted(f.name for f in (out / "runs").iterdir() if f.is_dir()) if (out / "runs").is_dir() else []
     autoencoders = [name for name in there if name.startswith(AUTOENCODER)]
