@@ -1,6 +1,7 @@
 """`headstart evaluate`: runs, networks by name and state-dict files, in one file beside what they must beat."""
 
 import json
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from safetensors.torch import save_file
 from headstart import backbones
 from headstart.backbones import weights
 from headstart.cli.commands import main
+from headstart.data.splits import Splits
 from headstart.evaluate import foreign
 from headstart.records.config import (
     AutoencoderConfig,
@@ -113,6 +115,92 @@ def test_a_run_whose_pictures_have_changed(run: Path, photos: Path) -> None:
             foreign.evaluate(run, device="cpu", threads=1)
     finally:
         extra.unlink()
+
+
+@pytest.fixture
+def judged(monkeypatch: pytest.MonkeyPatch) -> list[foreign.Pictures]:
+    """What backbones are judged on; none is."""
+    seen: list[foreign.Pictures] = []
+
+    def compare(makers: Any, pictures: foreign.Pictures, config: Config, compute: Any) -> dict[str, Any]:
+        seen.append(pictures)
+        return {"data": {"name": "photos", "fingerprint": pictures.images.fingerprint}}
+
+    monkeypatch.setattr(foreign, "compare", compare)
+    return seen
+
+
+def contents(pictures: foreign.Pictures, *parts: str) -> set[bytes]:
+    return {pictures.images.digests[i].tobytes() for part in parts for i in pictures.rows[part]}
+
+
+def test_labels_that_came_later_leave_the_split_as_it_was(
+    run: Path, photos: Path, tmp_path: Path, judged: list[foreign.Pictures]
+) -> None:
+    """With a split of their own, test pictures were among those that SimCLR was trained on."""
+    names = [path.relative_to(photos).as_posix() for path in sorted(photos.rglob("*.png"))]
+    lines = [f"{name},{'odd' if i % 3 else 'even'}\n" for i, name in enumerate(names)]
+    (tmp_path / "labels.csv").write_text("name,label\n" + "".join(lines))
+    shutil.copytree(photos, tmp_path / "moved")
+    reading = DataConfig(labels=str(tmp_path / "labels.csv"))
+    for data in ([], [str(photos)], [str(tmp_path / "moved")]):
+        foreign.evaluate(run, data=data, reading=reading, out=tmp_path / "r.json", device="cpu", threads=1)
+        assert judged[-1].images.classes == ["even", "odd"]
+        assert judged[-1].splits.same(Splits.load(run / "splits.npz", len(names)))
+
+
+def test_no_picture_that_a_run_was_trained_on_is_a_test_picture(
+    run: Path, photos: Path, tmp_path: Path, judged: list[foreign.Pictures], capsys: pytest.CaptureFixture[str]
+) -> None:
+    more = draw_pictures(tmp_path / "drawn", ("blue", "green", "red"), 23, 3, 3)
+    for number, path in enumerate([*photos.rglob("*.png"), *more.rglob("*.png")]):
+        (tmp_path / "flat" / path.parent.name).mkdir(parents=True, exist_ok=True)
+        shutil.copy(path, tmp_path / "flat" / path.parent.name / f"{number}.png")
+    for data in (photos, tmp_path / "flat"):
+        foreign.evaluate(run, data=[str(data)], out=tmp_path / "r.json", device="cpu", threads=1)
+    own, others = judged
+    assert not contents(own, "train", "val") & contents(others, "test")
+    assert {part: len(rows) for part, rows in others.rows.items()} == {"train": 75, "val": 11, "test": 22}
+    assert "the run was trained on 60 of these 108 pictures; none of them is a test picture" in capsys.readouterr().err
+    with pytest.raises(InputError, match="trained on 60 of these 60 pictures, and too few others"):
+        foreign.evaluate(run, data=[str(photos / "train")], out=tmp_path / "r.json", device="cpu", threads=1)
+    foreign.evaluate(run, data=[str(photos / "test")], out=tmp_path / "r.json", device="cpu", threads=1)
+    assert "trained on" not in capsys.readouterr().err
+
+
+def test_a_run_that_does_not_say_what_it_was_trained_on(
+    run: Path, photos: Path, tmp_path: Path, judged: list[foreign.Pictures], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A study's: its own pictures are known by their fingerprint alone."""
+    copy = Path(shutil.copytree(run, tmp_path / "run"))
+    splits = Splits.load(run / "splits.npz", 90)
+    splits.save(copy / "splits.npz")
+    foreign.evaluate(copy, out=tmp_path / "r.json", device="cpu", threads=1)
+    assert judged[-1].splits.same(splits)
+    reading = DataConfig(labels="none")
+    with pytest.raises(InputError, match="or their labels, have changed since its training"):
+        foreign.evaluate(copy, reading=reading, out=tmp_path / "r.json", device="cpu", threads=1)
+    data = [str(photos)]
+    foreign.evaluate(copy, data=data, reading=reading, out=tmp_path / "r.json", device="cpu", threads=1)
+    assert "does not say which pictures it was trained on" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "match"),
+    [
+        ("split_seed", 1, r"--data\.split-seed is 1, but the run's own pictures keep the run's split"),
+        ("splits", "paper", r"--data\.splits is paper, but the run's own"),
+        ("limit", 20, r"--data\.limit is 20, but the run's own"),
+        ("statistics", "paper", r"--data\.statistics is paper, but the run has train"),
+    ],
+)
+@pytest.mark.parametrize("named", [True, False])
+def test_what_a_runs_own_pictures_do_not_heed_is_refused_by_name(
+    run: Path, photos: Path, tmp_path: Path, option: str, value: Any, match: str, named: bool
+) -> None:
+    reading, data = DataConfig(**{option: value}), [str(photos)] if named else []
+    with pytest.raises(InputError, match=match):
+        foreign.evaluate(run, data=data, reading=reading, out=tmp_path / "r.json", device="cpu", threads=1)
 
 
 def test_a_network_by_name_beside_the_librarys(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

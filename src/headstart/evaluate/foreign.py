@@ -22,6 +22,7 @@ from headstart.data import catalog
 from headstart.data import splits as splitting
 from headstart.data.images import Images
 from headstart.data.reopen import reopen
+from headstart.data.seen import split_to_judge
 from headstart.data.splits import Splits
 from headstart.engine import live_taps
 from headstart.engine.device import Compute, choose
@@ -168,9 +169,10 @@ def evaluate_run(
     """Judge a finished run on its own pictures and splits, or on `data`; writes RUN/evaluations/NAME.json.
 
     Its own result.json is never touched. Other pictures are Z-scored as the run's training pictures were. Whether
-    they are others is decided by their content, labels included.
-    Raises InputError when the run has no backbone, its pictures are no longer what it was trained on, or the name is
-    none of a file.
+    they are others is decided by their content: its own keep their split whatever labels they have by now, and of
+    others none that it was trained on is in the test split.
+    Raises InputError when the run has no backbone, its pictures are no longer what it was trained on, an option would
+    change what it keeps, or the name is none of a file.
     """
     _check_name(name)
     folder, out = RunFolder(run), None if out is None else files.expanded(out)
@@ -182,20 +184,17 @@ def evaluate_run(
     config = replace(located(config, about.get("folder")), device=device, threads=threads, probe=ProbeConfig())
     compute = choose(config.device, config.precision, config.threads)
     given, size = reading or reading_of(config), size or result["data"]["size"]
-    images = reopen(config, result, tuple(data), given, size=size)
-    if images.fingerprint == result["data"]["fingerprint"] and given.split_seed == config.data.split_seed:
-        splits = Splits.load(folder.splits, len(images))
-        moments = _moments_of(result, config)
-        if config.data.normalize and config.data.statistics == "train":  # pictures may have come since, and gone
-            moments = dict.fromkeys(("train", "val", "test"), backbones.trained_with(folder.backbone))
-        elif config.data.statistics == "paper":
-            moments = _moments(images, splits, config)
-    elif data:
-        splits, moments = splitting.make(images, given), _moments_of(result, config)
-    else:
+    if given.statistics != config.data.statistics:
         raise InputError(
-            f"the pictures of {folder.path} have changed since its training; give those to judge it on with --data"
+            f"--data.statistics is {given.statistics}, but the run has {config.data.statistics}; leave it out"
         )
+    images = reopen(config, result, tuple(data), given, size=size)
+    fingerprint, moments = result["data"]["fingerprint"], _moments_of(result, config)
+    splits, is_own = split_to_judge(folder, images, given, config.data, fingerprint, others=bool(data))
+    if is_own and config.data.normalize and config.data.statistics == "train":  # pictures may have come since, and gone
+        moments = dict.fromkeys(("train", "val", "test"), backbones.trained_with(folder.backbone))
+    elif is_own and config.data.statistics == "paper":
+        moments = _moments(images, splits, config)
     pictures = Pictures(images=images, splits=splits, size=size, moments=moments)
     config = replace(config, data=replace(given, sources=tuple(data) or config.data.sources))
     makers = {
