@@ -109,7 +109,7 @@ def test_a_fault_in_showing_a_result_fails_no_command(capsys: pytest.CaptureFixt
 def test_a_command_with_nothing_says_what_it_needs(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(*command.split()) == 2
     said = capsys.readouterr()
-    assert "equired" in said.err or "no DATA given" in said.err
+    assert f"{command} needs " in said.err or "no DATA given" in said.err
     assert "Traceback" not in said.err + said.out
     assert "fault of" not in said.err
 

@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from headstart.records.errors import InputError, RunError
+from headstart.records.folder import RunFolder
+from headstart.records.outputs import kind_of
 from headstart.records.text import visible
 from headstart.records.together import write_together
 
@@ -39,6 +41,9 @@ def written(path: str | Path, probe: str | None = None) -> Written:
     """`write_report`, and what the page says first: a study's warnings and its headline."""
     from headstart.report import frame  # noqa: PLC0415 - so headstart imports fast
 
+    folder = RunFolder(path)
+    if kind_of(folder.path) in ("run", "classifier") and not folder.is_complete():
+        folder.read_result()  # which says what is there in its place
     study = frame.read(path, probe)
     try:
         return _write(study)

@@ -22,7 +22,6 @@ from headstart.records.files import expanded, missing, read_json, read_yaml
 from headstart.records.folder import RunFolder, read_metrics
 from headstart.records.grid import grid_of, unplanned
 from headstart.records.names import ACTIVATIONS, HEAD_INITS, PROBES, SETS
-from headstart.records.outputs import kind_of
 from headstart.records.schema import CONFIG, FAILED, NAMES, RECORD
 from headstart.records.text import printable
 from headstart.records.unhashed import YOUNGER
@@ -159,8 +158,6 @@ def read(path: str | Path, probe: str | None = None) -> Records:
         raise InputError(f"{missing(path, 'folder') or f'{path} is not a folder'}; give the folder of a run or a study")
     single = (path / "result.json").exists()
     if not single and not (path / "runs").is_dir():
-        if kind_of(path) in ("run", "classifier"):
-            RunFolder(path).read_result()  # which says what it holds in place of a finished run
         raise InputError(f"{path} holds neither result.json (a finished run) nor runs/ (a study); nothing to report")
     folders = {".": RunFolder(path)} if single else dict(_folders(path / "runs"))
     results = {name: _result(folder) for name, folder in folders.items() if folder.result.exists()}
