@@ -124,7 +124,7 @@ def judged(monkeypatch: pytest.MonkeyPatch) -> list[foreign.Pictures]:
 
     def compare(makers: Any, pictures: foreign.Pictures, config: Config, compute: Any) -> dict[str, Any]:
         seen.append(pictures)
-        return {"data": {"name": "photos", "fingerprint": pictures.images.fingerprint}}
+        return {"data": {"name": "photos", "fingerprint": pictures.images.fingerprint}, "backbones": {}}
 
     monkeypatch.setattr(foreign, "compare", compare)
     return seen

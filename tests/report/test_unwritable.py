@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from headstart.cli.commands import main
-from headstart.records import folder as folders
+from headstart.records import outputs
 from headstart.records.errors import RunError
 from headstart.report import frame, write_report
 
@@ -21,7 +21,7 @@ def test_a_read_only_run_is_refused_first(
     def read_only(path: Path) -> None:
         raise OSError(errno.EROFS, "Read-only file system")
 
-    monkeypatch.setattr(folders, "try_writing", read_only)
+    monkeypatch.setattr(outputs, "try_writing", read_only)
     with pytest.raises(SystemExit) as ended:
         main(["report", str(run)])
     assert ended.value.code == 2

@@ -223,7 +223,7 @@ def test_a_disk_that_takes_nothing_keeps_what_was_there(
         "select": ("select", finished, photos, "-n", 3, "--out", tmp_path / "folder"),
         "cache": ("pretrain", photos, "--out", tmp_path / "run", *SMALL),
     }
-    (tmp_path / "file.safetensors").write_bytes(b"old")
+    (tmp_path / "file.safetensors").write_bytes(b"old, of headstart")
     page = (finished / "report.html").read_bytes()
     before = {path: path.stat().st_mtime_ns for path in finished.rglob("*") if path.is_file()}
     monkeypatch.setenv("HEADSTART_CACHE", str(tmp_path / "cache"))

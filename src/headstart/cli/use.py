@@ -14,7 +14,7 @@ from headstart.use.settings import FinetuneSettings
 
 
 def evaluate(
-    backbone: Positional[Annotated[str, arg(metavar="RUN|FILE|torchvision:NAME|timm:NAME")]],
+    backbone: Positional[Annotated[str, arg(metavar="RUN|FILE|NETWORK")]],
     sources: Data = (),
     *,
     data: Annotated[tuple[str, ...], arg(metavar="DATA...")] = (),

@@ -155,6 +155,8 @@ def check_out(out: Path, overwrite: bool) -> None:
     """Raise InputError for a folder that takes no classifier: before a picture is read for it."""
     if (out / RESULT).exists() and not overwrite:
         raise InputError(f"{out} holds a finished classifier; replace it with --overwrite, or give another --out")
+    if runs.RunFolder(out).config.exists():
+        raise InputError(f"{out} holds a run, not a classifier; give another --out")
     check_results_folder(out, "classifier")
 
 
