@@ -134,7 +134,8 @@ def _lines(written: str) -> Iterator[str]:
 def test_no_line_is_wider_than_the_terminal(said: dict[str, list[str]], command: str) -> None:
     lines = said[command]
     assert lines[-1] == ("@@@ 2" if "photoz" in command or "accuraci" in command or "init" in command else "@@@ 0")
-    assert [line for line in lines if cell_len(line) > COLUMNS] == []
+    to_paste = "next: headstart "  # a command stays on one line, that it can be copied whole
+    assert [line for line in lines if cell_len(line) > COLUMNS and not line.startswith(to_paste)] == []
 
 
 def test_trainings_show_a_live_line(said: dict[str, list[str]]) -> None:

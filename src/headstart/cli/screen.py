@@ -239,7 +239,7 @@ def print_selection(found: Any, out: Path, within: Sequence[str]) -> None:
     labels = out / "label-next.csv"
     done(
         f"write labels into a column `label` of {labels}, then",
-        f"headstart finetune {shlex.join(within)} --data.labels {quote(str(labels))} --final --out clf",
+        f"headstart finetune {shlex.join(within)} --data.labels {quote(str(labels))} --final --out classifier",
         console,
     )
 
