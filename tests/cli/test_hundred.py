@@ -139,7 +139,7 @@ CASES: list[tuple[str, int, list[str]]] = [
     (f"{PRETRAIN} --config tabs.yaml", 2, ["tabs.yaml", "line 2"]),
     (f"{PRETRAIN} --config listed.yaml", 2, ["listed.yaml", "section"]),
     (f"{PRETRAIN} --config unknown.yaml", 2, ["unknown.yaml", "hiden_dim", "hidden_dim"]),
-    (f"{PRETRAIN} --config photos", 2, ["photos"]),
+    (f"{PRETRAIN} --config photos", 2, ["photos is a folder; give a file"]),
     # Networks and weights.
     (f"{PRETRAIN} --backbone.name resnet35", 2, ["resnet35", "resnet34"]),
     (f"{PRETRAIN} --backbone.name ResNet-18", 2, ["ResNet-18", "resnet18"]),
@@ -292,6 +292,7 @@ CASES: list[tuple[str, int, list[str]]] = [
     ("check photos photos/ring/01.png", 2, ["lies inside photos"]),
     ("check photos --data.limit 10", 2, ["data.limit is 10", "leave it out"]),
     ("embed run photos --data.limit 10 --out z.npz", 2, ["data.limit is 10"]),
+    ("embed run photos --data.statistics paper --out z.npz", 2, ["data.statistics is paper, but the run has train"]),
     ("search run photos --data.limit 10 --query q.png", 2, ["data.limit is 10"]),
     ("finetune run photos --data.limit 10 --out c", 2, ["data.limit is 10"]),
     ("predict clf photos --data.limit 10 --out p.csv", 2, ["data.limit is 10"]),

@@ -188,6 +188,21 @@ def test_labels_that_came_later_are_judged_by(root: Path, epochs: int) -> None:
     assert folder.result.stat().st_mtime_ns == done
 
 
+def test_a_run_begun_without_labels_takes_those_of_a_file(root: Path) -> None:
+    """Its backbone and split stay, and its settings name the file."""
+    shutil.rmtree(root / "run")
+    begun = extend(root, data={"labels": "none"})
+    assert begun.read_result()["data"]["labelled"] == 0
+    kept = [path.read_bytes() for path in (begun.backbone, begun.splits)]
+    names = [f"{kind}/{number:03}.png" for kind in "ab" for number in range(60)]
+    (root / "labels.csv").write_text("name,label\n" + "".join(f"{name},{name[0]}\n" for name in names))
+    later = {"labels": str(root / "labels.csv")}
+    result = extend(root, data=later).read_result()
+    assert (result["data"]["labelled"], result["probes"]["knn"]["n_test"]) == (120, 24)
+    assert [path.read_bytes() for path in (begun.backbone, begun.splits)] == kept
+    assert yaml.safe_load(begun.config.read_text())["data"]["labels"] == later["labels"]
+
+
 def test_a_killed_extension_goes_on_to_the_byte(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     change(root / "photos")
     whole = tmp_path / "whole"

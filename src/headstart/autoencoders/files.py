@@ -16,7 +16,7 @@ from headstart.engine.importers import autoencoder_state
 from headstart.engine.weights import save as write_weights
 from headstart.records.config import AutoencoderConfig
 from headstart.records.errors import InputError
-from headstart.records.files import expanded
+from headstart.records.files import expanded, unreadable
 from headstart.records.folder import RunFolder
 from headstart.records.names import AUTOENCODER_KINDS
 from headstart.records.seal import check_seal
@@ -115,7 +115,7 @@ def read(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         with safetensors.safe_open(path, framework="pt") as file:
             found = {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
     except OSError as error:
-        raise InputError(f"{path} cannot be read: {error.strerror or error}") from None
+        raise InputError(unreadable(path, error)) from None
     except (safetensors.SafetensorError, ValueError, RuntimeError) as error:
         raise InputError(f"{path} is not a whole safetensors file ({error}); copy it again or train it again") from None
     check_seal(path)

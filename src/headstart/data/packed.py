@@ -22,6 +22,7 @@ from headstart.data.parquet import in_parquet
 from headstart.data.source import Entry, Found, as_text
 from headstart.data.stacks import in_arrays
 from headstart.records.errors import InputError
+from headstart.records.files import unreadable
 from headstart.records.folder import MARK
 from headstart.records.text import number, printable
 
@@ -45,7 +46,7 @@ def in_packed(path: Path, labels: str) -> Found:
     try:
         found = readers[path.suffix.lower()]()
     except OSError as error:
-        raise InputError(f"{path} cannot be read: {error.strerror or error}") from None
+        raise InputError(unreadable(path, error)) from None
     if not found.entries and found.skipped:
         (name, reason), count = found.skipped[0], number(len(found.skipped), "picture")
         raise InputError(f"{path} holds {count}, none of which can be read ({printable(name)}: {reason})")

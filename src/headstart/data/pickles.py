@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from headstart.records.errors import InputError
+from headstart.records.files import unreadable
 from headstart.records.text import printable
 
 
@@ -24,7 +25,7 @@ def read_pickle(path: Path) -> dict[str, Any]:
             raise _RefusedError(f"a {type(content).__name__} in place of a dictionary")
         return {str(plain(k)): v.array() if isinstance(v, _Array) else v for k, v in content.items()}
     except OSError as error:
-        raise InputError(f"{path} cannot be read: {error.strerror}") from None
+        raise InputError(unreadable(path, error)) from None
     except _RefusedError as refused:
         raise InputError(f"{path} was refused: it asks for {refused}, which no CIFAR file needs") from None
     except Exception as error:  # a damaged pickle raises whatever it likes

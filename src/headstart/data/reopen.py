@@ -14,6 +14,7 @@ from headstart.engine.progress import say
 from headstart.records.config import Config, DataConfig
 from headstart.records.errors import InputError
 from headstart.records.located import places, reading
+from headstart.records.validation import option
 
 
 def check_reading(given: DataConfig, own: DataConfig, *sizes: int | None) -> None:
@@ -23,8 +24,10 @@ def check_reading(given: DataConfig, own: DataConfig, *sizes: int | None) -> Non
     """
     if given.size not in ("auto", own.size, *sizes):
         raise InputError(f"--data.size is {given.size}, but the run's backbone takes {sizes[0]} pixels; leave it out")
-    if given.normalize != own.normalize:
-        raise InputError(f"--data.normalize is {given.normalize}, but the run has {own.normalize}; leave it out")
+    for name in ("auto_size", "normalize", "statistics"):
+        ours, theirs = getattr(given, name), getattr(own, name)
+        if ours != theirs:
+            raise InputError(f"{option(f'data.{name}')} is {ours}, but the run has {theirs}; leave it out")
     check_same(given.range, own.range)
 
 

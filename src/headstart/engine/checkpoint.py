@@ -23,7 +23,7 @@ from headstart.engine.device import hosted
 from headstart.engine.progress import say
 from headstart.engine.signals import STOPPING
 from headstart.records.errors import InputError, Interrupted, RunError
-from headstart.records.files import opened, write
+from headstart.records.files import opened, unreadable, write
 from headstart.records.folder import Metrics, previous
 from headstart.records.schema import CHECKPOINT
 from headstart.records.validation import problem
@@ -190,7 +190,7 @@ def _read_one(path: Path) -> dict[str, Any] | None:
             file.seek(len(head))
             return _unpickled(file, path)
     except OSError as error:
-        raise InputError(f"{path} cannot be read: {error.strerror}") from None
+        raise InputError(unreadable(path, error)) from None
 
 
 def _unpickled(file: io.BufferedReader, path: Path) -> dict[str, Any]:

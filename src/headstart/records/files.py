@@ -64,8 +64,10 @@ def nearby(name: str | Path) -> str:
 
 
 def unreadable(path: str | Path, error: OSError) -> str:
-    """What is said of a file that cannot be read: that there is none, or the system's words."""
-    return missing(path) or f"{path} cannot be read: {error.strerror}"
+    """What is said of a file that cannot be read: that there is none, that it is a folder, or the system's words."""
+    if isinstance(error, IsADirectoryError):
+        return f"{path} is a folder; give a file"
+    return missing(path) or f"{path} cannot be read: {error.strerror or error}"
 
 
 def missing(name: str | Path, what: str = "file") -> str:

@@ -11,7 +11,7 @@ from typing import Any
 
 from headstart.records.config import Config, hash_of, load
 from headstart.records.errors import InputError
-from headstart.records.files import expanded, jsonl, missing, nearby, parse_json, read, read_json, write
+from headstart.records.files import expanded, jsonl, missing, nearby, parse_json, read, read_json, unreadable, write
 from headstart.records.outputs import check_output_folder, kind_of
 from headstart.records.schema import LINE, RESULT
 from headstart.records.seal import check_recorded
@@ -182,7 +182,7 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
     except FileNotFoundError:
         return []
     except OSError as error:
-        raise InputError(f"{path} cannot be read: {error.strerror}") from None
+        raise InputError(unreadable(path, error)) from None
     lines = []
     for number, text in enumerate(texts, 1):
         try:

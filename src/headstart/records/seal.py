@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from headstart.records.errors import InputError
-from headstart.records.files import opened
+from headstart.records.files import opened, unreadable
 
 SEAL = "blake2b"
 """Its name in the metadata of a safetensors file, which is text without spaces between its entries."""
@@ -58,7 +58,7 @@ def check_seal(path: str | Path) -> None:
             header, sealed = header_of(_text(file))
             whole = sealed is None or seal(header, iter(lambda: file.read(BLOCK), b"")) == sealed
     except OSError as error:
-        raise InputError(f"{path} cannot be read: {error.strerror}") from None
+        raise InputError(unreadable(path, error)) from None
     except (ValueError, RecursionError):  # no safetensors file: its reader says so
         return
     if not whole:

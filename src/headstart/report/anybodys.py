@@ -14,7 +14,7 @@ import pandas as pd
 
 from headstart.records.config import flatten
 from headstart.records.errors import InputError
-from headstart.records.files import expanded, missing
+from headstart.records.files import expanded, missing, unreadable
 from headstart.records.text import from_data_cell, printable
 from headstart.report import delimited, mlflow_runs, trackers
 from headstart.report import frame as study_frame
@@ -160,7 +160,7 @@ def _decoded(path: Path) -> str:
     try:
         return path.read_bytes().decode("utf-8-sig")
     except OSError as error:
-        raise InputError(f"{path} cannot be read: {error.strerror or error}") from None
+        raise InputError(unreadable(path, error)) from None
     except UnicodeDecodeError as error:
         row = error.object[: error.start].count(b"\n") + 1
         raise InputError(f"{path}, row {row} is not JSON: it must be text in UTF-8 ({error.reason})") from None

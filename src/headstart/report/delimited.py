@@ -13,6 +13,7 @@ from pathlib import Path
 import pandas as pd
 
 from headstart.records.errors import InputError
+from headstart.records.files import unreadable
 from headstart.records.text import number as counted
 from headstart.records.text import printable
 
@@ -129,7 +130,7 @@ def _text(path: Path) -> str:
     try:
         raw = path.read_bytes()
     except OSError as error:
-        raise InputError(f"{path} cannot be read: {error.strerror or error}") from None
+        raise InputError(unreadable(path, error)) from None
     known = next((words for start, words in SIGNATURES.items() if raw.startswith(start)), None)
     if known is not None:
         raise InputError(f"{path} is {known}")

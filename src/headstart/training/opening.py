@@ -260,8 +260,10 @@ def _compare(folder: RunFolder, prepared: Prepared, extend: bool) -> None:
     before, about = load(folder.config)
     check_given(config.backbone.weights, about)
     changed = differences(before, config)
-    if extend and config.contrastive.epochs >= before.contrastive.epochs:
-        changed.pop("contrastive.epochs", None)
+    if extend:  # other labels are new ones: that they differ is in the pictures' growth
+        changed.pop("data.labels", None)
+        if config.contrastive.epochs >= before.contrastive.epochs:
+            changed.pop("contrastive.epochs", None)
     if before.stages == "autoencoder":  # how a batch is cut is decided when SimCLR begins
         changed.pop("contrastive.chunk", None)
     pictures = ""
@@ -271,7 +273,8 @@ def _compare(folder: RunFolder, prepared: Prepared, extend: bool) -> None:
         elif folder.splits.exists() and not Splits.load(folder.splits, len(images)).same(prepared.splits):
             pictures = "the pictures themselves, in which --extend has carried the old split over"
     if changed or pictures:
-        found = ["more epochs"] * ("contrastive.epochs" in changed) + ["new pictures"] * bool(pictures)
+        found = ["more epochs"] * ("contrastive.epochs" in changed) + ["other labels"] * ("data.labels" in changed)
+        found += ["new pictures"] * (bool(pictures) and "data.labels" not in changed)
         more = f"; --extend allows {' and '.join(found)}" if found and not extend else ""
         others = "; ".join([f"{name}: {how}" for name, how in changed.items()] + [pictures] * bool(pictures))
         raise InputError(
