@@ -13,7 +13,9 @@ from rich.table import Table
 
 from headstart import autoencoders
 from headstart.data import images, splits
-from headstart.engine import checkpoint, device, progress, randomness
+from headstart.engine import device, progress, randomness
+from headstart.engine.checkpoint import Checkpoints
+from headstart.engine.stopping import stop_on_signals
 from headstart.records import files, presets
 from headstart.records import folder as runs
 from headstart.records.config import AutoencoderConfig
@@ -31,7 +33,7 @@ def train_one(
     if record.exists():
         return files.read_json(record)
     metrics = runs.Metrics(folder / f"{latent_dim}.jsonl")
-    saved = checkpoint.Checkpoints(folder / f"{latent_dim}.pt", metrics)
+    saved = Checkpoints(folder / f"{latent_dim}.pt", metrics)
     model = autoencoders.build(
         settings, parts[0][0].numel(), 512, latent_dim, randomness.generator(0, "autoencoder-init")
     )
@@ -70,7 +72,7 @@ def main(argv: list[str] | None = None) -> None:
     split = splits.make(pictures, paper.data)
     parts = tuple(pictures.squashed(part, 32) for part in (split.train, split.val, split.test))
     table = Table("latent size", "test MSE", "authors'", "ratio", "best epoch", "seconds", "precision")
-    with checkpoint.stop_on_signals():
+    with stop_on_signals():
         for latent_dim in options.latent_dims:
             found = train_one(latent_dim, parts, settings, compute, options.out)
             authors = AUTHORS.get(latent_dim)

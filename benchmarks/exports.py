@@ -1,6 +1,7 @@
 """Which networks torch's exporter gets right: one of each family, exported to ONNX and compared in onnxruntime.
 
-`python -m benchmarks exports [NAME ...]`. What fails here belongs into `headstart.use.export.NOT_ONNX`.
+`python -m benchmarks exports [NAME ...]`. What fails here has to be refused in
+`headstart/backbones/formats.py`.
 """
 
 import argparse

@@ -114,7 +114,7 @@ STATISTICS: list[tuple[Any, str]] = [
     (lambda: stats.clustered([1, 2, 3], ["a", "b"]), "a label for each"),
     (lambda: stats.clustered([1, 2, 3]), "one or two kinds of labels"),
     (lambda: stats.clustered([], []), "at least one difference"),
-    (lambda: stats.paired_t(None), "differences: None"),
+    (lambda: stats.clustered(None, ["a"]), "differences: None"),
     (lambda: stats.friedman([[1, 2, 3], [1, 2]]), "as many in every row"),
     (lambda: stats.iman_davenport("x"), "values: 'x'"),
     (lambda: stats.critical_difference(4, 0), "blocks is 0"),

@@ -271,19 +271,6 @@ def clustered(
     return Clustered(mean=mean, interval=(mean - half, mean + half), p=p, clusters=counts)
 
 
-def paired_t(differences: Sequence[float] | np.ndarray) -> float:
-    """p-value of Student's paired t test that independent `differences` have mean zero; nan for fewer than two, and
-    where one is missing (nan).
-
-    t = mean / (s / sqrt(n)) on n - 1 degrees of freedom (Student 1908).
-
-    >>> round(paired_t([1.0, 2.0, 3.0]), 4)
-    0.0742
-    """
-    x = _numbers(differences, "differences")
-    return clustered(x, np.arange(x.size)).p if x.size else float("nan")
-
-
 def friedman(values: Sequence[Sequence[float]] | np.ndarray) -> float:
     """p-value that k treatments have equal ranks over n blocks; `values` (n, k), more or less being better alike.
 

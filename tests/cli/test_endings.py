@@ -226,7 +226,7 @@ def test_check_where_no_picture_can_be_read_is_bad_input(
         (tmp_path / name).write_bytes(content)
     assert run("check", str(tmp_path), "--json", str(tmp_path / "found.json")) == 2
     said = capsys.readouterr()
-    assert "none of the 2 pictures can be read; a.png: " in said.err
+    assert "of 2 pictures none can be read; a.png: " in said.err
     assert len(json.loads((tmp_path / "found.json").read_text())["unreadable"]) == 2
     pictures(tmp_path / "more", 4)
     assert run("check", str(tmp_path)) == 0

@@ -1,16 +1,12 @@
 """Checkpoints: the previous one survives a torn write, flipped bytes are noticed, metrics are cut back."""
 
-import os
-import signal
-import subprocess
-import sys
 import tracemalloc
 from pathlib import Path
 
 import pytest
 import torch
 
-from headstart.engine import checkpoint
+from headstart.engine import checkpoint, stopping
 from headstart.engine.checkpoint import Checkpoints
 from headstart.records.errors import InputError, Interrupted, RunError
 from headstart.records.folder import Metrics
@@ -75,7 +71,7 @@ def test_stopping_saves_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     kept = opened(tmp_path, minutes=100)
     kept.after_step("autoencoder", lambda: {"step": 1})
     assert not kept.path.exists()
-    monkeypatch.setattr(checkpoint._Stop, "asked", True)
+    monkeypatch.setattr(stopping._Stop, "asked", True)
     with pytest.raises(Interrupted, match="same command"):
         kept.after_step("autoencoder", lambda: {"step": 2})
     state = opened(tmp_path).load("autoencoder")
@@ -154,50 +150,3 @@ def test_a_checkpoint_never_runs_code(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"checkpoint\.pt holds more than tensors"):
         opened(tmp_path)
     assert not (tmp_path / "ran").exists()
-
-
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
-def test_a_signal_during_work_without_a_state_is_an_interruption(number: signal.Signals) -> None:
-    with pytest.raises(Interrupted, match="goes on"), checkpoint.interrupted_by_signals("it goes on"):
-        signal.raise_signal(number)
-    assert signal.getsignal(number) is signal.SIG_DFL
-
-
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_so_it_is_within_a_training_that_saves(number: signal.Signals) -> None:
-    with checkpoint.stop_on_signals():
-        with pytest.raises(Interrupted, match="goes on"), checkpoint.interrupted_by_signals("it goes on"):
-            signal.raise_signal(number)
-        assert checkpoint.stop_requested()
-        with pytest.raises(Interrupted), checkpoint.interrupted_by_signals("came before"):
-            pytest.fail("work was begun after a stop was asked for")
-
-
-FLOODED = """
-import subprocess, sys
-from headstart.engine.checkpoint import stop_on_signals, stop_requested
-
-FLOOD = "import os, signal\\nfor i in range(20000): os.kill(os.getppid(), (signal.SIGTERM, signal.SIGUSR1)[i % 2])"
-with stop_on_signals():
-    sender = subprocess.Popen([sys.executable, "-c", FLOOD])
-    while sender.poll() is None:
-        pass
-    print(stop_requested())
-"""
-
-
-def test_signals_that_come_while_another_is_handled_block_nothing() -> None:
-    """A scheduler, or a launcher that dies, sends several: the handler of one waited for the lock of another's."""
-    found = subprocess.run([sys.executable, "-c", FLOODED], capture_output=True, text=True, timeout=300)
-    assert found.stdout == "True\n", found.stderr
-
-
-def test_a_callers_handler_stays() -> None:
-    seen: list[int] = []
-    before = signal.signal(signal.SIGTERM, lambda number, _: seen.append(number))
-    try:
-        with checkpoint.interrupted_by_signals("it goes on"):
-            os.kill(os.getpid(), signal.SIGTERM)
-        assert seen == [signal.SIGTERM]
-    finally:
-        signal.signal(signal.SIGTERM, before)

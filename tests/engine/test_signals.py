@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from headstart.engine import signals
-from headstart.engine.checkpoint import interrupted_by_signals
+from headstart.engine.stopping import interrupted_by_signals
 from headstart.records.errors import Interrupted
 
 ASKS = """

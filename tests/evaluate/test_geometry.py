@@ -66,7 +66,7 @@ def test_effective_rank_of_known_matrices(n: int, d: int) -> None:
 def test_spectrum_is_the_shares_of_variance() -> None:
     x = random(200, 12) * torch.arange(1, 13) + 7
     variances = np.sort(np.linalg.eigvalsh(np.cov(x.double().numpy().T)))[::-1]
-    shares = {int(k): share for k, share in geometry.spectrum(x)}
+    shares = {int(k): share for k, share in geometry.of_features(x.numpy())["spectrum"]}
     assert list(shares) == [1, 2, 4, 8, 12]
     for position, share in shares.items():
         assert share == pytest.approx(variances[position - 1] / variances.sum(), rel=1e-6)

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from headstart.evaluate.unlabelled import Figures, chosen, rankme, retrieval
+from headstart.evaluate.unlabelled import Figures, centred_rank, chosen, retrieval
 
 
 def test_retrieval_is_a_plain_loop() -> None:
@@ -18,15 +18,15 @@ def test_retrieval_is_a_plain_loop() -> None:
     assert retrieval(torch.cat([h[:12], 3 * h[:12]])) == 1
 
 
-def test_rankme_counts_directions() -> None:
+def test_centred_rank_counts_directions() -> None:
     directions = torch.linalg.qr(torch.randn(40, 40, dtype=torch.float64)).Q
     rows = torch.cat([directions[:6], -directions[:6]])
-    assert rankme(rows) == pytest.approx(6)
-    assert rankme(100 * rows + 7) == pytest.approx(6)
+    assert centred_rank(rows) == pytest.approx(6)
+    assert centred_rank(100 * rows + 7) == pytest.approx(6)
     s = torch.tensor([3.0, 1.0], dtype=torch.float64)
     p = s / s.sum()
     scaled = torch.cat([torch.diag(s), -torch.diag(s)])
-    assert rankme(scaled) == pytest.approx(math.exp(-float((p * p.log()).sum())))
+    assert centred_rank(scaled) == pytest.approx(math.exp(-float((p * p.log()).sum())))
 
 
 @pytest.mark.parametrize(

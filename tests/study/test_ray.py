@@ -18,8 +18,8 @@ from typing import Any
 import pytest
 
 from headstart import study
-from headstart.engine.checkpoint import interrupted_by_signals, stop_on_signals, stop_requested
 from headstart.engine.cluster import WAITS, cluster
+from headstart.engine.stopping import interrupted_by_signals, stop_on_signals, stop_requested
 from headstart.records import files
 from headstart.records.claim import Claim
 from headstart.records.errors import InputError, Interrupted, RunError
@@ -74,7 +74,7 @@ def test_smoke_is_identical_run_by_run_with_both_executors(tmp_path: Path) -> No
 CLUSTER = """
 import json, os, subprocess, sys
 from headstart.study import RayOptions
-from headstart.engine.checkpoint import interrupted_by_signals, stop_on_signals, stop_requested
+from headstart.engine.stopping import interrupted_by_signals, stop_on_signals, stop_requested
 from headstart.engine.cluster import cluster
 with cluster(RayOptions()) as ray:
     ray.get(ray.remote(lambda: None).remote())

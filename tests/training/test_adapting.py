@@ -214,10 +214,10 @@ def test_without_labels_the_pictures_judge(photos: Path, weights: Path, tmp_path
 def test_a_mixture_is_part_of_the_way() -> None:
     given = {"w": torch.tensor([0.0, 4.0]), "n": torch.tensor(3)}
     adapted = {"w": torch.tensor([2.0, 0.0]), "n": torch.tensor(7)}
-    assert torch.equal(keeping.mixed(given, adapted, 0.25)["w"], torch.tensor([0.5, 3.0]))
-    assert keeping.mixed(given, adapted, 0.25)["n"] == 7
-    assert torch.equal(keeping.mixed(given, adapted, 0.0)["w"], given["w"])
-    assert torch.equal(keeping.mixed(given, adapted, 1.0)["w"], adapted["w"])
+    assert torch.equal(keeping.interpolated(given, adapted, 0.25)["w"], torch.tensor([0.5, 3.0]))
+    assert keeping.interpolated(given, adapted, 0.25)["n"] == 7
+    assert torch.equal(keeping.interpolated(given, adapted, 0.0)["w"], given["w"])
+    assert torch.equal(keeping.interpolated(given, adapted, 1.0)["w"], adapted["w"])
 
 
 def test_grey_pictures_have_no_colour_to_change(

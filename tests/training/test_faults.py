@@ -373,7 +373,7 @@ def test_a_second_interrupt_stops_at_once(photos: Path, tmp_path: Path) -> None:
     """The first waits for the step and saves; here the step never ends."""
     program = (
         "import sys, time\n"
-        "from headstart.engine.checkpoint import stop_requested\n"
+        "from headstart.engine.stopping import stop_requested\n"
         "from headstart.training import step\n"
         "from headstart.cli.commands import main\n"
         "def one(*arguments):\n"

@@ -22,7 +22,7 @@ from headstart.engine.checkpoint import Checkpoints, _read_one
 from headstart.engine.device import Compute, choose
 from headstart.records.claim import identity
 from headstart.records.errors import InputError, Interrupted
-from headstart.use.classifier import Classifier, load_classifier, probabilities
+from headstart.use.classifier import Classifier, load_classifier, outputs
 from headstart.use.finetune import LABELS, draw_labels, finetune, fold_of, starts_of
 from headstart.use.fitting import Fit, Fitter, groups
 from headstart.use.load import Run
@@ -72,7 +72,7 @@ def test_the_reported_accuracy_is_that_of_the_saved_classifier(
     images = run.open_images(photos)
     test = splitting.make(images, run.config.data).test
     model, about = load_classifier(classifier)
-    p = torch.cat(list(probabilities(model, images, test, run.size, (run.mean, run.std), compute)))
+    p = torch.cat([p for p, _ in outputs(model, images, test, run.size, (run.mean, run.std), compute)])
     assert int((p.argmax(1).numpy() == images.labels[test]).sum()) == about["rows"][0]["correct"]
 
 
@@ -358,7 +358,7 @@ def test_predictions_are_safe_rows_of_the_most_probable_class(
     assert len(rows) == found.pictures == len(images)
     assert list(rows[0]) == ["name", "label", "probability", "distance", "unlike"]
     model, about = load_classifier(classifier)
-    p = torch.cat(list(probabilities(model, images, np.arange(len(rows)), run.size, (run.mean, run.std), compute)))
+    p = torch.cat([p for p, _ in outputs(model, images, np.arange(len(rows)), run.size, (run.mean, run.std), compute)])
     names = [about["classes"][i] for i in p.argmax(1)]
     assert [row["label"].removeprefix("'") for row in rows] == names
     assert [row["name"].removeprefix("'") for row in rows] == images.names

@@ -4,7 +4,7 @@ How they are trained stands in training/autoencoder.py.
 """
 
 from headstart.autoencoders.building import build, of_kind, register
-from headstart.autoencoders.files import SOURCES, assemble, find, load, read, save
+from headstart.autoencoders.files import SOURCES, assemble, find, load, save
 from headstart.autoencoders.kinds import NOISE
 from headstart.autoencoders.networks import Autoencoder, EmbeddingOnly, reconstruct, rows_at_once
 
@@ -18,7 +18,6 @@ __all__ = [
     "find",
     "load",
     "of_kind",
-    "read",
     "reconstruct",
     "register",
     "rows_at_once",

@@ -6,20 +6,18 @@ Nothing in a file can run.
 from pathlib import Path
 from typing import cast, get_args
 
-import safetensors
 import torch
 from torch import Tensor
 
 from headstart.autoencoders.building import of_kind
 from headstart.autoencoders.networks import Autoencoder, EmbeddingOnly
-from headstart.engine.importers import autoencoder_state
+from headstart.engine.importers import autoencoder_state, read_safetensors
 from headstart.engine.weights import save as write_weights
 from headstart.records.config import AutoencoderConfig
 from headstart.records.errors import InputError
-from headstart.records.files import expanded, unreadable
+from headstart.records.files import expanded
 from headstart.records.folder import RunFolder
 from headstart.records.names import AUTOENCODER_KINDS
-from headstart.records.seal import check_seal
 
 SOURCES = get_args(AutoencoderConfig.__annotations__["on"])
 
@@ -40,14 +38,14 @@ def load(path: str | Path) -> Autoencoder | EmbeddingOnly:
     Without a kind in the metadata, the paper's eight keys make an `mlp`; otherwise only the embedding layer is kept.
     Raises InputError naming the file when it cannot be read, is damaged, or its tensors are not what it says.
     """
-    return assemble(path, *read(path))
+    return assemble(path, *read_safetensors(path))
 
 
 def find(source: str) -> Autoencoder | EmbeddingOnly:
     """A finished autoencoder: our file or run, or what `importers` reads (whole where it is the paper's MLP)."""
     path = expanded(source)
     path = RunFolder(path).autoencoder if RunFolder(path).autoencoder.exists() else path
-    weights, metadata = read(path) if path.suffix == ".safetensors" else ({}, {})
+    weights, metadata = read_safetensors(path) if path.suffix == ".safetensors" else ({}, {})
     return assemble(path, weights if "kind" in metadata else autoencoder_state(path), metadata)
 
 
@@ -107,19 +105,6 @@ _MLP_KEYS = {
     for name in ("weight", "bias")
 }
 _LARGEST = 2**24
-
-
-def read(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """All tensors and the metadata of a safetensors file; nothing in it can run."""
-    try:
-        with safetensors.safe_open(path, framework="pt") as file:
-            found = {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
-    except OSError as error:
-        raise InputError(unreadable(path, error)) from None
-    except (safetensors.SafetensorError, ValueError, RuntimeError) as error:
-        raise InputError(f"{path} is not a whole safetensors file ({error}); copy it again or train it again") from None
-    check_seal(path)
-    return found
 
 
 def _shaped_as_said(path: str | Path, kind: str, weights: dict[str, Tensor], metadata: dict[str, str]) -> Autoencoder:

@@ -25,8 +25,6 @@ def check_exportable(backbone_name: str, format: str) -> None:
         raise InputError(f"{backbone_name} is timm's and has no counterpart in torchvision{other}")
     if format in ("timm", "hub") and backbone_name == plain and not TWINS.fullmatch(plain):
         raise InputError(f"{backbone_name} has no timm network with the same parameters{other}")
-    if format == "onnx" and plain in NOT_ONNX:
-        raise InputError(f"{backbone_name} cannot be exported as onnx: {NOT_ONNX[plain]}{other}")
 
 
 def exportable(backbone_name: str) -> tuple[Format, ...]:
@@ -36,11 +34,7 @@ def exportable(backbone_name: str) -> tuple[Format, ...]:
     plain = backbone_name.removeprefix(TIMM)
     twin = TWINS.fullmatch(plain)
     own: tuple[Format, ...] = ("torchvision",) if plain == backbone_name else ("timm", "hub")
-    return tuple(f for f in FORMATS if (plain not in NOT_ONNX if f == "onnx" else f in own or twin))
-
-
-NOT_ONNX: dict[str, str] = {}
-"""Networks that the exporter does not get right, with the reason (found by `benchmarks/exports.py`)."""
+    return tuple(f for f in FORMATS if f == "onnx" or f in own or twin)
 
 
 def loading_lines(

@@ -234,7 +234,7 @@ def check_given(weights: str, about: Mapping[str, Any]) -> None:
 
 
 def _fit(backbone: nn.Module, name: str, tensors: Mapping[str, Tensor], where: str) -> tuple[dict[str, Tensor], str]:
-    """A state dict under the network's own names (whose values `state_dicts.check` judges), and what was read.
+    """A state dict under the network's own names (whose values `state_dicts.check_values` judges), and what was read.
 
     It may be wrapped, under another implementation's names, with heads, or of a vision transformer's other size.
     """

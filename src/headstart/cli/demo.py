@@ -12,9 +12,9 @@ import yaml
 
 from headstart import autoencoders, data, report
 from headstart.data import splits as splitting
-from headstart.engine.checkpoint import give_way
 from headstart.engine.device import checked_threads, named
 from headstart.engine.progress import say
+from headstart.engine.stopping import give_way
 from headstart.records import files
 from headstart.records import folder as runs
 from headstart.records.claim import owned

@@ -45,7 +45,7 @@ def check(
     Patient(highlight=False).print(found.table())
     if found.pictures == len(found.unreadable):
         name, why = found.unreadable[0]
-        raise InputError(f"none of the {number(found.pictures, 'picture')} can be read; {name}: {why}")
+        raise InputError(f"of {number(found.pictures, 'picture')} none can be read; {name}: {why}")
     own, usual = (to_dict(Config(data=replace(one, sources=())))["data"] for one in (data, DataConfig()))
     given = shlex.join([*sources, *typed(own, usual, "data."), *with_plugins(plugin)])
     done(

@@ -18,6 +18,7 @@ from headstart.data.source import Entry, Picture, Source, make
 from headstart.records.errors import InputError
 from headstart.records.files import expanded
 from headstart.records.names import HUB
+from headstart.records.text import not_used
 
 EXTRA = "needs Hugging Face's datasets; install it with `pip install 'headstart[datasets]'`"
 
@@ -38,7 +39,7 @@ def on_hub(source: str) -> Source:
             entries.append(Entry(f"{name}/{row:07d}", picture, told, official))
             none += [value] if told is None else []
         if others:
-            notes.append(f"{source}, {name}: column{'s' if len(others) > 1 else ''} {', '.join(others)} not used")
+            notes.append(f"{source}, {name}: {not_used('column', others)}")
     if not entries:
         raise InputError(f"{source} holds no pictures: it has no rows")
     labels, minus = without_minus_one([entry.label for entry in entries])

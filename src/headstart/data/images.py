@@ -1,7 +1,7 @@
 """Every source becomes one `Images`: decoded once, in parallel, then held in memory or memory-mapped.
 
 Comes in: `config.data`. Goes out: uint8 pictures with their own sizes, names, labels and official split. SimCLR's crop
-reads pictures at their native size, everything else squashed to a square, as in the authors' runs (docs/the-paper.md).
+reads pictures at their native size, everything else squares (`data.resize`; docs/the-paper.md).
 """
 
 import hashlib
@@ -23,7 +23,7 @@ from headstart.engine.progress import say
 from headstart.records.config import DataConfig
 from headstart.records.errors import InputError, RunError
 from headstart.records.levels import Levels, shown
-from headstart.records.text import printable
+from headstart.records.text import number, printable
 
 TOLERATED = 10
 """So many bad files never stop a run; beyond them `data.max_skipped` counts."""
@@ -107,8 +107,8 @@ class Images:
         return torch.from_numpy(np.concatenate(parts) if parts else np.empty(0, np.uint8))
 
     def squashed(self, indices: Any, size: int) -> torch.Tensor:
-        """Un-augmented pictures, uint8 (N, 3, size, size), squashed to the square as torchvision's
-        `Resize((size, size))` does it on the PIL picture (antialiased bilinear).
+        """Un-augmented pictures, uint8 (N, 3, size, size), made squares as `data.resize` says: `squash` as
+        torchvision's `Resize((size, size))` does it on the PIL picture (antialiased bilinear).
 
         Exact, byte for byte, at the training size the pictures were opened for and for pictures kept at their native
         size. At another size, of pictures that were reduced, it is computed from the reduced ones.
@@ -272,7 +272,7 @@ def check_skipped(skipped: Sequence[tuple[str, str]], readable: int, max_skipped
     """Raise InputError where too many pictures were set aside beside those that can be read."""
     bad, total = len(skipped), len(skipped) + readable
     if not readable:
-        raise InputError(f"none of the {total} pictures can be read ({_some(skipped)})")
+        raise InputError(f"of {number(total, 'picture')} none can be read ({_some(skipped)})")
     if bad > TOLERATED and bad > max_skipped * total:
         raise InputError(
             f"{bad} of {total} pictures cannot be read, more than data.max-skipped {max_skipped:g} allows "

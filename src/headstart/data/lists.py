@@ -17,7 +17,7 @@ from headstart.data.source import Entry, Found, Source, relabel
 from headstart.data.table import TableRow, read_table
 from headstart.records.errors import InputError
 from headstart.records.files import expanded
-from headstart.records.text import printable
+from headstart.records.text import number, printable
 
 LISTS = (".txt", ".csv", ".tsv")
 """Endings of files that list pictures."""
@@ -51,8 +51,8 @@ def in_list(path: Path) -> Found:
         raise InputError(f"{path} names no pictures{empty}; a line each is needed, with its path")
     if not entries:
         raise InputError(
-            f"none of the {len(skipped)} pictures in {path} exist; paths are relative to its folder, so the first was "
-            f"looked for at {printable(_short(os.path.join(path.parent.absolute(), named[0])))} "
+            f"of {number(len(skipped), 'picture')} in {path} none exists; paths are relative to its folder, so the "
+            f"first was looked for at {printable(_short(os.path.join(path.parent.absolute(), named[0])))} "
             f"({_located(path.parent, named[0])[2]})" + _label_behind(path, named[0])
         )
     return Found(list(entries.values()), skipped, table.notes)
@@ -131,7 +131,7 @@ def labelled_by(path: Path, source: Source) -> Source:
             raise _disagreement(path, before, row)
     if not chosen:
         raise InputError(
-            f"none of the {missing} names in {path} is a picture of DATA: it names "
+            f"of {number(missing, 'name')} in {path} none is a picture of DATA: it names "
             f"{printable(_short(table.rows[0].name)) if missing else 'none'}, DATA holds {printable(source.names[0])}"
         )
     notes = [*table.notes]

@@ -17,6 +17,7 @@ from headstart.data.labels import class_name, key, label_columns, none_said, wit
 from headstart.data.source import Entry, Found
 from headstart.data.table import PATHS, SPLITS, split_kind
 from headstart.records.errors import InputError
+from headstart.records.text import not_used
 
 AT_ONCE = 16 * 2**20
 """Bytes of pictures, about, that are read from a parquet file at once."""
@@ -170,7 +171,7 @@ class _Columns:
         label = next((rest[i] for i in label_columns(rest)), classes[0] if len(classes) == 1 else "")
         split = next((name for name in rest if name != label and key(name) in SPLITS), "")
         others = [name for name in rest if name not in (label, split)]
-        notes = [f"column{'s' if len(others) > 1 else ''} {', '.join(others)} not used"] if others else []
+        notes = [not_used("column", others)] if others else []
         return cls(pictures, label, split, _names(said.get(label, {})), notes)
 
 

@@ -25,28 +25,20 @@ FONT_SIZE = 11
 TITLE_SIZE = 14
 
 
-def sheet(
-    rows: Sequence[Sequence[np.ndarray]], captions: Sequence[Sequence[str]] | None = None, scale: int = 1
-) -> bytes:
+def sheet(rows: Sequence[Sequence[np.ndarray]], scale: int = 1) -> bytes:
     """A PNG of rows of equally large pictures on white.
 
     Args:
         rows: pictures (S, S, 3) uint8; rows may differ in length.
-        captions: a short text under each picture.
         scale: each pixel becomes scale x scale.
     """
     side = rows[0][0].shape[0] * scale
-    cell_width, cell_height = side + GAP, side + GAP + (CAPTION if captions else 0)
-    columns = max(len(row) for row in rows)
-    canvas = Image.new("RGB", (columns * cell_width + GAP, len(rows) * cell_height + GAP), "white")
-    draw = ImageDraw.Draw(canvas)
+    cell, columns = side + GAP, max(len(row) for row in rows)
+    canvas = Image.new("RGB", (columns * cell + GAP, len(rows) * cell + GAP), "white")
     for r, row in enumerate(rows):
         for c, picture in enumerate(row):
-            left, top = GAP + c * cell_width, GAP + r * cell_height
             image = Image.fromarray(picture).resize((side, side), Image.Resampling.NEAREST)
-            canvas.paste(image, (left, top))
-            if captions:
-                draw.text((left, top + side + 1), _shortened(captions[r][c], side), fill="black", font=font(FONT_SIZE))
+            canvas.paste(image, (GAP + c * cell, GAP + r * cell))
     return png(canvas)
 
 

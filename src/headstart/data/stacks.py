@@ -14,6 +14,7 @@ from headstart.data.labels import as_label, is_label, key, label_columns, none_s
 from headstart.data.source import Entry, Found
 from headstart.records.arrays import in_words
 from headstart.records.errors import InputError
+from headstart.records.text import not_used
 
 Arrays = dict[str, np.ndarray]
 _PARTS = {"train": "train", "validation": "val", "valid": "val", "val": "val", "test": "test"}
@@ -120,8 +121,8 @@ class _Labels:
     def notes(self) -> list[str]:
         """What was guessed, and what is not used."""
         unused = [name for name in self._arrays if name not in self._used]
-        some = f"array{'s' if len(unused) > 1 else ''} {', '.join(unused)} not used"
-        return [f"{self._path.name}: {note}" for note in [*self._said, *[some] * bool(unused)]]
+        some = [not_used("array", unused)] if unused else []
+        return [f"{self._path.name}: {note}" for note in [*self._said, *some]]
 
     def _texts(self, name: str, array: np.ndarray) -> list[str | None]:
         flat = array.reshape(-1) if array.ndim == 1 or array.shape[1:] == (1,) else None

@@ -110,6 +110,14 @@ def sent(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
     return tensor.to(device) if waits else tensor.pin_memory().to(device, non_blocking=True)
 
 
+def zscored(pictures: torch.Tensor, mean: torch.Tensor | None, std: torch.Tensor | None) -> torch.Tensor:
+    """uint8, or float from 0 to 1, (N, 3, S, S) -> float32 in [0, 1], Z-scored where mean and std (3,) are given."""
+    x = pictures.float() if pictures.is_floating_point() else pictures.float() / 255
+    if mean is None or std is None:
+        return x
+    return (x - sent(mean, x.device)[:, None, None]) / sent(std, x.device)[:, None, None]
+
+
 def sent_together(tensors: Sequence[torch.Tensor], device: torch.device) -> list[torch.Tensor]:
     """As `sent`, of several tensors: to a GPU in one copy, of which each is a part."""
     if device.type != "cuda":

@@ -17,7 +17,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from headstart.records.errors import InputError
-from headstart.records.files import expanded, missing
+from headstart.records.files import expanded, missing, unreadable
 from headstart.records.seal import check_seal
 
 AutoencoderSource = str | Path | nn.Module | Mapping[str, Tensor]
@@ -78,7 +78,7 @@ def read_tensors(path: str | Path) -> dict[str, Tensor]:
     _refuse_other_kinds(path, start)
     # DINO's, MAE's and many scripts' checkpoints hold their options: a Namespace has attributes, and no code to run.
     with torch.serialization.safe_globals([argparse.Namespace]):
-        found = _unwrapped(_read_safetensors(path) if start[8:9] == b"{" else _read_pickle_as_data(path))
+        found = _unwrapped(read_safetensors(path)[0] if start[8:9] == b"{" else _read_pickle_as_data(path))
     if not found:
         raise InputError(f"{path} holds no tensors; a state dict (parameter names and tensors) is needed")
     for name, tensor in found.items():
@@ -107,6 +107,19 @@ def _refuse_other_kinds(path: Path, start: bytes) -> None:
         f"{path} is no weights file (.safetensors, .pt, .pth, .ckpt), or a damaged one: it begins with the bytes "
         f"{start[:8].hex(' ')}"
     )
+
+
+def read_safetensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """All tensors and the metadata of a safetensors file; nothing in it can run."""
+    try:
+        with safe_open(path, framework="pt", device="cpu") as file:
+            found = {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
+    except OSError as error:
+        raise InputError(unreadable(path, error)) from None
+    except (SafetensorError, ValueError, RuntimeError) as error:
+        raise InputError(f"{path} is not a whole safetensors file ({error}); copy it again or make it again") from None
+    check_seal(path)
+    return found
 
 
 def read_metadata(path: str | Path) -> dict[str, str]:
@@ -188,16 +201,6 @@ def autoencoder_state(source: AutoencoderSource) -> dict[str, Tensor]:
     if not (weight.isfinite().all() and bias.isfinite().all()):
         raise InputError(f"{where}: the embedding layer holds values that are not finite numbers")
     return state
-
-
-def _read_safetensors(path: Path) -> dict[str, Tensor]:
-    try:
-        with safe_open(path, framework="pt", device="cpu") as file:
-            found = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
-    except (SafetensorError, OSError) as error:
-        raise InputError(f"{path} is not a readable safetensors file: {error}") from None
-    check_seal(path)
-    return found
 
 
 def _read_pickle_as_data(path: Path) -> object:

@@ -1,6 +1,6 @@
 """Representations h of un-augmented pictures, batch by batch (paper 3.6).
 
-Comes in: a backbone and pictures. Goes out: float32 (N, num_features). Pictures are squashed to the square, scaled to
+Comes in: a backbone and pictures. Goes out: float32 (N, num_features). Pictures are made squares, scaled to
 [0, 1] and Z-scored as in training; the next batch is read while the device works on this one.
 """
 

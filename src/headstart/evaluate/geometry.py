@@ -82,15 +82,11 @@ def _spread(x: Tensor) -> Tensor:
     return 2 * (n * lengths.sum() - x.sum(0).square().sum()) / max(n * (n - 1), 1)
 
 
-def repetition(x: Tensor) -> float:
+def _repetition(x: Tensor) -> Tensor:
     """Mean squared correlation between different features: 0 (none) to 1 (all are one, up to scale and sign).
 
     x: (N, d). A feature that does not vary correlates with none; 0 for one feature.
     """
-    return float(_repetition(_where_doubles_are(x)))
-
-
-def _repetition(x: Tensor) -> Tensor:
     x = F.normalize(_centred(x), dim=0)
     d = x.shape[1]
     return (x.T @ x).square().fill_diagonal_(0).sum() / max(d * (d - 1), 1)
@@ -104,15 +100,8 @@ def effective_rank(x: Tensor) -> float:
     return spectra.rank_of(_squared_singular_values(x).sqrt())
 
 
-def spectrum(x: Tensor) -> list[list[float]]:
-    """Shares of the variance along principal directions 1, 2, 4, 8, ..., as [position, share], largest first.
-
-    x: (N, d).
-    """
-    return _in_short(_squared_singular_values(_centred(x)))
-
-
 def _in_short(variances: Tensor) -> list[list[float]]:
+    """Shares of the variance along principal directions 1, 2, 4, 8, ..., as [position, share], largest first."""
     shares = variances / variances.sum().clamp_min(1e-300)
     positions = sorted({min(2**i, len(shares)) for i in range(len(shares).bit_length() + 1)})
     return [[position, float(shares[position - 1])] for position in positions]

@@ -12,6 +12,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+EPOCHS, BATCH, LR, PATIENCE, FACTOR, THRESHOLD = 50, 32, 1e-3, 10, 0.1, 1e-4
+"""The authors' training of a linear probe (paper 3.6; docs/the-paper.md); the last three are ReduceLROnPlateau's."""
+
 
 def principal_axes(x: Tensor) -> tuple[Tensor, Tensor]:
     """Directions (F, r) in columns along which the rows of `x` (n, F) vary, and mean squares (r,) along them.
@@ -116,18 +119,11 @@ def sgd(
     y_val: Tensor,
     start: tuple[Tensor, Tensor],
     order: Callable[[int], Tensor],
-    *,
-    epochs: int = 50,
-    batch_size: int = 32,
-    lr: float = 1e-3,
-    patience: int = 10,
-    factor: float = 0.1,
-    threshold: float = 1e-4,
 ) -> SgdFit | None:
     """Plain minibatch SGD with the authors' schedule and checkpoint rule (paper 3.6; docs/the-paper.md).
 
-    The learning rate falls by `factor` when the last minibatch's training loss has not come below
-    (1 - threshold) times its best for more than `patience` epochs, as torch's ReduceLROnPlateau does; the
+    The learning rate falls by FACTOR when the last minibatch's training loss has not come below
+    (1 - THRESHOLD) times its best for more than PATIENCE epochs, as torch's ReduceLROnPlateau does; the
     weights of the lowest validation loss are kept.
 
     The gradient of softmax cross-entropy is written out, and the bias is a weight on a constant feature: the
@@ -148,9 +144,10 @@ def sgd(
     best: SgdFit | None = None
     lowest_val = lowest_train = float("inf")
     bad_epochs = 0
-    for epoch in range(epochs):
+    lr = LR
+    for epoch in range(EPOCHS):
         permutation = order(epoch)
-        batches = zip(x[permutation].split(batch_size), targets[permutation].split(batch_size), strict=True)
+        batches = zip(x[permutation].split(BATCH), targets[permutation].split(BATCH), strict=True)
         for features, target in batches:
             logits = features @ w
             error = torch.softmax(logits, dim=1).sub_(target)
@@ -160,10 +157,10 @@ def sgd(
         if val_loss < lowest_val:
             lowest_val = val_loss
             best = SgdFit(epoch + 1, val_loss, w[:-1].clone(), w[-1].clone())
-        if train_loss < lowest_train * (1 - threshold):
+        if train_loss < lowest_train * (1 - THRESHOLD):
             lowest_train, bad_epochs = train_loss, 0
         else:
             bad_epochs += 1
-        if bad_epochs > patience:
-            lr, bad_epochs = lr * factor, 0
+        if bad_epochs > PATIENCE:
+            lr, bad_epochs = lr * FACTOR, 0
     return best

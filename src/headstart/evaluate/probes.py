@@ -220,10 +220,10 @@ def paper(task: Task) -> Result:
         raise LeftOut("its loss was not finite in any epoch; the raw features are too large for its learning rate")
     scores = _scatter(x[test] @ fit.weights + fit.biases, present, len(task.classes))
     return _single(task, scores, present[y[test]]) | {
-        "epochs": 50,
-        "lr": 1e-3,
-        "batch_size": 32,
-        "steps_per_epoch": math.ceil(len(train) / 32),
+        "epochs": logistic.EPOCHS,
+        "lr": logistic.LR,
+        "batch_size": logistic.BATCH,
+        "steps_per_epoch": math.ceil(len(train) / logistic.BATCH),
         "n_train": len(train),
         "n_val": len(val),
         "best_epoch": fit.epoch,

@@ -94,7 +94,7 @@ class Figures:
 
     Attributes:
         retrieval: share of held-out views whose nearest among the other views is their own picture's.
-        rankme: effective rank of the training pictures' features.
+        rankme: effective rank (RankMe) of the training pictures' features less their mean.
     """
 
     retrieval: float
@@ -130,7 +130,7 @@ def retrieval(h: Tensor) -> float:
     return float(torch.stack(found).mean())
 
 
-def rankme(features: Tensor) -> float:
+def centred_rank(features: Tensor) -> float:
     """exp of the entropy of the normalised singular values of centred features (N, F)."""
     values = torch.linalg.svdvals((features - features.mean(dim=0)).double())
     share = values / values.sum().clamp_min(1e-300)

@@ -32,6 +32,7 @@ from headstart.records.names import (
     OptimizerName,
     ProbeName,
     Stem,
+    from_embedding,
 )
 from headstart.records.unhashed import NOT_HASHED, YOUNGER
 from headstart.records.validation import (
@@ -196,8 +197,7 @@ class HeadConfig:
     @property
     def needs_autoencoder(self) -> bool:
         """Whether this head is built from an embedding layer."""
-        made_from_it = ("autoencoder", "spectrum", "shuffled")
-        return self.init in made_from_it or self.pretrained == "all" or self.output_init in made_from_it
+        return self.pretrained == "all" or from_embedding(self.init) or from_embedding(self.output_init)
 
 
 @settings("augment")
@@ -274,6 +274,11 @@ class ContrastiveConfig:
     def warmup(self) -> float:
         """Epochs of linear warm-up."""
         return min(10.0, self.epochs / 10) if self.warmup_epochs is None else self.warmup_epochs
+
+
+def default_learning_rate(optimizer: object, batch_size: int) -> float:
+    """The peak that follows where `contrastive.lr` is unset: 0.3 B / 256 (paper 3.5; AdamW: 0.001 B / 256)."""
+    return (0.001 if optimizer == "adamw" else 0.3) * batch_size / 256
 
 
 @settings("vicreg")

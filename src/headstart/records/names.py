@@ -123,6 +123,12 @@ HEAD_INITS = Names(
     ),
 )
 
+
+def from_embedding(init: str | None) -> bool:
+    """Whether a layer of this init is made from an autoencoder's embedding layer."""
+    return init is not None and init in HEAD_INITS and HEAD_INITS[init].from_embedding
+
+
 HEAD_KINDS = Names(
     "head.kind",
     Choice(name="mlp", help="the paper's: Linear, activation, Linear", make="headstart.heads.kinds:mlp"),

@@ -52,7 +52,7 @@ def seal_of(path: str | Path) -> str | None:
 
 def check_seal(path: str | Path) -> None:
     """Raise InputError where a file's bytes are no longer those that were sealed; one without a seal passes, as files
-    of other programs and of before 0.2 are."""
+    of other programs and of older versions are."""
     try:
         with opened(path) as file:
             header, sealed = header_of(_text(file))

@@ -54,6 +54,11 @@ def number(n: int, what: str) -> str:
     return f"{n:,} {what}{'' if n == 1 else 'es' if what.endswith('s') else 's'}"
 
 
+def not_used(what: str, names: Sequence[str]) -> str:
+    """`column a not used`, `columns a, b not used`."""
+    return f"{what}{'s' if len(names) > 1 else ''} {', '.join(names)} not used"
+
+
 def be(n: int) -> str:
     """What follows `number`: `1 picture is`, `2 pictures are`."""
     return "is" if n == 1 else "are"

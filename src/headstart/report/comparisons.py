@@ -141,14 +141,12 @@ class Comparison:
         return self.decision.verdict
 
 
-def decide(
-    pairings: Sequence[Pairing], values: np.ndarray, n_test: np.ndarray | None = None, measure: Measure = POINTS
-) -> list[Decision]:
+def decide(pairings: Sequence[Pairing], values: np.ndarray, n_test: np.ndarray | None = None) -> list[Decision]:
     """Test every pairing on `values` (one for each row of the table), corrected within its family.
 
     `n_test` (pictures each accuracy was judged on; nan where unknown) says how coarse the accuracies are.
     """
-    return corrected(pairings, [test(p, values, n_test, measure) for p in pairings])
+    return corrected(pairings, [test(p, values, n_test, POINTS) for p in pairings])
 
 
 def test(pairing: Pairing, values: np.ndarray, n_test: np.ndarray | None, measure: Measure) -> Clustered:

@@ -21,7 +21,7 @@ from headstart.records.errors import InputError
 from headstart.records.files import expanded, missing, read_json, read_yaml
 from headstart.records.folder import RunFolder, read_metrics
 from headstart.records.grid import grid_of, unplanned
-from headstart.records.names import ACTIVATIONS, HEAD_INITS, PROBES, SETS
+from headstart.records.names import ACTIVATIONS, HEAD_INITS, PROBES, SETS, from_embedding
 from headstart.records.schema import CONFIG, FAILED, NAMES, RECORD
 from headstart.records.text import printable
 from headstart.records.unhashed import YOUNGER
@@ -30,7 +30,6 @@ from headstart.report.labels import (
     PROJECTORS,
     head_label,
     head_parts,
-    needs_autoencoder,
 )
 from headstart.report.settings import counted, places, varying
 from headstart.report.variants import label_heads, variant
@@ -316,9 +315,9 @@ def _first_layer(result: Mapping[str, Any], config: Mapping[str, Any], dataset: 
     setting. Heads without an autoencoder share the draw of their seed and size in the same way.
     """
     stated = (result.get("imported") or {}).get("autoencoder") or config.get("autoencoder", {}).get("weights")
-    if stated and needs_autoencoder(result["head"]["init"]):
+    if stated and from_embedding(result["head"]["init"]):
         return str(stated)
-    settings = config.get("autoencoder") or {} if needs_autoencoder(result["head"]["init"]) else {}
+    settings = config.get("autoencoder") or {} if from_embedding(result["head"]["init"]) else {}
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode()).hexdigest()[:8]
     own = f"{dataset} h{result['head']['hidden_dim']} seed {config.get('seed', 0)}"
     if pictures := (result.get("data") or {}).get("fingerprint"):

@@ -43,11 +43,6 @@ def name_of_head(label: str) -> str:
     return f"{label.rpartition('-')[2]} {named}"
 
 
-def needs_autoencoder(init: str) -> bool:
-    """Whether a head of this init is made from an autoencoder's embedding layer."""
-    return init in HEAD_INITS and HEAD_INITS[init].from_embedding
-
-
 def named_comparisons(compare: Sequence[Any]) -> dict[Any, int]:
     """What study.yaml's `compare` names, with its place: a factor, a setting, or two heads (a frozenset).
 

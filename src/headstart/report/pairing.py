@@ -11,7 +11,7 @@ from typing import Any
 
 import pandas as pd
 
-from headstart.records.names import HEAD_INITS
+from headstart.records.names import HEAD_INITS, from_embedding
 from headstart.report.frame import COLUMNS
 from headstart.report.labels import (
     FACTORS,
@@ -20,7 +20,6 @@ from headstart.report.labels import (
     head_parts,
     name_of_head,
     named_comparisons,
-    needs_autoencoder,
 )
 from headstart.report.matching import Pairing, matched, scopes, sharing
 from headstart.report.settings import in_words, places
@@ -104,7 +103,7 @@ def _match(runs: pd.DataFrame, factor: str, a: Any, b: Any) -> pd.DataFrame:
     keys += [f for f in (*FACTORS, "normalized") if f not in (factor, "head")]
     runs = runs.assign(dataset=sets_of(runs, factor))
     one, two = runs[runs[factor] == a], runs[runs[factor] == b]
-    a_has, b_has = (all(map(needs_autoencoder, rows["init"].unique())) for rows in (one, two))
+    a_has, b_has = (all(map(from_embedding, rows["init"].unique())) for rows in (one, two))
     both_have, shared = a_has and b_has, set(one["autoencoder"]) & set(two["autoencoder"])
     if both_have and shared:
         keys.append("autoencoder")
@@ -118,7 +117,7 @@ def _match(runs: pd.DataFrame, factor: str, a: Any, b: Any) -> pd.DataFrame:
 
 def _pairing(factor: str, a: str, b: str, within: str, dataset: str | None, family: str, rows: pd.DataFrame) -> Pairing:
     seeds, draws = sharing(rows)
-    has = any(needs_autoencoder(head_parts(head)[0]) for head in ((a, b) if factor == "head" else (within,)))
+    has = any(from_embedding(head_parts(head)[0]) for head in ((a, b) if factor == "head" else (within,)))
     thing = "autoencoder" if has else "first-layer draw"
     words = {level: _said(factor, level) for level in (a, b)}
     return Pairing(

@@ -10,12 +10,12 @@ from typing import Any
 
 import pandas as pd
 
-from headstart.records.config import decides, flatten
+from headstart.records.config import decides, default_learning_rate, flatten
 from headstart.records.names import OBJECTIVES
 from headstart.report.variants import VARIANTS
 
-OF_HEADS = {"seed", *(f"head.{name}" for name in ("init", "frozen", "activation", "hidden_dim", "output_dim"))}
-OF_HEADS |= {*VARIANTS}
+HEAD_SETTINGS = {"seed", *(f"head.{name}" for name in ("init", "frozen", "activation", "hidden_dim", "output_dim"))}
+HEAD_SETTINGS |= {*VARIANTS}
 """Settings that a run's head, its columns and its place in a table tell."""
 
 SHOWN = {
@@ -37,7 +37,7 @@ def counted(config: Mapping[str, Any]) -> dict[str, str]:
     return {
         name: str(value)
         for name, value in values.items()
-        if decides(name, value) and name not in OF_HEADS and name != "data.normalize"
+        if decides(name, value) and name not in HEAD_SETTINGS and name != "data.normalize"
     }
 
 
@@ -46,8 +46,7 @@ def _lr_follows(values: Mapping[str, Any]) -> bool:
     lr, batch = values.get("contrastive.lr"), values.get("contrastive.batch_size")
     if not isinstance(lr, (int, float)) or not isinstance(batch, int):
         return False
-    base = 0.001 if values.get("contrastive.optimizer") == "adamw" else 0.3
-    return math.isclose(lr, base * batch / 256, rel_tol=1e-6)
+    return math.isclose(lr, default_learning_rate(values.get("contrastive.optimizer"), batch), rel_tol=1e-6)
 
 
 def varying(sets: Sequence[str], settings: Sequence[Mapping[str, str]]) -> list[str]:

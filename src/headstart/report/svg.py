@@ -111,7 +111,7 @@ class Drawing:
     parts: list[str] = field(default_factory=list)
 
     def line(self, x1: float, y1: float, x2: float, y2: float, kind: str) -> None:
-        """A straight line of a class: axis, rule, zero, interval, whisker."""
+        """A straight line of a class: axis, rule, zero, interval."""
         self.parts.append(f'<line class="{kind}" x1="{_at(x1)}" y1="{_at(y1)}" x2="{_at(x2)}" y2="{_at(y2)}"/>')
 
     def text(self, x: float, y: float, text: str, kind: str = "label", anchor: str = "start") -> None:
@@ -159,13 +159,12 @@ class Drawing:
             self.text(left - 6, axis(tick) + 4, number(tick), "small", "end")
         self.text(0, axis.end - 10, label, "small")
 
-    def legend(self, y: float, entries: Sequence[tuple[str, "Look"]]) -> float:
-        """Marks with their names, two a line; returns the y below them."""
+    def legend(self, y: float, entries: Sequence[tuple[str, "Look"]]) -> None:
+        """Marks with their names, two a line."""
         for i, (name, look) in enumerate(entries):
             x, at = (i % 2) * self.width / 2, y + (i // 2) * 18
             self.mark(x + 6, at - 4, look)
             self.text(x + 16, at, name, "small")
-        return y + ceil(len(entries) / 2) * 18
 
     def inline(self) -> str:
         """For the page, which has the colours."""

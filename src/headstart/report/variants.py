@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from headstart.records.config import flatten
+from headstart.records.names import from_embedding
 from headstart.report.labels import (
     PROJECTORS,
     RELEASED,
     head_label,
-    needs_autoencoder,
 )
 
 VARIANTS: dict[str, tuple[Any, str]] = {
@@ -45,7 +45,7 @@ def variant(config: Mapping[str, Any], init: str) -> dict[str, Any]:
     return {
         name: values.get(name, default)
         for name, (default, _) in VARIANTS.items()
-        if needs_autoencoder(init) or not name.startswith("autoencoder.")
+        if from_embedding(init) or not name.startswith("autoencoder.")
     }
 
 

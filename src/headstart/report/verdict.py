@@ -123,5 +123,6 @@ def _without_labels(what: str, first: Mapping[str, Any], other: Mapping[str, Any
     return (
         f"kept {what}: without labels {pictures} held-out pictures judge it; one view of them finds the other in "
         f"{100 * first['retrieval']:.1f} % as given and {100 * other['retrieval']:.1f} % after SimCLR, and the "
-        f"effective rank (RankMe) went from {first['rankme']:.0f} to {other['rankme']:.0f}. A few labels judge better"
+        f"effective rank of the centred features went from {first['rankme']:.0f} to {other['rankme']:.0f}. A few "
+        "labels judge better"
     )

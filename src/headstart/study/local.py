@@ -14,8 +14,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from headstart.engine.checkpoint import stop_on_signals, stop_requested
 from headstart.engine.device import available_cores
+from headstart.engine.stopping import SAVED, stop_on_signals, stop_requested
 from headstart.records.claim import identity
 from headstart.records.errors import Interrupted, RunError
 from headstart.records.files import read
@@ -45,7 +45,7 @@ def on_this_machine(work: Work, planned: Sequence[Planned], workers: int) -> Non
         _supervise(pool, workers)
         over = (RunFolder(Path(work.out) / "runs" / run.name).is_over() for run in planned)
         if pool.asked or (pool.stopped and not all(over)):
-            raise Interrupted("stopped after saving; the same command goes on from here")
+            raise Interrupted(SAVED)
 
 
 def _supervise(pool: "Pool", workers: int) -> None:

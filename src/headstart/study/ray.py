@@ -11,8 +11,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from headstart.engine.checkpoint import stop_on_signals, stop_requested
 from headstart.engine.cluster import RETRIES, cluster, raised, share
+from headstart.engine.stopping import SAVED, stop_on_signals, stop_requested
 from headstart.records.cluster import RayOptions
 from headstart.records.errors import HeadstartError, Interrupted, RunError
 from headstart.records.folder import RunFolder
@@ -70,7 +70,7 @@ class _Tasks:
         if self.no_room:
             raise RunError(f"{self.no_room}; the study stops, and the same command goes on when there is room")
         if self.interrupted:
-            raise Interrupted("stopped after saving; the same command goes on from here")
+            raise Interrupted(SAVED)
 
     def _take(self, reference: Any, name: str) -> None:
         try:

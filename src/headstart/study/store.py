@@ -9,7 +9,6 @@ import os
 import re
 import shutil
 import time
-import uuid
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,7 @@ from headstart.records.folder import RunFolder
 
 def link(source: Path, target: Path) -> None:
     """Let `target` be the same file as `source`, or a copy where there are no hard links; never half there."""
-    temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex}.tmp")
+    temporary = files.temporary(target)
     target.parent.mkdir(parents=True, exist_ok=True)
     try:
         try:
@@ -36,11 +35,6 @@ def link(source: Path, target: Path) -> None:
 def autoencoder_file(out: Path, digest: str) -> Path:
     """Where the store keeps an autoencoder."""
     return out / "autoencoders" / f"{digest}.safetensors"
-
-
-def publish_autoencoder(trained: RunFolder, stored: Path) -> None:
-    """Put a trained autoencoder into the store."""
-    link(trained.autoencoder, stored)
 
 
 def hand_over_autoencoder(stored: Path, trained: RunFolder, run: RunFolder) -> None:

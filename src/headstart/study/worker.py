@@ -16,9 +16,9 @@ from typing import Any, Literal
 from headstart import backbones
 from headstart.data import Images
 from headstart.data.splits import Splits
-from headstart.engine.checkpoint import give_way, interrupted_by_signals, stop_on_signals, stop_requested
 from headstart.engine.progress import duration, say
 from headstart.engine.signals import is_stop
+from headstart.engine.stopping import give_way, interrupted_by_signals, stop_on_signals, stop_requested
 from headstart.records import files, schema
 from headstart.records.claim import Claim, identity
 from headstart.records.config import Config
@@ -220,7 +220,7 @@ class Worker:
         if not (folder.is_reported() and folder.autoencoder.exists()):
             images, split = self._open(config)
             self._train(shared.autoencoder_config(config), folder, images, split, overwrite=folder.is_complete())
-        study_store.publish_autoencoder(folder, stored)
+        study_store.link(folder.autoencoder, stored)
         self._tidy(folder)
         self._say(f"done: {folder.path.name}")
         return "done"

@@ -23,7 +23,7 @@ from headstart.data.images import Images
 from headstart.data.splits import Splits
 from headstart.engine import distributed, memory
 from headstart.engine.checkpoint import Checkpoints, State
-from headstart.engine.device import Compute, sent, tuned
+from headstart.engine.device import Compute, sent, tuned, zscored
 from headstart.engine.memory import pictures_at_once
 from headstart.engine.observer import EpochEnd, Observer
 from headstart.engine.prefetch import Prefetch
@@ -36,7 +36,7 @@ from headstart.training.head_alone import STAGE as HEAD_STAGE
 from headstart.training.head_alone import HeadAlone
 from headstart.training.loop import Epoch, Loop, Step, Training
 from headstart.training.step import SimCLR, Stepper, loss_of, pairs_first, synchronise_norms
-from headstart.training.views import Batch, Feed, check_batch, count_steps, mixed, normalize, of_pairs, parts_of
+from headstart.training.views import Batch, Feed, check_batch, count_steps, mixed, of_pairs, parts_of
 
 STAGE = "contrastive"
 WATCHED = 512
@@ -359,4 +359,4 @@ class Watch:
         if draws is not None:
             return self.augment.apply(sent(self.images.batch(chosen)[0], self.compute.device), draws)
         pictures = sent(self.images.squashed(chosen, self.augment.size), self.compute.device)
-        return normalize(pictures, self.augment.mean, self.augment.std).repeat(2, 1, 1, 1)
+        return zscored(pictures, self.augment.mean, self.augment.std).repeat(2, 1, 1, 1)

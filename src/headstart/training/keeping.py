@@ -42,7 +42,7 @@ def keep_best(run: OpenRun, given: nn.Module, adapted: nn.Module) -> dict[str, A
         (`by` labels, pictures or nothing), and each version's figures.
     """
     shares = [0.0, *sorted({*run.config.contrastive.interpolate} - {0.0, 1.0}), 1.0]
-    states = [mixed(given.state_dict(), adapted.state_dict(), share) for share in shares]
+    states = [interpolated(given.state_dict(), adapted.state_dict(), share) for share in shares]
     by = judge(run.images.labels, run.splits, run.config.data.split_seed)
     kept = {"labels": _by_labels, "pictures": _by_pictures, "nothing": _by_nothing}[by](run, given, states) | {"by": by}
     best = kept.pop("best")
@@ -110,7 +110,7 @@ def _by_pictures(run: OpenRun, network: nn.Module, states: list[State]) -> dict[
     figures = []
     for state in states:
         network.load_state_dict(state)
-        rank = unlabelled.rankme(torch.from_numpy(run.features(network, seen[:RANKED].numpy(), "train")))
+        rank = unlabelled.centred_rank(torch.from_numpy(run.features(network, seen[:RANKED].numpy(), "train")))
         found = [
             unlabelled.retrieval(pair_features(network, run.images, held_out, augment, run.compute, draws))
             for draws in (generator(0, "held-out-views", k) for k in range(VIEW_PAIRS))
@@ -120,7 +120,7 @@ def _by_pictures(run: OpenRun, network: nn.Module, states: list[State]) -> dict[
     return {"best": best, "pictures": len(held_out), "versions": [vars(f) for f in figures]}
 
 
-def mixed(given: dict[str, Tensor], adapted: dict[str, Tensor], share: float) -> dict[str, Tensor]:
+def interpolated(given: dict[str, Tensor], adapted: dict[str, Tensor], share: float) -> dict[str, Tensor]:
     """Weights `share` of the way from one to the other; what is no floating-point number is the adapted network's."""
     return {
         name: torch.lerp(tensor.to(adapted[name]), adapted[name], share)

@@ -1,4 +1,4 @@
-"""The one training loop, under the autoencoder (paper 3.3), SimCLR (paper 3.5) and fine-tuning.
+"""The one training loop, under the autoencoder (paper 3.3), SimCLR (paper 3.5), a head alone and fine-tuning.
 
 Comes in: a `Training`, which says what a step is, what is looked at after an epoch, and what its state is. Goes out:
 the same, trained. What all have in common stands here once: the position, checkpoints and exact resume, the request to

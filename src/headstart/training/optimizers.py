@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import SGD, AdamW, Optimizer
 
-from headstart.records.config import ContrastiveConfig
+from headstart.records.config import ContrastiveConfig, default_learning_rate
 from headstart.records.names import OPTIMIZERS
 
 FUSED_ON = {"cpu", "cuda"}
@@ -144,10 +144,8 @@ class LARS(Optimizer):
 
 
 def peak_learning_rate(config: ContrastiveConfig, batch_size: int) -> float:
-    """`contrastive.lr` or, unset, 0.3 B / 256 (paper 3.5; AdamW: 0.001 B / 256)."""
-    if config.lr is not None:
-        return config.lr
-    return (0.001 if config.optimizer == "adamw" else 0.3) * batch_size / 256
+    """`contrastive.lr` or, unset, the one that follows from batch size and optimiser."""
+    return default_learning_rate(config.optimizer, batch_size) if config.lr is None else config.lr
 
 
 def learning_rate(config: ContrastiveConfig, step: int, steps_per_epoch: int) -> float:

@@ -17,9 +17,9 @@ from headstart.autoencoders import Autoencoder, EmbeddingOnly
 from headstart.data import Images
 from headstart.data.splits import Splits
 from headstart.engine import distributed, live_taps, loggers, weights
-from headstart.engine.checkpoint import give_way, interrupted_by_signals, stop_on_signals
 from headstart.engine.device import choose, enough_memory
 from headstart.engine.randomness import generator
+from headstart.engine.stopping import give_way, interrupted_by_signals, stop_on_signals
 from headstart.evaluate.health import Health
 from headstart.records.claim import owned
 from headstart.records.config import Config, flatten, to_dict

@@ -16,7 +16,7 @@ from headstart.augment import Draw, SimCLRAugment, ViewPlan
 from headstart.data.frames import Frames
 from headstart.data.images import Images
 from headstart.engine import distributed
-from headstart.engine.device import Compute, sent
+from headstart.engine.device import Compute
 from headstart.engine.randomness import order
 from headstart.evaluate.views import draw_pairs
 from headstart.records.config import ContrastiveConfig
@@ -94,14 +94,6 @@ def plans_of(augment: SimCLRAugment, params: Draw, n: int, chunk: int | None) ->
     """What is due to both views of n pictures, of one chunk after the other."""
     chunks = parts_of(n, chunk or n)
     return [augment.plan(params[of_pairs(rows, n)] if len(chunks) > 1 else params) for rows in chunks]
-
-
-def normalize(pictures: Tensor, mean: Tensor | None, std: Tensor | None) -> Tensor:
-    """uint8 (N, 3, S, S) -> float32 in [0, 1], Z-scored where mean and std (3,) are given."""
-    x = pictures.float() / 255
-    if mean is None or std is None:
-        return x
-    return (x - sent(mean, x.device)[:, None, None]) / sent(std, x.device)[:, None, None]
 
 
 def mixed(indices: np.ndarray, seed: int) -> Tensor:

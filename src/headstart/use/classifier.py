@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from headstart import backbones
 from headstart.data import Images
 from headstart.engine import live_taps, weights
-from headstart.engine.device import Compute, sent, tuned
+from headstart.engine.device import Compute, sent, tuned, zscored
 from headstart.engine.importers import read_tensors
 from headstart.engine.memory import pictures_at_once
 from headstart.engine.randomness import generator
@@ -27,7 +27,6 @@ from headstart.records.errors import InputError
 from headstart.records.names import BACKBONES
 from headstart.records.seal import check_recorded
 from headstart.records.version import __version__
-from headstart.training.views import normalize
 from headstart.use.load import Run
 
 RESULT = "finetune.json"
@@ -51,19 +50,6 @@ class Classifier(nn.Module):
         return self.classifier(self.backbone(pictures))
 
 
-def probabilities(
-    model: Classifier,
-    images: Images,
-    indices: np.ndarray,
-    size: int,
-    zscore: tuple[Tensor | None, Tensor | None],
-    compute: Compute,
-    batch_size: int = 256,
-) -> Iterator[Tensor]:
-    """Class probabilities (n, classes) float32 on the CPU of un-augmented pictures, a batch at a time."""
-    return (p for p, _ in outputs(model, images, indices, size, zscore, compute, batch_size))
-
-
 @torch.no_grad()
 def outputs(
     model: Classifier,
@@ -79,7 +65,7 @@ def outputs(
     batch_size = min(batch_size, pictures_at_once(size, compute.device))
     for start in range(0, len(indices), batch_size):
         pictures = sent(images.squashed(indices[start : start + batch_size], size), compute.device)
-        x = normalize(pictures, *zscore).contiguous(memory_format=torch.channels_last)
+        x = zscored(pictures, *zscore).contiguous(memory_format=torch.channels_last)
         with compute.autocast(), tuned(len(x) == min(batch_size, len(indices))):
             h = model.backbone(x)
             scores = model.classifier(h)

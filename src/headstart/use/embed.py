@@ -18,9 +18,8 @@ import numpy as np
 from headstart.data import catalog
 from headstart.data.images import Images
 from headstart.engine import progress
-from headstart.engine.checkpoint import interrupted_by_signals
 from headstart.engine.device import Compute, choose
-from headstart.evaluate import features
+from headstart.engine.stopping import interrupted_by_signals
 from headstart.records import files
 from headstart.records.errors import InputError
 from headstart.records.folder import EMBEDDINGS
@@ -170,17 +169,7 @@ def stream(
     for start in range(0, len(images), BLOCK):
         rows = np.arange(start, min(start + BLOCK, len(images)))
         known = old[rows] >= 0
-        fresh = features.extract(
-            run.backbone,
-            images,
-            rows[~known],
-            size=run.size,
-            mean=run.mean,
-            std=run.std,
-            compute=compute,
-            batch_size=batch_size,
-            progress=bar.advance,
-        )
+        fresh = run.features_of(images, rows[~known], compute, batch_size=batch_size, progress=bar.advance)
         block = np.empty((len(rows), fresh.shape[1]), np.float32)
         block[~known] = fresh
         block[known] = kept[old[rows][known]] if known.any() else block[known]

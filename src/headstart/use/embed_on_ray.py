@@ -21,10 +21,9 @@ from headstart.data.images import report_skipped, squares_of
 from headstart.data.reopen import check_whole, read_as
 from headstart.data.source import Source, part
 from headstart.engine import progress
-from headstart.engine.checkpoint import interrupted_by_signals
 from headstart.engine.cluster import RETRIES, cluster, raised, share
 from headstart.engine.device import Compute, choose
-from headstart.evaluate import features
+from headstart.engine.stopping import interrupted_by_signals
 from headstart.records import files, plugins
 from headstart.records.cluster import RayOptions
 from headstart.records.config import DataConfig
@@ -163,10 +162,7 @@ def embed_part(order: Order, start: int, stop: int, known: np.ndarray) -> tuple[
     run, source, compute = _opened[order]
     images = squares_of(part(source, slice(start, stop)), order.data)
     fresh = ~np.isin(images.digests.reshape(-1, 16).view("S16").ravel(), known)
-    h = features.extract(
-        run.backbone, images, np.flatnonzero(fresh), size=run.size, mean=run.mean, std=run.std, compute=compute
-    )
-    return Part(images.digests, fresh, images.skipped), h
+    return Part(images.digests, fresh, images.skipped), run.features_of(images, np.flatnonzero(fresh), compute)
 
 
 def _open(order: Order) -> tuple[Run, Source, Compute]:

@@ -22,7 +22,7 @@ from headstart.records.errors import InputError
 from headstart.records.folder import MARK
 from headstart.records.validation import problem
 
-NOT_OURS = "`headstart embed` did not write it, or before 0.2"
+NOT_OURS = "`headstart embed` did not write it, or an older one did"
 AGAIN = "; embed the pictures again, into another file"
 MEMBERS = ("names", "embeddings", "labels", "classes", "digests", "about")
 
@@ -106,9 +106,7 @@ def read_npz(path: Path, members: Sequence[str]) -> dict[str, np.ndarray]:
                         with archive.open(info) as again:
                             found[name] = np.lib.format.read_array(again, allow_pickle=False)
     except KeyError as error:
-        raise InputError(
-            f"{path} has no {missing(error)}: `headstart embed` did not write it, or before 0.2{AGAIN}"
-        ) from None
+        raise InputError(f"{path} has no {missing(error)}: {NOT_OURS}{AGAIN}") from None
     except Exception as error:  # zipfile and numpy raise many kinds
         raise InputError(f"{path} is damaged or no .npz ({in_words(path, error)}){AGAIN}") from None
     return found if "names" not in members else _whole(found, path)

@@ -20,10 +20,10 @@ from headstart.data import Images
 from headstart.data import splits as splitting
 from headstart.data.splits import Splits
 from headstart.engine import progress
-from headstart.engine.checkpoint import Checkpoints, give_way, stop_on_signals
+from headstart.engine.checkpoint import Checkpoints
 from headstart.engine.device import Compute, choose
 from headstart.engine.randomness import numpy_generator
-from headstart.evaluate import features
+from headstart.engine.stopping import give_way, stop_on_signals
 from headstart.evaluate.neighbours import nearest, normalized
 from headstart.records import files, plugins, schema
 from headstart.records import folder as runs
@@ -387,10 +387,7 @@ def _away(fitter: Fitter, model: Classifier, others: np.ndarray, seen: torch.Ten
 
 
 def _representations(fitter: Fitter, model: Classifier, rows: np.ndarray) -> np.ndarray:
-    run = fitter.run
-    return features.extract(
-        model.backbone, fitter.images, rows, size=run.size, mean=run.mean, std=run.std, compute=fitter.compute
-    )
+    return fitter.run.features_of(fitter.images, rows, fitter.compute, model.backbone)
 
 
 def _limit(away: Sequence[torch.Tensor]) -> float:

@@ -28,7 +28,7 @@ from headstart.engine.randomness import generator, order
 from headstart.records.errors import InputError
 from headstart.training.loop import Epoch, Loop, Step, Training
 from headstart.training.step import stochastic_layers
-from headstart.use.classifier import Classifier, probabilities
+from headstart.use.classifier import Classifier, outputs
 from headstart.use.load import Run
 from headstart.use.settings import FinetuneSettings
 
@@ -111,7 +111,9 @@ class Fitter:
     def probabilities(self, model: Classifier, indices: np.ndarray) -> Tensor:
         """(len(indices), classes) float32."""
         run = self.run
-        return torch.cat(list(probabilities(model, self.images, indices, run.size, (run.mean, run.std), self.compute)))
+        return torch.cat(
+            [p for p, _ in outputs(model, self.images, indices, run.size, (run.mean, run.std), self.compute)]
+        )
 
     def backbone(self, start: str) -> nn.Module:
         """The network with the weights of a start."""

@@ -20,7 +20,7 @@ from headstart.data.images import Images
 from headstart.data.prepare import how
 from headstart.data.reopen import check_whole, reopen
 from headstart.engine import live_taps
-from headstart.engine.device import Compute, choose
+from headstart.engine.device import Compute, choose, zscored
 from headstart.engine.importers import read_tensors
 from headstart.engine.randomness import generator
 from headstart.evaluate import features
@@ -121,7 +121,7 @@ class Run:
 
         Raises InputError: another type, shape, size or range, each with what it should be.
         """
-        return preprocessing.zscored(self._checked(pictures), self.mean, self.std)
+        return zscored(self._checked(pictures), self.mean, self.std)
 
     def embed(
         self,
@@ -163,16 +163,18 @@ class Run:
         if images.skipped and _are_files(named):
             name, reason = images.skipped[0]
             raise InputError(f"{name} cannot be read ({reason}); leave it out, so that every row has its picture")
-        return features.extract(
-            self.backbone,
-            images,
-            np.arange(len(images)),
-            size=self.size,
-            mean=self.mean,
-            std=self.std,
-            compute=compute,
-            batch_size=batch_size,
-        )
+        return self.features_of(images, np.arange(len(images)), compute, batch_size=batch_size)
+
+    def features_of(
+        self, images: Images, rows: np.ndarray, compute: Compute, backbone: nn.Module | None = None, **options: Any
+    ) -> np.ndarray:
+        """h (len(rows), num_features) float32 of some of `images`, fed to the run's backbone or to another as to it.
+
+        options: of `evaluate.features.extract`.
+        """
+        net = self.backbone if backbone is None else backbone
+        size, mean, std = self.size, self.mean, self.std
+        return features.extract(net, images, rows, size=size, mean=mean, std=std, compute=compute, **options)
 
     def _checked(self, pictures: Any) -> Tensor:
         return preprocessing.checked(pictures, self.size, how(self.config.data), self.config.data.range)

@@ -55,12 +55,6 @@ def checked(pictures: Any, size: int, how: How = PLAIN, levels: Levels = "auto")
     return _in_range(_in_shape(pictures, size))
 
 
-def zscored(pictures: Tensor, mean: Tensor | None, std: Tensor | None) -> Tensor:
-    """float32 (N, 3, S, S) of what `checked` gives, scaled to [0, 1] and Z-scored as features are computed."""
-    x = pictures.float() if pictures.is_floating_point() else pictures.float() / 255
-    return x if mean is None or std is None else (x - mean.to(x)[:, None, None]) / std.to(x)[:, None, None]
-
-
 def _squashed(picture: Image.Image, place: int, size: int, how: How, levels: Levels) -> np.ndarray:
     try:
         return squash(pixels_of(picture, levels), size, how)

@@ -43,7 +43,7 @@ class Suspicion:
         return self.order[self.likeliest[self.order] > self.given[self.order]]
 
 
-def suspicion(features: np.ndarray, labels: np.ndarray, classes: int, seed: int = 0) -> Suspicion | None:
+def suspicion(features: np.ndarray, labels: np.ndarray, classes: int) -> Suspicion | None:
     """Judge the labels of n pictures; None where there are too few (two classes, two pictures of each).
 
     features: (n, num_features); labels: (n,) in 0 ... classes - 1.
@@ -51,15 +51,15 @@ def suspicion(features: np.ndarray, labels: np.ndarray, classes: int, seed: int 
     counts = np.bincount(labels, minlength=classes)
     if (counts >= 2).sum() < 2 or len(labels) < 2 * FOLDS:
         return None
-    p = (probed(features, labels, classes, seed) + voted(features, labels, classes)) / 2
+    p = (probed(features, labels, classes) + voted(features, labels, classes)) / 2
     rows, suggested = np.arange(len(labels)), p.argmax(axis=1)
     given = p[rows, labels]
     return Suspicion(np.argsort(given, kind="stable"), suggested, given, p[rows, suggested])
 
 
-def probed(features: np.ndarray, labels: np.ndarray, classes: int, seed: int = 0) -> np.ndarray:
+def probed(features: np.ndarray, labels: np.ndarray, classes: int) -> np.ndarray:
     """(n, classes): probabilities of a linear probe that was not trained on the picture it judges."""
-    fold = numpy_generator(seed, "suspects/folds").permutation(len(labels)) % FOLDS
+    fold = numpy_generator(0, "suspects/folds").permutation(len(labels)) % FOLDS
     p = torch.empty(len(labels), classes)
     out = np.flatnonzero(fold == 0)
     judged, y = out[:JUDGES], torch.from_numpy(labels)
