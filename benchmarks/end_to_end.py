@@ -24,8 +24,8 @@ from headstart.engine.prefetch import Prefetch
 from headstart.engine.randomness import generator
 from headstart.heads import ProjectionHead
 from headstart.records.config import Config, ContrastiveConfig, DataConfig
+from headstart.training.feed import Batch, Feed
 from headstart.training.step import SimCLR, Stepper
-from headstart.training.views import Batch, Feed
 
 Epoch = Callable[[], Iterator[None]]
 """Yields after every finished step."""

@@ -26,8 +26,8 @@ from headstart.engine.device import Compute
 from headstart.engine.prefetch import Prefetch
 from headstart.engine.randomness import generator, order
 from headstart.records.config import DataConfig
+from headstart.training.feed import Feed
 from headstart.training.loop import Clock
-from headstart.training.views import Feed
 
 
 def take(folder: str, cache: str, memory_gib: float, batch_size: int, pairs: int) -> None:

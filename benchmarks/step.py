@@ -26,8 +26,8 @@ from headstart.heads import ProjectionHead
 from headstart.ntxent import nt_xent
 from headstart.records.config import Config, ContrastiveConfig
 from headstart.records.names import Stem
+from headstart.training.feed import Batch
 from headstart.training.step import SimCLR, Stepper
-from headstart.training.views import Batch
 
 
 class GivenViews(Stepper):

@@ -11,7 +11,7 @@ from headstart import data
 from headstart.cli import demo
 from headstart.report import write_report
 from headstart.report.frame import read
-from headstart.training import opened, result
+from headstart.training import open_run, result
 from headstart.use.load import load
 from tests.cli.test_commands import run
 from tests.runs import small
@@ -19,7 +19,7 @@ from tests.runs import small
 PLACES: dict[str, tuple[str, str, Callable[..., object]]] = {
     "while it reads": ("headstart.data.open_images", "SIGTERM", data.open_images),
     "while it judges": ("headstart.training.result._probes", "SIGINT", result._probes),
-    "at a stage's end": ("headstart.training.opened.OpenRun.done", "SIGUSR1", opened.OpenRun.done),
+    "at a stage's end": ("headstart.training.open_run.OpenRun.done", "SIGUSR1", open_run.OpenRun.done),
     "while it reports": ("headstart.report.write_report", "SIGTERM", write_report),
 }
 

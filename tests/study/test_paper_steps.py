@@ -16,7 +16,7 @@ from headstart.data.splits import Splits, make
 from headstart.records.config import Config
 from headstart.records.names import SETS
 from headstart.records.presets import paper
-from headstart.training.views import count_steps
+from headstart.training.feed import count_steps
 
 SIZES = {
     "imagenette": (8523, 392, 3925),

@@ -26,11 +26,11 @@ from headstart.ntxent import nt_xent
 from headstart.records.config import Config, from_dict
 from headstart.records.errors import InputError, RunError
 from headstart.records.folder import Metrics
-from headstart.training import contrastive, views
+from headstart.training import contrastive, feed
+from headstart.training.feed import Batch
 from headstart.training.head_alone import HeadAlone
 from headstart.training.loop import Step
 from headstart.training.step import SimCLR, Stepper, loss_of, synchronised
-from headstart.training.views import Batch
 from tests.processes import start_ranks
 from tests.runs import small
 
@@ -67,8 +67,8 @@ def stepper(backbone: nn.Module, width: int, kind: type[Stepper] = Doubled, **op
 def batch(chunk: int | None = None) -> Batch:
     """One global batch of digits with its draws; this rank's part of it."""
     images = data.open_images(small().data)
-    feed = views.Feed(images, augmenter(small().augment, 16, None, None), CPU, chunk)
-    return next(feed.batches(torch.arange(BATCH), BATCH, lambda step: generator(0, "augment", 0, step)))
+    batches = feed.Feed(images, augmenter(small().augment, 16, None, None), CPU, chunk).batches
+    return next(batches(torch.arange(BATCH), BATCH, lambda step: generator(0, "augment", 0, step)))
 
 
 def gradients(step: Stepper) -> dict[str, Tensor]:
@@ -359,6 +359,6 @@ def test_loss_falls_on_real_pictures(tmp_path: Path) -> None:
 )
 def test_a_batch_is_cut_evenly(n: int, most: int, sizes: list[int]) -> None:
     """A last part of one pair has no variance for the batch norm of one view (`contrastive.passes 2`)."""
-    parts = views.parts_of(n, most)
+    parts = feed.parts_of(n, most)
     assert [len(part) for part in parts] == sizes
     assert torch.equal(torch.cat(parts), torch.arange(n))

@@ -15,7 +15,7 @@ from headstart.engine.device import choose
 from headstart.engine.randomness import generator
 from headstart.records.folder import RunFolder
 from headstart.training import run as pretraining
-from headstart.training.opened import OpenRun
+from headstart.training.open_run import OpenRun
 from tests.runs import small, until
 
 pytestmark = pytest.mark.soak  # nine trainings

@@ -28,9 +28,9 @@ from headstart.records.text import number
 from headstart.study.file import Planned
 from headstart.training.autoencoder import Autoencoding
 from headstart.training.contrastive import WATCHED
+from headstart.training.feed import Batch, plans_of
 from headstart.training.head import HEAD_FEATURES
 from headstart.training.step import SimCLR, Stepper
-from headstart.training.views import Batch, plans_of
 
 CALIBRATION_SECONDS = 2.0
 CALIBRATION_PAIRS = 32

@@ -32,11 +32,11 @@ from headstart.evaluate.views import augmenter, draw_pairs
 from headstart.heads.step_zero import gradient_reaching
 from headstart.records.config import Config
 from headstart.training import optimizers
+from headstart.training.feed import Batch, Feed, check_batch, count_steps, mixed, of_pairs, parts_of
 from headstart.training.head_alone import STAGE as HEAD_STAGE
 from headstart.training.head_alone import HeadAlone
 from headstart.training.loop import Epoch, Loop, Step, Training
 from headstart.training.step import SimCLR, Stepper, loss_of, pairs_first, synchronise_norms
-from headstart.training.views import Batch, Feed, check_batch, count_steps, mixed, of_pairs, parts_of
 
 STAGE = "contrastive"
 WATCHED = 512

@@ -11,9 +11,9 @@ from headstart.engine.memory import pictures_at_once
 from headstart.engine.progress import say
 from headstart.engine.randomness import generator
 from headstart.evaluate.views import augmenter, draw_pairs
-from headstart.training.opened import OpenRun
+from headstart.training.feed import mixed, of_pairs, parts_of
+from headstart.training.open_run import OpenRun
 from headstart.training.step import pairs_first, running_statistics_kept, stochastic_layers
-from headstart.training.views import mixed, of_pairs, parts_of
 
 HEAD_PAIRS = 128
 """Training pictures whose views show the gradient that reaches h at step 0."""

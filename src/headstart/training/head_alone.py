@@ -21,9 +21,9 @@ from headstart.engine.randomness import generator, order
 from headstart.evaluate.views import pair_features
 from headstart.records.config import Config
 from headstart.training import optimizers
+from headstart.training.feed import count_steps
 from headstart.training.loop import Epoch, Step, Training
 from headstart.training.step import SimCLR, loss_of
-from headstart.training.views import count_steps
 
 STAGE = "head"
 SETS = 4

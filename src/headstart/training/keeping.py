@@ -19,8 +19,8 @@ from headstart.evaluate import unlabelled, versions
 from headstart.evaluate.views import augmenter, pair_features
 from headstart.records.text import number
 from headstart.report.verdict import kept_sentence
-from headstart.training.opened import OpenRun
-from headstart.training.views import mixed as mixed_order
+from headstart.training.feed import mixed as mixed_order
+from headstart.training.open_run import OpenRun
 
 State = dict[str, Tensor]
 HELD_OUT, RANKED = 256, 4096

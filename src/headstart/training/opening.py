@@ -30,7 +30,7 @@ from headstart.records.schema import STAGES_DONE
 from headstart.records.version import __version__
 from headstart.report.words import listed
 from headstart.training import contrastive
-from headstart.training.opened import OpenRun
+from headstart.training.open_run import OpenRun
 from headstart.training.resolving import Prepared
 
 

@@ -27,7 +27,7 @@ from headstart.records.names import SETS
 from headstart.records.presets import PAPER_FOLDER_BATCH
 from headstart.records.text import number
 from headstart.training import autoencoder as autoencoding
-from headstart.training import footprint, keeping, optimizers, views
+from headstart.training import feed, footprint, keeping, optimizers
 from headstart.training.head import HEAD_FEATURES
 
 EPOCH_STEPS = 8
@@ -213,8 +213,8 @@ def _check_batch(config: Config, batch_size: int, n_train: int, n_val: int) -> N
             f"give at most {n_train}, or leave it unset"
         )
     if config.stages != "autoencoder":
-        views.check_batch(batch_size)
-        views.check_chunk(settings)
+        feed.check_batch(batch_size)
+        feed.check_chunk(settings)
 
 
 def _few_steps(config: Config, batch_size: int, n_train: int) -> list[str]:

@@ -25,7 +25,7 @@ from headstart.records.config import hash_of
 from headstart.records.errors import HeadstartError, RunError
 from headstart.records.folder import RunFolder
 from headstart.records.seal import seal_of
-from headstart.training.opened import OpenRun
+from headstart.training.open_run import OpenRun
 
 
 @dataclass(frozen=True)

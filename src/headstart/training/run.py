@@ -27,7 +27,7 @@ from headstart.records.folder import RunFolder
 from headstart.training import autoencoder as autoencoding
 from headstart.training import contrastive, head, samples
 from headstart.training.keeping import keep_best
-from headstart.training.opened import OpenRun
+from headstart.training.open_run import OpenRun
 from headstart.training.opening import begun, is_finished, open_run, refuse_finished
 from headstart.training.resolving import prepare
 from headstart.training.result import Judged, judge, write_result

@@ -9,8 +9,8 @@ from headstart.data.sheets import sheet
 from headstart.engine.randomness import generator
 from headstart.evaluate.views import augmenter, draw_pairs
 from headstart.records import files
-from headstart.training.opened import OpenRun
-from headstart.training.views import mixed
+from headstart.training.feed import mixed
+from headstart.training.open_run import OpenRun
 
 SAMPLES = 8
 """Pictures in samples/pairs.png and samples/reconstructions.png."""

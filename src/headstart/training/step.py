@@ -25,7 +25,7 @@ from headstart.engine.randomness import generator
 from headstart.records.config import Config
 from headstart.records.names import OBJECTIVES
 from headstart.training import optimizers
-from headstart.training.views import Batch
+from headstart.training.feed import Batch
 
 
 class SimCLR(nn.Module):
