@@ -23,6 +23,7 @@ from headstart.records.errors import InputError
 from headstart.training import resolving
 from headstart.training import run as training
 from headstart.use import finetune as finetuning
+from headstart.use import labelled
 from headstart.use.load import Run
 from headstart.use.load import load as load_run
 from tests.processes import prepared
@@ -187,7 +188,7 @@ def test_what_another_finishes_while_the_pictures_are_read_stays(
 ) -> None:
     """No claim is in the way any more, and the folder was free when it was first looked at."""
     out, classifier = tmp_path / "r", tmp_path / "c"
-    real_prepare, real_split = resolving.prepare, finetuning.split
+    real_prepare, real_split = resolving.prepare, labelled.split
 
     def prepare_and_finish(*arguments: Any, **named: Any) -> Any:
         shutil.copytree(run.folder.path, out)

@@ -140,6 +140,7 @@ def test_sizes_and_the_training_size(tmp_path: Path) -> None:
     folder(tmp_path / "mixed", [f"{i}.png" for i in range(3)], lambda i: (48, 48 + i // 2))
     report = check.run(DataConfig(sources=(str(tmp_path / "mixed"),)))
     assert report.training_size == 128
+    assert check.run(DataConfig(sources=(str(tmp_path / "mixed"),), size=64)).training_size == 64
     assert report.sizes == {"48 x 48": 2, "48 x 49": 1}
     assert report.unlabelled == 3
 
@@ -203,8 +204,18 @@ def test_what_is_odd_about_a_whole_set_is_named(tmp_path: Path) -> None:
     for i in range(3):
         put(tmp_path / "blue" / f"x/{i}.png", encoded(pixels(20, 20, i) * np.array([1, 1, 0], np.uint8), "png"))
         put(tmp_path / "dark" / f"{i}.tif", encoded(np.full((8, 8), 4000 + i, np.uint16), "tiff"))
+        put(tmp_path / "eight" / f"{i}.png", encoded(np.array([[0, 250 + i]], np.uint16), "png"))
+        pages = [Image.fromarray(pixels(20, 20, 3 * i + page)) for page in range(3)]
+        (tmp_path / "stacks").mkdir(exist_ok=True)
+        pages[0].save(tmp_path / "stacks" / f"{i}.tif", save_all=True, append_images=pages[1:])
         put(tmp_path / "colour" / f"{i}.png", png16(np.full((8, 8, 3), 3000 + i, np.uint16), 2))
     assert "hold values from 3000 to 3002 (12 bits)" in shown(tmp_path / "colour")
+    assert "hold values from 0 to 252 (8 bits), so they come out dark; give --data.range 0 255" in shown(
+        tmp_path / "eight"
+    )
+    assert "3 pictures hold several frames or pages (up to 3), of which the first alone is read" in shown(
+        tmp_path / "stacks"
+    )
     text = shown(tmp_path / "blue")
     assert "blue is 0 in every pixel of every picture" in text
     assert "all labels are of one class, x" in text

@@ -88,6 +88,19 @@ def test_a_label_file_may_give_paths(tmp_path: Path, name: str) -> None:
     assert labelled(source) == {"a.png": None, "x/b.png": "dog", "y/b.png": None}
 
 
+def test_a_file_name_of_several_pictures_is_called_that(tmp_path: Path) -> None:
+    folder(tmp_path / "p", ["x/0.png", "y/0.png", "y/1.png"])
+    labels = put(tmp_path / "labels.csv", b"name,label\n0.png,cat\n")
+    with pytest.raises(InputError, match=r"0\.png could be x/0\.png, y/0\.png; write the folder as well"):
+        find(tmp_path / "p", labels=str(labels))
+    put(labels, b"name,label\n0.png,cat\n1.png,cat\ny/0.png,dog\n")
+    source = find(tmp_path / "p", labels=str(labels))
+    assert labelled(source) == {"x/0.png": None, "y/0.png": "dog", "y/1.png": "cat"}
+    assert any(
+        "1 of 3 names are no picture of DATA, or several: 0.png could be x/0.png" in note for note in source.notes
+    )
+
+
 def test_one_picture_under_several_spellings_is_one(tmp_path: Path) -> None:
     folder(tmp_path, ["a.png", "sub/b.png", "u\u2028v.png"])
     put(tmp_path / "l.txt", "a.png\n./a.png\nsub/../a.png\nu\u2028v.png\n".encode())

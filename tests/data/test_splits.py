@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch.utils.data import Subset, random_split
 
 from headstart.data import open_images
-from headstart.data.splits import Splits, balanced, draw, make, per_picture, pooled, statistics
+from headstart.data.splits import Splits, balanced, copies, draw, make, per_picture, pooled, statistics
 from headstart.records.config import DataConfig
 from headstart.records.errors import InputError
 from tests.data.pictures import encoded, folder, pixels, put
@@ -109,6 +109,34 @@ def test_the_split_does_not_depend_on_where_or_in_which_order_files_lie(tmp_path
     other = open_images(DataConfig(sources=(str(folder(tmp_path / "two", names[::-1])),)))
     assert first.names == other.names
     assert np.array_equal(make(first, DataConfig()).test, make(other, DataConfig()).test)
+
+
+@pytest.mark.parametrize("official", ["", "test/"])
+def test_copies_of_a_picture_are_in_one_part(tmp_path: Path, official: str) -> None:
+    """Two of 40 pictures each in two classes: where parts are drawn, none is trained on and judged by."""
+    names = [f"{'train/' * bool(official)}{'ab'[i % 2]}/{i}.png" for i in range(40)]
+    root = folder(tmp_path, names)
+    for name in names[:30]:
+        (root / name).with_name(f"{Path(name).stem} - Copy.png").write_bytes((root / name).read_bytes())
+    for i in range(4 * bool(official)):
+        put(root / "test" / "ab"[i % 2] / f"{i}.png", (root / names[i]).read_bytes())
+    images = open_images(DataConfig(sources=(str(root),)))
+    splits = make(images, DataConfig())
+    train, val, test = ({images.digests[i].tobytes() for i in part} for part in vars(splits).values())
+    assert not (train & val)
+    assert [len(part) for part in (train, val, test)] == ([36, 4, 4] if official else [28, 4, 8])
+    assert copies(images, splits) == len(train & test) == (4 if official else 0)
+    some = Splits(splits.train[:5], splits.val[:1], splits.test[:2])
+    grown = make(images, DataConfig(), some)
+    assert all(np.isin(getattr(some, name), getattr(grown, name)).all() for name in vars(some))
+
+
+def test_a_set_of_one_picture_over_and_over_is_split_all_the_same(tmp_path: Path) -> None:
+    for i in range(20):
+        put(tmp_path / f"{i}.png", encoded(pixels(20, 20), "png"))
+    images = open_images(DataConfig(sources=(str(tmp_path),)))
+    splits = make(images, DataConfig())
+    assert (sizes(splits), copies(images, splits)) == ((14, 2, 4), 4)
 
 
 def test_a_limit_is_class_balanced_and_leaves_the_test_split_alone() -> None:

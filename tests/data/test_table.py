@@ -158,6 +158,22 @@ def test_splits_under_any_usual_header(tmp_path: Path, header: str, values: list
     assert source.classes == ["x"]
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        '"file","note; free","label"\n"0.png","x","red"\n"1.png","y","blue"\n',
+        "0.png,red; ripe\n1.png,blue; ripe\n",
+        "file\tlabel\tnote, free\n0.png\tred\tx\n1.png\tblue\ty\n",
+        "file;label\n0.png;red, ripe\n1.png;blue, ripe\n",
+    ],
+)
+def test_a_table_is_separated_by_what_gives_every_row_as_many_cells(tmp_path: Path, text: str) -> None:
+    folder(tmp_path, ["0.png", "1.png"])
+    (tmp_path / "t.csv").write_text(text)
+    source = find(tmp_path / "t.csv")
+    assert (len(source.names), [name[:3] for name in source.classes]) == (2, ["blu", "red"])
+
+
 def test_comments_and_other_separators(tmp_path: Path) -> None:
     text = "# exported in May\npath|label\np0.png|x\n# half way\np1.png|y\n"
     assert labelled(table(tmp_path, text)) == {"p0.png": "x", "p1.png": "y"}

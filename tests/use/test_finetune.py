@@ -18,13 +18,15 @@ from safetensors.torch import load_file
 
 from headstart import statistics
 from headstart.backbones.blocks import block_of
+from headstart.data.splits import Splits
 from headstart.engine.checkpoint import Checkpoints, _read_one
 from headstart.engine.device import Compute, choose
 from headstart.records.claim import identity
 from headstart.records.errors import InputError, Interrupted
 from headstart.use.classifier import Classifier, load_classifier, outputs
-from headstart.use.finetune import LABELS, draw_labels, finetune, fold_of, starts_of
+from headstart.use.finetune import LABELS, finetune, starts_of
 from headstart.use.fitting import Fit, Fitter, groups
+from headstart.use.labelled import draw_labels, fold_of, split
 from headstart.use.load import Run
 from headstart.use.predict import predict
 from headstart.use.settings import FinetuneSettings
@@ -54,14 +56,66 @@ def assert_same_weights(one: Path, other: Path) -> None:
 
 def test_both_starts_are_compared_with_intervals(classifier: Path, run: Run, photos: Path) -> None:
     record = json.loads((classifier / "finetune.json").read_text())
+    test = Splits.load(run.folder.splits, len(run.open_images(photos))).test
     assert [row["start"] for row in record["rows"]] == ["adapted", "scratch"]
     for row in record["rows"]:
         assert row["accuracy"] == row["correct"] / row["n_test"]
         assert row["ci95"] == pytest.approx(statistics.wilson(row["correct"], row["n_test"]))
         assert 1 <= row["best_epoch"] <= 2
+        assert row["majority"] == max(np.bincount(run.open_images(photos).labels[test])) / len(test)
+        assert row["macro"]["recall"] == pytest.approx(np.mean(list(row["per_class"].values())))
     assert record["n_labels"] == run.result["data"]["train"]
     assert record["classes"] == run.open_images(photos).classes
     assert not (classifier / "checkpoint.pt").exists()
+
+
+def test_later_labels_are_not_judged_by_pictures_that_the_run_saw(
+    run: Run, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its pictures keep its split, whatever labels they have; of others those that it saw are trained on. Where that
+    leaves too few, how many it saw is said; and so is which class nothing is judged by."""
+    images, settings = run.open_images(photos), FinetuneSettings()
+    mine = Splits.load(run.folder.splits, len(images))
+    images.labels, images.fingerprint = np.where(images.labels == 0, 0, 1), "another"
+    assert split(run, images, settings, True).same(mine)
+    images.labels[np.union1d(mine.val, mine.test)] = -1
+    images.labels[mine.train[:2]] = [0, 1]
+    parts = split(run, images, settings, False)
+    said = " ".join(capsys.readouterr().err.split())
+    judged = len(parts.test)
+    assert np.isin(parts.test, mine.train).all()
+    assert f"SimCLR has seen {judged} of the {judged} pictures that judge it here, without labels" in said
+    other = run.open_images(photos, replace(run.reading, labels="folders", split_seed=7))
+    with pytest.raises(InputError, match="split-seed is 7, but the run's own pictures keep the run's split"):
+        split(run, other, settings, True)
+    images = run.open_images(photos)
+    rare = images.labels[mine.train][0]
+    images.labels[np.setdiff1d(np.flatnonzero(images.labels == rare), mine.train)] = -1
+    images.fingerprint = "another"
+    split(run, images, settings, False)
+    said = " ".join(capsys.readouterr().err.split())
+    assert f"no picture of {images.classes[rare]} is in the test split; --final judges by all labelled pictures" in said
+
+
+def test_copies_are_left_out_of_the_same_fold(
+    run: Run, photos: Path, compute: Compute, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images = run.open_images(photos)
+    images.digests = images.digests[np.arange(len(images)) // 2 * 2]
+    fits: list[Fit] = []
+    real = Fitter.fit
+
+    def seen(self: Fitter, fit: Fit, keep: Any) -> Any:
+        fits.append(fit)
+        return real(self, fit, keep)
+
+    monkeypatch.setattr(Fitter, "fit", seen)
+    settings = replace(SMALL, epochs=1, final=True, compare=False)
+    finetune(run, images, tmp_path / "clf", settings, compute=compute, quiet=True)
+    for fit in fits[:-1]:
+        left_out = np.setdiff1d(np.arange(len(images)), np.union1d(fit.train, fit.val))
+        assert len(left_out)
+        assert np.array_equal(left_out[::2] + 1, left_out[1::2])
 
 
 def test_the_reported_accuracy_is_that_of_the_saved_classifier(

@@ -259,9 +259,13 @@ def print_finetuned(found: Any, sources: Sequence[str]) -> None:
     sources: DATA that it was trained on, and may tell the unlabelled ones of.
     """
     tested = "cross-validated" if found.folds else "test"
-    table = Table("start", f"{tested} accuracy in % (95 % interval)", "right", "rate, layer decay")
+    table = Table("start", f"{tested} accuracy in % (95 % interval)", "right", "balanced", "rate, decay")
     for row in found.rows:
-        table.add_row(row.label, _cell(vars(row)), f"{row.correct} of {row.n_test}", f"{row.lr:g}, {row.layer_decay:g}")
+        right, rates = f"{row.correct} of {row.n_test}", f"{row.lr:g}, {row.layer_decay:g}"
+        table.add_row(row.label, _cell(vars(row)), right, f"{100 * row.macro['recall']:.1f}", rates)
+    first = found.rows[0]
+    commonest = f"{round(first.majority * first.n_test)} of {first.n_test}"
+    table.add_row("commonest class", f"{100 * first.majority:.1f}", commonest, "", "")
     console = Patient(highlight=False)
     how = f"in {found.folds} folds, then on all of them" if found.folds else f"stopped by {found.n_val:,} others"
     console.print(f"trained on {found.n_labels:,} labelled pictures, {how}")

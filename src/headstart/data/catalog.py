@@ -160,7 +160,8 @@ def _instead(found: Found) -> str:
     common = found.others.most_common(5)
     kinds = ", ".join(f"{n:,} {ending or 'without ending'}" for ending, n in common)
     unpack = "; unpack what is compressed first" if any(ending in COMPRESSED for ending, _ in common) else ""
-    return f"; it holds {kinds}{unpack}" if kinds else ""
+    arrow = f"; what `datasets` has saved is read as {HUB}:FOLDER" if ".arrow" in found.others else ""
+    return f"; it holds {kinds}{unpack}{arrow}" if kinds else ""
 
 
 def _together(parts: Sequence[tuple[str, Found]]) -> Found:

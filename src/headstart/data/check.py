@@ -159,7 +159,7 @@ def run(data: DataConfig, threads: int | None = None) -> Report:
         sizes=_frequent(f"{f.size[0]} x {f.size[1]}" for f in readable),
         formats=_frequent(f.format for f in readable),
         modes=_frequent(f.mode for f in readable),
-        training_size=training_size(np.array([f.size for f in readable]).reshape(-1, 2), "auto"),
+        training_size=training_size(np.array([f.size for f in readable]).reshape(-1, 2), data.size, data.auto_size),
         unreadable=sorted(unreadable),
         duplicates=[[names[i] for i in group] for group in same],
         leaks=[[names[i] for i in group] for group in same if len({official[i] for i in group}) > 1],
@@ -177,7 +177,7 @@ def run(data: DataConfig, threads: int | None = None) -> Report:
 class _Found:
     """One readable picture: height and width, format and mode as stored, digest of its RGB pixels, and the
     lowest and highest value (3,) of each channel; look: how dark, flat and sharp it is; wide: of grey samples of more
-    than 8 bits, before `data.range`."""
+    than 8 bits, before `data.range`; frames: how many there are, of which the first is read."""
 
     size: tuple[int, int]
     format: str
@@ -187,6 +187,7 @@ class _Found:
     high: np.ndarray
     look: Impression
     wide: tuple[float, float] | None
+    frames: int
 
 
 def _part(source: Source, rows: np.ndarray) -> Source:
@@ -216,7 +217,7 @@ def _inspect(source: Source, threads: int, levels: Levels) -> Iterator[_Found | 
     """Each picture of a source, or the reason why it cannot be read."""
 
     def one(picture: Picture) -> _Found | str:
-        kind, wide = ("array", "RGB"), None
+        kind, wide, frames = ("array", "RGB"), None, 1
         pixels = picture
         if not isinstance(pixels, np.ndarray):
             try:
@@ -224,13 +225,13 @@ def _inspect(source: Source, threads: int, levels: Levels) -> Iterator[_Found | 
             except UnreadableError as error:
                 return str(error)
             with opened(data) as header:
-                kind = (header.format or "", header.mode)
+                kind, frames = (header.format or "", header.mode), int(getattr(header, "n_frames", 1))
                 values = wide_samples(data, header)
             wide = None if values is None else _extremes(values)
         digest = hashlib.blake2b(repr(pixels.shape).encode() + np.ascontiguousarray(pixels).tobytes(), digest_size=16)
         flat = pixels.reshape(-1, 3)
         ends = flat.min(axis=0), flat.max(axis=0)
-        return _Found((pixels.shape[0], pixels.shape[1]), *kind, digest.digest(), *ends, look(pixels), wide)
+        return _Found((pixels.shape[0], pixels.shape[1]), *kind, digest.digest(), *ends, look(pixels), wide, frames)
 
     with stage("checking", len(source.names)) as bar, ThreadPoolExecutor(threads) as pool:
         for start in range(0, len(source.names), 256):
@@ -248,6 +249,9 @@ def _doubts(readable: Sequence[_Found], classes: Sequence[str], labels: np.ndarr
     if len(classes) == 1 and (labels >= 0).any():
         yield one_class(classes[0])
     yield from alike(classes)
+    if several := [one.frames for one in readable if one.frames > 1]:
+        many = f"{number(len(several), 'picture')} {'holds' if len(several) == 1 else 'hold'}"
+        yield f"{many} several frames or pages (up to {max(several):,}), of which the first alone is read"
     if len(readable) < 10:
         yield f"{len(readable)} pictures are too few to learn from, and a test split of them says nothing"
 
@@ -275,7 +279,7 @@ def _doubts_of_range(readable: Sequence[_Found], levels: Levels) -> Iterator[str
                 f"white; all lie from {low:g} to {high:g}"
             )
         return
-    bits = next((bits for bits in (10, 12, 14) if 1 < high < 2**bits), None)
+    bits = next((bits for bits in (8, 10, 12, 14) if 1 < high < 2**bits), None)
     if bits:
         yield (
             f"{many} hold values from {low:g} to {high:g} ({bits} bits), so they come out dark; give --data.range "

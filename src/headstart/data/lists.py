@@ -17,7 +17,7 @@ from headstart.data.source import Entry, Found, Source, relabel
 from headstart.data.table import TableRow, read_table
 from headstart.records.errors import InputError
 from headstart.records.files import expanded
-from headstart.records.text import number, printable
+from headstart.records.text import first_few, number, printable
 
 LISTS = (".txt", ".csv", ".tsv")
 """Endings of files that list pictures."""
@@ -122,13 +122,16 @@ def labelled_by(path: Path, source: Source) -> Source:
         columns = "".join(f" ({note.partition(': ')[2]})" for note in table.notes)
         raise InputError(f"{path} has no label column{columns}; expected `name,label`")
     chosen: dict[int, TableRow] = {}
-    missing = 0
+    missing, several = 0, ""
     for row in table.rows:
         at = find(row.name)
         if at is None:
             missing += 1
+            several = several or find.several(row.name)
         elif (before := chosen.setdefault(at, row))[2:] != row[2:]:
             raise _disagreement(path, before, row)
+    if not chosen and several:
+        raise InputError(f"{path} names no picture of DATA alone: {several}")
     if not chosen:
         raise InputError(
             f"of {number(missing, 'name')} in {path} none is a picture of DATA: it names "
@@ -136,7 +139,8 @@ def labelled_by(path: Path, source: Source) -> Source:
         )
     notes = [*table.notes]
     if missing:
-        notes.append(f"{path.name}: {missing} of {len(table.rows)} names are no picture of DATA")
+        which = f", or several: {several}" if several else ""
+        notes.append(f"{path.name}: {missing} of {len(table.rows)} names are no picture of DATA{which}")
     labels = [chosen[i].label if i in chosen else None for i in range(len(source.names))]
     return _split_by(path, relabel(source, labels, notes=notes), chosen)
 
@@ -163,18 +167,30 @@ class _Finder:
             for i, path in enumerate(source.pictures)
             if isinstance(path, str)
         }
-        self._short: dict[str, int | None] = {}
+        self._names = source.names
+        self._short: dict[str, list[int]] = {}
         for i, name in enumerate(source.names):
             base = unicodedata.normalize("NFC", name.rsplit("/", 1)[-1])
             for form in {base, os.path.splitext(base)[0]}:
-                self._short[form] = None if form in self._short else i  # a name that occurs twice names nothing
+                self._short.setdefault(form, []).append(i)
 
     def __call__(self, name: str) -> int | None:
         """None: no picture, or several."""
-        for spelled in (name, name.replace("\\", "/")):
-            wanted = unicodedata.normalize("NFC", os.path.normpath(spelled))
+        for wanted in self._spelled(name):
             place = os.path.normpath(os.path.join(self._folder, wanted))
-            at = self._whole.get(wanted, self._paths.get(place, self._short.get(wanted)))
-            if at is not None:
+            if (at := self._whole.get(wanted, self._paths.get(place))) is not None:
                 return at
+            if len(same := self._short.get(wanted, [])) == 1:
+                return same[0]
         return None
+
+    def several(self, name: str) -> str:
+        """What is said of a file name that several pictures have; nothing where they have not."""
+        same = next((self._short[wanted] for wanted in self._spelled(name) if wanted in self._short), [])
+        which = first_few([printable(self._names[i]) for i in same], 3)
+        return f"{printable(name)} could be {which}; write the folder as well" if same else ""
+
+    @staticmethod
+    def _spelled(name: str) -> Iterator[str]:
+        for spelled in (name, name.replace("\\", "/")):
+            yield unicodedata.normalize("NFC", os.path.normpath(spelled))

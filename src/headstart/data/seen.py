@@ -14,6 +14,10 @@ from headstart.records.errors import InputError
 from headstart.records.folder import RunFolder
 
 
+class TooFewError(InputError):
+    """Too few of the pictures are ones that the run was not trained on."""
+
+
 def split_to_judge(
     folder: RunFolder, images: Images, given: DataConfig, own: DataConfig, fingerprint: str, others: bool
 ) -> tuple[Splits, bool]:
@@ -26,7 +30,7 @@ def split_to_judge(
         others: whether they may be others.
 
     Raises InputError: others where they may not be, options that would split the run's own pictures anew, too few
-    pictures that it was not trained on, or a damaged splits.npz.
+    pictures that it was not trained on (TooFewError), or a damaged splits.npz.
     """
     known = growing.recall(folder.splits) if folder.splits.exists() else None
     if images.fingerprint == fingerprint:
@@ -65,7 +69,7 @@ def _of_others(images: Images, given: DataConfig, known: Remembered | None) -> S
     try:
         splits = splitting.make(images, given, learned)
     except InputError:
-        raise InputError(
+        raise TooFewError(
             f"the run was trained on {n} of these {m} pictures, and too few others are left to judge it on; give more"
         ) from None
     say(f"the run was trained on {n} of these {m} pictures; none of them is a test picture")

@@ -27,6 +27,9 @@ from headstart.records.text import number
 VAL, TEST = 0.1, 0.2
 """Shares of the validation and test split (paper 3.3); with an official test split, val is that share of train."""
 
+FEWEST = 10
+"""So many contents, at the least, are needed to give each to one part."""
+
 NOBODY = np.empty(0, np.int64)
 """No pictures."""
 
@@ -88,7 +91,8 @@ def reading(path: str | Path) -> Iterator[Mapping[str, np.ndarray]]:
 def make(images: Images | Source, data: DataConfig, before: Splits | None = None) -> Splits:
     """Split pictures, decoded or not yet, as `data.splits`, `data.split_seed` and `data.limit` say.
 
-    Pictures of `before` keep their part, whatever it is; the others fill the parts up to their shares of all.
+    Pictures of `before` keep their part, whatever it is; the others fill the parts up to their shares of all. Parts
+    that are drawn share no content: copies of a picture, byte for byte, go where it goes.
 
     house: the official test split where there is one (val/ where there is no test/), val official or a tenth of train;
     else 70/10/20; draws are stratified by label. paper: as the authors' code did where there is an official split: val
@@ -105,10 +109,13 @@ def make(images: Images | Source, data: DataConfig, before: Splits | None = None
         has |= dict.fromkeys(without, NOBODY)
         say(f"the official {' and '.join(without)} pictures have no labels: left out, and split anew from the others")
     placed = before or Splits(NOBODY, NOBODY, NOBODY)
+    like = _drawn_with(images, placed.every)
     if not has["train"].size or not (has["test"].size or has["val"].size):
         everything = np.arange(len(images)) if not without else pool
-        test, rest = draw(everything, labels, TEST, seed, "test", placed.test, placed.every)
+        kinds = np.unique(like[everything])
+        test, rest = draw(kinds, labels, TEST, seed, "test", placed.test, placed.every)
         val, train = draw(rest, labels, VAL / (1 - TEST), seed, "val", placed.val, placed.every)
+        train, val, test = (everything[np.isin(like[everything], part)] for part in (train, val, test))
     elif data.splits == "paper":
         test = has["test"] if has["test"].size else has["val"]
         train, val = _as_run(np.union1d(pool, has["val"]) if has["test"].size else pool, images, seed)
@@ -118,7 +125,8 @@ def make(images: Images | Source, data: DataConfig, before: Splits | None = None
         train, val, test = pool, has["val"], has["test"]
     else:
         test = has["test"] if has["test"].size else has["val"]
-        val, train = draw(pool, labels, VAL, seed, "val", placed.val, placed.every)
+        val, train = draw(np.unique(like[pool]), labels, VAL, seed, "val", placed.val, placed.every)
+        train, val = (pool[np.isin(like[pool], part)] for part in (train, val))
     if before is not None:
         new = (np.setdiff1d(part, before.every) for part in (train, val, test))
         train, val, test = (np.union1d(*parts) for parts in zip(vars(before).values(), new, strict=True))
@@ -130,6 +138,28 @@ def make(images: Images | Source, data: DataConfig, before: Splits | None = None
         if not len(part):
             raise InputError(f"{number(len(images), 'readable picture')}: too few, none is left for the {name} split")
     return Splits(train=train, val=val, test=test)
+
+
+def _drawn_with(images: Images | Source, placed: np.ndarray) -> np.ndarray:
+    """The picture with which each (n,) is drawn: its `originals` where there are FEWEST of them, else itself."""
+    like = originals(images, placed) if isinstance(images, Images) else np.arange(len(images))
+    return like if len(np.unique(like)) >= FEWEST else np.arange(len(images))
+
+
+def originals(images: Images, placed: np.ndarray = NOBODY) -> np.ndarray:
+    """For each picture (n,) the number of the first with its content, one of the `placed` where there is one."""
+    names = np.ascontiguousarray(images.digests).view("V16").ravel()
+    ordered = np.concatenate([placed, np.setdiff1d(np.arange(len(images)), placed)]).astype(np.int64)
+    _, first, which = np.unique(names[ordered], return_index=True, return_inverse=True)
+    found = np.empty(len(images), np.int64)
+    found[ordered] = ordered[first[which]]
+    return found
+
+
+def copies(images: Images, splits: Splits) -> int:
+    """How many test pictures are training pictures as well, byte for byte: of an official split, or one of before."""
+    like = originals(images)
+    return int(np.isin(like[splits.test], like[splits.train]).sum())
 
 
 def check_training(splits: Splits, pictures: int) -> None:

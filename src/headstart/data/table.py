@@ -4,8 +4,10 @@ Comes in: a .csv, .tsv or .txt file. Goes out: a row a picture, and a sentence f
 not used. What a column means follows from its header first and from its values second (docs/data.md).
 """
 
+import contextlib
 import csv
 import io
+import itertools
 import re
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -32,6 +34,8 @@ _FLAGS = {
     **dict.fromkeys(words.in_order("istrain train istraining"), ("train", "test")),
 }
 """Columns of yes and no that say a split, and which for yes and for no."""
+SNIFFED = 20
+"""By so many rows it is told what separates a table's cells."""
 _YES_OR_NO = {"1": True, "1.0": True, "true": True, "yes": True, "0": False, "0.0": False, "false": False, "no": False}
 
 
@@ -107,7 +111,7 @@ def _cells(path: Path) -> list[tuple[int, list[str]]]:
     if kind not in (".csv", ".tsv"):
         return [(n, [line.strip()]) for n, line in enumerate(lines, 1) if line.strip()]
     first = next((line for line in lines if line.strip() and not line.startswith("#")), "")
-    separator = "\t" if kind == ".tsv" else next((mark for mark in ";,\t|" if mark in first), ",")
+    separator = "\t" if kind == ".tsv" else _separator(text, first)
     if said := re.fullmatch(r'"?sep=(.)"?\s*', first):  # Excel's own first line
         separator, text = said[1], text.replace(first.rstrip("\n"), "", 1)
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
@@ -119,6 +123,19 @@ def _cells(path: Path) -> list[tuple[int, list[str]]]:
         ]
     except csv.Error as error:
         raise InputError(f"{path}, line {reader.line_num} is not a {kind[1:].upper()} table: {error}") from None
+
+
+def _separator(text: str, first: str) -> str:
+    """Of the marks under which the first rows have as many cells each, two or more, the one that comes first; else of
+    those in the first line."""
+    there = sorted((mark for mark in ";,\t|" if mark in first), key=first.index)
+    for mark in there:
+        rows = csv.reader(io.StringIO(text, newline=""), delimiter=mark, strict=True)
+        with contextlib.suppress(csv.Error):
+            cells = {len(row) for row in itertools.islice(filter(None, rows), SNIFFED)}
+            if len(cells) == 1 and max(cells) > 1:
+                return mark
+    return next((mark for mark in ";,\t|" if mark in there), ",")
 
 
 class _Columns:

@@ -25,7 +25,7 @@ from headstart.records.errors import InputError
 from headstart.records.folder import RunFolder
 from headstart.records.names import SETS
 from headstart.records.presets import PAPER_FOLDER_BATCH
-from headstart.records.text import number
+from headstart.records.text import be, number
 from headstart.training import autoencoder as autoencoding
 from headstart.training import feed, footprint, keeping, optimizers
 from headstart.training.head import HEAD_FEATURES
@@ -78,6 +78,11 @@ def prepare(
         splits, growth = growing.follow(grown.splits, images, config.data, fingerprint)
         config = _as_begun(config, begun)
     splits = splits or splitting.make(images, config.data)
+    if (twice := splitting.copies(images, splits)) and not quiet:
+        say(
+            f"{twice:,} of {number(len(splits.test), 'test picture')} {be(twice)} in the training split as well, byte "
+            "for byte: accuracy looks too good; `headstart check` names them"
+        )
     resolved, notes = resolve(config, images, splits, compute)
     resolved, cut = footprint.fitted(resolved, images, compute, begun)
     left_out = [*_not_compiled(resolved, compute), *_without_a_part(resolved, splits)]

@@ -8,7 +8,7 @@ pictures, from the same candidates; only the first weights differ.
 import dataclasses
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +19,11 @@ from headstart import statistics
 from headstart.data import Images
 from headstart.data import splits as splitting
 from headstart.data.splits import Splits
-from headstart.engine import progress
 from headstart.engine.checkpoint import Checkpoints
 from headstart.engine.device import Compute, choose
-from headstart.engine.randomness import numpy_generator
 from headstart.engine.stopping import give_way, stop_on_signals
 from headstart.evaluate.neighbours import nearest, normalized
+from headstart.evaluate.scores import macro_of
 from headstart.records import files, plugins, schema
 from headstart.records import folder as runs
 from headstart.records.claim import owned
@@ -32,13 +31,13 @@ from headstart.records.errors import InputError
 from headstart.records.located import portable
 from headstart.records.outputs import check_results_folder, no_input
 from headstart.records.seal import seal_of
-from headstart.records.text import be, number, printable
 from headstart.records.version import __version__
 from headstart.report.verdict import kept_given
 from headstart.training import footprint
 from headstart.use.classifier import CLASSIFIER, RESULT, SEEN, Classifier, save_classifier
 from headstart.use.embeddings import weights_of
 from headstart.use.fitting import Fit, Fitter
+from headstart.use.labelled import FOLDS, fold_of, pool_of, split
 from headstart.use.load import Run
 from headstart.use.settings import FinetuneSettings
 
@@ -47,7 +46,6 @@ LABELS = {"adapted": "after SimCLR", "given": "before SimCLR, weights as given",
 """What a start is called on the screen."""
 AS_GIVEN = "the given weights, which the run kept"
 """What the adapted start is called where it is the given one."""
-FOLDS = 5
 TRIAL = 5
 """A candidate is tried for this part of the epochs."""
 VAL = 0.2
@@ -60,6 +58,8 @@ KEPT = 5000
 class FinetunedStart:
     """One start's result: accuracy on pictures that were not trained on, in [0, 1], with a Wilson 95 % interval.
 
+    `majority` is what always answering the commonest class would reach there, `macro` precision, recall (balanced
+    accuracy) and F1 as means over classes, `per_class` each class's recall, None where no picture is of it.
     With `--final` those are all labelled pictures, each judged by the fold that left it out; `val_accuracy` and
     `best_epoch` are then medians over the folds.
     """
@@ -74,6 +74,9 @@ class FinetunedStart:
     best_epoch: int
     lr: float
     layer_decay: float
+    majority: float
+    macro: dict[str, float]
+    per_class: dict[str, float | None]
 
 
 @dataclass(frozen=True)
@@ -100,10 +103,11 @@ def finetune(
 ) -> Finetuned:
     """Train a classifier on labelled DATA from the run's backbone.
 
-    DATA is split by the run's split seed: if it is what the run was pretrained on, the test split was never seen. Of
-    other pictures some may have been; that is said. The validation split decides rates and when to stop; the test
-    split is looked at once. With `settings.final` there are no splits, but five folds over all labelled pictures, and
-    the classifier that is kept was trained on all of them for the folds' median number of epochs.
+    No picture that the run was pretrained on is tested on: its own pictures keep its split, whatever labels they have
+    by now. Where that leaves too few labels in a part, they are split anew, and how many were seen is said. The
+    validation split decides rates and when to stop; the test split is looked at once. With `settings.final` there are
+    no splits, but five folds over all labelled pictures, and the classifier that is kept was trained on all of them for
+    the folds' median number of epochs.
 
     Args:
         out: a folder; gets `finetune.json` (last), `classifier.safetensors` (under torchvision's or timm's parameter
@@ -182,94 +186,6 @@ def _clear(folder: runs.RunFolder, checkpoints: Checkpoints, identity: str) -> N
         checkpoints.discard()
 
 
-# -------------------------------------------------------------------------------------------------------------- labels
-
-
-def split(run: Run, images: Images, settings: FinetuneSettings, quiet: bool) -> Splits:
-    """The labelled pictures of each split, as many to train on as are asked for. The run's own are split as they were.
-
-    Raises InputError where there are too few labels to train on or to judge by.
-    """
-    own = images.fingerprint == run.result["data"]["fingerprint"]
-    if own and run.config.data.limit is None:
-        parts = Splits.load(run.folder.splits, len(images))
-    else:
-        parts = splitting.make(images, replace(run.config.data, limit=None))
-    if not own and not quiet:
-        progress.say(
-            "these are not the pictures of pretraining, or have other labels; where test pictures were among those, "
-            "the network after SimCLR looks too good"
-        )
-    parts = Splits(**{name: part[images.labels[part] >= 0] for name, part in vars(parts).items()})
-    parts = replace(parts, train=draw_labels(parts.train, images.labels, settings))
-    if settings.final:
-        _check_folds(images.labels[pool_of(parts, settings)], images.classes)
-    else:
-        for name, part in vars(parts).items():
-            _check_any(part, f"picture of the {name} split")
-        _check_classes(images.labels[parts.train], images.classes, " of the training split")
-    return parts
-
-
-def pool_of(parts: Splits, settings: FinetuneSettings) -> np.ndarray:
-    """What `--final` judges by and trains on: the labelled pictures of every split, or those that are drawn."""
-    return parts.every if settings.labels == 1 and settings.per_class is None else parts.train
-
-
-def _check_folds(labels: np.ndarray, classes: Sequence[str]) -> None:
-    """Raise InputError where folds would leave out the only picture of every class but one."""
-    _check_any(labels, "picture")
-    _check_classes(labels, classes)
-    counts = np.unique(labels, return_counts=True)[1]
-    if (twice := int((counts > 1).sum())) < 2:
-        raise InputError(
-            "--final judges every labelled picture by a training that left it out, so at least two classes need two "
-            f"labels each; of {number(len(labels), 'label')} in {number(len(counts), 'class')}, "
-            f"{number(twice, 'class')} {'has' if twice == 1 else 'have'} two"
-        )
-
-
-def _check_any(rows: np.ndarray, what: str) -> None:
-    if not len(rows):
-        raise InputError(
-            f"no {what} has a label; put pictures into one folder a class, or give --data.labels FILE with columns "
-            "name,label"
-        )
-
-
-def _check_classes(labels: np.ndarray, classes: Sequence[str], where: str = "") -> None:
-    if len(found := np.unique(labels)) < 2:
-        raise InputError(
-            f"{number(len(labels), 'labelled picture')}{where} {be(len(labels))} of one class, "
-            f"{printable(classes[found[0]])}; a classifier needs at least two"
-        )
-
-
-def draw_labels(train: np.ndarray, labels: np.ndarray, settings: FinetuneSettings) -> np.ndarray:
-    """A class-balanced `labels` share of the training pictures, at least one of every class, or `per_class` of each
-    (all where a class has fewer); sorted."""
-    if settings.per_class is not None:
-        most = settings.per_class
-        members = [train[labels[train] == label] for label in np.unique(labels[train])]
-        drawn = (splitting.balanced(m, labels, most, settings.seed) for m in members)
-        return np.sort(np.concatenate([splitting.NOBODY, *drawn]))
-    if settings.labels == 1:
-        return train
-    n = max(round(settings.labels * len(train)), len(np.unique(labels[train])))
-    return splitting.balanced(train, labels, n, settings.seed)
-
-
-def fold_of(labels: np.ndarray, seed: int) -> np.ndarray:
-    """Which of FOLDS each picture is left out in; every class is spread over them as evenly as it goes."""
-    draws = numpy_generator(seed, "finetune/folds")
-    folds, first = np.zeros(len(labels), np.int64), 0
-    for label in np.unique(labels):
-        members = np.flatnonzero(labels == label)
-        folds[draws.permutation(members)] = (first + np.arange(len(members))) % FOLDS
-        first += len(members)  # the next class goes on where this one ended, so that the folds are equally large
-    return folds
-
-
 # ------------------------------------------------------------------------------------------------------------ judging
 
 Kept = dict[str, Any]
@@ -282,7 +198,7 @@ def _held_out(fitter: Fitter, starts: Sequence[str], parts: Splits) -> tuple[lis
     found = {start: _tuned(fitter, labels[start], start, parts, whole=start == starts[0]) for start in starts}
     kept = found[starts[0]]
     limit = _limit([kept["away"]])
-    return [_row(start, labels[start], [found[start]]) for start in starts], kept | {
+    return [_row(start, labels[start], [found[start]], fitter.images.classes) for start in starts], kept | {
         "rows": parts.train,
         "limit": limit,
     }
@@ -292,7 +208,7 @@ def _cross_validated(fitter: Fitter, starts: Sequence[str], parts: Splits) -> tu
     """Every labelled picture is judged by a training that left it out; then one training on all of them."""
     images, seed = fitter.images, fitter.settings.seed
     pool = pool_of(parts, fitter.settings)
-    folds = fold_of(images.labels[pool], seed)
+    folds = fold_of(images.labels[pool], seed, splitting.originals(images)[pool])
     found: dict[str, list[Kept]] = {}
     for start in starts:
         found[start] = []
@@ -319,20 +235,20 @@ def _cross_validated(fitter: Fitter, starts: Sequence[str], parts: Splits) -> tu
 
     kept = fitter.fit(fit, keep)
     limit = _limit([f["away"] for f in found[starts[0]]])
-    rows = [_row(start, label_of(fitter.run, start), found[start]) for start in starts]
+    rows = [_row(start, label_of(fitter.run, start), found[start], images.classes) for start in starts]
     return rows, kept | {"rows": pool, "limit": limit}
 
 
 def _tuned(fitter: Fitter, name: str, start: str, parts: Splits, whole: bool) -> Kept:
-    """One training with the best candidate by validation: `right` (n_test,), score, epoch, rates; of the adapted start
-    also how far away each test picture lies from those trained on; `whole`: the weights too."""
+    """One training with the best candidate by validation: `answers` and `labels` (n_test,), score, epoch, rates; of the
+    adapted start also how far away each test picture lies from those trained on; `whole`: the weights too."""
     settings = fitter.settings
     epochs, tried, scores = settings.epochs, settings.candidates, []
 
     def keep(model: Classifier, best: Kept) -> Kept:
-        p = fitter.probabilities(model, parts.test).argmax(1)
         kept = {"score": best["score"], "epoch": best["epoch"]}
-        kept["right"] = p == torch.from_numpy(fitter.images.labels[parts.test])
+        kept["answers"] = fitter.probabilities(model, parts.test).argmax(1)
+        kept["labels"] = torch.from_numpy(fitter.images.labels[parts.test])
         if start == "adapted":
             seen = _seen(fitter, model, parts.train)
             kept["away"] = _away(fitter, model, np.union1d(parts.val, parts.test) if whole else parts.test, seen)
@@ -355,9 +271,12 @@ def _tuned(fitter: Fitter, name: str, start: str, parts: Splits, whole: bool) ->
     return fitter.fit(fit, keep) | {"lr": lr, "layer_decay": layer_decay}
 
 
-def _row(start: str, label: str, found: Sequence[Kept]) -> FinetunedStart:
-    right = torch.cat([f["right"] for f in found])
-    correct, n = int(right.sum()), len(right)
+def _row(start: str, label: str, found: Sequence[Kept], classes: Sequence[str]) -> FinetunedStart:
+    answers, labels = (torch.cat([f[name] for f in found]) for name in ("answers", "labels"))
+    correct, n, k = int((answers == labels).sum()), len(labels), len(classes)
+    confusion = torch.bincount(labels * k + answers, minlength=k * k).reshape(k, k)
+    counts = confusion.sum(1)
+    recalls = [int(confusion[i, i]) / int(counts[i]) if counts[i] else None for i in range(k)]
     return FinetunedStart(
         start=start,
         label=label,
@@ -369,6 +288,9 @@ def _row(start: str, label: str, found: Sequence[Kept]) -> FinetunedStart:
         best_epoch=round(float(np.median([f["epoch"] for f in found]))),
         lr=found[0]["lr"],
         layer_decay=found[0]["layer_decay"],
+        majority=int(counts.max()) / n,
+        macro=macro_of(confusion),
+        per_class=dict(zip(classes, recalls, strict=True)),
     )
 
 
