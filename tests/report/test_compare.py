@@ -101,9 +101,13 @@ def test_a_mixture_is_one_table(tmp_path: Path) -> None:
     assert compare(read_tables([one, two]), metric="accuracy", by="method").headline.startswith("A beats b by ")
 
 
-def test_one_seed_column_is_the_paired_t_test() -> None:
+@pytest.mark.parametrize(("column", "given"), [("seed", {}), ("checkpoint", {}), ("subject", {"cluster": "subject"})])
+def test_what_pairs_share_is_matched_as_the_paired_t_test_does(column: str, given: dict[str, str]) -> None:
+    """A seed, or a cluster that both levels have: two rows of different clusters are no pair."""
     table = _runs("ab", seeds=9)
-    (found,) = headstart.compare(table, metric="accuracy", by="method").comparisons
+    again = table.rename(columns={"seed": column}).astype({column: str})
+    (found,) = headstart.compare(again, metric="accuracy", by="method", **given).comparisons
+    assert found.pairs == 9
     wide = 100 * table.pivot(index="seed", columns="method", values="accuracy")
     expected = stats.ttest_rel(wide["a"], wide["b"])
     assert found.decision.test.p == pytest.approx(expected.pvalue, rel=1e-9)
@@ -214,19 +218,29 @@ def test_the_fast_matching_is_the_plain_one(seed: int, cluster: str | None) -> N
     values = 100 * table["accuracy"].to_numpy()
     for c in found.comparisons:
         p = c.pairing
-        both = _plain(table, p.a, p.b, ["dataset", "seed", "lr"], p.dataset)
+        keys = ["dataset", "seed", "lr", *([cluster] if cluster else [])]
+        both = _plain(table, p.a, p.b, keys, p.dataset)
         assert {*zip(p.first, p.second, strict=True)} == {*zip(both["index"], both["index_b"], strict=True)}
         where = both["dataset"] + " " + both["seed"].astype(str)
         draws = both["dataset"] if p.dataset is None else pd.Series("", both.index)
         if cluster:
-            one, two = both["cluster"], both["cluster_b"]
-            draws = one.where(one == two, one + " | " + two)
+            draws = both["cluster"]
         gains = values[both["index"]] - values[both["index_b"]]
         expected = clustered(gains, where.to_numpy(str), draws.to_numpy(str))
         assert c.decision.test.clusters == expected.clusters
         assert c.decision.test.mean == pytest.approx(expected.mean, rel=1e-12)
         assert c.decision.test.p == pytest.approx(expected.p, rel=1e-12, nan_ok=True)
         assert c.decision.test.interval == pytest.approx(expected.interval, rel=1e-12, nan_ok=True)
+
+
+def test_clusters_that_one_level_lacks_match_every_row() -> None:
+    """Where no level shares a cluster with the other, or has none, nothing but the keys is matched."""
+    table = pd.DataFrame(product("ab", range(3), "xy"), columns=["method", "seed", "cluster"])
+    table["accuracy"] = np.arange(12) / 20
+    for cluster, pairs in (("xy", 6), ("vw", 12), (("", ""), 6), ((None, "x"), 9)):
+        other = table.assign(cluster=table["cluster"].where(table["method"] == "a", list(cluster) * 6))
+        (found,) = headstart.compare(other, metric="accuracy", by="method").comparisons
+        assert found.pairs == pairs, cluster
 
 
 def test_empty_cells_match_only_each_other() -> None:

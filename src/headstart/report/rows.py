@@ -4,7 +4,7 @@ Comes in: rows and the roles of their columns. Goes out: `Pairing`s of every two
 and the mean of each level.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from math import isnan
@@ -32,7 +32,8 @@ def named(rows: pd.DataFrame) -> str:
 def cells_of(judged: pd.DataFrame, metric: str, roles: Roles) -> tuple[pd.DataFrame, list[str]]:
     """Rows as they are paired: those that repeat each other in everything count once, by their mean."""
     keys = [*dict.fromkeys([roles.by, *roles.pair, *([roles.cluster] if roles.cluster else [])])]
-    filled = judged.assign(**{name: judged[name].astype(str).fillna("nan") for name in keys})
+    empty = dict.fromkeys(keys, "nan") | {roles.cluster: ""}
+    filled = judged.assign(**{n: judged[n].astype(str).where(judged[n].notna(), empty[n]) for n in keys})
     again = filled.duplicated(keys, keep=False)
     if not again.any():
         return filled.reset_index(drop=True), []
@@ -46,9 +47,13 @@ def cells_of(judged: pd.DataFrame, metric: str, roles: Roles) -> tuple[pd.DataFr
 
 @dataclass(frozen=True)
 class _Cells:
-    """What of each row decides how it is paired; a label each, and codes of what two rows of a pair agree in."""
+    """What of each row decides how it is paired; a label each, and codes of what two rows of a pair agree in.
+
+    `of_cluster` holds codes of `key` and `cluster` together; a row without a cluster has the label "".
+    """
 
     key: np.ndarray
+    of_cluster: np.ndarray
     where: np.ndarray
     sets: np.ndarray
     seed: np.ndarray
@@ -58,18 +63,25 @@ class _Cells:
     @classmethod
     def of(cls, cells: pd.DataFrame, roles: Roles) -> "_Cells":
         n = len(cells)
-        key = cells.groupby(list(roles.pair), sort=False).ngroup().to_numpy() if roles.pair else np.zeros(n, int)
+        key = _codes(cells, roles.pair)
         place = cells[roles.dataset].to_numpy(dtype=str) if roles.dataset else np.full(n, "")
         seed = cells[roles.seed].to_numpy(dtype=str) if roles.seed else np.full(n, "0")
         sets, where = np.unique(place, return_inverse=True)
         return cls(
             key=key,
+            of_cluster=_codes(cells, [*roles.pair, roles.cluster]) if roles.cluster else key,
             where=where,
             sets=sets,
             seed=seed,
             seed_on_set=np.char.add(np.char.add(place, " "), seed),
             cluster=cells[roles.cluster].to_numpy(dtype=str) if roles.cluster else None,
         )
+
+
+def _codes(cells: pd.DataFrame, names: Sequence[str]) -> np.ndarray:
+    """A number a row, the same where all columns agree."""
+    alike = list(dict.fromkeys(names))
+    return cells.groupby(alike, sort=False).ngroup().to_numpy() if alike else np.zeros(len(cells), int)
 
 
 def pairings_of(cells: pd.DataFrame, roles: Roles, baseline: str | None) -> list[Pairing]:
@@ -81,13 +93,26 @@ def pairings_of(cells: pd.DataFrame, roles: Roles, baseline: str | None) -> list
     for a, b in combinations(dict.fromkeys(cells[roles.by]), 2):
         if baseline in (a, b) or baseline is None:
             a, b = (b, a) if a == baseline else (a, b)
-            first, second = _matched(known.key, parts[a], parts[b])
+            first, second = _matched(known, parts[a], parts[b])
             found += _scoped(known, roles, a, b, first, second)
     return found
 
 
-def _matched(key: np.ndarray, one: np.ndarray, two: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Rows of every pair whose keys agree."""
+def _matched(cells: _Cells, one: np.ndarray, two: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Rows of every pair whose keys agree; where pairs share a cluster, of those alone that do or lack one."""
+    if cells.cluster is None:
+        return _merged(cells.key, one, two)
+    first, second = _merged(cells.of_cluster, one, two)
+    has = cells.cluster != ""
+    if not has[first].any():
+        return _merged(cells.key, one, two)
+    for some, others in ((one[has[one]], two[~has[two]]), (one[~has[one]], two[has[two]])):
+        more = _merged(cells.key, some, others)
+        first, second = np.append(first, more[0]), np.append(second, more[1])
+    return first, second
+
+
+def _merged(key: np.ndarray, one: np.ndarray, two: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     left = pd.DataFrame({"key": key[one], "first": one})
     both = left.merge(pd.DataFrame({"key": key[two], "second": two}), on="key")
     return both["first"].to_numpy(), both["second"].to_numpy()
