@@ -101,6 +101,32 @@ def test_a_mixture_is_one_table(tmp_path: Path) -> None:
     assert compare(read_tables([one, two]), metric="accuracy", by="method").headline.startswith("A beats b by ")
 
 
+@pytest.mark.parametrize(
+    ("one", "two"),
+    [
+        ("64", "64\nb,0.8,9,auto"),  # a word in one file
+        ("64.0", "64\nb,0.8,9,auto"),
+        ("64", "64\nb,0.8,9,"),  # a gap in one file
+        ("True", "true"),
+        ("\na,0.8,9,64", "\nb,0.8,9,auto"),  # a gap in both
+    ],
+)
+def test_a_value_is_the_same_in_whatever_file(tmp_path: Path, one: str, two: str) -> None:
+    for level, cell in (("a", one), ("b", two)):
+        (tmp_path / f"{level}.csv").write_text(f"method,accuracy,seed,batch\n{level},0.5,0,{cell}\n")
+    table = read_tables([tmp_path / "a.csv", tmp_path / "b.csv"])
+    (found,) = compare(table, metric="accuracy", by="method", pair=["batch"]).comparisons
+    assert found.pairs == 1
+
+
+def test_levels_that_are_whole_numbers_are_so_written() -> None:
+    table = pd.DataFrame({"batch": [64.0, 128.0, np.nan], "accuracy": [0.5, 0.6, 0.7]})
+    found = headstart.compare(table, metric="accuracy", by="batch", baseline="64")
+    assert sorted(found.levels["level"]) == ["128", "64"]
+    switched = pd.DataFrame({"flag": [True, "true", "False"], "accuracy": [0.5, 0.6, 0.7]})
+    assert sorted(headstart.compare(switched, metric="accuracy", by="flag").levels["level"]) == ["False", "True"]
+
+
 @pytest.mark.parametrize(("column", "given"), [("seed", {}), ("checkpoint", {}), ("subject", {"cluster": "subject"})])
 def test_what_pairs_share_is_matched_as_the_paired_t_test_does(column: str, given: dict[str, str]) -> None:
     """A seed, or a cluster that both levels have: two rows of different clusters are no pair."""

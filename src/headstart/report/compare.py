@@ -29,7 +29,7 @@ from headstart.report.comparisons import (
     test,
     widest,
 )
-from headstart.report.delimited import NUMBER, PLACE
+from headstart.report.delimited import NUMBER, PLACE, spelt, spelt_one
 from headstart.report.matching import Pairing
 from headstart.report.ranking import COLUMNS as RANKS
 from headstart.report.ranking import Ranking, ranking
@@ -156,7 +156,9 @@ def _compared(table: pd.DataFrame, roles: Roles, baseline: str | None, higher: b
     if absent.any():
         said.append(f"{_of_rows(absent)} without {roles.by}: {named(table[absent])}.")
         table = table[~absent].reset_index(drop=True)
-    table = table.assign(**{roles.by: table[roles.by].astype(str)})
+    keys = [name for name in (roles.by, *roles.pair, roles.cluster) if name]
+    table = table.assign(**{name: spelt(table[name]) for name in keys})
+    baseline = None if baseline is None else spelt_one(baseline)
     _levels(table, roles.by, baseline)
     measured = [_measure(table, name, higher, alone=len(roles.metrics) == 1) for name in roles.metrics]
     table = table.assign(**{measure.name: values for measure, values in measured})

@@ -10,6 +10,7 @@ import re
 from collections.abc import Collection, Iterable
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from headstart.records.errors import InputError
@@ -30,6 +31,8 @@ EMPTY = ("", "nan", "NaN", "NA", "N/A", "#N/A", "n/a", "null", "NULL", "None", "
 """What stands in a column of numbers where there is none."""
 MISSING = ("nan", "NaN", "N/A", "null", "NULL")
 """What stands in a column of words where there is none; `None` and `-` may be words."""
+NOTHING = "nan"
+"""How a missing cell is spelt where rows are matched."""
 EXACT = 2**53
 """Whole numbers above it are names: as floats, two of them may be one."""
 SIGNATURES = {
@@ -112,6 +115,21 @@ def column(values: pd.Series, places: list[str]) -> pd.Series:
     numbers = known.str.replace(",", ".").astype(float)  # pandas' to_numeric may make a missing one of 1e999
     numbers = numbers / 100 if percent else numbers
     return numbers if filled.all() else numbers.reindex(values.index)
+
+
+def spelt(values: pd.Series) -> pd.Series:
+    """Cells as text that is the same from whatever file: 64.0 is `64`, `true` is `True`, a missing one is `NOTHING`."""
+    codes, known = pd.factorize(values)
+    words = np.array([*map(spelt_one, known), NOTHING], dtype=object)
+    return pd.Series(words[codes], index=values.index, name=values.name, dtype=object)
+
+
+def spelt_one(value: object) -> str:
+    """One cell as `spelt` has it."""
+    if isinstance(value, float) and value.is_integer() and abs(value) <= EXACT:
+        return str(int(value))
+    text = str(value)
+    return text.capitalize() if text.lower() in ("true", "false") else text or NOTHING
 
 
 def _is_a_name(digits: str) -> bool:

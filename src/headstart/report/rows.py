@@ -15,7 +15,7 @@ import pandas as pd
 from headstart.records.text import first_few, printable
 from headstart.report.columns import Roles
 from headstart.report.comparisons import Measure
-from headstart.report.delimited import PLACE
+from headstart.report.delimited import NOTHING, PLACE
 from headstart.report.matching import Pairing
 from headstart.report.words import listed
 from headstart.statistics import clustered
@@ -32,16 +32,14 @@ def named(rows: pd.DataFrame) -> str:
 def cells_of(judged: pd.DataFrame, metric: str, roles: Roles) -> tuple[pd.DataFrame, list[str]]:
     """Rows as they are paired: those that repeat each other in everything count once, by their mean."""
     keys = [*dict.fromkeys([roles.by, *roles.pair, *([roles.cluster] if roles.cluster else [])])]
-    empty = dict.fromkeys(keys, "nan") | {roles.cluster: ""}
-    filled = judged.assign(**{n: judged[n].astype(str).where(judged[n].notna(), empty[n]) for n in keys})
-    again = filled.duplicated(keys, keep=False)
+    again = judged.duplicated(keys, keep=False)
     if not again.any():
-        return filled.reset_index(drop=True), []
-    means = filled.groupby(keys, sort=False)[metric].mean()
-    once = filled.drop_duplicates(keys).set_index(keys).assign(**{metric: means}).reset_index()
+        return judged.reset_index(drop=True), []
+    means = judged.groupby(keys, sort=False)[metric].mean()
+    once = judged.drop_duplicates(keys).set_index(keys).assign(**{metric: means}).reset_index()
     return once, [
         f"{int(again.sum())} rows repeat another in {listed(keys)}: each such group counts once, by its mean "
-        f"({named(filled[again])})."
+        f"({named(judged[again])})."
     ]
 
 
@@ -66,6 +64,7 @@ class _Cells:
         key = _codes(cells, roles.pair)
         place = cells[roles.dataset].to_numpy(dtype=str) if roles.dataset else np.full(n, "")
         seed = cells[roles.seed].to_numpy(dtype=str) if roles.seed else np.full(n, "0")
+        cluster = cells[roles.cluster].to_numpy(dtype=str) if roles.cluster else None
         sets, where = np.unique(place, return_inverse=True)
         return cls(
             key=key,
@@ -74,7 +73,7 @@ class _Cells:
             sets=sets,
             seed=seed,
             seed_on_set=np.char.add(np.char.add(place, " "), seed),
-            cluster=cells[roles.cluster].to_numpy(dtype=str) if roles.cluster else None,
+            cluster=None if cluster is None else np.where(cluster == NOTHING, "", cluster),
         )
 
 
