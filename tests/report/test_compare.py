@@ -141,13 +141,45 @@ def test_what_pairs_share_is_matched_as_the_paired_t_test_does(column: str, give
     assert found.decision.test.interval == pytest.approx((low, high), rel=1e-9)
 
 
-@pytest.mark.parametrize(("metric", "up"), [("val_loss", False), ("runtime_s", False), ("rank", False), ("bleu", True)])
+LOWER = [
+    "val_loss",
+    "valLoss",
+    "trainloss",
+    "runtime_s",
+    "walltime",
+    "rank",
+    "cross_entropy",
+    "ECE",
+    "brier",
+    "kl",
+    "FPR95",
+]
+LOWER += ["bits_per_dim", "errors", "regret"]
+HIGHER = ["bleu", "images_per_second", "precision", "kappa", "balance"]
+
+
+@pytest.mark.parametrize(("metric", "up"), [*((n, False) for n in LOWER), *((n, True) for n in HIGHER)])
 def test_less_is_better_where_the_name_says_so(metric: str, up: bool) -> None:
     table = _runs("ab", gain=3.0).rename(columns={"accuracy": metric})
     found = headstart.compare(table, metric=metric, by="method")
     better = "A beats b" if up else "B beats a"
     assert found.headline.startswith(better)
     assert f"in {metric}" in found.headline
+    assert found.columns.endswith(f" Less is better in {metric}.") is not up
+
+
+def test_a_setting_of_which_most_values_differ_is_matched_on() -> None:
+    """The same random search for both methods; an outcome hardly repeats, and is said to be none to match on."""
+    rng = np.random.default_rng(0)
+    rates = rng.uniform(1e-4, 1e-1, 6)
+    table = pd.DataFrame({"method": [*"aaaaaabbbbbbbb"], "lr": [*rates, *rates, 0.3, 0.6], "name": [*"abcdefghijklmn"]})
+    table = table.assign(accuracy=rng.random(14), sharpness=rng.random(14))
+    found = headstart.compare(table, metric="accuracy", by="method")
+    assert found.comparisons[0].pairs == 6
+    assert found.columns == (
+        "Columns: compared by method; matched on lr; not matched on name (the name of a run); "
+        "not matched on sharpness (an outcome, for its values hardly repeat)."
+    )
 
 
 def test_several_metrics_are_one_family() -> None:

@@ -11,7 +11,7 @@ import pandas as pd
 
 from headstart.records.errors import InputError
 from headstart.records.text import first_few, printable
-from headstart.report.delimited import OUTCOMES, PLACE, plain_names
+from headstart.report.delimited import OUTCOMES, PLACE, plain_names, spelt
 
 SEEDS = ("seed", "random_seed", "rng_seed", "repeat", "replicate", "trial", "fold", "config.seed")
 SETS = ("dataset", "dataset_name", "data_set", "data set", "data", "task", "benchmark", "environment", "env")
@@ -26,15 +26,21 @@ IDENTITY = re.compile(
 )
 OUTCOME = re.compile(
     r"((train|val|valid|validation|test|eval)[ _/.-].*)?(loss|.*acc(uracy)?|.*f1(score)?|.*precision|.*recall|auc|"
-    r"auroc|m?ap|mse|rmse|mae|error|score|perplexity|ppl|bleu|fid|iou|dice|r2|seconds|time|latency|throughput|memory)"
+    r"auroc|m?ap|mse|rmse|mae|errors?|brier|ece|nll|cross[ _-]?entropy|score|perplexity|ppl|bleu|"
+    r"fid|iou|dice|r2|seconds|(wall)?time|latency|throughput|memory)"
     r"(@\d+|[ _]?\(.*\)|_?mean|_?std)?",
     re.IGNORECASE,
 )
 LOWER = re.compile(
-    r"(?<![a-z])(loss|error|err|mse|rmse|mae|perplexity|ppl|fid|(run)?time|seconds|duration|latency|memory|rank|wer|cer|nll)"
-    r"(?![a-z])",
+    r"(?<![a-z])(train|val|valid|validation|test|eval|dev)?(loss(es)?|errors?|err|[rnms]*mse|s?mape|n?mae|mase|"
+    r"cross[ _-]?entropy|[bem]?ce|nll|kl([ _-]?div(ergence)?)?|brier|perplexity|ppl|bits?[ _-]?per[ _-]?\w+|bp[bcd]|"
+    r"[fk]id|lpips|f[pn]r|eer|false[ _-]?(positives?|negatives?|alarms?)|regret|cost|(run|wall|cpu|gpu|elapsed)?[ _-]?"
+    r"(clock)?[ _-]?time|wall[ _-]?clock|seconds|duration|latency|memory|energy|flops|rank|[wct]er)(?![a-z])",
     re.IGNORECASE,
 )
+CAMEL = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
+SHARED = 0.2
+"""Part of a column's values that stand in several levels from which on it is a setting: outcomes hardly repeat."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +52,7 @@ class Roles:
         by: what is compared.
         pair: columns in which two rows of a pair agree.
         seed, dataset, cluster, n_test: columns, where there are.
-        left: column -> why it is not matched on.
+        left: column -> why it is not matched on; those that are the same everywhere are in no role.
     """
 
     metrics: tuple[str, ...]
@@ -66,12 +72,16 @@ class Roles:
         parts += [f"{word} in {name}" for word, name in roles if name]
         rest = [name for name in self.pair if name not in (self.seed, self.dataset)]
         parts.append(f"matched on {', '.join(rest)}" if rest else "nothing else to match on")
+        for why in dict.fromkeys(self.left.values()):
+            parts.append(
+                f"not matched on {first_few([n for n, reason in self.left.items() if reason == why], 5)} ({why})"
+            )
         return printable("Columns: " + "; ".join(parts) + ".")
 
 
 def lower_is_better(metric: str) -> bool:
     """Whether a metric of that name is better where it is lower."""
-    return LOWER.search(metric) is not None
+    return LOWER.search(CAMEL.sub("_", metric)) is not None
 
 
 def find(
@@ -94,11 +104,11 @@ def find(
     dataset = _usual(columns, SETS, by)
     cluster = there(cluster) if cluster else _usual(columns, CLUSTERS, by)
     _apart(metrics, by, pair, seed, cluster)
-    known = {*metrics, by, cluster}
+    known = {*metrics, by, cluster, "n_test"}
     left: dict[str, str] = {}
     keys = list(pair) if pair is not None else []
     for name in columns if pair is None else ():
-        if name in known:
+        if name in known or table[name].nunique(dropna=False) == 1:
             continue
         why = None if name in (seed, dataset) else _not_matched_on(table, name, by)
         if why:
@@ -156,18 +166,14 @@ def _usual(columns: Sequence[str], names: Sequence[str], by: str) -> str | None:
 def _not_matched_on(table: pd.DataFrame, name: str, by: str) -> str | None:
     """Why two rows of a pair need not agree in a column; None where they must."""
     values = table[name]
-    distinct = values.nunique(dropna=False)
-    if distinct == 1:
-        return "it is the same everywhere"
     is_text = not pd.api.types.is_numeric_dtype(values)
+    distinct = values.nunique(dropna=False)
     if IDENTITY.fullmatch(name) or (is_text and distinct == len(table) > 3):
-        return "it names a run"
-    if not is_text:
-        if OUTCOME.fullmatch(name) or name in ("n_test", *table.attrs.get(OUTCOMES, ())):
-            return "it is an outcome"
-        if pd.api.types.is_float_dtype(values) and len(table) > 7 and distinct > len(table) / 2:
-            return "it is an outcome"
-    seen = [set(part.astype(str)) for _, part in table.groupby(by)[name]]
-    if all(not (one & two) for i, one in enumerate(seen) for two in seen[:i]):
-        return f"it differs wherever {by} does"
-    return None
+        return "the name of a run"
+    if not is_text and (OUTCOME.fullmatch(CAMEL.sub("_", name)) or name in table.attrs.get(OUTCOMES, ())):
+        return "an outcome"
+    seen = pd.DataFrame({"value": spelt(values), "level": spelt(table[by])}).drop_duplicates()
+    shared = float((seen["value"].value_counts() > 1).mean())
+    if pd.api.types.is_float_dtype(values) and len(table) > 7 and distinct > len(table) / 2 and shared < SHARED:
+        return "an outcome, for its values hardly repeat"
+    return None if shared else f"different wherever {by} is"

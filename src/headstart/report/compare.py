@@ -34,7 +34,7 @@ from headstart.report.matching import Pairing
 from headstart.report.ranking import COLUMNS as RANKS
 from headstart.report.ranking import Ranking, ranking
 from headstart.report.rows import cells_of, means_of, named, pairings_of
-from headstart.report.words import described
+from headstart.report.words import described, listed
 from headstart.statistics import clusters_needed
 
 MOST_LEVELS = 40
@@ -53,7 +53,7 @@ class Compared:
         comparisons: all of them, with intervals, wins and losses, and p-values corrected over the whole family.
         levels: a row a metric, data set and level: rows, mean, 95 % interval over seeds.
         rankings: for each metric, ranks across data sets with their test; none for one set.
-        columns: which column was taken for what.
+        columns: which column was taken for what, what is not matched on and why, and of which metrics less is better.
         table: the rows that were compared.
     """
 
@@ -324,6 +324,7 @@ def _finished(
     else:
         headline = top[0].sentence
     caveats = [*said, *_seeds(table, roles), *_open(top), *_pooled(top, roles)]
+    down = [printable(m.name) for m in measures if not m.higher]
     rankings = [ranking(table, m, roles.dataset, roles.by, baseline) for m in measures] if roles.dataset else []
     return Compared(
         headline=headline,
@@ -332,7 +333,7 @@ def _finished(
         comparisons=comparisons,
         levels=pd.concat([means_of(table, m, roles) for m in measures], ignore_index=True),
         rankings=[one for one in rankings if one is not None],
-        columns=roles.sentence,
+        columns=roles.sentence + (f" Less is better in {listed(down)}." if down else ""),
         table=table,
     )
 
