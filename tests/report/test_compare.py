@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from itertools import product
 from pathlib import Path
 
@@ -180,6 +181,40 @@ def test_a_setting_of_which_most_values_differ_is_matched_on() -> None:
         "Columns: compared by method; matched on lr; not matched on name (the name of a run); "
         "not matched on sharpness (an outcome, for its values hardly repeat)."
     )
+
+
+@pytest.mark.parametrize(
+    ("change", "given"),
+    [
+        (lambda t: t.rename(columns={"dataset": 5}), {}),
+        (lambda t: t.assign(sizes=[[64, 64]] * len(t), config=[{"depth": 2}] * len(t)), {}),
+        (lambda t: t.set_index("seed"), {}),
+        (lambda t: t.set_index(["seed", "dataset"]), {}),
+        (lambda t: t, {"pair": "seed"}),
+    ],
+)
+def test_an_unusual_frame_is_read_as_it_was_meant(
+    change: Callable[[pd.DataFrame], pd.DataFrame], given: dict[str, str]
+) -> None:
+    table = _runs("ab")
+    found = headstart.compare(change(table), metric="accuracy", by="method", **given)
+    assert found.headline == headstart.compare(table, metric="accuracy", by="method").headline
+    assert "seeds in seed" in found.columns
+
+
+@pytest.mark.parametrize(
+    ("metric", "columns", "words"),
+    [([], {}, "no metric is given"), ("accuracy", {"5": 1, 5: 1}, "there are two columns '5'")],
+)
+def test_an_impossible_frame_is_refused(metric: str | list[str], columns: dict[object, int], words: str) -> None:
+    table = pd.concat([_runs("ab"), pd.DataFrame(columns, index=range(12))], axis=1)
+    with pytest.raises(InputError, match=words):
+        headstart.compare(table, metric=metric, by="method")
+
+
+def test_pooled_comparisons_are_a_family_and_those_of_each_set_another() -> None:
+    found = headstart.compare(_runs("abc", sets=2), metric="accuracy", by="method").comparisons
+    assert {c.pairing.dataset: c.decision.family_size for c in found} == {None: 3, "d0": 3, "d1": 3}
 
 
 def test_several_metrics_are_one_family() -> None:

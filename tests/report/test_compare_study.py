@@ -117,6 +117,28 @@ def test_what_a_report_writes(make_run: Callable[..., Path], tmp_path: Path) -> 
     assert {c.measure.name: c.decision.family_size for c in found.comparisons} == {"accuracy": 2, "seconds": 2}
 
 
+def test_what_is_left_out_of_a_study_is_said(make_run: Callable[..., Path], tmp_path: Path) -> None:
+    single_setting(make_run, tmp_path, "backbone.name", seeds=5)
+    runs = _exported(tmp_path).runs
+    first, *_ = runs.index
+    lost = runs.astype({"accuracy": float}).assign(accuracy=runs["accuracy"].mask(runs.index == first))
+    said = headstart.compare(lost, metric="accuracy", by="backbone.name").caveats
+    n = len(runs)
+    assert f"1 of {n} rows is without accuracy: run {runs['run'][first]}." in said
+    assert any(one.startswith(f"1 of {n - 1} rows with accuracy is matched by no other: run ") for one in said)
+
+
+def test_a_seed_column_of_a_study_is_heeded(make_run: Callable[..., Path], tmp_path: Path) -> None:
+    single_setting(make_run, tmp_path, "backbone.name", seeds=5)
+    runs = _exported(tmp_path).runs.assign(batch_order=lambda t: t["seed"] // 2)
+    own = headstart.compare(runs, metric="accuracy", by="backbone.name", seed="seed")
+    assert own.comparisons[0].clusters.startswith("5 ")
+    other = headstart.compare(runs, metric="accuracy", by="backbone.name", seed="batch_order")
+    assert "seeds in batch_order" in other.columns
+    with pytest.raises(InputError, match="there is no column 'none'"):
+        headstart.compare(runs, metric="accuracy", by="backbone.name", seed="none")
+
+
 BROKEN = {
     "hidden_dim": ("sixty-four", "hidden_dim is 'sixty-four'; it must be a number"),
     "seed": ("", "seed is missing; it must be a number"),

@@ -5,6 +5,7 @@ comparisons, means of the levels, a ranking across data sets. The pairing, the c
 words are those of a study's report (matching, comparisons, words).
 """
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from math import ceil, isnan, log10, sqrt
@@ -50,7 +51,8 @@ class Compared:
         headline: the sentence a reader should leave with.
         sentences: the other comparisons; pooled where there are several data sets, then set by set.
         caveats: what the data cannot say, what was left out, and how many more clusters would settle what is open.
-        comparisons: all of them, with intervals, wins and losses, and p-values corrected over the whole family.
+        comparisons: all of them, with intervals, wins and losses, and p-values corrected by Holm's method: the pooled
+            ones, whatever the metric, are one family, and those of each data set another.
         levels: a row a metric, data set and level: rows, mean, 95 % interval over seeds.
         rankings: for each metric, ranks across data sets with their test; none for one set.
         columns: which column was taken for what, what is not matched on and why, and of which metrics less is better.
@@ -98,7 +100,7 @@ def compare(
     *,
     metric: str | Sequence[str],
     by: str,
-    pair: Sequence[str] | None = None,
+    pair: str | Sequence[str] | None = None,
     seed: str | None = None,
     cluster: str | None = None,
     baseline: str | None = None,
@@ -107,11 +109,11 @@ def compare(
     """Compare the levels of `by` in matched pairs of rows.
 
     Args:
-        frame: a row a run.
-        metric: the column, or several, which are then corrected as one family.
+        frame: a row a run; named levels of its index are columns.
+        metric: the column, or several, which are then corrected together.
         by: the column whose values are compared.
-        pair: columns in which a pair agrees, besides the seed and the data set. Unset: all that are neither outcomes,
-            nor names of runs, nor bound to `by`.
+        pair: the column, or several, in which a pair agrees, besides the seed and the data set. Unset: all that are
+            neither outcomes, nor names of runs, nor bound to `by`.
         seed, cluster: columns; rows that share a value of either are one piece of evidence. Unset: by usual names.
         baseline: compare every level with this one alone.
         higher: whether more is better. Unset: by the metric's name (loss, error, time ... are better lower).
@@ -129,20 +131,37 @@ def compare(
     """
     if not isinstance(frame, pd.DataFrame):
         raise InputError(f"the runs are of type {type(frame).__name__}; they must be a pandas.DataFrame, a row a run")
+    pair = [pair] if isinstance(pair, str) else pair
     for option, names in (("metric", metric), ("by", by), ("pair", pair or ())):
         several = names if option != "by" and isinstance(names, Sequence) and not isinstance(names, str) else [names]
         if not all(isinstance(name, str) for name in several):
             raise InputError(f"{option} is {names!r}; it must be a column's name{' or several' * (option != 'by')}")
     metrics = [metric] if isinstance(metric, str) else list(metric)
-    table = frame.reset_index(drop=True)
-    if PLACE not in table:
-        table = table.assign(**{PLACE: [f"row {i}" for i in range(1, len(table) + 1)]})
-    if study_frame.is_study(table.columns) and not (pair or cluster):
+    if not metrics:
+        raise InputError("no metric is given; give the column that is judged, or several")
+    table = _plain(frame)
+    if study_frame.is_study(table.columns) and not (pair or cluster) and seed in (None, "seed"):
         runs = study_frame.restored(table.drop(columns=PLACE), list(table[PLACE]))
         factor = study_pairing.factor_of(by)
         if factor in study_pairing.factors(runs):
             return _of_study(runs, metrics, factor, baseline, higher)
     return _compared(table, find(table, metrics, by, pair, seed, cluster), baseline, higher)
+
+
+def _plain(frame: pd.DataFrame) -> pd.DataFrame:
+    """A frame as a file is read: names are text, a named index is a column, a list or a dict is its text."""
+    levels = [name for name in frame.index.names if name is not None and name not in frame]
+    table = frame.reset_index(level=levels).reset_index(drop=True).rename(columns=str)
+    twice = table.columns[table.columns.duplicated()]
+    if len(twice):
+        raise InputError(f"there are two columns {printable(twice[0])!r}")
+    words = [name for name in table if table[name].dtype == object]
+    table = table.assign(**{name: table[name].map(_text_of_nested) for name in words})
+    return table if PLACE in table else table.assign(**{PLACE: [f"row {i}" for i in range(1, len(table) + 1)]})
+
+
+def _text_of_nested(cell: object) -> object:
+    return json.dumps(cell, default=str) if isinstance(cell, (list, tuple, set, dict, np.ndarray)) else cell
 
 
 # ----------------------------------------------------------------------------------------------------- somebody's table
@@ -166,9 +185,7 @@ def _compared(table: pd.DataFrame, roles: Roles, baseline: str | None, higher: b
     tested: list[_Tested] = []
     for measure in measures:
         judged = table[table[measure.name].notna()]
-        lost = table[measure.name].isna()
-        if lost.any():
-            said.append(f"{_of_rows(lost)} without {measure.name}: {named(table[lost])}.")
+        said += _without(table, measure.name)
         cells, repeats = cells_of(judged, measure.name, roles)
         found = pairings_of(cells, roles, baseline)
         said += [*repeats, *_unmatched(cells, found, measure.name)]
@@ -176,6 +193,11 @@ def _compared(table: pd.DataFrame, roles: Roles, baseline: str | None, higher: b
         tested += [(p, measure, cells[measure.name].to_numpy(float), n_test) for p in found]
     several = roles.dataset is not None and table[roles.dataset].nunique() > 1
     return _finished(_decided(tested, several), said, table, measures, roles, baseline)
+
+
+def _without(table: pd.DataFrame, metric: str) -> list[str]:
+    lost = table[metric].isna()
+    return [f"{_of_rows(lost)} without {printable(metric)}: {named(table[lost])}."] if lost.any() else []
 
 
 def _of_rows(some: pd.Series) -> str:
@@ -284,11 +306,15 @@ def _of_study(
         for p in study_pairing.pair(runs, study_frame.compared(runs), m.name)
         if baseline is None or (p.factor == by and baseline in (p.a, p.b))
     ]
+    said = []
+    for m in measures:
+        found = [p for p, measure, *_ in tested if measure is m and p.factor == by]
+        said += [*_without(places, m.name), *_unmatched(places[places[m.name].notna()], found, m.name)]
     sets = study_pairing.sets_of(runs, by)
     comparisons = [c for c in _decided(tested, sets.nunique() > 1) if c.pairing.factor == by]
     roles = _study_roles(by, metrics)
     table = places.assign(dataset=sets.astype(str), **{by: runs[by].astype(str)})
-    return _finished(comparisons, [], table, measures, roles, baseline)
+    return _finished(comparisons, said, table, measures, roles, baseline)
 
 
 def _study_roles(by: str, metrics: Sequence[str]) -> Roles:
