@@ -40,7 +40,7 @@ LOWER = re.compile(
 )
 CAMEL = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 SHARED = 0.2
-"""Part of a column's values that stand in several levels from which on it is a setting: outcomes hardly repeat."""
+"""Part of a column's values that stand in several levels from which on it is a setting; outcomes hardly repeat."""
 
 
 @dataclass(frozen=True, kw_only=True)
