@@ -336,6 +336,19 @@ def test_clusters_that_one_level_lacks_match_every_row() -> None:
         assert found.pairs == pairs, cluster
 
 
+def test_levels_of_different_clusters_are_not_as_many_clusters_as_pairs() -> None:
+    """5 by 5 rows without a common cluster: 25 pairs, of which each cluster of either level is in five."""
+    rng = np.random.default_rng(0)
+    table = pd.DataFrame({"method": [*"aaaaabbbbb"], "checkpoint": [f"ck {i}" for i in range(10)]})
+    wrong = 0
+    for _ in range(100):
+        table["accuracy"] = 0.7 + 0.01 * rng.normal(size=10)
+        (found,) = headstart.compare(table, metric="accuracy", by="method").comparisons
+        wrong += found.decision.test.p <= 0.05
+    assert (found.pairs, found.clusters) == (25, "5 clusters and 5 clusters")
+    assert wrong <= 10
+
+
 def test_empty_cells_match_only_each_other() -> None:
     """A setting that some rows leave empty is a setting like any other."""
     table = pd.DataFrame(product("ab", range(3), (0.9, np.nan)), columns=["method", "seed", "momentum"])

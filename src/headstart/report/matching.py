@@ -24,6 +24,7 @@ class Pairing:
         first, second: rows of the table, pair by pair.
         seeds, draws: what each pair shares with others.
         thing: what the draws are, in a word: `autoencoder`.
+        kind: what the seeds are, in a word; where rows of different clusters meet crosswise, those of `a`.
     """
 
     factor: str
@@ -38,6 +39,7 @@ class Pairing:
     seeds: np.ndarray = field(repr=False)
     draws: np.ndarray = field(repr=False)
     thing: str = "draw"
+    kind: str = "seed"
 
     def said(self, level: str) -> str:
         """A value as people read it: `frozen autoencoder`, `dim(z) 64`."""

@@ -128,9 +128,7 @@ def _scoped(cells: _Cells, roles: Roles, a: str, b: str, first: np.ndarray, seco
     scopes += [(str(cells.sets[c]), rows) for c, rows in zip(codes, np.split(order, starts[1:]), strict=True)]
     for dataset, rows in scopes:
         one, two = first[rows], second[rows]
-        seeds = cells.seed[one]
-        several = len(np.unique(seeds)) > 1
-        draws, thing = _draws(cells, roles, dataset, one, two, several)
+        seeds, draws, kind, thing = _shared(cells, roles, dataset, one, two)
         yield Pairing(
             factor=roles.by,
             a=a,
@@ -139,24 +137,33 @@ def _scoped(cells: _Cells, roles: Roles, a: str, b: str, first: np.ndarray, seco
             family="all",
             first=one,
             second=two,
-            seeds=cells.seed_on_set[one] if several else seeds,
+            seeds=seeds,
             draws=draws,
             thing=thing,
+            kind=kind,
         )
 
 
-def _draws(
-    cells: _Cells, roles: Roles, dataset: str | None, one: np.ndarray, two: np.ndarray, several: bool
-) -> tuple[np.ndarray, str]:
-    """What pairs share besides a seed: the given cluster; else, over several sets, the set; else nothing."""
+def _shared(
+    cells: _Cells, roles: Roles, dataset: str | None, one: np.ndarray, two: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, str, str]:
+    """What pairs share, of two kinds, and a word for each: a seed, and the given cluster; else, over several sets, the
+    set; else nothing. With one seed, rows of different clusters share the cluster of the one, and that of the other."""
+    seeds = cells.seed[one]
+    several = len(np.unique(seeds)) > 1
+    if several:
+        seeds = cells.seed_on_set[one]
     if cells.cluster is not None:
         thing = "autoencoder" if roles.cluster in ("autoencoder", "projection_head_weights") else "cluster"
-        return _both(cells.cluster[one], cells.cluster[two]), thing
+        a, b = cells.cluster[one], cells.cluster[two]
+        if not several and ((a != b) & (a != "") & (b != "")).any():
+            return a, b, thing, thing
+        return seeds, _both(a, b), "seed", thing
     if dataset is None and roles.dataset:
-        return cells.sets[cells.where[one]], "data set"
+        return seeds, cells.sets[cells.where[one]], "seed", "data set"
     if roles.seed and several:
-        return np.full(one.size, ""), "draw"
-    return np.arange(one.size).astype(str), "pair"
+        return seeds, np.full(one.size, ""), "seed", "draw"
+    return seeds, np.arange(one.size).astype(str), "seed", "pair"
 
 
 def _both(one: np.ndarray, two: np.ndarray) -> np.ndarray:

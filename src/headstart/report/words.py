@@ -16,8 +16,10 @@ from headstart.statistics import Clustered
 def cluster_words(pairing: Pairing, test: Clustered) -> str:
     """The independent things that a decision rests on, as `3 autoencoders`."""
     seeds, draws = test.clusters
-    several_sets = pairing.dataset is None and len({s.rpartition(" ")[0] for s in pairing.seeds}) > 1
-    seed_words = f"{count(seeds, 'seed')}" + (" on their sets" if several_sets else "")
+    several_sets = (
+        pairing.dataset is None and pairing.kind == "seed" and len({s.rpartition(" ")[0] for s in pairing.seeds}) > 1
+    )
+    seed_words = count(seeds, pairing.kind) + (" on their sets" if several_sets else "")
     if seeds == 1:
         return count(draws, pairing.thing)
     by_draw: dict[str, set[str]] = {}
