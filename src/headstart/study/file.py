@@ -4,8 +4,7 @@ Comes in: a YAML file, a study folder or a preset. Goes out: a checked `Study`, 
 Imports no torch.
 """
 
-import itertools
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -16,19 +15,17 @@ import yaml
 from headstart.records import plugins
 from headstart.records.config import Config, Device, flatten, from_dict, to_dict
 from headstart.records.errors import InputError
-from headstart.records.files import expanded, last_name, nearby, parse_yaml, read_yaml
-from headstart.records.grid import Grid, Point, exclusions, label_of
+from headstart.records.files import expanded, nearby, read_yaml
+from headstart.records.grid import Grid, Point, exclusions
 from headstart.records.located import absolute
-from headstart.records.names import PROBES, SETS
+from headstart.records.names import PROBES
 from headstart.records.presets import preset
 from headstart.records.schema import STUDY
 from headstart.records.validation import Count, NotNegative, Several, Text, nearest, problem, settings
 from headstart.records.version import __version__
-from headstart.report.labels import named_comparisons
+from headstart.study import keys
+from headstart.study.keys import DataSet, Options
 from headstart.study.named import presets
-
-Options = Mapping[str, Any]
-"""Dotted option names and their values."""
 
 FILE_KEYS = (
     "name",
@@ -44,15 +41,8 @@ FILE_KEYS = (
     "added",
     "headstart",
 )
+
 # -------------------------------------------------------------------------------------------------------------- study
-
-
-@dataclass(frozen=True)
-class DataSet:
-    """DATA and the options that go with it (a training size, a batch size)."""
-
-    sources: tuple[str, ...]
-    options: Options = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -156,47 +146,47 @@ def load(study: str | Path, *, overrides: Sequence[str] = (), **selection: Any) 
     if unknown:
         raise InputError(f"{where} has the unknown key {unknown[0]!r}; a study has {', '.join(FILE_KEYS[:-2])}")
     _use_plugins(values.get("plugins") or [], selected.plugin, where)
-    set_by_hand = _overrides(overrides)
+    set_by_hand = keys.overrides_of(overrides)
     given = values.get("base") or {}
     weights = set_by_hand.get("backbone.weights") or from_dict(given, where=f"{where}, base").backbone.weights
     base = from_dict(given, preset(values.get("preset"), weights=str(weights)), where=f"{where}, base")
     base = replace(base, threads=selected.threads or base.threads, device=selected.device or base.device)
-    sets = known = _data_sets(values.get("data"), where)
+    sets = known = keys.data_sets(values.get("data"), where)
     if only is not None:
         if only not in sets:
             raise InputError(f"{where} has no data set {only!r}; it has {', '.join(sets)}")
         sets = {only: sets[only]}
     if selected.data is not None:
         sources = (selected.data,) if isinstance(selected.data, (str, Path)) else selected.data
-        sets = _data_sets([list(map(str, sources))], where)
+        sets = keys.data_sets([list(map(str, sources))], where)
     if not sets:
         raise InputError(f"{where} names no data; give --data")
-    written = _mapping(values.get("factors"), f"{where}, factors")
-    factors = _factors(written, base, where)
+    written = keys.mapping(values.get("factors"), f"{where}, factors")
+    factors = keys.factors_of(written, base, where)
     varied = {option: factor for factor, levels in factors.items() for o in levels.values() for option in o}
     for option in set_by_hand.keys() & varied.keys():
         raise InputError(f"--set {option} cannot be set for every run: the study varies it (factor {varied[option]})")
     base = applied(base, set_by_hand, "--set")
     for label, data_set in sets.items():
-        options = _checked(data_set.options, base, f"{where}, data {label}")
+        options = keys.checked(data_set.options, base, f"{where}, data {label}")
         if values.get("preset"):
             written_in_base = {name for name, _ in flatten(values.get("base") or {})}
-            of_preset = _preset_options(values["preset"], data_set).items()
+            of_preset = keys.preset_options(values["preset"], data_set).items()
             options = {name: value for name, value in of_preset if name not in written_in_base} | options
         options |= {name: value for name, value in set_by_hand.items() if name in options}
         sources = tuple(absolute(source, root=selected.data_root) for source in data_set.sources)
         sets[label] = DataSet(sources, options)
-    may_be_left_out = _excludable(values, factors, [*known, *sets], selected.seeds or ())
+    may_be_left_out = keys.excludable(values, factors, [*known, *sets], selected.seeds or ())
     made = Study(
         name=str(values.get("name") or Path(str(study)).stem),
         base=base,
         data=sets,
         factors=factors,
         written=written,
-        seeds=_seeds(values.get("seeds", [base.seed]) if selected.seeds is None else selected.seeds, where),
-        exclude=tuple(_exclude(values.get("exclude") or [], may_be_left_out, where)),
+        seeds=keys.seeds_of(values.get("seeds", [base.seed]) if selected.seeds is None else selected.seeds, where),
+        exclude=tuple(keys.rules_of(values.get("exclude") or [], may_be_left_out, where)),
         decides=str(values.get("decides") or ""),
-        compare=_compare(values.get("compare") or (), where),
+        compare=keys.comparisons(values.get("compare") or (), where),
         plugins=tuple(selected.plugin),
         added={str(k): str(v) for k, v in (values.get("added") or {}).items()},
     )
@@ -258,7 +248,7 @@ def _read(study: str | Path) -> tuple[dict[str, Any], str, str | None]:
             meant = nearest(name, presets()) or nearby(study)
             raise InputError(f"there is no study file or preset {study}{meant}; presets are {', '.join(presets())}")
         path, contrastive = presets()[name].path, presets()[name].contrastive
-    values = _mapping(read_yaml(path), str(path))
+    values = keys.mapping(read_yaml(path), str(path))
     if wrong := problem(values, STUDY):
         raise InputError(f"{path}: {wrong}")
     if contrastive:
@@ -277,134 +267,6 @@ def _use_plugins(named: Any, allowed: Sequence[str], where: str) -> None:
     plugins.use(allowed)
 
 
-def _mapping(value: Any, where: str) -> dict[str, Any]:
-    if value is None:
-        return {}
-    if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
-        raise InputError(f"{where} must hold names and values, such as `head.init: [random, autoencoder]`")
-    return dict(value)
-
-
-def _data_sets(value: Any, where: str) -> dict[str, DataSet]:
-    """`data` as a list of DATA, or label -> {sources, options}."""
-    if isinstance(value, Mapping):
-        sets = {}
-        for label, entry in value.items():
-            entry = _mapping(entry, f"{where}, data {label}")
-            sources = entry.get("sources", [label])
-            sources = (sources,) if isinstance(sources, str) else tuple(map(str, sources))
-            if not sources or not set(entry) <= {"sources", "options"}:
-                raise InputError(f"{where}, data {label} must hold sources and options, not {', '.join(entry)}")
-            options = dict(flatten(_mapping(entry.get("options"), f"{where}, data {label}, options")))
-            sets[label_of(label)] = DataSet(sources, options)
-        return sets
-    entries = [value] if isinstance(value, str) else value or []
-    if not isinstance(entries, list):
-        raise InputError(f"{where}: data must be a list of folders or named sets")
-    sets = {}
-    for entry in entries:
-        sources = tuple(map(str, entry)) if isinstance(entry, list) else (str(entry),)
-        label = _data_label(sources)
-        if label in sets:
-            raise InputError(
-                f"{where}: data has {label} twice; name them, such as `data: {{first: {{sources: [...]}}}}`"
-            )
-        sets[label] = DataSet(sources)
-    return sets
-
-
-def _data_label(sources: Sequence[str]) -> str:
-    head = sources[0].split(":")[0]
-    return head if head in SETS else label_of(last_name(Path(sources[0])) or "pictures")
-
-
-def _preset_options(name: str, data_set: DataSet) -> dict[str, Any]:
-    """What the preset says of this data set alone, such as Table 1's size and batch."""
-    general, own = preset(name), preset(name, data_set.sources)
-    names = [key for key, _ in flatten(to_dict(own)) if key != "data.sources"]
-    return {key: _value(own, key) for key in names if _value(own, key) != _value(general, key)}
-
-
-def _factors(written: Mapping[str, Any], base: Config, where: str) -> dict[str, dict[str, Options]]:
-    """Factors with checked values: a list of values of one option, or label -> options that go together."""
-    raw = {factor: _levels(factor, levels, f"{where}, factors, {factor}") for factor, levels in written.items()}
-    seen: dict[str, str] = {}
-    for factor, levels in raw.items():
-        for option in {name for options in levels.values() for name in options}:
-            if seen.setdefault(option, factor) != factor:
-                raise InputError(f"{where}: {option} is set by two factors, {seen[option]} and {factor}")
-    made: dict[str, dict[str, Options]] = {factor: {} for factor in raw}
-    # The parser takes 20 ms a call: the first values of all factors go through it together, then the second ones.
-    for together in itertools.zip_longest(*[[(f, *level) for level in levels.items()] for f, levels in raw.items()]):
-        levels_here = [level for level in together if level is not None]
-        try:
-            values = _checked({k: v for *_, options in levels_here for k, v in options.items()}, base, where)
-        except InputError:  # one is wrong, or they exclude each other
-            values = {}
-            for factor, _, options in levels_here:
-                values |= _checked(options, base, f"{where}, factors, {factor}")
-        for factor, label, options in levels_here:
-            made[factor][label] = {name: values[name] for name in options}
-    return made
-
-
-def _levels(factor: str, levels: Any, where: str) -> dict[str, Options]:
-    """A factor's values by label, as written."""
-    if isinstance(levels, Mapping):
-        if "." in factor or factor in ("data", "seed"):
-            raise InputError(f"{where}: values with several options need a name of their own, such as `head`")
-        made: dict[str, Options] = {
-            label_of(label): dict(flatten(_mapping(options, where))) for label, options in levels.items()
-        }
-    elif isinstance(levels, list):
-        made = {label_of(value): {factor: value} for value in levels}
-    else:
-        raise InputError(f"{where} is {levels!r}; it must be a list of values")
-    if not levels or len(made) != len(levels):
-        raise InputError(f"{where} has {'a value twice' if levels else 'no values'}")
-    return made
-
-
-def _checked(options: Options, base: Config, where: str) -> dict[str, Any]:
-    """Options with their values parsed to the right types by the parser of the command line."""
-    nested: dict[str, Any] = {}
-    for name, value in options.items():
-        section, _, last = name.rpartition(".")
-        (nested.setdefault(section, {}) if section else nested)[last] = value
-    for name in ("seed", "data.sources"):
-        if name in options:
-            raise InputError(f"{where}: {name} is set by `{'seeds' if name == 'seed' else 'data'}`")
-    if not options:
-        return {}
-    parsed = from_dict(nested, base, where)
-    return {name: _value(parsed, name) for name in options}
-
-
-def _value(config: Config, name: str) -> Any:
-    section, _, last = name.rpartition(".")
-    return getattr(getattr(config, section) if section else config, last)
-
-
-def _overrides(overrides: Sequence[str]) -> dict[str, Any]:
-    options: dict[str, Any] = {}
-    for text in overrides:
-        name, sign, value = text.partition("=")
-        if not sign:
-            raise InputError(f"--set {text} must be OPTION=VALUE, such as contrastive.epochs=50")
-        try:
-            options[name.strip().replace("-", "_")] = parse_yaml(value)
-        except (yaml.YAMLError, ValueError, RecursionError):
-            raise InputError(f"--set {text}: {value!r} is not a value; lists are written [1, 2]") from None
-    return _checked(options, Config(), "--set")
-
-
-def _seeds(seeds: Any, where: str) -> tuple[int, ...]:
-    listed = isinstance(seeds, Sequence) and not isinstance(seeds, str) and len(seeds) > 0
-    if not listed or any(type(seed) is not int or seed < 0 for seed in seeds):
-        raise InputError(f"{where}: seeds is {seeds!r}; it must be a list of whole numbers of 0 or more")
-    return tuple(dict.fromkeys(seeds))
-
-
 def _check_decides(study: Study, where: str) -> None:
     """Refuse a probe that decides and does not judge every run that is judged at all."""
     if not study.decides:
@@ -414,41 +276,3 @@ def _check_decides(study: Study, where: str) -> None:
     if study.decides not in common:
         right = f"one that every run is judged by: {', '.join(common) or 'there is none'}"
         raise InputError(f"{where}: decides is {study.decides!r}; it must be {right}")
-
-
-def _compare(entries: Any, where: str) -> tuple[Any, ...]:
-    """What the report reads at the end has the right form at the beginning."""
-    listed = tuple(entries) if isinstance(entries, (list, tuple)) else (entries,)
-    try:
-        named_comparisons(listed)
-    except InputError as error:
-        raise InputError(f"{where}: {str(error).removeprefix('study.yaml: ')}") from None
-    return listed
-
-
-def _excludable(
-    values: Mapping[str, Any], factors: Mapping[str, Mapping[str, Options]], sets: Iterable[str], seeds: Iterable[int]
-) -> dict[str, list[str]]:
-    """What `exclude` may name, by factor, of the file and of what was given by hand; anything where there is none."""
-    known = {factor: list(levels) for factor, levels in factors.items()}
-    if "headstart" in values:  # a call wrote it, perhaps with fewer sets and seeds than the file that it was given
-        return known | {"data": [], "seed": []}
-    own = values.get("seeds")
-    return known | {
-        "data": list(dict.fromkeys(sets)) if values.get("data") else [],
-        "seed": [str(seed) for seed in dict.fromkeys([*own, *seeds])] if isinstance(own, list) else [],
-    }
-
-
-def _exclude(rules: Any, known: Mapping[str, list[str]], where: str) -> Iterator[dict[str, Any]]:
-    for rule in rules if isinstance(rules, list) else [rules]:
-        rule = _mapping(rule, f"{where}, exclude")
-        for factor, labels in exclusions([rule])[0].items():
-            if factor not in known:
-                *others, last = known
-                raise InputError(f"{where}, exclude names {factor!r}; factors are {', '.join(others)} and {last}")
-            if known[factor] and (wrong := sorted(set(labels) - set(known[factor]))):
-                raise InputError(
-                    f"{where}, exclude: {factor} has no value {wrong[0]}; it has {', '.join(known[factor])}"
-                )
-        yield rule
