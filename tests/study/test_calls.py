@@ -23,8 +23,9 @@ from headstart.autoencoders import Autoencoder
 from headstart.cli.commands import main
 from headstart.heads import ProjectionHead
 from headstart.records.claim import Claim
-from headstart.records.config import Config, DataConfig
+from headstart.records.config import Config, DataConfig, to_dict
 from headstart.records.errors import InputError
+from headstart.records.files import as_yaml, parse_yaml
 from headstart.records.names import OBJECTIVES
 from headstart.study import calls, shared
 from headstart.study.file import expand
@@ -42,7 +43,7 @@ SETS = {
 
 def write(folder: Path, **content: object) -> Path:
     path = folder / "study.yml"
-    path.write_text(yaml.safe_dump(content, sort_keys=False))
+    path.write_text(as_yaml(content))
     return path
 
 
@@ -316,6 +317,9 @@ def test_overrides_reach_every_run(small: Path) -> None:
         ({"factors": {"head.hidden_dim": ["abc"]}}, "abc"),
         ({"factors": {"head.init": []}}, "no values"),
         ({"factors": {"head.init": ["random", "random"]}}, "twice"),
+        ({"factors": {"contrastive.lr": [0.01, "1e-2"]}}, "contrastive.lr has a value twice: 0.01 and 1e-2"),
+        ({"factors": {"head.unfreeze_at": [1, 1.0]}}, "twice: 1 and 1.0"),
+        ({"factors": {"head": {"a": {"head.depth": 1}, "b": {"head.depth": 1}}}}, "head has a value twice: a and b"),
         ({"factors": {"head": {"a": {"head.init": "random"}}, "head.init": ["pca"]}}, "two factors"),
         ({"base": {"contrastive": {"epochs": 0}}}, "contrastive.epochs"),
         ({"seeds": ["a"]}, "seeds"),
@@ -449,6 +453,31 @@ def test_study_yaml_reads_back_as_the_same_study(small: Path, tmp_path: Path) ->
         loaded = study.load(name)
         (tmp_path / "study.yaml").write_text(loaded.to_yaml())
         assert study.expand(study.load(tmp_path)) == study.expand(loaded)
+
+
+def test_text_that_looks_like_a_number_is_text_when_it_is_read_back(tmp_path: Path) -> None:
+    """Workers read the study's own file, and must find the runs that the caller counts."""
+    (tmp_path / "1e5").mkdir()
+    path = write(tmp_path, data=[], factors={"contrastive.lr": ["1e-3", 0.5]})
+    loaded = study.load(path, data="1e5", data_root=tmp_path)
+    calls.prepare(loaded, tmp_path / "out")
+    names = [run.name for run in study.expand(loaded)]
+    assert names == ["data=1e5,contrastive.lr=1e-3,seed=0", "data=1e5,contrastive.lr=0.5,seed=0"]
+    assert [run.name for run in study.expand(study.load(tmp_path / "out"))] == names
+    for value in ("1e-3", "1E5", "12e4567", ".5e1", "no", "007", 1e-5, 1e22, 0.001):
+        assert parse_yaml(as_yaml([value])) == [value]
+    ordinary = to_dict(Config())
+    assert as_yaml(ordinary) == yaml.safe_dump(ordinary, sort_keys=False, allow_unicode=True)
+
+
+def test_a_value_that_is_there_in_other_digits_is_not_added(tmp_path: Path) -> None:
+    for values in ([0.001], [0.001, 0.01]):
+        calls.prepare(
+            study.load(write(tmp_path, data=["digits"], factors={"autoencoder.lr": values})), tmp_path / "out"
+        )
+    path = write(tmp_path, data=["digits"], factors={"autoencoder.lr": [0.01, "0.0010"]})
+    with pytest.raises(InputError, match=r"autoencoder\.lr: 0\.001 -> 0\.0010, which is the same value"):
+        calls.prepare(study.load(path), tmp_path / "out")
 
 
 def test_a_folder_whose_name_needs_another_one_keeps_it_in_study_yaml(small: Path, tmp_path: Path) -> None:

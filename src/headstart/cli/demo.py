@@ -8,8 +8,6 @@ is a study of two runs, so `headstart report` reads it like any other.
 from dataclasses import replace
 from pathlib import Path
 
-import yaml
-
 from headstart import autoencoders, data, report
 from headstart.data import splits as splitting
 from headstart.engine.device import checked_threads, named
@@ -71,7 +69,7 @@ def run(out: Path, device: str = "auto", threads: int | None = None) -> int:
 def _continued(out: Path, base: Config) -> Path:
     """Do the runs that are not done, and write the report; returns its path."""
     if not (out / "study.yaml").exists():
-        files.write(out / "study.yaml", yaml.safe_dump(_study(base), sort_keys=False))
+        files.write(out / "study.yaml", files.as_yaml(_study(base)))
     images, splits, embedding, before = None, None, None, None
     for name, head in HEADS.items():
         folder = RunFolder(out / "runs" / name)

@@ -15,12 +15,11 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tyro
-import yaml
 from pydantic import Field, TypeAdapter, ValidationError, ValidationInfo, field_validator
 
 from headstart.records import plugins
 from headstart.records.errors import InputError
-from headstart.records.files import read_yaml
+from headstart.records.files import as_yaml, read_yaml
 from headstart.records.levels import Given
 from headstart.records.names import (
     ActivationName,
@@ -381,7 +380,7 @@ def to_dict(config: Config) -> dict[str, Any]:
 
 def to_yaml(config: Config, about: Mapping[str, Any]) -> str:
     """config.yaml: every setting, and under `about` what it was decided with (version, data fingerprint)."""
-    return yaml.safe_dump({"about": dict(about), **to_dict(config)}, sort_keys=False, allow_unicode=True)
+    return as_yaml({"about": dict(about), **to_dict(config)})
 
 
 def load(path: str | Path, base: Config | None = None) -> tuple[Config, dict[str, Any]]:

@@ -8,6 +8,7 @@ import functools
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -100,10 +101,11 @@ def _changes(old: Study, new: Study) -> Iterator[str]:
     for factor, levels in old.factors.items():
         if factor not in new.factors:
             yield f"factor {factor}: {', '.join(levels)} -> none"
-            continue
-        for label in levels.keys() & new.factors[factor].keys():
-            if levels[label] != new.factors[factor][label]:
-                yield f"{factor} {label}: {levels[label]} -> {new.factors[factor][label]}"
+        for (label, before), (name, after) in product(levels.items(), new.factors.get(factor, {}).items()):
+            if label == name and before != after:
+                yield f"{factor} {label}: {before} -> {after}"
+            if label != name and before == after and name not in levels:
+                yield f"{factor}: {label} -> {name}, which is the same value"
 
 
 def _joined(old: Any, new: Any) -> Any:

@@ -10,12 +10,11 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
-import yaml
 
 from headstart.records import plugins
 from headstart.records.config import Config, Device, flatten, from_dict, to_dict
 from headstart.records.errors import InputError
-from headstart.records.files import expanded, nearby, read_yaml
+from headstart.records.files import as_yaml, expanded, nearby, read_yaml
 from headstart.records.grid import Grid, Point, exclusions
 from headstart.records.located import absolute
 from headstart.records.names import PROBES
@@ -97,7 +96,7 @@ class Study:
         }
         content |= {"decides": self.decides} if self.decides else {}
         content |= {"plugins": list(self.plugins)} if self.plugins else {}
-        return yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
+        return as_yaml(content)
 
 
 @dataclass(frozen=True)

@@ -13,12 +13,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from headstart.records.claim import alone
 from headstart.records.config import Config, hash_of, to_yaml
 from headstart.records.errors import InputError
-from headstart.records.files import expanded, read, write, write_json
+from headstart.records.files import as_yaml, expanded, read, write, write_json
 from headstart.records.folder import RunFolder
 from headstart.records.names import SETS
 from headstart.records.outputs import check_results_folder
@@ -94,7 +92,7 @@ def import_csv(paths: Iterable[str | Path], out: str | Path) -> ImportSummary:
         for folder, config, result in runs:
             write(folder.config, config)
             write_json(folder.result, result)
-        write(out / "study.yaml", yaml.safe_dump(study, sort_keys=False, allow_unicode=True))  # the last: it is whole
+        write(out / "study.yaml", as_yaml(study))  # the last: it is whole
     return ImportSummary(
         autoencoders=len(by_kind["autoencoder"]),
         runs=len(by_kind["training"]),

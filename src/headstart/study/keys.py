@@ -100,7 +100,10 @@ def factors_of(written: Mapping[str, Any], base: Config, where: str) -> dict[str
             for factor, _, options in levels_here:
                 values |= checked(options, base, f"{where}, factors, {factor}")
         for factor, label, options in levels_here:
-            made[factor][label] = {name: values[name] for name in options}
+            found = {name: values[name] for name in options}
+            if same := next((known for known, others in made[factor].items() if others == found), None):
+                raise InputError(f"{where}, factors, {factor} has a value twice: {same} and {label} are the same")
+            made[factor][label] = found
     return made
 
 
