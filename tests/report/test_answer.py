@@ -294,6 +294,29 @@ def test_another_autoencoder_or_schedule_makes_another_head(make_run: Callable[.
     assert len({figures.look(head) for two in heads for head in two}) == 3
 
 
+@pytest.mark.parametrize(
+    ("files", "told"),
+    [
+        (
+            ["first/autoencoder.safetensors", "second/autoencoder.safetensors"],
+            ["first/autoencoder", "second/autoencoder"],
+        ),
+        (["runs/wide.safetensors", "runs/deep.safetensors"], ["wide", "deep"]),
+        (["runs/v1.0", "runs/v1.1"], ["v1.0", "v1.1"]),
+    ],
+)
+def test_autoencoders_given_by_file_are_told_apart(
+    files: list[str], told: list[str], make_run: Callable[..., Path], tmp_path: Path
+) -> None:
+    for (place, file), seed in product(enumerate(files), range(2)):
+        run = make_run(tmp_path / "runs" / f"{place}{seed}", seed=seed)
+        text = (run / "config.yaml").read_text()
+        at = text.index("weights: null", text.index("autoencoder:"))
+        (run / "config.yaml").write_text(f"{text[:at]}weights: /data/{file}{text[at + len('weights: null') :]}")
+    heads = [f"autoencoder (from {name})-frozen" for name in told]
+    assert sorted(frame.read(tmp_path).runs["head"]) == sorted(2 * heads)
+
+
 def test_a_released_head_is_no_control(make_run: Callable[..., Path], tmp_path: Path) -> None:
     for seed in range(5):
         make_run(tmp_path / "runs" / f"a{seed}", seed=seed)

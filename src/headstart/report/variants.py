@@ -3,7 +3,8 @@
 Comes in: rows of runs and their settings. Goes out: each row's `head` and `projector`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +16,13 @@ from headstart.report.labels import (
     head_label,
 )
 
+FILE = "autoencoder.weights"
+
 VARIANTS: dict[str, tuple[Any, str]] = {
     "autoencoder.kind": ("mlp", "{}"),
     "autoencoder.on": ("pixels", "{}"),
     "autoencoder.normalize": (False, "on Z-scores"),
-    "autoencoder.weights": (None, "from {}"),
+    FILE: (None, "from {}"),
     "autoencoder.epochs": (100, "{} epochs"),
     "autoencoder.batch_size": (100, "batches of {}"),
     "autoencoder.lr": (1e-4, "lr {}"),
@@ -52,18 +55,31 @@ def variant(config: Mapping[str, Any], init: str) -> dict[str, Any]:
 def label_heads(rows: list[dict[str, Any]], variants: list[dict[str, Any]]) -> None:
     """Fill in `head` and `projector`, naming the variant where comparable runs have more than one."""
     seen: dict[tuple[Any, ...], set[str]] = {}
+    files: dict[tuple[Any, ...], set[str]] = {}
     for row, variant in zip(rows, variants, strict=True):
+        comparable = row["dataset"], row["hidden_dim"], row["seed"]
         for name, value in variant.items():
-            seen.setdefault((name, row["dataset"], row["hidden_dim"], row["seed"]), set()).add(str(value))
+            seen.setdefault((name, *comparable), set()).add(str(value))
+        if file := variant.get(FILE):
+            files.setdefault(comparable, set()).add(file)
     varying = {name for (name, *_), values in seen.items() if len(values) > 1}
+    short = _shortest(list(files.values()))
     for row, variant in zip(rows, variants, strict=True):
         words = [
-            _words(name, value) for name, value in variant.items() if name in varying and value != VARIANTS[name][0]
+            VARIANTS[name][1].format(short(value) if name == FILE else value)
+            for name, value in variant.items()
+            if name in varying and value != VARIANTS[name][0]
         ]
         row["head"] = head_label(row["init"], row["frozen"], words)
         row["projector"] = PROJECTORS.get(row["head"], row["head"])
 
 
-def _words(name: str, value: Any) -> str:
-    """How a head's label says a value; of a file or a run's folder, its name."""
-    return VARIANTS[name][1].format(Path(value).stem if name == "autoencoder.weights" else value)
+def _shortest(groups: Sequence[set[str]]) -> Callable[[str], str]:
+    """What shortens paths to the fewest last parts, without the ending if may be, that tell those of a group apart; else not."""
+
+    def end(path: str, parts: int, ending: bool) -> str:
+        last = Path(*Path(path).parts[-parts:])
+        return (last if ending else last.parent / last.stem).as_posix()
+
+    ways = [partial(end, parts=parts, ending=ending) for parts in range(1, 9) for ending in (False, True)]
+    return next((way for way in ways if all(len(set(map(way, group))) == len(group) for group in groups)), str)
