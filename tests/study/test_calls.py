@@ -321,6 +321,19 @@ def test_overrides_reach_every_run(small: Path) -> None:
         ({"factors": {"head.unfreeze_at": [1, 1.0]}}, "twice: 1 and 1.0"),
         ({"factors": {"head": {"a": {"head.depth": 1}, "b": {"head.depth": 1}}}}, "head has a value twice: a and b"),
         ({"factors": {"head": {"a": {"head.init": "random"}}, "head.init": ["pca"]}}, "two factors"),
+        *(
+            (
+                {"factors": {name: {"a": {"head.depth": 1}}}},
+                f"{name}' cannot stand in a folder's name; call it {better}",
+            )
+            for name, better in {
+                "my/head": "my-head",
+                "a,b": "a-b",
+                "a=b": "a-b",
+                "my head": "my-head",
+                "": "head",
+            }.items()
+        ),
         ({"base": {"contrastive": {"epochs": 0}}}, "contrastive.epochs"),
         ({"seeds": ["a"]}, "seeds"),
         ({"seeds": []}, "seeds"),
@@ -521,6 +534,21 @@ def test_a_changed_base_is_refused_with_the_difference(small: Path, tmp_path: Pa
     assert (out / "study.yaml").read_bytes() == before
     small.write_text(yaml.safe_dump(content))
     calls.prepare(study.load(small, overrides=["threads=1", "device=cpu"]), out)  # where it runs may change
+
+
+def test_what_a_study_leaves_out_and_compares_holds_for_later_files(small: Path, tmp_path: Path) -> None:
+    out, content = tmp_path / "out", yaml.safe_load(small.read_text())
+    rule, pair = {"head.init": "orthogonal", "seed": 1}, ["random-frozen", "orthogonal-frozen"]
+    calls.prepare(study.load(write(tmp_path, **content, exclude=[rule], compare=[pair])), out)
+    later = content | {"seeds": [2]}
+    joined = calls.prepare(study.load(write(tmp_path, **later)), out)
+    left = {(run.config.head.init, run.config.seed) for run in study.expand(joined)}
+    assert left == {("random", 0), ("orthogonal", 0), ("random", 1), ("random", 2), ("orthogonal", 2)}
+    assert (joined.exclude, joined.compare) == ((rule,), (pair,))
+    more = {"seeds": [1, 2], "exclude": [{"seed": [1], "head.init": ["orthogonal"]}, {"seed": 2}]}
+    joined = calls.prepare(study.load(write(tmp_path, **content | more, compare=["activation", pair[::-1]])), out)
+    assert (joined.exclude, joined.compare) == ((rule, {"seed": 2}), (pair, "activation"))
+    assert {run.config.seed for run in study.expand(study.load(out))} == {0, 1}
 
 
 def test_foreign_folders_are_left_alone(small: Path, tmp_path: Path) -> None:

@@ -75,7 +75,7 @@ def label_heads(rows: list[dict[str, Any]], variants: list[dict[str, Any]]) -> N
 
 
 def _shortest(groups: Sequence[set[str]]) -> Callable[[str], str]:
-    """What shortens paths to the fewest last parts, without the ending if may be, that tell those of a group apart; else not."""
+    """What shortens paths to the fewest last parts (and no ending, if may be) that tell those of a group apart."""
 
     def end(path: str, parts: int, ending: bool) -> str:
         last = Path(*Path(path).parts[-parts:])

@@ -18,8 +18,9 @@ from headstart.records.config import differences
 from headstart.records.errors import InputError
 from headstart.records.files import read_yaml
 from headstart.records.folder import RunFolder
-from headstart.records.grid import is_grid, label_of
+from headstart.records.grid import exclusions, is_grid, label_of
 from headstart.records.outputs import check_results_folder
+from headstart.report.labels import named_comparisons
 from headstart.study import store as study_store
 from headstart.study.file import Planned, Study, StudyOptions, applied, expand, load
 from headstart.study.progress import seconds_by_set, seconds_of
@@ -62,7 +63,7 @@ def _with_plan(study: Study, out: Path) -> Study:
 
 
 def extended(old: Study, new: Study, path: Path) -> Study:
-    """The old study and what the new one adds."""
+    """The old study and what the new one adds, to what is left out and compared too: nothing of that is taken back."""
     if changed := list(_changes(old, new)):
         raise InputError(
             f"{path} was begun with another base ({'; '.join(changed)}); repeat that, or give another --out. Data "
@@ -77,6 +78,7 @@ def extended(old: Study, new: Study, path: Path) -> Study:
                 f"{path}: the new factor {factor} lacks the value that the runs already there have; add that value too"
             )
         added[factor] = same[0]
+    compared = named_comparisons(old.compare).keys()
     return replace(
         new,
         decides=new.decides or old.decides,
@@ -84,6 +86,8 @@ def extended(old: Study, new: Study, path: Path) -> Study:
         factors={f: {**old.factors.get(f, {}), **new.factors[f]} for f in [*old.factors, *brought]},
         written={f: _joined(old.written.get(f), new.written[f]) for f in [*old.written, *brought]},
         seeds=tuple(dict.fromkeys([*old.seeds, *new.seeds])),
+        exclude=(*old.exclude, *(rule for rule in new.exclude if exclusions([rule])[0] not in old.grid.exclude)),
+        compare=(*old.compare, *(entry for entry in new.compare if not compared & named_comparisons([entry]).keys())),
         added=added,
     )
 

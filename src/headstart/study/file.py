@@ -161,7 +161,7 @@ def load(study: str | Path, *, overrides: Sequence[str] = (), **selection: Any) 
     if not sets:
         raise InputError(f"{where} names no data; give --data")
     written = keys.mapping(values.get("factors"), f"{where}, factors")
-    factors = keys.factors_of(written, base, where)
+    factors = keys.factors_of(written, base, where, begun="headstart" in values)
     varied = {option: factor for factor, levels in factors.items() for o in levels.values() for option in o}
     for option in set_by_hand.keys() & varied.keys():
         raise InputError(f"--set {option} cannot be set for every run: the study varies it (factor {varied[option]})")

@@ -81,9 +81,12 @@ def preset_options(name: str, data_set: DataSet) -> dict[str, Any]:
     return {key: _value(own, key) for key in names if _value(own, key) != _value(general, key)}
 
 
-def factors_of(written: Mapping[str, Any], base: Config, where: str) -> dict[str, dict[str, Options]]:
-    """Factors with checked values: a list of values of one option, or label -> options that go together."""
-    raw = {factor: _levels(factor, levels, f"{where}, factors, {factor}") for factor, levels in written.items()}
+def factors_of(written: Mapping[str, Any], base: Config, where: str, begun: bool) -> dict[str, dict[str, Options]]:
+    """Factors with checked values: a list of values of one option, or label -> options that go together.
+
+    begun: whether they stand in a folder's study.yaml, whose runs have their names already.
+    """
+    raw = {factor: _levels(factor, levels, f"{where}, factors, {factor}", begun) for factor, levels in written.items()}
     seen: dict[str, str] = {}
     for factor, levels in raw.items():
         for option in {name for options in levels.values() for name in options}:
@@ -107,11 +110,14 @@ def factors_of(written: Mapping[str, Any], base: Config, where: str) -> dict[str
     return made
 
 
-def _levels(factor: str, levels: Any, where: str) -> dict[str, Options]:
+def _levels(factor: str, levels: Any, where: str, begun: bool) -> dict[str, Options]:
     """A factor's values by label, as written."""
     if isinstance(levels, Mapping):
         if "." in factor or factor in ("data", "seed"):
             raise InputError(f"{where}: values with several options need a name of their own, such as `head`")
+        if not begun and label_of(factor or "/") != factor:
+            better = label_of(factor).partition("~")[0] or "head"
+            raise InputError(f"{where}: {factor!r} cannot stand in a folder's name; call it {better}")
         made: dict[str, Options] = {
             label_of(label): dict(flatten(mapping(options, where))) for label, options in levels.items()
         }
