@@ -337,6 +337,9 @@ def test_overrides_reach_every_run(small: Path) -> None:
         ({"base": {"contrastive": {"epochs": 0}}}, "contrastive.epochs"),
         ({"seeds": ["a"]}, "seeds"),
         ({"seeds": []}, "seeds"),
+        ({"seeds": [2**53]}, "whole numbers from 0 to 9007199254740991"),
+        ({"base": {"seed": 2**53}}, "seed is 9007199254740992; it must be at most 9007199254740991"),
+        ({"base": {"data": {"split_seed": 2**53}}}, "data.split-seed is 9007199254740992; it must be at most"),
         ({"exclude": [{"head.inits": "random"}]}, "head.inits"),
         ({"factors": {"head.init": ["random"]}, "exclude": [{"head.init": "pca"}]}, "no value pca"),
         (

@@ -41,6 +41,7 @@ from headstart.records.validation import (
     Pixels,
     Positive,
     Real,
+    Seed,
     Several,
     Share,
     Text,
@@ -71,7 +72,7 @@ class DataConfig:
     labels: Text = "auto"
     """`folders`: first-level folders are classes; `none`; or a CSV FILE `name,label`. auto: folders, unless pictures
     lie at the top."""
-    split_seed: Whole = 0
+    split_seed: Seed = 0
     """Seed of the splits and of the label draws of few-label probes."""
     splits: Literal["house", "paper"] = "house"
     """`house`: official test split where there is one, val from train; `paper`: as the authors' code did."""
@@ -346,7 +347,7 @@ class Config:
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     probe: ProbeConfig = field(default_factory=ProbeConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
-    seed: NotNegative = 0
+    seed: Seed = 0
     """Seed of the training: initial weights, order of pictures, augmentation."""
     stages: Stage = "probe"
     """Stop after this stage."""

@@ -58,6 +58,9 @@ MOST_THREADS = 1024
 """Some thousands more, and torch's pool ends the process."""
 Threads = Annotated[Whole, Field(ge=1, le=MOST_THREADS)]
 NotNegative = Annotated[Whole, Field(ge=0)]
+MOST_SEED = 2**53 - 1
+"""The largest whole number that every reader of JSON reads as itself."""
+Seed = Annotated[Whole, Field(ge=0, le=MOST_SEED)]
 Positive = Annotated[Real, Field(gt=0)]
 Amount = Annotated[Real, Field(ge=0)]
 Share = Annotated[Real, Field(ge=0, le=1)]

@@ -20,7 +20,7 @@ from headstart.records.located import absolute
 from headstart.records.names import PROBES
 from headstart.records.presets import preset
 from headstart.records.schema import STUDY
-from headstart.records.validation import Count, NotNegative, Several, Text, nearest, problem, settings
+from headstart.records.validation import Count, Seed, Several, Text, nearest, problem, settings
 from headstart.records.version import __version__
 from headstart.study import keys
 from headstart.study.keys import DataSet, Options
@@ -116,7 +116,7 @@ class StudyOptions:
     """DATA in place of the study's own."""
     data_root: Path | None = None
     """The folder in which its named sets and relative folders lie."""
-    seeds: tuple[NotNegative, ...] | None = None
+    seeds: tuple[Seed, ...] | None = None
     """In place of the study's own."""
     plugin: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
     """A module of yours to import, which registers heads, activations, probes ...; a study that names plugins needs

@@ -18,6 +18,7 @@ from headstart.records.files import last_name, parse_yaml
 from headstart.records.grid import exclusions, label_of
 from headstart.records.names import SETS
 from headstart.records.presets import preset
+from headstart.records.validation import MOST_SEED
 from headstart.report.labels import named_comparisons
 
 Options = Mapping[str, Any]
@@ -167,8 +168,8 @@ def overrides_of(overrides: Sequence[str]) -> dict[str, Any]:
 def seeds_of(seeds: Any, where: str) -> tuple[int, ...]:
     """`seeds`, each of them once."""
     listed = isinstance(seeds, Sequence) and not isinstance(seeds, str) and len(seeds) > 0
-    if not listed or any(type(seed) is not int or seed < 0 for seed in seeds):
-        raise InputError(f"{where}: seeds is {seeds!r}; it must be a list of whole numbers of 0 or more")
+    if not listed or any(type(seed) is not int or not 0 <= seed <= MOST_SEED for seed in seeds):
+        raise InputError(f"{where}: seeds is {seeds!r}; it must be a list of whole numbers from 0 to {MOST_SEED}")
     return tuple(dict.fromkeys(seeds))
 
 
