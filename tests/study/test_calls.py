@@ -347,11 +347,21 @@ def test_overrides_reach_every_run(small: Path) -> None:
             "data has no value cifar-10; it has digits",
         ),
         ({"seeds": [0, 1], "exclude": [{"seed": [1, 2]}]}, "seed has no value 2; it has 0, 1"),
+        ({"exclude": [{}]}, "exclude has an empty rule"),
+        ({"exclude": [{"data": "digits"}]}, "exclude leaves no run of the study study"),
         ({"data": []}, "no data"),
+        ({"data": [[]]}, "data has an empty list"),
+        ({"data": {"digits": {"sources": []}}}, "data digits has an empty list"),
+        *(
+            ({"data": data}, "does not read as text; put it in quotes")
+            for data in ([202401], [[False]], {7: {}}, [None])
+        ),
         ({"data": ["digits", "digits"]}, "twice"),
         ({"preset": "papre"}, "papre"),
         ({"compare": [["autoencoder-frozen"]]}, "pairs of heads"),
         ({"factors": {"seed": [1, 2]}}, "seeds"),
+        ({"factors": {"device": ["cpu", "auto"]}}, "device is set by `--device`"),
+        ({"data": {"digits": {"options": {"threads": 2}}}}, "data digits: threads is set by `--threads`"),
         ({"decides": "knnn"}, "decides is 'knnn'; it must be one that every run is judged by: paper, linear, knn"),
         ({"decides": ["knn"]}, "decides is"),
         ({"decides": "knn", "base": {"probe": {"names": ["linear"]}}}, "every run is judged by: linear"),
@@ -635,6 +645,14 @@ def test_status_of_imported_records(reference: Path, tmp_path: Path) -> None:
     import_csv([reference / f"{name}.csv" for name in ("ae-train", "simclr-train-ae-nonfrozen")], tmp_path)
     status = study.status(tmp_path)
     assert (status.done, status.total, status.autoencoders, status.todo, status.failed) == (45, 45, 15, 0, [])
+
+
+def test_status_of_a_study_that_leaves_out_what_it_does_not_vary_is_refused(small: Path, tmp_path: Path) -> None:
+    calls.prepare(study.load(small), tmp_path / "out")
+    path = tmp_path / "out" / "study.yaml"
+    path.write_text(path.read_text().replace("exclude: []", "exclude: [{head: pca}]"))
+    with pytest.raises(InputError, match="exclude names 'head', which it does not vary"):
+        study.status(tmp_path / "out")
 
 
 def test_status_of_something_else_is_refused(tmp_path: Path) -> None:

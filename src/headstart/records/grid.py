@@ -133,12 +133,15 @@ def grid_of(settings: Any, path: Path) -> Grid | None:
         raise InputError(f"{path} is not a study's: {wrong}; restore it from a copy")
     if not is_grid(settings):
         return None
+    factors = settings.get("factors") or {}
+    rules = settings.get("exclude") or []
+    if unknown := [name for rule in rules for name in rule if name not in ("data", "seed", *factors)]:
+        wrong = f"exclude names {str(unknown[0])!r}, which it does not vary"
+        raise InputError(f"{path} is not a study's: {wrong}; restore it from a copy")
     return Grid(
         data=tuple(settings["data"]),
-        factors={
-            f: tuple(label_of(value) for value in levels) for f, levels in (settings.get("factors") or {}).items()
-        },
+        factors={factor: tuple(map(label_of, levels)) for factor, levels in factors.items()},
         seeds=tuple(settings["seeds"]),
-        exclude=exclusions(settings.get("exclude") or []),
+        exclude=exclusions(rules),
         added=settings.get("added") or {},
     )

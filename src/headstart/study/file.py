@@ -194,7 +194,7 @@ def load(study: str | Path, *, overrides: Sequence[str] = (), **selection: Any) 
 
 
 def expand(study: Study) -> list[Planned]:
-    """Every run of the study. Raises InputError for a combination that no run may have, naming it."""
+    """Every run of the study. Raises InputError naming a combination that no run may have, or where none is left."""
     based = {}
     for label, data_set in study.data.items():
         config = applied(study.base, data_set.options, f"data {label}")
@@ -206,6 +206,8 @@ def expand(study: Study) -> list[Planned]:
             options |= study.factors[factor][label]
         name = grid.name(point)
         planned.append(Planned(name, point, replace(applied(based[point.data], options, name), seed=point.seed)))
+    if not planned:
+        raise InputError(f"exclude leaves no run of the study {study.name}")
     seen: dict[str, str] = {}
     for run in planned:
         if seen.setdefault(run.name.lower(), run.name) is not run.name:

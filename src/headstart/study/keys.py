@@ -24,6 +24,9 @@ from headstart.report.labels import named_comparisons
 Options = Mapping[str, Any]
 """Dotted option names and their values."""
 
+SET_BY = {"seed": "seeds", "data.sources": "data", "device": "--device", "threads": "--threads"}
+"""Settings that no factor and no data set may set, and what sets them."""
+
 
 @dataclass(frozen=True)
 class DataSet:
@@ -48,19 +51,15 @@ def data_sets(value: Any, where: str) -> dict[str, DataSet]:
         sets = {}
         for label, entry in value.items():
             entry = mapping(entry, f"{where}, data {label}")
-            sources = entry.get("sources", [label])
-            sources = (sources,) if isinstance(sources, str) else tuple(map(str, sources))
-            if not sources or not set(entry) <= {"sources", "options"}:
+            sources = _sources(entry.get("sources", label), f"{where}, data {label}")
+            if not set(entry) <= {"sources", "options"}:
                 raise InputError(f"{where}, data {label} must hold sources and options, not {', '.join(entry)}")
             options = dict(flatten(mapping(entry.get("options"), f"{where}, data {label}, options")))
             sets[label_of(label)] = DataSet(sources, options)
         return sets
-    entries = [value] if isinstance(value, str) else value or []
-    if not isinstance(entries, list):
-        raise InputError(f"{where}: data must be a list of folders or named sets")
     sets = {}
-    for entry in entries:
-        sources = tuple(map(str, entry)) if isinstance(entry, list) else (str(entry),)
+    for entry in value if isinstance(value, list) else [] if value is None else [value]:
+        sources = _sources(entry, f"{where}, data")
         label = _data_label(sources)
         if label in sets:
             raise InputError(
@@ -68,6 +67,17 @@ def data_sets(value: Any, where: str) -> dict[str, DataSet]:
             )
         sets[label] = DataSet(sources)
     return sets
+
+
+def _sources(value: Any, where: str) -> tuple[str, ...]:
+    """DATA of one set."""
+    sources = value if isinstance(value, list) else [value]
+    if not sources:
+        raise InputError(f"{where} has an empty list; it must be folders or named sets")
+    for source in sources:
+        if not isinstance(source, str):
+            raise InputError(f"{where} holds {source}, which YAML does not read as text; put it in quotes")
+    return tuple(sources)
 
 
 def _data_label(sources: Sequence[str]) -> str:
@@ -137,9 +147,9 @@ def checked(options: Options, base: Config, where: str) -> dict[str, Any]:
     for name, value in options.items():
         section, _, last = name.rpartition(".")
         (nested.setdefault(section, {}) if section else nested)[last] = value
-    for name in ("seed", "data.sources"):
-        if name in options:
-            raise InputError(f"{where}: {name} is set by `{'seeds' if name == 'seed' else 'data'}`")
+    for name, by in SET_BY.items():
+        if name in options and not (where == "--set" and by == f"--{name}"):
+            raise InputError(f"{where}: {name} is set by `{by}`")
     if not options:
         return {}
     parsed = from_dict(nested, base, where)
@@ -200,7 +210,8 @@ def excludable(
 def rules_of(rules: Any, known: Mapping[str, list[str]], where: str) -> Iterator[dict[str, Any]]:
     """The rules of `exclude`, which name what the study has (`excludable`)."""
     for rule in rules if isinstance(rules, list) else [rules]:
-        rule = mapping(rule, f"{where}, exclude")
+        if not (rule := mapping(rule, f"{where}, exclude")):
+            raise InputError(f"{where}: exclude has an empty rule, which would leave out every run")
         for factor, labels in exclusions([rule])[0].items():
             if factor not in known:
                 *others, last = known
