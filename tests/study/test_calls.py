@@ -629,6 +629,15 @@ def test_status_counts_and_estimates(small: Path, tmp_path: Path) -> None:
     assert (status.total, status.done, status.todo, status.autoencoders) == (4, 1, 2, 1)
     assert status.failed == [(second.name, "no luck")]
     assert status.seconds_left == pytest.approx(200.0)
+    finish(out / "runs" / fourth.name, 100.0)
+    (out / "runs" / fourth.name / "stages.json").write_text("{}")  # its page is still to be made, by the same command
+    assert (study.status(out).done, study.status(out).todo) == (1, 2)
+    assert study.plan(out, out=out, calibrate=False).done == 1
+    (out / "runs" / fourth.name / "failed.json").write_text(json.dumps({"reason": "no page"}))
+    status = study.status(out)
+    assert (status.total, status.done, len(status.failed), status.todo) == (4, 1, 2, 1)
+    summary = calls._summary(out, study.expand(study.load(out)), "all")
+    assert (summary.done, summary.failed, summary.elsewhere, summary.exit_code) == (1, 2, 1, 1)
     (out / "runs" / third.name).mkdir()
     (out / "runs" / third.name / "metrics.jsonl").write_text('{"stage": "contrastive", "epoch": 1}\n')
     with Claim(out / "runs" / third.name).held(epochs={"contrastive": 4}) as mine:
@@ -636,7 +645,17 @@ def test_status_counts_and_estimates(small: Path, tmp_path: Path) -> None:
         (running,) = study.status(out).running
         assert (running.name, running.stage, running.progress) == (third.name, "contrastive", 0.25)
     assert study.status(out).running == []
-    assert fourth.name not in {p.name for p in (out / "runs").iterdir()}
+
+
+def test_the_next_command_names_the_plugins_of_the_study(
+    small: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    calls.prepare(study.load(small, plugin=("json", "html")), out)
+    assert study.status(out).plugins == ("json", "html")
+    with pytest.raises(SystemExit, match="0"):
+        main(["study", "status", str(out)])
+    assert "--plugin json --plugin html" in " ".join(capsys.readouterr().out.split())
 
 
 def test_status_of_imported_records(reference: Path, tmp_path: Path) -> None:

@@ -1,9 +1,10 @@
 """A study on the screen: its plan, its state, how a call ended. Imports no torch."""
 
 from pathlib import Path
-from shlex import quote
+from shlex import join, quote
 from typing import Any
 
+from headstart.cli.options import with_plugins
 from headstart.cli.screen import done, suggest, tell
 from headstart.engine.progress import duration
 from headstart.records import text
@@ -59,7 +60,7 @@ def print_status(status: Status, folder: Path) -> None:
 
 
 def _next(status: Status, folder: Path) -> str:
-    again = f"headstart study run {quote(str(folder))} --out {quote(str(folder))}"
+    again = join(["headstart", "study", "run", str(folder), "--out", str(folder), *with_plugins(status.plugins)])
     if status.failed:
         return f"{again} --retry-failed"
     if status.todo and not status.running:

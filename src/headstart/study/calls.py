@@ -39,7 +39,7 @@ def prepare(study: Study, out: str | Path, check: Callable[[list[Planned]], None
     out = files.expanded(out)
     path = out / "study.yaml"
     check_results_folder(out, "study")
-    check([run for run in expand(_with_plan(study, out)) if not (out / "runs" / run.name / "result.json").exists()])
+    check([run for run in expand(_with_plan(study, out)) if not _is_done(out, run)])
     with alone(out):  # somebody else may have added to it meanwhile
         study = _with_plan(study, out)
         expand(study)
@@ -47,6 +47,10 @@ def prepare(study: Study, out: str | Path, check: Callable[[list[Planned]], None
         if not path.exists() or path.read_text(encoding="utf-8") != text:
             files.write(path, text, within=out)
     return study
+
+
+def _is_done(out: Path, run: Planned) -> bool:
+    return RunFolder(out / "runs" / run.name).is_reported()
 
 
 def _with_plan(study: Study, out: Path) -> Study:
@@ -167,7 +171,7 @@ def plan(
     loaded = loaded if out is None else _with_plan(loaded, out)
     planned = expand(loaded)
     needed = autoencoders_of(planned)
-    done = {run.name for run in planned if out is not None and (out / "runs" / run.name / "result.json").exists()}
+    done = {run.name for run in planned if out is not None and _is_done(out, run)}
     rest = [run for run in planned if run.name not in done]
     if out is not None and done:
         mean = seconds_by_set(out / "runs", sorted(done))
@@ -253,8 +257,8 @@ def _study_options(asked: RunOptions) -> dict[str, Any]:
 
 def _summary(out: Path, planned: Sequence[Planned], keep: str) -> Summary:
     folders = [RunFolder(out / "runs" / run.name) for run in planned]
-    done = sum(folder.is_complete() for folder in folders)
-    failed = sum(folder.failed.exists() and not folder.is_complete() for folder in folders)
+    done = sum(folder.is_reported() for folder in folders)
+    failed = sum(folder.failed.exists() and not folder.is_reported() for folder in folders)
     if done == len(folders):
         study_store.sweep(out)
         for weights in (out / "autoencoders").glob("*.safetensors") if keep == "records" else ():

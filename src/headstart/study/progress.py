@@ -40,6 +40,7 @@ class Status:
         autoencoders: finished ones.
         unplanned: what is said where runs are there that study.yaml does not plan; else nothing.
         seconds_left: at the pace and with as many at once as now; None where nothing is finished.
+        plugins: modules that its runs need.
     """
 
     name: str
@@ -51,6 +52,7 @@ class Status:
     autoencoders: int
     unplanned: str
     seconds_left: float | None
+    plugins: tuple[str, ...] = ()
 
 
 def status(out: str | Path) -> Status:
@@ -73,7 +75,8 @@ def status(out: str | Path) -> Status:
         if name not in present:
             todo += 1
             continue
-        if os.path.exists(f"{out}/runs/{name}/result.json"):  # all that is asked of a finished run: there may be many
+        run = f"{out}/runs/{name}"  # all that is asked of a finished one: there may be many
+        if os.path.exists(f"{run}/result.json") and not os.path.exists(f"{run}/stages.json"):
             if name in known or not name.startswith(AUTOENCODER):
                 done.append(name)
             else:
@@ -88,6 +91,7 @@ def status(out: str | Path) -> Status:
             todo += name in known
     extra = sum(name.startswith(AUTOENCODER) for name in [*(r.name for r in running), *(name for name, _ in failed)])
     total = len(done) + len(running) + len(failed) + todo - extra
+    plugins = settings.get("plugins") or []
     left: float | None = 0.0
     if total > len(done):
         left = _time_left(out / "runs", done, todo, running) if done else None
@@ -99,6 +103,7 @@ def status(out: str | Path) -> Status:
         failed=failed,
         todo=todo,
         autoencoders=trained,
+        plugins=tuple(map(str, plugins if isinstance(plugins, list) else [plugins])),
         unplanned=unplanned(() if grid is None else planned, there),
         seconds_left=left,
     )
