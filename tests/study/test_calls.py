@@ -352,10 +352,9 @@ def test_overrides_reach_every_run(small: Path) -> None:
         ({"data": []}, "no data"),
         ({"data": [[]]}, "data has an empty list"),
         ({"data": {"digits": {"sources": []}}}, "data digits has an empty list"),
-        *(
-            ({"data": data}, "does not read as text; put it in quotes")
-            for data in ([202401], [[False]], {7: {}}, [None])
-        ),
+        ({"data": [202401]}, "data holds 202401, which YAML does not read as text; put it in quotes"),
+        ({"data": [[False]]}, "data holds False, which YAML"),
+        ({"data": {7: {}}}, "data 7 holds 7, which YAML"),
         ({"data": ["digits", "digits"]}, "twice"),
         ({"preset": "papre"}, "papre"),
         ({"compare": [["autoencoder-frozen"]]}, "pairs of heads"),

@@ -446,11 +446,8 @@ def decides(name: str, value: Any) -> bool:
 def differences(old: Config, new: Config) -> dict[str, str]:
     """Every hashed setting in which two configs differ, by its name, and how: `old -> new`."""
     before, after = dict(flatten(to_dict(old))), dict(flatten(to_dict(new)))
-    return {
-        name: f"{before.get(name)} -> {after[name]}"
-        for name in after
-        if not _unhashed(name) and before.get(name) != after[name]
-    }
+    changed = [name for name in after if not _unhashed(name) and before.get(name) != after[name]]
+    return {name: f"{before.get(name)} -> {after[name]}" for name in changed}
 
 
 def _unhashed(name: str) -> bool:
