@@ -35,7 +35,7 @@ def test_what_is_no_file_is_named_and_never_waited_for(
     tmp_path: Path, make: Callable[[Path], None], read: Callable[[Path], Any]
 ) -> None:
     make(tmp_path / "record")
-    with pytest.raises(InputError, match="record cannot be read"):
+    with pytest.raises(InputError, match=r"record (cannot be read|is a folder)"):
         read(tmp_path / "record")
 
 
@@ -47,7 +47,7 @@ def test_status_of_a_study_from_elsewhere_ends(tmp_path: Path, make: Callable[[P
     run.mkdir(parents=True)
     make(run / name)
     if name == "failed.json":
-        with pytest.raises(InputError, match=r"failed\.json cannot be read"):
+        with pytest.raises(InputError, match=r"failed\.json (cannot be read|is a folder)"):
             study.status(tmp_path)
     else:  # a claim that says nothing is nobody's
         assert study.status(tmp_path).todo == 1

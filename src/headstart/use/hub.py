@@ -9,7 +9,6 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-import yaml
 from torch import Tensor, nn
 
 from headstart.backbones import TIMM, exportable
@@ -17,6 +16,7 @@ from headstart.backbones.networks import options, timm
 from headstart.data.prepare import how
 from headstart.engine.weights import to_bytes
 from headstart.records.errors import InputError
+from headstart.records.files import as_yaml
 from headstart.records.names import PROBES
 from headstart.use.card import model_card
 from headstart.use.load import Run
@@ -67,7 +67,7 @@ def contents(run: Run, tensors: Mapping[str, Tensor], license: str, folder: str)
         )
     lines = f"import timm, torch\nbackbone = timm.create_model({f'local-dir:{folder}'!r}, pretrained=True)"
     text = model_card(run, exportable(run.config.backbone.name), WEIGHTS, lines)
-    front = yaml.safe_dump(_front_matter(run, license), sort_keys=False, allow_unicode=True)
+    front = as_yaml(_front_matter(run, license))
     return {
         WEIGHTS: to_bytes(tensors, {"format": "pt"}),
         CONFIG: (json.dumps(_config(run, network), indent=2) + "\n").encode(),

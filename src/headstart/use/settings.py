@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from headstart.records.errors import InputError
-from headstart.records.validation import Amount, Count, NotNegative, Positive, Real, must, settings
+from headstart.records.validation import Amount, Count, Positive, Real, Seed, must, settings
 
 Part = Annotated[Real, Field(gt=0, le=1)]
 
@@ -42,7 +42,7 @@ class FinetuneSettings:
     batch_size: Annotated[Count, Field(ge=2)] = 64
     crop_scale: Annotated[tuple[Part, Part], must(lambda s: s[0] <= s[1], "two shares, the smaller first")] = (0.4, 1.0)
     """Share of the picture's area that a training crop shows."""
-    seed: NotNegative = 0
+    seed: Seed = 0
     """Of the label draw, the folds, the order and the augmentation."""
 
     def __post_init__(self) -> None:
