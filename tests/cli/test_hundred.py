@@ -82,7 +82,7 @@ CASES: list[tuple[str, int, list[str]]] = [
     ("pretrain photos --out q.png", 2, ["q.png", "file"]),
     ("check 'photos/*.png'", 2, ["photos/*.png"]),
     ("check photos --json empty", 2, ["empty", "folder"]),
-    ("check photos --data.labels wrong.csv", 2, ["wrong.csv", "none of"]),
+    ("check photos --data.labels wrong.csv", 2, ["wrong.csv", "none is a picture of DATA"]),
     ("check photos --data.labels nowhere.csv", 2, ["nowhere.csv"]),
     ("check photos --data.labels photos", 2, ["photos", "CSV"]),
     # Odd, and right.

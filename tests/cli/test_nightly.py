@@ -52,7 +52,7 @@ def embedded(monkeypatch: pytest.MonkeyPatch) -> list[set[str]]:
         taken.append({images.names[i] for i in rows})
         return real(backbone, images, rows, **more)
 
-    monkeypatch.setattr("headstart.use.embed.features.extract", extract)
+    monkeypatch.setattr("headstart.evaluate.features.extract", extract)
     return taken
 
 

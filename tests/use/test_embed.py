@@ -108,13 +108,13 @@ def test_another_ending_is_refused(run: Run, photos: Path, tmp_path: Path) -> No
 SLOW = """
 import sys, time
 import headstart
-from headstart.use import embed
-real = embed.features.extract
+from headstart.evaluate import features
+from headstart.use.embed import embed
 def slow(*args, **kwargs):
     print("computing", flush=True)
     time.sleep(3600)
-embed.features.extract = slow
-embed.embed(headstart.load(sys.argv[1]), sys.argv[2], sys.argv[3], quiet=True)
+features.extract = slow
+embed(headstart.load(sys.argv[1]), sys.argv[2], sys.argv[3], quiet=True)
 """
 
 
