@@ -14,7 +14,7 @@ from sklearn.preprocessing import StandardScaler, normalize
 from torch import Tensor, nn
 
 from headstart.engine.randomness import order
-from headstart.evaluate import logistic, probes
+from headstart.evaluate import logistic, probes, scores
 from headstart.evaluate.scores import macro_of
 from headstart.records.names import PROBES, Probe
 from headstart.statistics import t_interval, wilson
@@ -85,13 +85,13 @@ class TestAgainstReference:
     def test_macro_figures_are_scikit_learns(self, which: str, monkeypatch: pytest.MonkeyPatch) -> None:
         """Of every probe that is registered, from what it predicted in each of its draws."""
         predictions: list[tuple[Tensor, Tensor]] = []
-        real = probes._confusion
+        real = scores.confusion_of
 
         def seen(y: Tensor, predicted: Tensor, classes: int) -> Tensor:
             predictions.append((y, predicted))
             return real(y, predicted, classes)
 
-        monkeypatch.setattr(probes, "_confusion", seen)
+        monkeypatch.setattr(probes, "confusion_of", seen)
         features, labels, names, classes = problem(noise=4.0, sizes=(300, 100, 60))
         result = probes.run(features, labels, names, classes, which=[which])[which]
         draws = predictions[:1] if which == "knn" else predictions  # then come its 200 neighbours
@@ -110,7 +110,7 @@ class TestAgainstReference:
             return -torch.cdist(task.standardised("test"), means)
 
         def counted(task: probes.Task) -> dict[str, Any]:
-            confusion = probes._confusion(task.y["test"], centres(task).argmax(1), len(task.classes))
+            confusion = scores.confusion_of(task.y["test"], centres(task).argmax(1), len(task.classes))
             return {"accuracy": 0.5, "n_test": 60, "ci95": [0.4, 0.6], "confusion": confusion.tolist()}
 
         monkeypatch.setattr(PROBES, "_choices", dict(PROBES._choices))
@@ -130,7 +130,7 @@ class TestAgainstReference:
 
     @pytest.mark.parametrize(("true", "predicted"), [([0, 1, 1], [0, 0, 0]), ([2, 2], [2, 2]), ([0, 1, 3], [2, 2, 3])])
     def test_macro_figures_leave_out_classes_that_never_occur(self, true: list[int], predicted: list[int]) -> None:
-        confusion = probes._confusion(torch.tensor(true), torch.tensor(predicted), 6)
+        confusion = scores.confusion_of(torch.tensor(true), torch.tensor(predicted), 6)
         expected = precision_recall_fscore_support(true, predicted, average="macro", zero_division=0)
         assert list(macro_of(confusion).values()) == pytest.approx(expected[:3], abs=1e-12)
 

@@ -22,7 +22,7 @@ from headstart.engine.progress import say as to_screen
 from headstart.engine.randomness import generator, order
 from headstart.evaluate import logistic
 from headstart.evaluate.neighbours import NEIGHBOURS, TEMPERATURE, votes
-from headstart.evaluate.scores import among_top5, macro_of, most_confused
+from headstart.evaluate.scores import among_top5, by_class, confusion_of, macro_of, most_confused
 from headstart.records.names import PROBES
 from headstart.statistics import t_interval, wilson
 
@@ -386,7 +386,7 @@ def _single(task: Task, scores: Tensor, y: Tensor) -> Result:
     """Result of a probe with one fit: Wilson's interval, and what was taken for what."""
     n, classes = len(y), len(task.classes)
     predicted = scores.argmax(1)
-    confusion = _confusion(y, predicted, classes)
+    confusion = confusion_of(y, predicted, classes)
     correct = int(confusion.diagonal().sum())
     return {
         "accuracy": correct / n,
@@ -394,7 +394,7 @@ def _single(task: Task, scores: Tensor, y: Tensor) -> Result:
         "correct": correct,
         "ci95": list(wilson(correct, n)),
         "macro": macro_of(confusion),
-        **_by_class(task, y, confusion.diagonal()),
+        **by_class(y, confusion.diagonal(), task.classes),
         **among_top5(scores, y),
         "most_confused": most_confused(confusion, task.classes),
         "confusion": confusion.tolist(),
@@ -409,7 +409,7 @@ def _drawn(task: Task, scores: Iterator[Tensor]) -> Result:
     macro: list[dict[str, float]] = []
     hits = torch.zeros(classes, dtype=torch.float64)
     for score in scores:
-        confusion = _confusion(y, score.argmax(1), classes)
+        confusion = confusion_of(y, score.argmax(1), classes)
         accuracies.append(int(confusion.diagonal().sum()) / len(y))
         macro.append(macro_of(confusion))
         hits += confusion.diagonal() / DRAWS
@@ -422,21 +422,6 @@ def _drawn(task: Task, scores: Iterator[Tensor]) -> Result:
         "std": float(np.std(accuracies, ddof=1)),
         "draws": accuracies,
         "macro": {name: float(np.mean([one[name] for one in macro])) for name in macro[0]},
-        **_by_class(task, y, hits),
+        **by_class(y, hits, task.classes),
         **({"top5": float(np.mean(top5))} if top5 else {}),
-    }
-
-
-def _confusion(y: Tensor, predicted: Tensor, classes: int) -> Tensor:
-    """Counts (classes, classes) on the CPU: rows are true classes, columns predicted ones."""
-    return torch.bincount(y * classes + predicted, minlength=classes * classes).view(classes, classes).cpu()
-
-
-def _by_class(task: Task, y: Tensor, hits: Tensor) -> Result:
-    counts = torch.bincount(y, minlength=len(task.classes)).tolist()
-    return {
-        "majority": max(counts) / len(y),
-        "per_class": {
-            name: hit / n if n else None for name, hit, n in zip(task.classes, hits.tolist(), counts, strict=True)
-        },
     }

@@ -7,10 +7,24 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 
 TOP5_ABOVE = 10
 """Top-5 accuracy is reported where there are more classes than this."""
+
+
+def confusion_of(y: Tensor, predicted: Tensor, classes: int) -> Tensor:
+    """Counts (classes, classes) on the CPU: rows are true classes, columns predicted ones."""
+    return torch.bincount(y * classes + predicted, minlength=classes * classes).view(classes, classes).cpu()
+
+
+def by_class(y: Tensor, hits: Tensor, classes: Sequence[str]) -> dict[str, Any]:
+    """`majority`, the share of the commonest class among labels y (n,); `per_class`, each class's share of `hits`
+    (classes,), None where no picture is of it."""
+    counts = torch.bincount(y, minlength=len(classes)).tolist()
+    shares = [hit / n if n else None for hit, n in zip(hits.tolist(), counts, strict=True)]
+    return {"majority": max(counts) / len(y), "per_class": dict(zip(classes, shares, strict=True))}
 
 
 def macro_of(confusion: Tensor) -> dict[str, float]:

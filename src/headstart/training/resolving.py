@@ -78,7 +78,7 @@ def prepare(
         splits, growth = growing.follow(grown.splits, images, config.data, fingerprint)
         config = _as_begun(config, begun)
     splits = splits or splitting.make(images, config.data)
-    if (twice := splitting.copies(images, splits)) and not quiet:
+    if not quiet and (twice := splitting.copies(images, splits)):
         say(
             f"{twice:,} of {number(len(splits.test), 'test picture')} {be(twice)} in the training split as well, byte "
             "for byte: accuracy looks too good; `headstart check` names them"

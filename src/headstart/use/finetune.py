@@ -23,7 +23,7 @@ from headstart.engine.checkpoint import Checkpoints
 from headstart.engine.device import Compute, choose
 from headstart.engine.stopping import give_way, stop_on_signals
 from headstart.evaluate.neighbours import nearest, normalized
-from headstart.evaluate.scores import macro_of
+from headstart.evaluate.scores import by_class, confusion_of, macro_of
 from headstart.records import files, plugins, schema
 from headstart.records import folder as runs
 from headstart.records.claim import owned
@@ -273,10 +273,8 @@ def _tuned(fitter: Fitter, name: str, start: str, parts: Splits, whole: bool) ->
 
 def _row(start: str, label: str, found: Sequence[Kept], classes: Sequence[str]) -> FinetunedStart:
     answers, labels = (torch.cat([f[name] for f in found]) for name in ("answers", "labels"))
-    correct, n, k = int((answers == labels).sum()), len(labels), len(classes)
-    confusion = torch.bincount(labels * k + answers, minlength=k * k).reshape(k, k)
-    counts = confusion.sum(1)
-    recalls = [int(confusion[i, i]) / int(counts[i]) if counts[i] else None for i in range(k)]
+    confusion = confusion_of(labels, answers, len(classes))
+    correct, n = int(confusion.diagonal().sum()), len(labels)
     return FinetunedStart(
         start=start,
         label=label,
@@ -288,9 +286,8 @@ def _row(start: str, label: str, found: Sequence[Kept], classes: Sequence[str]) 
         best_epoch=round(float(np.median([f["epoch"] for f in found]))),
         lr=found[0]["lr"],
         layer_decay=found[0]["layer_decay"],
-        majority=int(counts.max()) / n,
         macro=macro_of(confusion),
-        per_class=dict(zip(classes, recalls, strict=True)),
+        **by_class(labels, confusion.diagonal(), classes),
     )
 
 
