@@ -108,6 +108,7 @@ def tables(device: str, quick: bool) -> list[Step]:
         "end to end": (["end_to_end", *rounds, *batch, *steps], 200),
         "compiled": ([*compiled, "default"], 150),
         "workers": (["workers", *rounds, *batch], 120),
+        "first": (["first", "--device", device, *(["--epochs", "1", "--pictures", "128"] if quick else [])], 150),
         "augment": (["augment", *rounds], 90),
         "loss": (["loss", *rounds, "--objective", "nt_xent"], 90),
         "autoencoder": (["autoencoder", *rounds], 60),
