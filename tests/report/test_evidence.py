@@ -103,6 +103,18 @@ def test_pairs_agree_in_all_but_what_is_asked_about() -> None:
         [("digits", pd.concat([table.assign(start="autoencoder"), lone]))], {"frozen": True}, {"frozen": False}
     )
     assert "averaged" not in frozen.over, "a start of one seed is none of those that are averaged"
+    frozen_starts = [("autoencoder", 50.0, 3), ("random", 48.0, 3), ("pca", 45.0, 3), ("shuffled", 0.0, 1)]
+    starts = pd.DataFrame(
+        [
+            (start, True, "ReLU", seed, percent + seed)
+            for start, percent, seeds in frozen_starts
+            for seed in range(seeds)
+        ],
+        columns=["start", "frozen", "activation", "seed", "percent"],
+    ).assign(dataset="digits", hidden_dim=256, output_dim=128, same=lambda made: made.index.astype(str))
+    (controls,) = contributions.differences([("digits", starts)], contributions.EMBEDDING, contributions.CONTROLS)
+    assert controls.mean == pytest.approx(3.5)
+    assert (controls.heads, controls.over) == (2, "3 seeds, 2 heads averaged")
     (sigmoid,) = contributions.differences(runs, {"activation": "Sigmoid"}, {"activation": "ReLU"})
     assert sigmoid.mean == pytest.approx(-8.0)
     assert (
