@@ -169,6 +169,32 @@ class TestAgainstReference:
             centred = biases[0].numpy() - biases[0].numpy().mean()
             np.testing.assert_allclose(centred, reference.intercept_ - reference.intercept_.mean(), atol=1e-3)
 
+    @pytest.mark.parametrize("converges", [True, False])
+    def test_fewer_rows_than_features_have_the_same_minimum(
+        self, converges: bool, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        if not converges:
+
+            def eigh(matrix: Tensor) -> Any:
+                raise torch.linalg.LinAlgError("linalg.eigh: failed to converge")  # type: ignore[attr-defined]
+
+            monkeypatch.setattr(torch.linalg, "eigh", eigh)
+        generator = torch.Generator().manual_seed(0)
+        x = torch.randn(2, 30, 90, generator=generator) * torch.linspace(3, 0.01, 90)
+        x[0, 1], x[1, :, 50:] = x[0, 0], 0  # a picture twice; units that are dead
+        y = torch.arange(30).expand(2, 30) % 4
+        with torch.no_grad():
+            fitted = logistic.lbfgs(x, y, 4, 0.1)
+            begun = logistic.lbfgs(x, y, 4, 0.1, start=logistic.lbfgs(x, y, 4, 10.0), mean_squares=torch.ones(90))
+        assert fitted[0].shape == (2, 90, 4)
+        for weights, biases in (fitted, begun):
+            for draw in range(2):
+                rows, labels = x[draw].double().numpy(), y[draw].numpy()
+                reference = LogisticRegression(C=0.1, tol=1e-10, max_iter=20000).fit(rows, labels)
+                np.testing.assert_allclose(weights[draw].numpy().T, reference.coef_, atol=1e-4)
+                centred = biases[draw].numpy() - biases[draw].numpy().mean()
+                np.testing.assert_allclose(centred, reference.intercept_ - reference.intercept_.mean(), atol=1e-4)
+
     def test_knn_is_scikit_learns(self) -> None:
         features, labels, names, classes = problem()
         result = probes.run(features, labels, names, classes, which=["knn"])["knn"]

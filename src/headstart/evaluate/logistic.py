@@ -28,7 +28,7 @@ def principal_axes(x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _eigen(gram: Tensor) -> tuple[Tensor, Tensor]:
-    """Eigenvalues (F,) from the smallest, and eigenvectors (F, F) in columns.
+    """Eigenvalues (..., F) from the smallest, and eigenvectors (..., F, F) in columns, of symmetric matrices.
 
     LAPACK does not converge on every float32 matrix with many equal eigenvalues, such as those of constant features;
     then it is asked again in float64, where singular vectors are the same but come by another way.
@@ -40,7 +40,7 @@ def _eigen(gram: Tensor) -> tuple[Tensor, Tensor]:
         values, vectors = torch.linalg.eigh(exact)
     except torch.linalg.LinAlgError:  # type: ignore[attr-defined]
         vectors, values, _ = torch.linalg.svd(exact)
-        values, vectors = values.flip(0), vectors.flip(1)
+        values, vectors = values.flip(-1), vectors.flip(-1)
     return values.to(gram), vectors.to(gram)
 
 
@@ -60,26 +60,33 @@ def lbfgs(
         y: labels (D, n) in 0 ... classes - 1.
         start: weights and biases of a neighbouring C to begin at.
         mean_squares: (F,) of features distributed as `x`, along their principal axes. It changes the path and not the
-            minimum.
+            minimum. Fewer rows than features bring their own axes.
 
     Returns:
         Weights (D, F, classes) and biases (D, classes).
     """
-    D, n, width = x.shape
-    given = x
+    D, n, _ = x.shape
+    given, axes = x, None
     # float32 leaves weights exact to about 1e-3. A small problem costs nothing in float64 and comes out exact, and to
     # tell a GPU of its hundreds of steps takes longer than a CPU needs to compute them.
     exact = x.numel() <= 2**22
     if exact:
         x, y = x.cpu().double(), y.cpu()
-    weights, biases = start or (x.new_zeros(D, width, classes), x.new_zeros(D, classes))
+    if n < x.shape[2]:
+        # Weights never leave what the rows span: a fit moves n coordinates there, and no features.
+        axes, x, mean_squares = _own_axes(x)
+    if start is None:
+        u, b = x.new_zeros(D, x.shape[2], classes), x.new_zeros(D, classes)
+    else:
+        weights, b = (part.to(x, copy=True) for part in start)
+        u = weights if axes is None else axes.mT @ weights
     penalty = 1 / (C * n)
     # At uniform probabilities the Hessian is (X'X/n) (x) (I - 11'/c)/c + penalty: nearly the identity in units of
     # `scale` along the principal axes, so that correlated features cost no extra iterations.
-    scale = x.new_ones(width, 1)
+    scale = x.new_ones(x.shape[2], 1)
     if mean_squares is not None:
-        scale = (mean_squares.to(x) / classes + penalty).rsqrt()[:, None]
-    u, b = weights.to(x) / scale, biases.to(x, copy=True)
+        scale = (mean_squares.to(x) / classes + penalty).rsqrt()[..., None]
+    u = u / scale
     targets = F.one_hot(y, classes).to(x.dtype)
     optimizer = torch.optim.LBFGS(
         [u, b],
@@ -100,7 +107,16 @@ def lbfgs(
         return penalty / 2 * (w * w).sum() - (log_p * targets).sum() / n
 
     optimizer.step(loss)
-    return (scale * u).to(given), b.to(given)
+    weights = scale * u if axes is None else axes @ (scale * u)
+    return weights.to(given), b.to(given)
+
+
+def _own_axes(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Principal axes (D, F, n) of the rows of each of `x` (D, n, F), n < F; the rows along them (D, n, n), and mean
+    squares there (D, n)."""
+    basis, rows = torch.linalg.qr(x.mT)
+    values, turned = _eigen(rows @ rows.mT)
+    return basis @ turned, rows.mT @ turned, values.clamp_min(0) / x.shape[1]
 
 
 class SgdFit(NamedTuple):
