@@ -6,11 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from headstart import study
+from headstart.records import files
 from headstart.records.claim import Claim
 from headstart.records.errors import InputError
-from headstart.records.files import read_json, read_yaml
+from headstart.records.files import as_yaml, parse_yaml, read_json, read_yaml
 from headstart.records.folder import read_metrics
 
 
@@ -73,4 +75,32 @@ def test_of_a_name_given_twice_the_last_does_not_win_in_silence(
 ) -> None:
     (tmp_path / "my.yaml").write_text(text)
     with pytest.raises(InputError, match=rf"my\.yaml, line {line} is not plain YAML: {name} is given twice"):
+        read_yaml(tmp_path / "my.yaml")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        as_yaml({"a": [1, 2.5, "1e-3", True, None], "\udcff.jpg": {"b": "é 😀"}}),
+        "x: &x {a: 1e-4, b: 010}\ny:\n  <<: *x\n  a: .5\n",
+        "",
+        "a: b\x85c",
+    ],
+)
+def test_libyaml_reads_what_pyyaml_alone_reads(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def outcome() -> object:
+        try:
+            return parse_yaml(text)
+        except yaml.YAMLError as error:
+            return str(error)
+
+    fast = outcome()
+    monkeypatch.setattr(files, "_FastLoader", files._Loader)
+    assert fast == outcome()
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, "{a: " * 100_000, "- " * 100_000 + "a", "? " * 100_000 + "a"])
+def test_what_is_nested_without_end_ends_in_a_sentence(text: str, tmp_path: Path) -> None:
+    (tmp_path / "my.yaml").write_text(text)
+    with pytest.raises(InputError, match=r"my\.yaml.* is not plain YAML"):
         read_yaml(tmp_path / "my.yaml")

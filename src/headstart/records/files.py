@@ -8,6 +8,7 @@ import difflib
 import errno
 import hashlib
 import io
+import itertools
 import json
 import math
 import os
@@ -247,9 +248,11 @@ def jsonl(lines: Iterable[Mapping[str, Any]]) -> str:
 
 LARGEST_YAML = 1_000_000
 """Values in a YAML file, each counted as often as it is referred to."""
+DEEPEST_YAML = 100
+"""Lists and mappings within each other: libyaml follows them on the stack, which a hundred thousand would break."""
 
 
-class _Loader(yaml.SafeLoader):  # type: ignore[misc]
+class _Checked:
     """YAML's safe subset, reading `1e-4` as the number YAML 1.2 says it is.
 
     References to references can make a few lines mean more values than fit in any memory; those are refused unread. So
@@ -257,36 +260,45 @@ class _Loader(yaml.SafeLoader):  # type: ignore[misc]
     """
 
     def get_single_node(self) -> Any:
-        node = super().get_single_node()
+        node = super().get_single_node()  # type: ignore[misc]
         if node is not None and _values_in(node, {}) > LARGEST_YAML:
             raise yaml.YAMLError("its references mean more values than any setting has")
         return node
 
-    def compose_mapping_node(self, anchor: Any) -> Any:
-        node = super().compose_mapping_node(anchor)
-        seen: set[str] = set()
-        for name, _ in node.value:
-            if isinstance(name, yaml.ScalarNode) and name.value in seen:
-                raise yaml.composer.ComposerError(None, None, f"{name.value} is given twice", name.start_mark)
-            seen.add(str(name.value))
-        return node
+
+class _Loader(_Checked, yaml.SafeLoader):  # type: ignore[misc]
+    pass
+
+
+class _FastLoader(_Checked, getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
+    """The same by libyaml, where PyYAML was built with it."""
 
 
 def _values_in(node: yaml.Node, known: dict[int, float]) -> float:
-    """Values that a node stands for; infinitely many where it contains itself."""
+    """Values that a node stands for; infinitely many where it contains itself. YAMLError for a name given twice."""
     if id(node) not in known:
         known[id(node)] = math.inf
+        if isinstance(node, yaml.MappingNode):
+            _refuse_twice(node)
         children = node.value if isinstance(node, yaml.CollectionNode) else []
         flat = (child for entry in children for child in (entry if isinstance(entry, tuple) else (entry,)))
         known[id(node)] = 1 + sum(_values_in(child, known) for child in flat)
     return known[id(node)]
 
 
+def _refuse_twice(node: yaml.MappingNode) -> None:
+    seen: set[str] = set()
+    for name in (name for name, _ in node.value if isinstance(name, yaml.ScalarNode)):
+        if name.value in seen:
+            raise yaml.composer.ComposerError(None, None, f"{name.value} is given twice", name.start_mark)
+        seen.add(name.value)
+
+
 class _Dumper(yaml.SafeDumper):  # type: ignore[misc]
     """Quotes the text that `_Loader` would read as a number."""
 
 
-for _one in (_Loader, _Dumper):
+for _one in (_Loader, _FastLoader, _Dumper):
     _one.add_implicit_resolver(
         "tag:yaml.org,2002:float",
         re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"),
@@ -301,7 +313,19 @@ def as_yaml(value: Any) -> str:
 
 def parse_yaml(text: str) -> Any:
     """The plain value of a YAML text. Raises yaml.YAMLError, ValueError, RecursionError."""
+    with contextlib.suppress(yaml.YAMLError):  # which the other says in clearer words, or has an answer to
+        if _depth(text) <= DEEPEST_YAML:
+            return yaml.load(text, Loader=_FastLoader)
     return yaml.load(text, Loader=_Loader)
+
+
+def _depth(text: str) -> int:
+    """How deep lists and mappings are within each other, counted without following them."""
+    steps = (
+        isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        for event in yaml.parse(text, Loader=_FastLoader)
+    )
+    return max(itertools.accumulate(steps), default=0)
 
 
 def read_yaml(path: str | Path) -> Any:
