@@ -200,14 +200,39 @@ def test_duplicates_are_named_on_the_screen(tmp_path: Path) -> None:
     assert "a/1.png, a/copy0.png, a/copy1.png, a/copy2.png, a/copy3.png, a/copy4.png and 4 more" in shown(tmp_path)
 
 
+def a_stack(path: Path, seed: int = 0, pages: int = 3) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    first, *others = (Image.fromarray(pixels(20, 20, 3 * seed + page)) for page in range(pages))
+    first.save(path, "TIFF", save_all=True, append_images=others)
+
+
+def test_a_run_says_that_it_reads_the_first_page_of_a_stack(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for i in range(20):
+        a_stack(tmp_path / f"{i:02}.tif", i, pages=3 if i == 3 * 4 else 1)
+    put(tmp_path / "20.png", encoded(pixels(20, 20, 99), "png"))
+    open_images(DataConfig(sources=(str(tmp_path),)))
+    assert "1 of 7 TIFF files that were looked at holds several frames or pages (up to 3)" in capsys.readouterr().err
+
+
+def test_a_damaged_second_page_is_no_reason_to_fail(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    a_stack(tmp_path / "a.tif")
+    content = bytearray((tmp_path / "a.tif").read_bytes())
+    after = struct.unpack_from("<I", content, 4)[0]
+    second = after + 2 + 12 * struct.unpack_from("<H", content, after)[0]  # where the first page names the next
+    struct.pack_into("<H", content, struct.unpack_from("<I", content, second)[0], 1)  # entries, which lack its size now
+    for i in range(3):
+        put(tmp_path / f"{i}.tif", bytes(content))
+    assert "4 pictures hold several frames or pages (up to 3)" in shown(tmp_path)
+    assert len(open_images(DataConfig(sources=(str(tmp_path),)))) == 4
+    assert "Traceback" not in capsys.readouterr().err
+
+
 def test_what_is_odd_about_a_whole_set_is_named(tmp_path: Path) -> None:
     for i in range(3):
         put(tmp_path / "blue" / f"x/{i}.png", encoded(pixels(20, 20, i) * np.array([1, 1, 0], np.uint8), "png"))
         put(tmp_path / "dark" / f"{i}.tif", encoded(np.full((8, 8), 4000 + i, np.uint16), "tiff"))
         put(tmp_path / "eight" / f"{i}.png", encoded(np.array([[0, 250 + i]], np.uint16), "png"))
-        pages = [Image.fromarray(pixels(20, 20, 3 * i + page)) for page in range(3)]
-        (tmp_path / "stacks").mkdir(exist_ok=True)
-        pages[0].save(tmp_path / "stacks" / f"{i}.tif", save_all=True, append_images=pages[1:])
+        a_stack(tmp_path / "stacks" / f"{i}.tif", i)
         put(tmp_path / "colour" / f"{i}.png", png16(np.full((8, 8, 3), 3000 + i, np.uint16), 2))
     assert "hold values from 3000 to 3002 (12 bits)" in shown(tmp_path / "colour")
     assert "hold values from 0 to 252 (8 bits), so they come out dark; give --data.range 0 255" in shown(

@@ -19,8 +19,8 @@ from rich.table import Table
 from rich.text import Text
 
 from headstart.data import catalog, splits
-from headstart.data.decode import UnreadableError, opened, read_picture, wide_samples
-from headstart.data.images import CHANNELS, check_range, check_skipped, constant, one_class
+from headstart.data.decode import UnreadableError, frames, opened, read_picture, wide_samples
+from headstart.data.images import CHANNELS, check_range, check_skipped, constant, one_class, several_frames
 from headstart.data.labels import alike
 from headstart.data.odd import Impression, look, odd
 from headstart.data.prepare import training_size
@@ -217,7 +217,7 @@ def _inspect(source: Source, threads: int, levels: Levels) -> Iterator[_Found | 
     """Each picture of a source, or the reason why it cannot be read."""
 
     def one(picture: Picture) -> _Found | str:
-        kind, wide, frames = ("array", "RGB"), None, 1
+        kind, wide, pages = ("array", "RGB"), None, 1
         pixels = picture
         if not isinstance(pixels, np.ndarray):
             try:
@@ -225,13 +225,13 @@ def _inspect(source: Source, threads: int, levels: Levels) -> Iterator[_Found | 
             except UnreadableError as error:
                 return str(error)
             with opened(data) as header:
-                kind, frames = (header.format or "", header.mode), int(getattr(header, "n_frames", 1))
-                values = wide_samples(data, header)
+                kind, values = (header.format or "", header.mode), wide_samples(data, header)
+            pages = frames(data)
             wide = None if values is None else _extremes(values)
         digest = hashlib.blake2b(repr(pixels.shape).encode() + np.ascontiguousarray(pixels).tobytes(), digest_size=16)
         flat = pixels.reshape(-1, 3)
         ends = flat.min(axis=0), flat.max(axis=0)
-        return _Found((pixels.shape[0], pixels.shape[1]), *kind, digest.digest(), *ends, look(pixels), wide, frames)
+        return _Found((pixels.shape[0], pixels.shape[1]), *kind, digest.digest(), *ends, look(pixels), wide, pages)
 
     with stage("checking", len(source.names)) as bar, ThreadPoolExecutor(threads) as pool:
         for start in range(0, len(source.names), 256):
@@ -250,8 +250,7 @@ def _doubts(readable: Sequence[_Found], classes: Sequence[str], labels: np.ndarr
         yield one_class(classes[0])
     yield from alike(classes)
     if several := [one.frames for one in readable if one.frames > 1]:
-        many = f"{number(len(several), 'picture')} {'holds' if len(several) == 1 else 'hold'}"
-        yield f"{many} several frames or pages (up to {max(several):,}), of which the first alone is read"
+        yield several_frames(number(len(several), "picture"), several)
     if len(readable) < 10:
         yield f"{len(readable)} pictures are too few to learn from, and a test split of them says nothing"
 

@@ -185,6 +185,23 @@ def opened(data: bytes) -> Image.Image:
     return Image.open(io.BytesIO(data), formats=FORMATS)
 
 
+def frames(data: bytes) -> int:
+    """Frames or pages of a picture whose first can be read; where one is damaged, up to that one."""
+    with opened(data) as image:
+        try:
+            return int(getattr(image, "n_frames", 1))
+        except Exception:  # as any decoder that is fed with garbage
+            return image.tell() + 1
+
+
+def frames_of(picture: str | os.PathLike[str] | Encoded) -> int:
+    """The same of a file, alone or inside another; 1 where it cannot be read, or not now."""
+    try:
+        return frames(_read(picture) if isinstance(picture, (str, os.PathLike)) else picture.read())
+    except (OSError, ValueError, UnreadableError):
+        return 1
+
+
 def _with_pillow(data: bytes, levels: Levels) -> np.ndarray:
     with opened(data) as image:
         width, height = image.size

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from headstart.data import cache, catalog
+from headstart.data.decode import frames_of
 from headstart.data.labels import alike
 from headstart.data.prepare import how, one_square, prepare, squares, squash, training_size
 from headstart.data.source import Source
@@ -224,7 +225,7 @@ def open_images(data: DataConfig, crop_scale: float = 0.08, crop_ratio: float = 
     unreadable.
     """
     source = catalog.find(data)
-    for note in source.notes:
+    for note in (*source.notes, *_stacks(source)):
         say(note)
     images = Images(source, prepare(source, data, crop_scale * crop_ratio), data)
     _report(images, data.max_skipped)
@@ -313,6 +314,26 @@ def _doubts(images: Images) -> Iterator[str]:
             f"the pictures are nearly black (mean {mean.mean():.1f} of 255); files of 16 bits that hold 10 to 14 come "
             "out so: give --data.range 0 4095 (12 bits) or percentile"
         )
+
+
+LOOKED_AT = 8
+"""TIFF files of which a run looks whether they are stacks; `headstart check` looks at all."""
+
+
+def _stacks(source: Source) -> Iterator[str]:
+    """Whether TIFF files hold more than the page that is read, as far as some of them show."""
+    tiffs = [i for i, name in enumerate(source.names) if name.lower().endswith((".tif", ".tiff"))]
+    looked = tiffs[:: math.ceil(len(tiffs) / LOOKED_AT) or 1]
+    pictures = (source.pictures[i] for i in looked)
+    found = [frames_of(picture) for picture in pictures if not isinstance(picture, np.ndarray)]
+    if several := [pages for pages in found if pages > 1]:
+        yield several_frames(f"{len(several)} of {number(len(looked), 'TIFF file')} that were looked at", several)
+
+
+def several_frames(which: str, frames: Sequence[int]) -> str:
+    """The sentence for `which` files that hold so many frames or pages each."""
+    hold = "holds" if len(frames) == 1 else "hold"
+    return f"{which} {hold} several frames or pages (up to {max(frames):,}), of which the first alone is read"
 
 
 def one_class(name: str) -> str:
