@@ -444,7 +444,18 @@ def test_factors_are_compared_within_a_head(make_run: Callable[..., Path], tmp_p
     )
 
 
-@pytest.mark.parametrize("entry", ["temperature", ["ae"], ["ae", "vae-frozen"], {"a": 1}])
+def test_heads_of_a_plugin_that_is_not_imported_are_compared(make_run: Callable[..., Path], tmp_path: Path) -> None:
+    for init, seed in product(("pca", "random"), range(3)):
+        run = make_run(tmp_path / "runs" / f"{init}{seed}", init=init, seed=seed, accuracy=0.5 + 0.2 * (init == "pca"))
+        for name in ("config.yaml", "result.json"):
+            (run / name).write_text((run / name).read_text().replace("pca", "mine"))
+    (tmp_path / "study.yaml").write_text(yaml.safe_dump({"compare": [["mine-frozen", "random-frozen"]]}))
+    assert answer.answer(frame.read(tmp_path)).headline.startswith(
+        "Frozen mine beats frozen random by 20.0 points"
+    )
+
+
+@pytest.mark.parametrize("entry", ["temperature", ["ae"], ["ae", "vae-froze"], {"a": 1}])
 def test_an_unknown_comparison_is_refused(entry: object) -> None:
     with pytest.raises(InputError, match=r"study\.yaml: compare holds"):
         pairing.pair(_runs(2, (128,), nested=True), [entry])

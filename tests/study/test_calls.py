@@ -358,6 +358,7 @@ def test_overrides_reach_every_run(small: Path) -> None:
         ({"data": ["digits", "digits"]}, "twice"),
         ({"preset": "papre"}, "papre"),
         ({"compare": [["autoencoder-frozen"]]}, "pairs of heads"),
+        ({"compare": [["autoencoder-frozen", "autoencodr-frozen"]]}, "pairs of heads"),
         ({"factors": {"seed": [1, 2]}}, "seeds"),
         ({"factors": {"device": ["cpu", "auto"]}}, "device is set by `--device`"),
         ({"data": {"digits": {"options": {"threads": 2}}}}, "data digits: threads is set by `--threads`"),

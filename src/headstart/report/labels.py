@@ -1,6 +1,6 @@
 """What heads and probes are called, and what a study may compare. Light: studies check theirs before anything runs."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from itertools import combinations
 from typing import Any
 
@@ -43,9 +43,10 @@ def name_of_head(label: str) -> str:
     return f"{label.rpartition('-')[2]} {named}"
 
 
-def named_comparisons(compare: Sequence[Any]) -> dict[Any, int]:
+def named_comparisons(compare: Sequence[Any], inits: Container[str] | None = None) -> dict[Any, int]:
     """What study.yaml's `compare` names, with its place: a factor, a setting, or two heads (a frozenset).
 
+    inits: what heads may start from; None: anything, as in the study.yaml of what was done with a plugin.
     Raises InputError for anything else than pairs of heads and names of factors and settings.
     """
     named: dict[Any, int] = {}
@@ -54,7 +55,7 @@ def named_comparisons(compare: Sequence[Any]) -> dict[Any, int]:
             named[entry.removeprefix("head.")] = len(named)
         elif isinstance(entry, str) and is_setting(entry):
             named["normalized" if entry == "data.normalize" else entry] = len(named)
-        elif isinstance(entry, (list, tuple)) and len(entry) == 2 and all(_is_head(e) for e in entry):
+        elif isinstance(entry, (list, tuple)) and len(entry) == 2 and all(_is_head(e, inits) for e in entry):
             named[frozenset(_ALIASES.get(e, e) for e in entry)] = len(named)
         else:
             raise InputError(
@@ -75,10 +76,9 @@ OF_HEADS = ("head.", "autoencoder.")
 """Settings that make another head of another autoencoder; a head's name tells them."""
 
 
-def _is_head(name: object) -> bool:
-    return name in _ALIASES or (
-        head_parts(str(name))[0] in HEAD_INITS and str(name).endswith(("-frozen", "-trainable"))
-    )
+def _is_head(name: object, inits: Container[str] | None) -> bool:
+    known = inits is None or head_parts(str(name))[0] in inits
+    return name in _ALIASES or (known and str(name).endswith(("-frozen", "-trainable")))
 
 
 def same_labels(results: Iterable[Mapping[str, Mapping[str, Any]]]) -> dict[str, str]:

@@ -16,7 +16,7 @@ from headstart.records.config import Config, flatten, from_dict, to_dict
 from headstart.records.errors import InputError
 from headstart.records.files import last_name, parse_yaml
 from headstart.records.grid import exclusions, label_of
-from headstart.records.names import SETS
+from headstart.records.names import HEAD_INITS, SETS
 from headstart.records.presets import preset
 from headstart.records.validation import MOST_SEED
 from headstart.report.labels import named_comparisons
@@ -187,7 +187,7 @@ def comparisons(entries: Any, where: str) -> tuple[Any, ...]:
     """What the report reads at the end has the right form at the beginning."""
     listed = tuple(entries) if isinstance(entries, (list, tuple)) else (entries,)
     try:
-        named_comparisons(listed)
+        named_comparisons(listed, HEAD_INITS)
     except InputError as error:
         raise InputError(f"{where}: {str(error).removeprefix('study.yaml: ')}") from None
     return listed
