@@ -450,9 +450,7 @@ def test_heads_of_a_plugin_that_is_not_imported_are_compared(make_run: Callable[
         for name in ("config.yaml", "result.json"):
             (run / name).write_text((run / name).read_text().replace("pca", "mine"))
     (tmp_path / "study.yaml").write_text(yaml.safe_dump({"compare": [["mine-frozen", "random-frozen"]]}))
-    assert answer.answer(frame.read(tmp_path)).headline.startswith(
-        "Frozen mine beats frozen random by 20.0 points"
-    )
+    assert answer.answer(frame.read(tmp_path)).headline.startswith("Frozen mine beats frozen random by 20.0 points")
 
 
 @pytest.mark.parametrize("entry", ["temperature", ["ae"], ["ae", "vae-froze"], {"a": 1}])
