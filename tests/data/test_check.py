@@ -227,6 +227,17 @@ def test_a_damaged_second_page_is_no_reason_to_fail(tmp_path: Path, capsys: pyte
     assert "Traceback" not in capsys.readouterr().err
 
 
+def test_a_page_too_large_to_open_is_set_aside(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    a_stack(tmp_path / "a.tif")
+    content = bytearray((tmp_path / "a.tif").read_bytes())
+    for tag in (256, 257):  # width and height
+        entry = next(i for kind in (3, 4) if (i := content.find(struct.pack("<HHI", tag, kind, 1))) >= 0)
+        struct.pack_into("<HHII", content, entry, tag, 4, 1, 65_535)
+    put(tmp_path / "b.tif", bytes(content))
+    assert len(open_images(DataConfig(sources=(str(tmp_path),)))) == 1
+    assert "1 of 2 pictures set aside (b.tif" in capsys.readouterr().err
+
+
 def test_what_is_odd_about_a_whole_set_is_named(tmp_path: Path) -> None:
     for i in range(3):
         put(tmp_path / "blue" / f"x/{i}.png", encoded(pixels(20, 20, i) * np.array([1, 1, 0], np.uint8), "png"))

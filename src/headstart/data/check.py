@@ -226,7 +226,7 @@ def _inspect(source: Source, threads: int, levels: Levels) -> Iterator[_Found | 
                 return str(error)
             with opened(data) as header:
                 kind, values = (header.format or "", header.mode), wide_samples(data, header)
-            pages = frames(data)
+                pages = frames(header)
             wide = None if values is None else _extremes(values)
         digest = hashlib.blake2b(repr(pixels.shape).encode() + np.ascontiguousarray(pixels).tobytes(), digest_size=16)
         flat = pixels.reshape(-1, 3)

@@ -185,20 +185,25 @@ def opened(data: bytes) -> Image.Image:
     return Image.open(io.BytesIO(data), formats=FORMATS)
 
 
-def frames(data: bytes) -> int:
+def frames(image: Image.Image) -> int:
     """Frames or pages of a picture whose first can be read; where one is damaged, up to that one."""
-    with opened(data) as image:
-        try:
-            return int(getattr(image, "n_frames", 1))
-        except Exception:  # as any decoder that is fed with garbage
-            return image.tell() + 1
+    try:
+        return int(getattr(image, "n_frames", 1))
+    except Exception:  # as any decoder that is fed with garbage
+        return image.tell() + 1
 
 
 def frames_of(picture: str | os.PathLike[str] | Encoded) -> int:
-    """The same of a file, alone or inside another; 1 where it cannot be read, or not now."""
+    """The same of a file, alone or inside another, of which no more is read than that; 1 where it cannot be told."""
     try:
-        return frames(_read(picture) if isinstance(picture, (str, os.PathLike)) else picture.read())
-    except (OSError, ValueError, UnreadableError):
+        if not isinstance(picture, (str, os.PathLike)):
+            with opened(picture.read()) as image:
+                return frames(image)
+        if not os.path.isfile(picture):  # a pipe would be waited for
+            return 1
+        with Image.open(picture, formats=FORMATS) as image:
+            return frames(image)
+    except Exception:  # what is wrong with it is said where it is decoded
         return 1
 
 
