@@ -23,8 +23,6 @@ from headstart.evaluate import probes
 from headstart.records.names import PROBES
 
 WIDTH, CLASSES, EPOCHS = 512, 10, 50
-
-
 PHOTOGRAPHS = {"train": 581, "test": 344}
 
 

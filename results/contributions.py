@@ -168,10 +168,10 @@ def differences(runs: Sequence[tuple[str, pd.DataFrame]], new: Row, old: Row) ->
     """What `new` is worth beside `old` in each setting, on average over the heads that either has there."""
     keys = [column for column in MATCHED if new.get(column) == old.get(column)]
     heads = [column for column in keys if column not in ("dataset", "seed", *new)]
+    heads += [f"{column}_old" for column, value in old.items() if isinstance(value, list)]
     paired = {
         where: _where(table, new).merge(_where(table, old), on=keys, suffixes=("", "_old")) for where, table in runs
     }
-    heads += [f"{column}_old" for column, value in old.items() if isinstance(value, list)]
     seen: set[tuple[str, str]] = set()
     found = {}
     kinds = [*heads, "dataset"]
