@@ -314,18 +314,18 @@ def as_yaml(value: Any) -> str:
 def parse_yaml(text: str) -> Any:
     """The plain value of a YAML text. Raises yaml.YAMLError, ValueError, RecursionError."""
     with contextlib.suppress(yaml.YAMLError):  # which the other says in clearer words, or has an answer to
-        if _depth(text) <= DEEPEST_YAML:
+        if not _is_deep(text):
             return yaml.load(text, Loader=_FastLoader)
     return yaml.load(text, Loader=_Loader)
 
 
-def _depth(text: str) -> int:
-    """How deep lists and mappings are within each other, counted without following them."""
+def _is_deep(text: str) -> bool:
+    """Whether lists and mappings are more than DEEPEST_YAML within each other, read no further than that."""
     steps = (
         isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
         for event in yaml.parse(text, Loader=_FastLoader)
     )
-    return max(itertools.accumulate(steps), default=0)
+    return any(depth > DEEPEST_YAML for depth in itertools.accumulate(steps))
 
 
 def read_yaml(path: str | Path) -> Any:
