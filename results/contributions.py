@@ -2,7 +2,7 @@
 
 A difference is one between runs that share set, seed and all else, by the probe that decides in its study, with
 Student's t interval (95 %) over seeds, uncorrected; heads of which both sides share `FEWEST` seeds take part, and a
-pair that two studies share counts in the one that asks of fewer heads and settings at once. Whether a difference lies
+pair that two studies share counts in the one that has more seeds of it. Whether a difference lies
 above or below zero is decided at 5 % after Holm's correction for the claim's settings, and fewer than ENOUGH_CLUSTERS
 seeds decide nothing, as in reports. Supported is what lies above in some settings and below in none, contradicted the
 reverse, mixed what lies above in one and below in another, each with the number of settings; all else is not settled.
@@ -174,8 +174,7 @@ def differences(runs: Sequence[tuple[str, pd.DataFrame]], new: Row, old: Row) ->
     }
     seen: set[tuple[str, str]] = set()
     found = {}
-    kinds = [*heads, "dataset"]
-    for where, pairs in sorted(paired.items(), key=lambda one: (one[1].groupby(kinds).ngroups, -len(one[1]))):
+    for where, pairs in sorted(paired.items(), key=lambda one: -one[1]["seed"].nunique()):
         own = list(zip(pairs["same"], pairs["same_old"], strict=True))
         pairs, seen = pairs[np.array([pair not in seen for pair in own], dtype=bool)], seen | {*own}
         pairs = pairs[pairs.groupby(heads)["seed"].transform("nunique") >= FEWEST]
