@@ -10,9 +10,9 @@ import os
 import sys
 from pathlib import Path
 
-import page
 import pandas as pd
 from contributions import Difference, sentence
+from recorded import UnreadError
 
 from headstart.statistics import clustered
 
@@ -28,8 +28,13 @@ COLUMNS = {
 }
 
 
-def main(folder: Path) -> None:
-    """Print the items of a Markdown list."""
+def main(_: Path | None = None) -> None:
+    """Print the items of a Markdown list. Raises UnreadError without their files."""
+    folder = Path(os.environ.get("HEADSTART_DATA", "")) / "reference"
+    if not all((folder / name).exists() for name in FILES):
+        raise UnreadError(
+            f"authors.py: HEADSTART_DATA names no folder with reference/{FILES[0]}; their runs are not read"
+        )
     main_runs, trainable = (runs(folder / name) for name in FILES)
     heads = main_runs[main_runs["head"] == "ae"], main_runs[main_runs["head"] == "mlp"]
     print(sentence("(1) The frozen pretrained embedding beats the plain head", [difference(*heads)]))
@@ -65,11 +70,7 @@ def difference(one: pd.DataFrame, two: pd.DataFrame, but: tuple[str, ...] = ("he
 
 
 if __name__ == "__main__":
-    folder = Path(os.environ.get("HEADSTART_DATA", "")) / "reference"
-    if not all((folder / name).exists() for name in FILES):
-        print(
-            f"authors.py: HEADSTART_DATA names no folder with reference/{FILES[0]}; their runs are not read",
-            file=sys.stderr,
-        )
-        sys.exit(page.UNSAID)
-    main(folder)
+    try:
+        main()
+    except UnreadError as error:
+        sys.exit(str(error))

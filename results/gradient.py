@@ -6,6 +6,7 @@ first layer (exp of the entropy of its singular values' shares) before the first
 """
 
 import signal
+from pathlib import Path
 
 import pandas as pd
 from recorded import effective_rank, epochs, of_sets, table, whole_studies
@@ -16,7 +17,7 @@ from headstart.report.labels import name_of_head
 GRADIENT = "h_gradient_norm"
 
 
-def main() -> None:
+def main(_: Path | None = None) -> None:
     """Print the table as Markdown."""
     rows = []
     for study, records in whole_studies():

@@ -6,6 +6,7 @@ untrained networks stands in the first line of each study.
 
 import signal
 from collections.abc import Iterable
+from pathlib import Path
 
 from recorded import of_sets, studies, table
 
@@ -16,7 +17,7 @@ from headstart.report.frame import Records
 PROBES = ("knn", "few_shot_5")
 
 
-def main() -> None:
+def main(_: Path | None = None) -> None:
     """Print the table as Markdown."""
     rows = []
     for study, records in studies():

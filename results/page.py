@@ -10,18 +10,18 @@ A block starts with a comment that says where its lines come from, and ends with
 Sentences between the blocks are written by people: read them again where a block has changed.
 """
 
+import contextlib
+import importlib
+import io
 import re
-import subprocess
-import sys
 import tempfile
 from pathlib import Path
 
 import pandas as pd
+from recorded import UnreadError, forget
 
 HERE = Path(__file__).parent
 PAGES = ("README.md", "details.md")
-UNSAID = 4
-"""Exit code of a script whose records are not here: its block stays as it is."""
 BLOCK = re.compile(r"(<!-- ([^\n]+) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
 
 
@@ -37,6 +37,7 @@ def written(text: str, files: Path, root: Path = HERE) -> str:
 
 def stale(root: Path = HERE) -> list[str]:
     """The blocks of the pages, and the files beside them, that are not what the records say."""
+    forget()
     with tempfile.TemporaryDirectory() as temporary:
         again = Path(temporary)
         found = []
@@ -67,6 +68,7 @@ def differs(one: Path, other: Path) -> str:
 
 def rewrite(root: Path = HERE) -> None:
     """Write the pages anew, where they are there, and the files beside them."""
+    forget()
     for page in pages(root):
         page.write_text(written(page.read_text(encoding="utf-8"), root, root), encoding="utf-8")
 
@@ -74,11 +76,13 @@ def rewrite(root: Path = HERE) -> None:
 def body(source: str, files: Path, root: Path) -> str | None:
     """The lines of one block; None where what they come from is not here."""
     if source.endswith(".py"):
-        command = [sys.executable, str(root / source), str(files)]
-        done = subprocess.run(command, stdout=subprocess.PIPE, text=True)
-        if done.returncode != UNSAID:
-            done.check_returncode()
-        return None if done.returncode == UNSAID else done.stdout.strip()
+        printed = io.StringIO()
+        try:
+            with contextlib.redirect_stdout(printed):
+                importlib.import_module(source.removesuffix(".py")).main(files)
+        except UnreadError:
+            return None
+        return printed.getvalue().strip()
     place, _, asked = source.partition(": ")
     study, probe = place.split()
     lines = (root / study / "answers" / f"{probe}.md").read_text(encoding="utf-8").splitlines()

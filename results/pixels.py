@@ -25,16 +25,9 @@ KEPT = HERE / "pixels.json"
 STUDIES = ("digits/controls", "cifar10/controls", "cifar10/working")
 
 
-def main() -> None:
-    """Print the table, or take the figures."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--take", type=Path, metavar="DIR")
-    parser.add_argument("files", nargs="?", help="where other scripts write a figure")
-    options = parser.parse_args()
-    if options.take:
-        write_json(KEPT, {study: of_pixels(study, options.take) for study in STUDIES})
-    else:
-        print(table(["study", "probe", "pixels, %", "untrained, %", "after SimCLR, %"], list(rows()), left=2))
+def main(_: Path | None = None) -> None:
+    """Print the table as Markdown."""
+    print(table(["study", "probe", "pixels, %", "untrained, %", "after SimCLR, %"], list(rows()), left=2))
 
 
 def rows() -> Iterator[list[str]]:
@@ -79,4 +72,9 @@ def of_pixels(study: str, root: Path) -> dict[str, float]:
 
 if __name__ == "__main__":
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `| head` ends it without a word
-    main()
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--take", type=Path, metavar="DIR")
+    if taken_from := parser.parse_args().take:
+        write_json(KEPT, {study: of_pixels(study, taken_from) for study in STUDIES})
+    else:
+        main()

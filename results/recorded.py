@@ -19,6 +19,22 @@ DRAWS = 2000
 Line = dict[str, Any]
 
 
+class UnreadError(Exception):
+    """What a script tells of is not on this machine: what a page has from it stays as it is."""
+
+
+@cache
+def read(study: Path) -> frame.Records:
+    """A committed study, read once in a process."""
+    return frame.read(study)
+
+
+def forget() -> None:
+    """Have every study read again: records have come, or another folder is in their place."""
+    for kept in (read, studies, whole_studies):
+        kept.cache_clear()
+
+
 @cache
 def studies(root: Path = HERE) -> tuple[tuple[str, frame.Records], ...]:
     """Every study with a SimCLR run, by its name below results/ and the probe that decides in it.
@@ -40,7 +56,7 @@ def whole_studies(root: Path = HERE) -> tuple[tuple[str, frame.Records], ...]:
     """The same with all runs that a study has; `same` has one value where two studies share a run."""
     found = []
     for path in sorted(root.rglob("study.yaml")):
-        records = frame.read(path.parent)
+        records = read(path.parent)
         results = (records.results[run] for run in records.runs["run"])
         same = [f"{result['config_hash']} {result['data']['fingerprint']}" for result in results]
         name = path.parent.relative_to(root).as_posix()

@@ -19,10 +19,12 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import page
+import recorded
 import yaml
 
 from headstart import report
@@ -71,7 +73,7 @@ def collect(study: Path, out: Path) -> None:
     for failed in (study / "runs").glob("*/failed.json"):
         if not failed.with_name("result.json").exists():
             write_json(out / failed.relative_to(study), {"reason": read_json(failed).get("reason", "")})
-    say(out)
+    say(frame.read(out))
 
 
 def _placeless(path: Path) -> str:
@@ -128,13 +130,12 @@ def trained(arguments: Sequence[str]) -> int:
     return subprocess.run([sys.executable, "-P", "-m", "headstart", "study", "run", *arguments]).returncode
 
 
-def say(study: Path) -> None:
+def say(records: frame.Records) -> None:
     """Write the report and the tables by the probe that decides, and answers/PROBE.md by each probe."""
-    results = (read_json(path) for path in sorted((study / "runs").glob("*/result.json")))
-    probes = {name for result in results for name in result["probes"]}
-    report.write_report(study)
-    for probe in sorted(probes):
-        found = answer.answer(frame.read(study, probe))
+    study = records.path
+    report.write(records)
+    for probe in sorted({name for result in records.trained.values() for name in result["probes"]}):
+        found = answer.answer(frame.judged(records, probe))
         write(study / "answers" / f"{probe}.md", visible(tables.sentences(found)))
     if (study / "figures" / "comparisons.csv").exists():  # a study of one head compares none
         shutil.copy(study / "figures" / "comparisons.csv", study / "tables" / "comparisons.csv")
@@ -149,9 +150,8 @@ def said(study: Path) -> list[Path]:
 def differences(study: Path) -> Iterator[str]:
     """What `study` says that its records do not, or the other way round."""
     with tempfile.TemporaryDirectory() as temporary:
-        again = Path(temporary) / study.name
-        shutil.copytree(study, again, ignore=shutil.ignore_patterns("tables", "answers", "report.html"))
-        say(again)
+        again = Path(temporary)
+        say(replace(recorded.read(study), path=again))
         names = {path.relative_to(root).as_posix() for root in (study, again) for path in said(root)}
         for name in sorted(names):
             if wrong := page.differs(study / name, again / name):
@@ -178,6 +178,7 @@ def plain(line: str) -> str:
 def check() -> int:
     """Recompute every study under results/, and look up what the pages quote; the number of differences."""
     found = 0
+    recorded.forget()
     for study in sorted(path.parent for path in HERE.rglob(STUDY)):
         runs = len(list((study / "runs").glob("*/result.json")))
         wrong = list(differences(study))

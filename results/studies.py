@@ -3,17 +3,16 @@
 import signal
 from pathlib import Path
 
-from recorded import HERE, studies, table
+from recorded import HERE, read, studies, table
 
 from headstart.records.files import read_yaml
-from headstart.report import frame
 
 
-def main() -> None:
+def main(_: Path | None = None) -> None:
     """Print the table as Markdown, and how many runs it holds."""
     rows, finished, autoencoders, alike = [], 0, 0, set()
     for path in sorted(HERE.rglob("study.yaml")):
-        study, records = path.parent.relative_to(HERE).as_posix(), frame.read(path.parent)
+        study, records = path.parent.relative_to(HERE).as_posix(), read(path.parent)
         base, runs, probe = records.settings["base"], records.runs, records.settings.get("decides")
         finished, autoencoders = finished + len(runs), autoencoders + len(records.autoencoders)
         alike |= {*map(tuple, records.autoencoders[["kind", "hidden_dim", "seed", "test_mse"]].to_numpy())}

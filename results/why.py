@@ -9,6 +9,7 @@ pictures and order are the same for all heads; 95 % intervals are the percentile
 
 import signal
 from collections.abc import Iterator
+from pathlib import Path
 
 import pandas as pd
 from recorded import (
@@ -58,7 +59,7 @@ MATCHED = "digits/controls", "digits/matched"
 """The same heads as they are, and rescaled to the output of a random layer."""
 
 
-def main() -> None:
+def main(_: Path | None = None) -> None:
     """Print three tables as Markdown."""
     found = dict(_controls())
     print(_correlations(found))

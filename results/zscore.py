@@ -19,7 +19,7 @@ STUDY = Path(__file__).parent / "paper" / "zscore"
 KINDS = {"mlp": "the paper's, sigmoid last", "unbounded": "the same, without the sigmoid"}
 
 
-def main() -> None:
+def main(_: Path | None = None) -> None:
     """Print the table as Markdown."""
     means = explained().groupby(["kind", "size", "scored"])["explained"].agg(["mean", "count"])
     rows = []

@@ -182,6 +182,9 @@ def test_probe_chooses_the_accuracy(make_run: Callable[..., Path], tmp_path: Pat
     make_run(tmp_path / "runs" / "a", accuracy=0.8, probes=("linear", "knn"))
     assert frame.read(tmp_path).probe == "linear"
     assert tables.tidy(frame.read(tmp_path, "knn").runs)[2]["value"].tolist() == [80.0]
+    again = frame.judged(frame.read(tmp_path), "knn")
+    assert again.probe == "knn"
+    pd.testing.assert_frame_equal(again.runs, frame.read(tmp_path, "knn").runs)
 
 
 def test_the_report_never_imports_torch(make_run: Callable[..., Path], tmp_path: Path) -> None:

@@ -46,13 +46,13 @@ def written(path: str | Path, probe: str | None = None) -> Written:
         folder.read_result()  # which says what is there in its place
     study = frame.read(path, probe)
     try:
-        return _write(study)
+        return write(study)
     except OSError as error:
         raise RunError(f"the report of {study.path} could not be written: {error.strerror or error}") from error
 
 
-def _write(study: "Records") -> Written:
-    """The files of the report; tables and figures of an earlier one that it has not go."""
+def write(study: "Records") -> Written:
+    """The files of the report of what was read; tables and figures of an earlier one that it has not go."""
     from headstart.report import answer, figures, frame, html, run_page, study_page, tables  # noqa: PLC0415
     from headstart.report.comparisons import table_of  # noqa: PLC0415
 

@@ -16,7 +16,7 @@ from headstart.records.config import flatten
 from headstart.records.errors import InputError
 from headstart.records.files import expanded, missing, unreadable
 from headstart.records.text import from_data_cell, printable
-from headstart.report import delimited, mlflow_runs, trackers
+from headstart.report import delimited, mlflow_runs, runs_csv, trackers
 from headstart.report import frame as study_frame
 from headstart.report.delimited import OUTCOMES, PLACE
 
@@ -100,7 +100,7 @@ def _of_cells(path: Path, table: pd.DataFrame) -> pd.DataFrame:
         return trackers.chart(path, delimited.typed(table))
     if {"summary", "config"} <= set(header):
         return _records(trackers.unpacked(table))
-    if study_frame.is_study(header):
+    if runs_csv.is_study(header):
         words = [name for name in header if name not in study_frame.NUMBERS]
         return delimited.typed(table.assign(**{name: table[name].map(from_data_cell) for name in words}), text=words)
     return delimited.typed(delimited.plain(table) if any(name.startswith("metrics.") for name in header) else table)

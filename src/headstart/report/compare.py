@@ -17,8 +17,8 @@ from scipy import special
 
 from headstart.records.errors import InputError
 from headstart.records.text import be, number, printable
-from headstart.report import frame as study_frame
 from headstart.report import pairing as study_pairing
+from headstart.report import runs_csv
 from headstart.report.columns import Roles, files_of, find, lower_is_better
 from headstart.report.comparisons import (
     ALPHA,
@@ -140,8 +140,8 @@ def compare(
     if not metrics:
         raise InputError("no metric is given; give the column that is judged, or several")
     table = _plain(frame)
-    if study_frame.is_study(table.columns) and not (pair or cluster) and seed in (None, "seed"):
-        runs = study_frame.restored(table.drop(columns=PLACE), list(table[PLACE]))
+    if runs_csv.is_study(table.columns) and not (pair or cluster) and seed in (None, "seed"):
+        runs = runs_csv.restored(table.drop(columns=PLACE), list(table[PLACE]))
         factor = study_pairing.factor_of(by)
         if factor in study_pairing.factors(runs):
             return _of_study(runs, metrics, factor, baseline, higher)
@@ -303,7 +303,7 @@ def _of_study(
     tested: list[_Tested] = [
         (p, m, runs[m.name].to_numpy(float), n_test if m.name == "accuracy" else None)
         for m in measures
-        for p in study_pairing.pair(runs, study_frame.compared(runs), m.name)
+        for p in study_pairing.pair(runs, runs_csv.compared(runs), m.name)
         if baseline is None or (p.factor == by and baseline in (p.a, p.b))
     ]
     said = []

@@ -9,7 +9,7 @@ import hashlib
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,14 +23,9 @@ from headstart.records.folder import RunFolder, read_metrics
 from headstart.records.grid import grid_of, unplanned
 from headstart.records.names import ACTIVATIONS, HEAD_INITS, PROBES, SETS, from_embedding
 from headstart.records.schema import CONFIG, FAILED, NAMES, RECORD
-from headstart.records.text import printable
 from headstart.records.unhashed import YOUNGER
 from headstart.records.validation import problem
-from headstart.report.labels import (
-    PROJECTORS,
-    head_label,
-    head_parts,
-)
+from headstart.report.labels import PROJECTORS, head_label
 from headstart.report.settings import counted, places, varying
 from headstart.report.variants import label_heads, variant
 
@@ -52,7 +47,7 @@ class Records:
         autoencoders: one row an autoencoder trained as a run of its own: run, dataset, hidden_dim, test_mse, ...
         curves: run -> its lines of metrics.jsonl.
         results: run -> its result.json.
-        config: config.yaml of a single run; empty for a study.
+        configs: run -> its config.yaml.
         failed: (name, reason) of runs that ended in failed.json.
         planned: runs that study.yaml plans; none for imported records.
         settings: study.yaml; empty for a single run.
@@ -64,7 +59,7 @@ class Records:
     autoencoders: pd.DataFrame
     curves: Mapping[str, list[dict[str, Any]]]
     results: Mapping[str, dict[str, Any]]
-    config: Mapping[str, Any] = field(default_factory=dict)
+    configs: Mapping[str, dict[str, Any]] = field(default_factory=dict)
     failed: list[tuple[str, str]] = field(default_factory=list)
     planned: Sequence[str] = ()
     settings: Mapping[str, Any] = field(default_factory=dict)
@@ -72,6 +67,11 @@ class Records:
     def folder(self, run: str) -> RunFolder:
         """Where a run's files are."""
         return RunFolder(self.path if run == "." else self.path / "runs" / run)
+
+    @property
+    def trained(self) -> dict[str, dict[str, Any]]:
+        """The results of runs of SimCLR."""
+        return {name: result for name, result in self.results.items() if not _is_autoencoder(result)}
 
     @property
     def missing(self) -> list[str]:
@@ -163,34 +163,37 @@ def read(path: str | Path, probe: str | None = None) -> Records:
     if not results:
         raise InputError(f"{path} holds no finished run yet; `headstart study status` says how far it is")
     configs = {name: _config(folders[name]) for name in results}
-    trained = {name: result for name, result in results.items() if result["stage"] != "autoencoder"}
     curves = {name: read_metrics(folders[name].metrics) for name in results}
-    found = {p for result in trained.values() for p in result.get("probes", {})}
-    known = sorted(found, key=lambda name: _rank(name, _is_the_papers(trained, configs)))
-    if probe is not None and probe not in known:
-        raise InputError(f"no run in {path} has the probe {probe!r}; there is {', '.join(known) or 'none'}")
     settings = _study_yaml(path)
-    named = [name for name in known if name == settings.get("decides")]
-    probe = probe or next(iter([*named, *known]), min(PROBES, key=_rank))
-    rows = [_row(name, result, configs[name], curves[name], probe) for name, result in trained.items()]
-    varied = _add_settings(rows, [counted(configs[name]) for name in trained])
-    label_heads(rows, [variant(configs[name], result["head"]["init"]) for name, result in trained.items()])
-    autoencoders = _autoencoders(_autoencoder(n, r, configs[n]) for n, r in results.items() if n not in trained)
     grid = grid_of(settings, path / "study.yaml")
-    compared = json.dumps(settings["compare"]) if settings.get("compare") else ""
-    rows = [row | {"compare": compared} for row in rows]
-    return Records(
+    records = Records(
         path=path,
-        probe=probe,
-        runs=_ordered(pd.DataFrame(rows, columns=[*COLUMNS, *varied]), varied),
-        autoencoders=autoencoders,
+        probe="",
+        runs=pd.DataFrame(),
+        autoencoders=_autoencoders(_autoencoder(n, r, configs[n]) for n, r in results.items() if _is_autoencoder(r)),
         curves=curves,
         results=results,
-        config=configs["."] if single else {},
+        configs=configs,
         failed=[] if single else list(_failures(folders)),
         planned=() if grid is None else grid.names(),
         settings=settings,
     )
+    known = _probes(records)
+    if probe is not None and probe not in known:
+        raise InputError(f"no run in {path} has the probe {probe!r}; there is {', '.join(known) or 'none'}")
+    named = [name for name in known if name == settings.get("decides")]
+    return judged(records, probe or next(iter([*named, *known]), min(PROBES, key=_rank)))
+
+
+def judged(records: Records, probe: str) -> Records:
+    """What was read, with the accuracies of `probe`, which are missing where a run has it not."""
+    configs, trained = records.configs, records.trained
+    rows = [_row(name, result, configs[name], records.curves[name], probe) for name, result in trained.items()]
+    varied = _add_settings(rows, [counted(configs[name]) for name in trained])
+    label_heads(rows, [variant(configs[name], result["head"]["init"]) for name, result in trained.items()])
+    compared = json.dumps(records.settings["compare"]) if records.settings.get("compare") else ""
+    rows = [row | {"compare": compared} for row in rows]
+    return replace(records, probe=probe, runs=ordered(pd.DataFrame(rows, columns=[*COLUMNS, *varied]), varied))
 
 
 def dataset_name(name: str) -> str:
@@ -210,6 +213,17 @@ def _failures(folders: Mapping[str, RunFolder]) -> Iterator[tuple[str, str]]:
     for name, folder in folders.items():
         if folder.failed.exists() and not folder.result.exists():
             yield name, read_json(folder.failed, FAILED).get("reason", "no reason was recorded")
+
+
+def _is_autoencoder(result: Mapping[str, Any]) -> bool:
+    return bool(result["stage"] == "autoencoder")
+
+
+def _probes(records: Records) -> list[str]:
+    """Those that runs have, the one that decides unasked first."""
+    papers = _is_the_papers(records.trained, records.configs)
+    found = {probe for result in records.trained.values() for probe in result.get("probes", {})}
+    return sorted(found, key=lambda name: _rank(name, papers))
 
 
 def _result(folder: RunFolder) -> dict[str, Any]:
@@ -370,61 +384,6 @@ def _in_order(values: pd.Series, order: Sequence[str]) -> list[str]:
     return [value for value in dict.fromkeys(order) if value in present] + sorted(present - set(order))
 
 
-def is_study(columns: Iterable[str]) -> bool:
-    """Whether a table has the columns of a study's runs.csv (`compare` is younger than the others)."""
-    return {*COLUMNS} - {"compare"} <= {*columns}
-
-
-def restored(table: pd.DataFrame, places: Sequence[str]) -> pd.DataFrame:
-    """`Records.runs` from the table that a report writes of them (runs.csv), read as any table is.
-
-    Raises InputError naming the place (of `places`, one a row) and the column where a cell is not what a report writes.
-    """
-    varied = [name for name in table.columns if name not in COLUMNS]
-    text = [name for name in (*COLUMNS, *varied) if name not in (*NUMBERS, "frozen", "normalized")]
-    table = table if "compare" in table else table.assign(compare="")
-    runs = table.assign(
-        **{name: table[name].astype(object).where(table[name].notna(), "").astype(str) for name in text}
-    )
-    for name in NUMBERS:
-        numbers = pd.to_numeric(table[name].replace("", np.nan), errors="coerce")
-        wrong = numbers.isna() & (table[name].notna() & (table[name] != "") if name not in WHOLE else True)
-        _must(~wrong, table[name], places, "a number")
-        runs[name] = numbers.astype(int) if name in WHOLE else numbers
-    for name in ("frozen", "normalized"):
-        said = table[name].astype(str)
-        _must(said.isin(("True", "False")), table[name], places, "True or False")
-        runs[name] = said == "True"
-    _must(runs["init"].isin(list(HEAD_INITS)), runs["init"], places, f"one of {', '.join(HEAD_INITS)}")
-    heads = runs["head"].map(
-        lambda head: head_parts(head)[0] in HEAD_INITS and head.endswith(("-frozen", "-trainable"))
-    )
-    _must(heads, runs["head"], places, "an init with -frozen or -trainable")
-    return _ordered(runs, varied)
-
-
-def compared(runs: pd.DataFrame) -> list[Any]:
-    """What study.yaml names under `compare`, from the runs of one study or several."""
-    named: list[Any] = []
-    for text in runs["compare"].unique():
-        try:
-            stated = json.loads(text) if text else []
-        except ValueError:
-            stated = None
-        if not isinstance(stated, list):
-            raise InputError(f"runs.csv: compare is {text!r}; it must be a list as JSON, or empty")
-        named += [entry for entry in stated if entry not in named]
-    return named
-
-
-def _must(right: pd.Series, values: pd.Series, places: Sequence[str], what: str) -> None:
-    if not right.all():
-        at = int(np.flatnonzero(~right)[0])
-        value = values.iloc[at]
-        said = "missing" if pd.isna(value) or value == "" else repr(printable(str(value)))
-        raise InputError(f"{places[at]}: {values.name} is {said}; it must be {what}")
-
-
 def _add_settings(rows: list[dict[str, Any]], settings: Sequence[Mapping[str, str]]) -> list[str]:
     """Fill in each row's settings in which runs of one set differ, and a digest of the others; gives their names."""
     names = varying([row["set"] for row in rows], settings)
@@ -435,7 +394,7 @@ def _add_settings(rows: list[dict[str, Any]], settings: Sequence[Mapping[str, st
     return names
 
 
-def _ordered(runs: pd.DataFrame, varied: Sequence[str]) -> pd.DataFrame:
+def ordered(runs: pd.DataFrame, varied: Sequence[str]) -> pd.DataFrame:
     """Categories in the order in which people read them; numbers as numbers."""
     numbers = [name for name in NUMBERS if name not in WHOLE]
     runs[numbers] = runs[numbers].replace("", np.nan).astype(float)  # an empty column of a table that was read

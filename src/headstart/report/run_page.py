@@ -144,7 +144,9 @@ def _confusion(study: Records) -> PageSection | None:
 
 def _settings(study: Records) -> PageSection:
     (result,) = study.results.values()
-    facts = [(name.replace("_", " "), _value(value)) for name, value in flatten(study.config) if value is not None]
+    facts = [
+        (name.replace("_", " "), _value(value)) for name, value in flatten(study.configs["."]) if value is not None
+    ]
     seconds = [(f"{stage}, seconds", f"{s:,.1f}") for stage, s in (result.get("seconds") or {}).items()]
     blocks = [Facts(f, title) for f, title in ((seconds, "Time"), (facts, "As decided")) if f]
     return PageSection("settings", "Settings", "", blocks)
