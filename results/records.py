@@ -47,8 +47,9 @@ def collect(study: Path, out: Path) -> None:
 
     Paths below the current folder become relative to it; of other pictures and weights the name alone stays. Where
     `out` holds the same study, its runs stay, and the seeds of both are planned. Raises InputError, before anything is
-    written, for a folder without finished runs, for probed runs of a study that names none of their probes, and for
-    runs that differ from those of other seeds in `out` in a setting, and for a study that leaves out what `out` plans.
+    written, for a folder without finished runs, for probed runs of a study that names none of their probes, for runs
+    that are in `out` with another result or differ from those of other seeds there in a setting, and for a study that
+    leaves out what `out` plans.
     """
     found = frame.read(study)
     probed = any(result.get("probes") for result in found.results.values())
@@ -59,6 +60,10 @@ def collect(study: Path, out: Path) -> None:
     kept = read_yaml(out / STUDY) if (out / STUDY).exists() else {}
     if kept.get("decides", decides) != decides:
         raise InputError(f"{study} says {decides} decides, and {out} {kept['decides']}")
+    for again in _trained_again(out, finished):
+        raise InputError(
+            f"{again} is in {out} already, with another result; take it out of {study}: none is to be lost"
+        )
     for unlike in _unlike(out, finished):
         raise InputError(unlike)
     for lost in _lost(kept, found.settings):
@@ -81,6 +86,14 @@ def _placeless(path: Path) -> str:
     text = re.sub(r"(?m)^  folder: .*\n", "", path.read_text(encoding="utf-8"))  # where the command was given
     text = text.replace(f"{Path.cwd()}/", "")
     return re.sub(r"(?m)^(\s*(?:- |weights: ))/(?:.*/)?([^/\n]+)$", r"\1\2", text)
+
+
+def _trained_again(kept: Path, finished: Sequence[Path]) -> Iterator[str]:
+    """Which runs are among those kept with another result."""
+    for path in finished:
+        before = kept / "runs" / path.parent.name / path.name
+        if before.exists() and before.read_text(encoding="utf-8") != _placeless(path):
+            yield path.parent.name
 
 
 def _unlike(kept: Path, finished: Sequence[Path]) -> Iterator[str]:

@@ -131,6 +131,22 @@ def test_probed_runs_are_not_collected_without_the_probe_that_decides(
     assert not (tmp_path / "out").exists()
 
 
+def test_a_run_that_was_trained_again_does_not_take_the_place_of_the_one_that_is_there(
+    script: ModuleType, make_run: Callable[..., Path], tmp_path: Path
+) -> None:
+    run = make_run(tmp_path / "study" / "runs" / "seed=0", accuracy=0.8)
+    (tmp_path / "study" / "study.yaml").write_text("name: small\ndecides: linear\nseeds: [0]\n")
+    kept = tmp_path / "results" / "small"
+    script.collect(tmp_path / "study", kept)
+    script.collect(tmp_path / "study", kept)  # the same once more
+    before = (kept / "runs" / "seed=0" / "result.json").read_text()
+    result = run / "result.json"
+    result.write_text(result.read_text().replace("0.8", "0.7"))
+    with pytest.raises(InputError, match=r"seed=0 is in .*small already, with another result; take it out of "):
+        script.collect(tmp_path / "study", kept)
+    assert (kept / "runs" / "seed=0" / "result.json").read_text() == before
+
+
 def test_a_study_that_leaves_out_what_is_planned_is_not_collected(
     script: ModuleType, make_run: Callable[..., Path], tmp_path: Path
 ) -> None:
