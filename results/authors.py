@@ -7,6 +7,7 @@ and its autoencoders. Nothing is printed without the files.
 """
 
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -70,7 +71,9 @@ def difference(one: pd.DataFrame, two: pd.DataFrame, but: tuple[str, ...] = ("he
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `| head` ends it without a word
     try:
         main()
     except UnreadError as error:
-        sys.exit(str(error))
+        print(error, file=sys.stderr)
+        sys.exit(error.exit_code)

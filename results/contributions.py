@@ -2,10 +2,10 @@
 
 A difference is one between runs that share set, seed and all else, by the probe that decides in its study, with
 Student's t interval (95 %) over seeds, uncorrected; heads of which both sides share `FEWEST` seeds take part, and a
-pair that two studies share counts in the one that has more seeds of it. Whether a difference lies
-above or below zero is decided at 5 % after Holm's correction for the claim's settings, and fewer than ENOUGH_CLUSTERS
-seeds decide nothing, as in reports. Supported is what lies above in some settings and below in none, contradicted the
-reverse, mixed what lies above in one and below in another, each with the number of settings; all else is not settled.
+pair that two studies share counts in the one that has more seeds of it. Whether a difference lies above or below zero
+is decided at 5 % after Holm's correction for the claim's settings, and fewer than ENOUGH_CLUSTERS seeds decide nothing,
+as in reports. Supported is what lies above in some settings and below in none, contradicted the reverse, mixed what
+lies above in one and below in another, each with the number of settings; all else is not settled.
 What the authors' own runs say is printed by authors.py. Into a folder given as argument goes contributions.svg.
 """
 

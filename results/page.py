@@ -37,7 +37,6 @@ def written(text: str, files: Path, root: Path = HERE) -> str:
 
 def stale(root: Path = HERE) -> list[str]:
     """The blocks of the pages, and the files beside them, that are not what the records say."""
-    forget()
     with tempfile.TemporaryDirectory() as temporary:
         again = Path(temporary)
         found = []

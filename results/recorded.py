@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 from scipy.stats import rankdata
 
+from headstart.records.errors import InputError
 from headstart.report import frame
 from headstart.statistics import Interval
 
@@ -19,7 +20,7 @@ DRAWS = 2000
 Line = dict[str, Any]
 
 
-class UnreadError(Exception):
+class UnreadError(InputError):
     """What a script tells of is not on this machine: what a page has from it stays as it is."""
 
 
