@@ -213,12 +213,13 @@ def _starred(one: Agreement) -> str:
 
 
 def _drawing(found: Sequence[Agreement], order: Sequence[str]) -> Drawing:
-    """A row a figure: a dot a setting, and the mean with its interval over settings."""
+    """A row a figure: a dot a setting, and the mean of settings, each counting alike, with its interval."""
     pooled = {one.figure: one for one in over_settings(found)}
+    means = {figure: float(np.tanh(_z(np.array(one.of_settings)).mean())) for figure, one in pooled.items()}
     axis = scale([-1, 1], 8, WIDTH - 8)
     top, step = 8, 40
     bottom = top + step * len(order)
-    said = "; ".join(f"{figure} {pooled[figure].rho:.2f}" for figure in order)
+    said = "; ".join(f"{figure} {means[figure]:.2f}" for figure in order)
     drawing = Drawing(bottom + 40, f"Rank correlation with the probe that decides: {said}")
     drawing.x_axis(axis, top, bottom, "rank correlation, 95 % interval over settings")
     for y, figure in zip(range(top, bottom, step), order, strict=True):
@@ -230,7 +231,7 @@ def _drawing(found: Sequence[Agreement], order: Sequence[str]) -> Drawing:
             drawing.mark(axis(one.rho), y + 27, look, 3, f"{one.setting}: {one.rho:.2f}")
         low, high = pooled[figure].of_settings
         drawing.line(axis(low), y + 27, axis(high), y + 27, "interval")
-        drawing.mark(axis(pooled[figure].rho), y + 27, Look("plain", "diamond"), 5, f"{pooled[figure].rho:.2f}")
+        drawing.mark(axis(means[figure]), y + 27, Look("plain", "diamond"), 5, f"{means[figure]:.2f}")
     return drawing
 
 
